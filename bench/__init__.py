@@ -1,0 +1,1 @@
+"""Latency, memory, fidelity and quality, measured side by side with what people use today."""

@@ -1,0 +1,1 @@
+"""Checkpoints to ONNX bundles: the only home of torch, diffusers and transformers."""

@@ -1,0 +1,1 @@
+"""Bundles, backends, sampler and pipelines. Never imports torch, onnx or a builder."""

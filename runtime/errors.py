@@ -1,0 +1,94 @@
+"""Every error that amodal raises on purpose, in one tree.
+
+    AmodalError
+    ├── InputError           what the caller handed in: files, arrays, options
+    │   └── OutputExistsError
+    ├── BundleError          the bundle on disk
+    │   ├── BundleNotFoundError
+    │   ├── BundleCorruptError
+    │   └── BundleVersionError
+    ├── CheckpointError      the weights to convert (export)
+    ├── ExportError          a graph that could not be made, or that differs from its module
+    ├── BackendError         what executes
+    │   └── BackendUnavailableError
+    ├── MissingDependencyError   an optional package that this call needs
+    ├── NonFiniteError       NaN or infinity in the latents
+    └── OutputError          results that could not be written (disk full, no permission)
+
+A message is one sentence or two: what was wrong (file, value), what was expected, which command or option mends
+it. The command line prints the message without a traceback and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+
+class AmodalError(Exception):
+    """Base of everything amodal raises on purpose."""
+
+    exit_code = 2
+
+
+class InputError(AmodalError, ValueError):
+    """Something the caller handed in is missing, unreadable, or of the wrong shape, dtype or range."""
+
+
+class OutputExistsError(InputError):
+    """The output folder is there already and overwriting was not asked for."""
+
+
+class BundleError(AmodalError):
+    """A bundle cannot be used."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no finished bundle at the path given."""
+
+
+class BundleCorruptError(BundleError):
+    """A file of the bundle is missing, truncated, or differs from the hash in the manifest."""
+
+
+class BundleVersionError(BundleError):
+    """The manifest was written by a newer amodal, or for a family this one does not know."""
+
+
+class CheckpointError(AmodalError):
+    """A checkpoint is incomplete, misshapen, or in a format that is not read."""
+
+
+class ExportError(AmodalError):
+    """A component could not be exported, or its graph differs from the module by more than the tolerance."""
+
+
+class BackendError(AmodalError):
+    """A backend failed while loading or running a component."""
+
+
+class BackendUnavailableError(BackendError):
+    """A backend was asked for by name and cannot be used here."""
+
+
+class MissingDependencyError(AmodalError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class NonFiniteError(AmodalError, ArithmeticError):
+    """The latents became NaN or infinite.
+
+    Attributes:
+        step: 0-based index of the first sampler step after which a latent was not finite.
+        sigma: the noise level of that step.
+    """
+
+    def __init__(self, step: int, sigma: float, message: str | None = None) -> None:
+        self.step = step
+        self.sigma = sigma
+        super().__init__(
+            message
+            or f"The latents were not finite after step {step} (sigma {sigma:.4g}): the model overflowed; "
+            "export it again with --precision fp32, or check the checkpoint's weights."
+        )
+
+
+class OutputError(AmodalError, OSError):
+    """Results could not be written; nothing was left behind."""

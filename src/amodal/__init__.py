@@ -1,0 +1,1 @@
+"""amodal: a deployment runtime for amodal perception."""
