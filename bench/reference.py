@@ -1,0 +1,372 @@
+"""The slow, obvious reference: Diffusion-VAS on torch, diffusers and transformers, eager.
+
+Written from the papers and the notes on the authors' code (github.com/Kaihua-Chen/diffusion-vas), not from
+the runtime, which is tested against it. The networks are diffusers' and transformers' stock modules,
+untouched; what surrounds them is spelled out step by step. Needs `pip install 'amodal[export]'`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import torch
+from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as svd
+from numpy.typing import NDArray
+from PIL import Image
+
+from amodal.runtime.errors import InputError
+
+from .checkpoints import Modules, load_modules
+
+ContextLayout: TypeAlias = Literal["reference", "aligned", "sequence"]
+Churn: TypeAlias = tuple[float, float, float, float]
+"""(s_churn, s_tmin, s_tmax, s_noise), as in EDM (Karras et al. 2022), Algorithm 2."""
+StepCallback: TypeAlias = Callable[[int, float, torch.Tensor], None]
+Frames: TypeAlias = Sequence[str | Path] | NDArray[np.uint8]
+
+# diffusers is untyped.
+_resize_with_antialiasing = cast(
+    Callable[[torch.Tensor, tuple[int, int]], torch.Tensor], svd._resize_with_antialiasing
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one stage drew.
+
+    Attributes:
+        frames_u8: uint8 RGB [T,H,W,3].
+        decoded: float32 [T,3,H,W] from the VAE, about [-1, 1], before clamping.
+        latents: after every sampler step, [T,4,h,w] in the pipeline's dtype, on its device.
+    """
+
+    frames_u8: NDArray[np.uint8]
+    decoded: NDArray[np.float32]
+    latents: tuple[torch.Tensor, ...]
+
+
+class RowsAsGiven:
+    """Context rows [B*T,S,D] that diffusers' UNet does not repeat over the frames.
+
+    The stock forward calls `encoder_hidden_states.repeat_interleave(num_frames, ...)` and hands on what comes
+    back; the authors' class left that call out, because its rows are one per frame already.
+    """
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        self.rows = rows
+        self.shape = rows.shape
+
+    def repeat_interleave(self, *args: object, **kwargs: object) -> torch.Tensor:
+        """Give back the rows unchanged."""
+        return self.rows
+
+
+def karras_sigmas(steps: int, *, sigma_min: float = 0.002, sigma_max: float = 700.0) -> torch.Tensor:
+    """Noise levels, float32 [steps + 1], falling from `sigma_max` to `sigma_min` and a final 0.
+
+    EDM eq. 5 with rho = 7, in float64 and kept as float32, as diffusers' EulerDiscreteScheduler does.
+    """
+    ramp = np.linspace(0, 1, steps)
+    low, high = sigma_min ** (1 / 7), sigma_max ** (1 / 7)
+    sigmas = (high + ramp * (low - high)) ** 7
+    return torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32))
+
+
+def euler(
+    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    sigmas: torch.Tensor,
+    *,
+    churn: Churn | None = None,
+    generator: torch.Generator | None = None,
+    callback: StepCallback | None = None,
+) -> torch.Tensor:
+    """EDM Algorithm 2 without its second-order step.
+
+    Args:
+        denoise: D(x; sigma), float32 x and a 0-dim float32 sigma to a float32 estimate of the clean x.
+        x: latents at `sigmas[0]`, any shape; its dtype is what each step is rounded to.
+        sigmas: float32 [steps + 1], see `karras_sigmas`.
+        churn: None for the plain ODE, as the authors run it.
+        generator: on the CPU, drawn from only at steps whose gamma is positive.
+        callback: sees (0-based step, sigma before churn, latents after the step).
+    """
+    s_churn, s_tmin, s_tmax, s_noise = churn or (0.0, 0.0, 0.0, 1.0)
+    steps = len(sigmas) - 1
+    dtype = x.dtype
+    for i in range(steps):
+        sigma = sigmas[i]
+        # Raise the noise level, so that errors of earlier steps are forgotten.
+        gamma = min(s_churn / steps, math.sqrt(2) - 1) if s_tmin <= float(sigma) <= s_tmax else 0.0
+        sigma_hat = sigma * (1 + gamma)
+        x_hat = x.float()
+        if gamma > 0:
+            eps = torch.randn(x.shape, generator=generator, dtype=dtype).to(x.device)
+            x_hat = x_hat + (sigma_hat**2 - sigma**2) ** 0.5 * s_noise * eps.float()
+        # One Euler step from sigma_hat to the next sigma.
+        d = (x_hat - denoise(x_hat, sigma_hat)) / sigma_hat
+        x = (x_hat + d * (sigmas[i + 1] - sigma_hat)).to(dtype)
+        if callback is not None:
+            callback(i, float(sigma), x)
+    return x
+
+
+def context_rows(embeds: torch.Tensor, layout: ContextLayout, *, guided: bool) -> torch.Tensor:
+    """CLIP embeddings [T,D] as the rows that the UNet's rows attend to, [B*T,S,D].
+
+    B is 2 (unconditional frames, then conditional ones) if `guided`, else 1; S is T for `sequence`, else 1.
+    The authors' code pairs each embedding with its zero negative before joining the frames, so `reference`
+    runs [0, e0, 0, e1, ...] although the UNet's rows run [uncond f0, f1, ..., cond f0, f1, ...].
+    """
+    rows = embeds[None].expand(len(embeds), -1, -1) if layout == "sequence" else embeds[:, None]
+    if not guided:
+        return rows
+    if layout == "reference":
+        return torch.stack([torch.zeros_like(rows), rows], dim=1).flatten(0, 1)
+    return torch.cat([torch.zeros_like(rows), rows])
+
+
+def rescale_unsigned(images: torch.Tensor) -> torch.Tensor:
+    """diffusers' image preprocessing, frame by frame: [T,3,H,W] -> the same.
+
+    A frame whose smallest value is >= 0 is taken for [0, 1] and mapped once more by 2x - 1.
+    """
+    return torch.stack([frame if frame.min() < 0 else 2.0 * frame - 1.0 for frame in images])
+
+
+class ReferencePipeline:
+    """One stage of Diffusion-VAS, eager.
+
+    On a GPU, torch runs fp32 convolutions in TF32 unless `torch.backends.cudnn.allow_tf32 = False`.
+    """
+
+    def __init__(self, modules: Modules) -> None:
+        self.unet, self.vae, self.image_encoder, scheduler, feature_extractor = modules
+        self.sigma_min, self.sigma_max = float(scheduler["sigma_min"]), float(scheduler["sigma_max"])
+        self.clip_mean, self.clip_std = feature_extractor["image_mean"], feature_extractor["image_std"]
+        self.dtype = cast(torch.dtype, self.unet.dtype)
+        self.device = cast(torch.device, self.unet.device)
+        self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> ReferencePipeline:
+        """Load a stage from the authors' on-disk format, or from a stock 12-channel diffusers folder.
+
+        Raises:
+            CheckpointError: a file is missing or unreadable, or the weights do not fit their config.
+        """
+        return cls(load_modules(path, dtype=dtype, device=device))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: NDArray[np.float32] | torch.Tensor,
+        rgb_images: NDArray[np.float32] | torch.Tensor,
+        *,
+        generator: torch.Generator,
+        steps: int = 25,
+        guidance: tuple[float, float] = (1.5, 1.5),
+        fps: int = 8,
+        context: ContextLayout = "reference",
+        decode_chunk: int = 8,
+        noise_aug: float = 0.02,
+        motion_bucket: int = 127,
+        churn: Churn | None = None,
+        callback: StepCallback | None = None,
+    ) -> Result:
+        """Run the stage.
+
+        Args:
+            images: [T,3,H,W] in [-1, 1]; modal masks (segment) or visible RGB (complete). CLIP sees these.
+            rgb_images: [T,3,H,W] in [-1, 1]; depth (segment) or amodal masks (complete).
+            generator: on the CPU; n1, n2, latents, then churn are drawn from it; stage 2 may go on with it.
+            steps: sampler steps.
+            guidance: scale at the first and at the last frame, linear in between; off if neither exceeds 1.
+            fps: frames per second that the UNet is told (less one).
+            context: which embeddings each row attends to, see `context_rows`.
+            decode_chunk: frames that the temporal VAE decoder sees at once; the last chunk may be shorter.
+            noise_aug: standard deviation of the noise added to both conditions before the VAE.
+            motion_bucket: SVD's motion bucket id.
+            churn: EDM's stochastic sampler, see `euler`; None as released.
+            callback: sees (step, sigma, latents [T,4,h,w]).
+
+        Raises:
+            InputError: shapes differ, are no multiple of the VAE's factor, or an option is out of range.
+        """
+        images, rgb_images = torch.as_tensor(images), torch.as_tensor(rgb_images)
+        self._check(images, rgb_images, generator, steps, decode_chunk, context)
+        images, rgb_images = images.to(self.device, torch.float32), rgb_images.to(self.device, torch.float32)
+        frames, _, height, width = images.shape
+        guided = max(guidance) > 1
+
+        # Conditions: CLIP sees the frames as they came, the VAE sees them rescaled and noised.
+        rows = context_rows(self.embed(images), context, guided=guided)
+        n1 = torch.randn((frames, 1, 3, height, width), generator=generator).to(self.device)
+        n2 = torch.randn((frames, 1, 3, height, width), generator=generator).to(self.device)
+        cond1 = self.encode(rescale_unsigned(images) + noise_aug * n1[:, 0])
+        cond2 = self.encode(rescale_unsigned(rgb_images) + noise_aug * n2[:, 0])
+        cond = torch.cat([cond1, cond2], dim=1)[None]
+        if guided:
+            cond = torch.cat([torch.zeros_like(cond), cond])
+        time_ids = torch.tensor([[fps - 1, motion_bucket, noise_aug]] * len(cond)).to(self.device, self.dtype)
+
+        # Latents, drawn in the pipeline's dtype.
+        sigmas = karras_sigmas(steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        shape = (1, frames, 4, height // self.vae_factor, width // self.vae_factor)
+        latents = torch.randn(shape, generator=generator, dtype=self.dtype).to(self.device)
+        latents = latents * (sigmas[0] ** 2 + 1) ** 0.5
+        scale = torch.linspace(*guidance, frames).to(self.device, self.dtype).view(1, frames, 1, 1, 1)
+
+        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            # EDM's preconditioning for v-prediction, as SVD was trained: t = ln(sigma) / 4.
+            x_in = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
+            x_in = torch.cat([torch.cat([x_in] * len(cond)), cond], dim=2)
+            v = self.unet(x_in, 0.25 * sigma.log(), RowsAsGiven(rows), time_ids, return_dict=False)[0]
+            if guided:
+                v_uncond, v_cond = v.chunk(2)
+                v = v_uncond + scale * (v_cond - v_uncond)
+            denoised: torch.Tensor = v * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
+            return denoised
+
+        trace: list[torch.Tensor] = []
+
+        def watch(step: int, sigma: float, x: torch.Tensor) -> None:
+            trace.append(x[0])
+            if callback is not None:
+                callback(step, sigma, x[0])
+
+        latents = euler(denoise, latents, sigmas, churn=churn, generator=generator, callback=watch)
+        decoded = self.decode(latents[0], decode_chunk).cpu().numpy()
+        pictures = np.clip(decoded / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1)
+        return Result((pictures * 255).round().astype(np.uint8), decoded, tuple(trace))
+
+    @torch.no_grad()
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """CLIP embeddings [T,D] of frames [T,3,H,W] in [-1, 1], resized as diffusers' SVD pipeline does."""
+        resized = (_resize_with_antialiasing(images, (224, 224)) + 1.0) / 2.0
+        mean = torch.tensor(self.clip_mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.clip_std, device=images.device).view(3, 1, 1)
+        embeds: torch.Tensor = self.image_encoder(((resized - mean) / std).to(self.dtype)).image_embeds
+        return embeds
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Mode of the VAE's posterior [T,4,h,w], unscaled; in float32 where the VAE's config asks for it."""
+        if self.dtype == torch.float16 and self.vae.config.force_upcast:
+            torch.nn.Module.to(self.vae, torch.float32)
+        mode = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mode()
+        torch.nn.Module.to(self.vae, self.dtype)
+        return cast(torch.Tensor, mode.to(self.dtype))
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, chunk: int = 8) -> torch.Tensor:
+        """Frames, float32 [T,3,H,W], of latents [T,4,h,w], `chunk` frames at a time and never padded."""
+        latents = 1 / self.vae.config.scaling_factor * latents
+        pieces = [self.vae.decode(part, num_frames=len(part)).sample for part in torch.split(latents, chunk)]
+        return torch.cat(pieces).float()
+
+    def _check(
+        self,
+        images: torch.Tensor,
+        rgb_images: torch.Tensor,
+        generator: torch.Generator,
+        steps: int,
+        decode_chunk: int,
+        context: str,
+    ) -> None:
+        shape = tuple(images.shape)
+        if images.ndim != 4 or shape[1] != 3 or shape[0] < 1 or tuple(rgb_images.shape) != shape:
+            raise InputError(
+                f"images {shape} and rgb_images {tuple(rgb_images.shape)} must both be [T,3,H,W]."
+            )
+        if not (images.is_floating_point() and rgb_images.is_floating_point()):
+            raise InputError("images and rgb_images must be floating point in [-1, 1].")
+        if shape[2] % self.vae_factor or shape[3] % self.vae_factor:
+            raise InputError(f"Height and width {shape[2:]} must be multiples of {self.vae_factor}.")
+        if generator.device.type != "cpu":
+            raise InputError(f"The generator must be on the cpu, not on {generator.device}.")
+        if steps < 1 or decode_chunk < 1:
+            raise InputError(f"steps ({steps}) and decode_chunk ({decode_chunk}) must be at least 1.")
+        if context not in ("reference", "aligned", "sequence"):
+            raise InputError(f"context is {context!r}; use 'reference', 'aligned' or 'sequence'.")
+
+
+def prepare_frames(frames: Frames, size: tuple[int, int] = (256, 512)) -> NDArray[np.float32]:
+    """RGB frames (paths, or uint8 [T,h,w,3]) as float32 [T,3,H,W] in [-1, 1], resized bilinearly by PIL."""
+    pictures = [f if isinstance(f, np.ndarray) else np.asarray(Image.open(f).convert("RGB")) for f in frames]
+    resized = np.stack([_resize(picture, size) for picture in pictures])
+    return resized.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def prepare_masks(masks: Frames, size: tuple[int, int] = (256, 512)) -> NDArray[np.float32]:
+    """Masks (paths, or uint8 [T,h,w]) as float32 [T,H,W] in [-1, 1].
+
+    Binarised at > 128 before the bilinear resize, so that edges are grey.
+    """
+    pictures = [m if isinstance(m, np.ndarray) else np.asarray(Image.open(m).convert("L")) for m in masks]
+    resized = np.stack([_resize(np.where(p > 128, 255, 0).astype(np.uint8), size) for p in pictures])
+    return resized.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def amodal_masks(frames_u8: NDArray[np.uint8], modal: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Amodal masks [T,H,W] of stage 1's pictures [T,H,W,3]: channel sum > 600, or modal [T,H,W] > 0."""
+    bright: NDArray[np.bool_] = frames_u8.sum(axis=-1, dtype=np.int64) > 600
+    return bright | (modal > 0)
+
+
+def modal_rgb(rgb: NDArray[np.float32], modal: NDArray[np.float32]) -> NDArray[np.float32]:
+    """RGB [T,3,H,W] in [-1, 1] where modal [T,H,W] > 0, white (1.0) elsewhere."""
+    return np.where(modal[:, None] > 0, rgb, np.float32(1))
+
+
+def run_both_stages(
+    segment: ReferencePipeline,
+    complete: ReferencePipeline,
+    modal: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    rgb: NDArray[np.float32],
+    seed: int = 23,
+    *,
+    amodal: NDArray[Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Both stages from one generator, as the authors' demo runs them.
+
+    Args:
+        segment: stage 1.
+        complete: stage 2.
+        modal: modal masks [T,H,W] in [-1, 1], see `prepare_masks`.
+        depth: [T,H,W] in [-1, 1].
+        rgb: [T,3,H,W] in [-1, 1], see `prepare_frames`.
+        seed: of the CPU generator, 23 in the demo.
+        amodal: masks [T,H,W], non-zero inside, to hand to stage 2 instead of stage 1's own.
+        **options: of `ReferencePipeline.__call__`, for both stages.
+
+    Returns:
+        `segment` and `complete` (Result each), `amodal` (bool [T,H,W], stage 1's own) and
+        `modal_rgb` (float32 [T,3,H,W]).
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    first = segment(_three(modal), _three(depth), generator=generator, **options)
+    masks = amodal_masks(first.frames_u8, modal)
+    visible = modal_rgb(rgb, modal)
+    handed = masks if amodal is None else np.asarray(amodal) > 0
+    signed = np.where(handed, np.float32(1), np.float32(-1))
+    second = complete(visible, _three(signed), generator=generator, **options)
+    return {"segment": first, "complete": second, "amodal": masks, "modal_rgb": visible}
+
+
+def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.repeat(planes[:, None], 3, axis=1)
+
+
+def _resize(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    height, width = size
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))

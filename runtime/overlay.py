@@ -1,0 +1,207 @@
+"""Pictures for people: an animated overlay in which the hidden part is seen at a glance, and a contact "
+"sheet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .frames import PathLike
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
+
+# Blue and vermilion of Okabe and Ito, brightened: told apart with any colour vision.
+VISIBLE = (0, 140, 255)
+HIDDEN = (255, 72, 0)
+_INK = (40, 44, 52)
+_PAPER = (255, 255, 255)
+_BLANK = np.uint8(238)
+_LONGEST = 640
+_SHORTEST = 320
+
+Frames = NDArray[np.uint8]
+Masks = NDArray[np.bool_]
+
+
+def draw_overlay(frame: Frames, modal: Masks, amodal: Masks, completed: Frames | None = None) -> Frames:
+    """One frame with the hidden part brought out.
+
+    The frame is washed out, the visible part keeps its colours, the completed object is pasted inside the
+    amodal mask, the hidden part is tinted and hatched, and both parts are outlined.
+
+    Args:
+        frame: uint8 [H, W, 3] RGB.
+        modal, amodal: bool [H, W].
+        completed: uint8 [H, W, 3] RGB, the whole object's colours, or None.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    hidden = amodal & ~modal
+    grey = frame.astype(np.float32).mean(axis=-1, keepdims=True)
+    picture = 255 - 0.42 * (255 - (0.35 * frame + 0.65 * grey))
+    picture[modal] = frame[modal]
+    if completed is not None:
+        picture[amodal] = completed[amodal]
+    height, width = hidden.shape
+    stripe = max(8, round(max(height, width) / 50))
+    rows, columns = np.mgrid[:height, :width]
+    hatch = (rows + columns) % stripe < stripe * 0.35
+    plain, striped = (0.12, 0.45) if completed is not None else (0.45, 0.8)
+    tint = np.where(hatch, striped, plain)[hidden][:, None]
+    picture[hidden] = (1 - tint) * picture[hidden] + tint * np.asarray(HIDDEN, np.float32)
+    canvas = np.ascontiguousarray(np.rint(picture).astype(np.uint8))
+    _outline(canvas, modal, VISIBLE)
+    _outline(canvas, hidden, HIDDEN)
+    return canvas
+
+
+def write_overlay(
+    path: PathLike,
+    frames: Frames,
+    modal: Masks,
+    amodal: Masks,
+    completed: Frames | None = None,
+    fps: float = 8,
+) -> None:
+    """Write an animated GIF of `draw_overlay` with a legend, its long side at most 640 pixels.
+
+    Args:
+        path: the file, ending in .gif.
+        frames: uint8 [T, H, W, 3] RGB.
+        modal, amodal: bool [T, H, W].
+        completed: uint8 [T, H, W, 3] RGB, or None.
+        fps: frames per second, rounded to GIF's hundredths of a second.
+    """
+    from PIL import Image
+
+    size = _display_size(*frames.shape[1:3])
+    pictures = []
+    for i in range(len(frames)):
+        inside = None if completed is None else _fit(completed[i], size)
+        drawn = draw_overlay(
+            _fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size), inside
+        )
+        pictures.append(_with_legend(drawn, f"{i + 1}/{len(frames)}"))
+    palette = _shared_palette(pictures)
+    images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    duration = max(20, round(100 / fps) * 10)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
+
+
+def write_contact_sheet(
+    path: PathLike,
+    frames: Frames,
+    modal: Masks,
+    amodal: Masks,
+    completed: Frames | None = None,
+    columns: int = 5,
+) -> None:
+    """Write a PNG with a few frames side by side and, below one another, frame, visible, whole and completed.
+
+    Args:
+        path: the file, ending in .png.
+        frames, modal, amodal, completed: as for `write_overlay`.
+        columns: how many frames, spread evenly over the clip.
+    """
+    from PIL import Image, ImageDraw
+
+    picked = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
+    width, height = _display_size(*frames.shape[1:3])
+    size = (max(1, width * 240 // max(width, height)), max(1, height * 240 // max(width, height)))
+    rows = ["frame", "visible", "whole"] + (["completed"] if completed is not None else [])
+    gap, margin, head = 6, 96, 24
+    sheet = Image.new(
+        "RGB", (margin + len(picked) * (size[0] + gap), head + len(rows) * (size[1] + gap)), _PAPER
+    )
+    draw, font = ImageDraw.Draw(sheet), _font(14)
+    for row, label in enumerate(rows):
+        draw.text((10, head + row * (size[1] + gap) + size[1] // 2), label, _INK, font, anchor="lm")
+    for column, i in enumerate(picked):
+        left = margin + column * (size[0] + gap)
+        draw.text((left + size[0] // 2, head // 2), f"{i + 1}", _INK, font, anchor="mm")
+        small, seen, whole = _fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
+        inside = None if completed is None else _fit(completed[i], size)
+        cells = [small, _mask_cell(seen, seen), _mask_cell(seen, whole)]
+        if inside is not None:
+            cells.append(np.where(whole[..., None], inside, _BLANK))
+        for row, cell in enumerate(cells):
+            sheet.paste(Image.fromarray(cell), (left, head + row * (size[1] + gap)))
+    sheet.save(path)
+
+
+def _mask_cell(seen: Masks, whole: Masks) -> Frames:
+    cell = np.full((*seen.shape, 3), _BLANK)
+    cell[whole & ~seen] = HIDDEN
+    cell[whole & seen] = VISIBLE
+    return cell
+
+
+def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
+    """A line of `colour` on a wider white one, so that it stands out from any background."""
+    import cv2
+
+    # Slivers a pixel or two wide lie along every predicted edge; outlined, they would look like parts.
+    solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    contours, _ = cv2.findContours(solid, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    line = max(1, round(max(mask.shape) / 320))
+    cv2.drawContours(canvas, contours, -1, _PAPER, line + 2, cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, colour, line, cv2.LINE_AA)
+
+
+def _display_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) to show a frame at: at most 640, and small frames enlarged by a whole factor."""
+    longest = max(height, width)
+    scale = _LONGEST / longest if longest > _LONGEST else max(1, -(-_SHORTEST // longest))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _fit(picture: NDArray[Any], size: tuple[int, int]) -> Frames:
+    import cv2
+
+    smaller = picture.shape[1] > size[0]
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _fit_mask(mask: Masks, size: tuple[int, int]) -> Masks:
+    return _fit(mask.astype(np.uint8) * np.uint8(255), size) > 127
+
+
+def _with_legend(picture: Frames, counter: str) -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    height, width = picture.shape[:2]
+    bar = 30
+    image = Image.new("RGB", (width, height + bar), _PAPER)
+    image.paste(Image.fromarray(picture))
+    draw, font = ImageDraw.Draw(image), _font(14)
+    middle, x = height + bar // 2, 10
+    for colour, label in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
+        draw.rounded_rectangle((x, middle - 6, x + 12, middle + 6), 3, colour)
+        draw.text((x + 18, middle), label, _INK, font, anchor="lm")
+        x += 18 + round(draw.textlength(label, font)) + 18
+    if x + draw.textlength(counter, font) < width:
+        draw.text((width - 10, middle), counter, _INK, font, anchor="rm")
+    return image
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _shared_palette(pictures: list[Image.Image]) -> Image.Image:
+    """One palette for the whole clip, from a few frames of it: a palette per frame makes the background "
+    "flicker."""
+    from PIL import Image
+
+    picked = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]
+    strip = Image.new("RGB", (picked[0].width, sum(picture.height for picture in picked)))
+    for i, picture in enumerate(picked):
+        strip.paste(picture, (0, i * picture.height))
+    return strip.quantize(256)
