@@ -1,281 +1,225 @@
-"""From a torch module to an ONNX graph whose weights are bound afterwards.
+"""Writes ONNX graphs directly, operator by operator.
 
-A module is traced with fake tensors, so no weight exists while the graph is made: a 1.5 billion parameter U-Net
-traces in a few hundred MB, and two stages of one architecture share one trace. Weights are then streamed, tensor by
-tensor, into one external-data file.
+The networks here are few and known, so their graphs are written rather than traced from torch: a 1.5 billion
+parameter U-Net takes seconds instead of minutes and a few MB instead of GB, every shape is static from the start, the
+operators are exactly those chosen, and node names say which layer they belong to. Weights are holes while a graph is
+written; `Graph.save` streams them, tensor by tensor, into one external-data file.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import torch
-from onnx_ir.passes import common as ir_passes
-from onnxscript import optimizer
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 
-from amodal.runtime.errors import CheckpointError, ExportError
+from amodal.runtime.errors import CheckpointError
 
 from .weights import Weights
 
-ALIGNMENT = 4096  # bytes; lets loaders map tensors straight from the file
 OPSET = 23
+ALIGNMENT = 4096  # bytes; lets loaders map tensors straight from the file
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_NUMPY: dict[ir.DataType, type[np.generic]] = {FLOAT: np.float32, HALF: np.float16}
+
+Shape = Sequence[int | str]
 
 
-@dataclass
-class Binding:
-    """Which weight an initializer of a graph holds, and how."""
-
-    weight: str
-    transposed: bool
-
-
-@dataclass
-class Trace:
-    """A graph without weights.
+@dataclass(frozen=True)
+class Hole:
+    """A weight that a graph still waits for.
 
     Attributes:
-        model: the ONNX graph; the weights are inputs of it, after the real ones.
-        bindings: name of a weight input -> what it is to hold.
+        stored: dtype in the file; `value` may follow it through a Cast.
+        load: makes the tensor, in float32, in the layout the graph reads.
     """
 
-    model: ir.Model
-    bindings: dict[str, Binding]
+    value: ir.Value
+    stored: ir.DataType
+    load: Callable[[], Tensor]
 
 
-def trace(
-    build: Callable[[], nn.Module],
-    inputs: Mapping[str, tuple[int, ...]],
-    outputs: tuple[str, ...],
-    *,
-    dynamic: Mapping[str, Mapping[int, Any]] | None = None,
-    half: bool = False,
-    opset: int = OPSET,
-) -> Trace:
-    """Traces a module into an ONNX graph without weights.
+@dataclass
+class Graph:
+    """An ONNX graph being written.
 
     Args:
-        build: makes the module; called with fake tensors as default, so nothing is allocated.
-        inputs: float32 input shapes by the graph's input names, in the order of `forward`.
-        outputs: output names, in order.
-        dynamic: per input, axis -> `torch.export.Dim`, for axes that stay free.
-        half: weights are float16.
-
-    Raises:
-        ExportError: torch could not export the module.
+        name: the component.
+        weights: the checkpoint's tensors, by the names its modules have.
+        compute: dtype of activations and arithmetic.
+        stored: dtype of weights in the file. FLOAT16 under FLOAT arithmetic puts a Cast after each, as the reference
+            runs its VAE encoder (diffusers' `force_upcast`).
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), _quiet():
-        module = build().eval()
-        if half:
-            module = module.half()
-        example = tuple(torch.zeros(shape) for shape in inputs.values())
-        try:
-            program = torch.onnx.export(
-                module,
-                example,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                opset_version=opset,
-                dynamic_shapes=tuple(dict((dynamic or {}).get(name, {})) for name in inputs)
-                if dynamic
-                else None,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
+
+    name: str
+    weights: Weights
+    compute: ir.DataType = FLOAT
+    stored: ir.DataType = FLOAT
+    _nodes: list[ir.Node] = field(default_factory=list)
+    _inputs: list[ir.Value] = field(default_factory=list)
+    _outputs: list[ir.Value] = field(default_factory=list)
+    _constants: dict[Any, ir.Value] = field(default_factory=dict)
+    _holes: dict[str, Hole] = field(default_factory=dict)
+    _scope: list[str] = field(default_factory=list)
+
+    # Writing
+
+    def input(self, name: str, shape: Shape) -> ir.Value:
+        """A float32 input; the arithmetic's dtype comes behind a Cast. Axes given as str are free."""
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
+        self._inputs.append(value)
+        return self.cast(value, self.compute)
+
+    def output(self, name: str, value: ir.Value, shape: Shape) -> None:
+        """Declares a float32 output."""
+        out = self.op("Cast", value, to=FLOAT) if self.compute != FLOAT else self.op("Identity", value)
+        out.name, out.shape, out.type = name, ir.Shape(shape), ir.TensorType(FLOAT)
+        self._outputs.append(out)
+
+    def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Appends a node with one output."""
+        return self.ops(kind, *inputs, outputs=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: ir.Value | None, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+        """Appends a node with several outputs."""
+        node = ir.node(kind, list(inputs), attributes=attributes, num_outputs=outputs)
+        index = len(self._nodes)
+        node.name = f"{'.'.join(self._scope) or self.name}/{kind}_{index}"
+        for i, out in enumerate(node.outputs):
+            out.name = f"v{index}" if i == 0 else f"v{index}_{i}"
+        self._nodes.append(node)
+        return node.outputs
+
+    def constant(self, array: Any, dtype: type[np.generic] = np.int64) -> ir.Value:
+        """A small constant, stored once; int64 unless told otherwise."""
+        array = np.asarray(array, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            value = ir.Value(
+                name=f"c{len(self._constants)}",
+                const_value=ir.tensor(array),
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
             )
-        except Exception as error:  # noqa: BLE001 (torch raises many kinds; each means the same to the caller)
-            raise ExportError(
-                f"torch could not export {type(module).__name__}: {error}. Please report it, with the output "
-                "of `amodal doctor`."
-            ) from error
-    assert program is not None
-    model = program.model
-    weights = _weights_to_inputs(model)
-    _optimise(model)
-    return Trace(model, _bindings(model, weights))
+            self._constants[key] = value
+        return self._constants[key]
+
+    def scalar(self, number: float, dtype: ir.DataType | None = None) -> ir.Value:
+        """A scalar of the arithmetic's dtype, or of the one given."""
+        return self.constant(number, _NUMPY[dtype or self.compute])
+
+    def weight(self, name: str, *, dtype: ir.DataType | None = None) -> ir.Value:
+        """A tensor of the checkpoint, as it is."""
+        return self.derived(name, self.weights.shape(name), lambda: self.weights.load(name), dtype=dtype)
+
+    def derived(
+        self, name: str, shape: Sequence[int], load: Callable[[], Tensor], *, dtype: ir.DataType | None = None
+    ) -> ir.Value:
+        """A tensor computed from the checkpoint's, under a name of its own; stored once per name.
+
+        Args:
+            dtype: dtype in which the graph reads it (default: the arithmetic's).
+        """
+        dtype = dtype or self.compute
+        hole = self._holes.get(name)
+        if hole is None:
+            stored = HALF if self.stored == HALF and len(shape) > 1 else dtype
+            value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(stored))
+            hole = self._holes[name] = Hole(value, stored, load)
+        return hole.value if hole.stored == dtype else self.cast(hole.value, dtype)
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """`value` in another dtype; the same value if it has that one already (inputs and weights know theirs)."""
+        return value if value.dtype == dtype else self.op("Cast", value, to=dtype)
+
+    def scope(self, name: str) -> _Scope:
+        """Names the nodes written inside after a layer."""
+        return _Scope(self._scope, name)
+
+    # Saving
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, small constants apart."""
+        return sum(int(np.prod(h.value.shape.numpy())) for h in self._holes.values() if h.value.shape is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the weights take in the file, alignment apart."""
+        return sum(
+            int(np.prod(h.value.shape.numpy())) * h.stored.itemsize
+            for h in self._holes.values()
+            if h.value.shape is not None
+        )
+
+    def save(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Writes the graph to `file`, its weights to `<file>.data` beside it.
+
+        Args:
+            progress: called with the number of bytes written since the last call.
+
+        Raises:
+            CheckpointError: a tensor has another shape than it said, or does not fit into its stored dtype.
+        """
+        location, offset = file.name + ".data", 0
+        with open(file.with_name(location), "wb") as data:
+            for name, hole in self._holes.items():
+                array = self._array(name, hole)
+                padding = -offset % ALIGNMENT
+                data.write(b"\0" * padding)
+                data.write(memoryview(array.reshape(-1).view(np.uint8)))
+                offset += padding
+                hole.value.const_value = ir.ExternalTensor(
+                    location,
+                    offset,
+                    array.nbytes,
+                    hole.stored,
+                    shape=ir.Shape(array.shape),
+                    name=name,
+                    base_dir=file.parent,
+                )
+                offset += array.nbytes
+                progress(array.nbytes)
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=[*self._constants.values(), *(h.value for h in self._holes.values())],
+            opset_imports={"": OPSET},
+            name=self.name,
+        )
+        # IR version 11 goes with opset 23; ONNX Runtime 1.23 (Python 3.10) reads no newer one.
+        ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
+
+    def _array(self, name: str, hole: Hole) -> np.ndarray[Any, Any]:
+        tensor = hole.load()
+        expected = [int(n) for n in hole.value.shape or ()]  # type: ignore[arg-type]
+        source = self.weights.source
+        if list(tensor.shape) != expected:
+            raise CheckpointError(
+                f"{source}: tensor {name} has shape {list(tensor.shape)}, the config asks for {expected}."
+            )
+        array: np.ndarray[Any, Any] = tensor.detach().contiguous().numpy()
+        with np.errstate(over="ignore"):
+            stored = array.astype(_NUMPY[hole.stored], copy=False)
+        if not np.isfinite(stored).all():
+            raise CheckpointError(
+                f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
+                f"{hole.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."
+            )
+        return stored
 
 
-class _quiet:
-    """Silences torch's export chatter (deprecations of its own making) without touching other loggers."""
+class _Scope:
+    def __init__(self, stack: list[str], name: str) -> None:
+        self._stack, self._name = stack, name
 
     def __enter__(self) -> None:
-        self._catch = warnings.catch_warnings()
-        self._catch.__enter__()
-        warnings.simplefilter("ignore")
-        self._loggers = [logging.getLogger(n) for n in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
+        self._stack.append(self._name)
 
     def __exit__(self, *exc: object) -> None:
-        self._catch.__exit__(None, None, None)
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
-
-
-def _weights_to_inputs(model: ir.Model) -> list[ir.Value]:
-    # As graph inputs the weights are opaque: no pass can fold a fake value, or fold a small one and forget its name.
-    graph = model.graph
-    weights = []
-    for name, value in list(graph.initializers.items()):
-        raw = getattr(value.const_value, "raw", None)
-        if isinstance(raw, Tensor):
-            del graph.initializers[name]
-            value.const_value = None
-            graph.inputs.append(value)
-            weights.append(value)
-    return weights
-
-
-def _optimise(model: ir.Model) -> None:
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    optimizer.optimize_ir(model, num_iterations=2, onnx_shape_inference=False)
-    ir_passes.RemoveUnusedNodesPass()(model)
-    ir_passes.RemoveUnusedFunctionsPass()(model)
-    for node in model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-    for function in list(model.functions):
-        raise ExportError(f"the graph still calls the function {function} after inlining; please report it.")
-
-
-def _bindings(model: ir.Model, weights: list[ir.Value]) -> dict[str, Binding]:
-    """Drops unused weights, and stores a linear layer's weight the way MatMul reads it, without a Transpose."""
-    graph = model.graph
-    names = {value.name for value in weights}
-    kept = [value for value in graph.inputs if value.name not in names]
-    bindings: dict[str, Binding] = {}
-    for value in weights:
-        name = value.name
-        assert name is not None
-        uses = list(value.uses())
-        if not uses:
-            continue
-        flips = [node for node, _ in uses if _is_transpose(node)]
-        bindings[name] = Binding(name, transposed=len(flips) == len(uses))
-        if bindings[name].transposed:
-            fresh = ir.Value(name=name, shape=ir.Shape(list(value.shape or ())[::-1]), type=value.type)
-            for node in flips:
-                node.outputs[0].replace_all_uses_with(fresh)
-            graph.remove(flips, safe=True)
-            value = fresh
-        kept.append(value)
-    graph.inputs.clear()
-    graph.inputs.extend(kept)
-    return bindings
-
-
-def _is_transpose(node: ir.Node) -> bool:
-    if node.op_type != "Transpose":
-        return False
-    perm = node.attributes.get("perm")
-    return perm is not None and list(perm.as_ints()) == [1, 0]
-
-
-_NUMPY: dict[ir.DataType, type[np.generic]] = {
-    ir.DataType.FLOAT: np.float32,
-    ir.DataType.FLOAT16: np.float16,
-}
-
-
-def bind(
-    traced: Trace,
-    weights: Weights,
-    file: Path,
-    *,
-    store_half: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
-) -> int:
-    """Writes a traced graph with its weights, the latter streamed into `<file>.data` beside it.
-
-    Args:
-        weights: must hold every tensor the bindings name.
-        file: the `.onnx` file to write.
-        store_half: keeps float32 arithmetic but stores float32 weights in half precision, with a Cast after each.
-            The reference runs its VAE encoder that way (diffusers' `force_upcast`).
-        progress: called with the number of bytes written since the last call.
-
-    Returns:
-        The number of parameters bound.
-
-    Raises:
-        CheckpointError: a tensor is missing, has another shape, or does not fit into float16.
-    """
-    model = ir.from_proto(ir.to_proto(traced.model))  # a trace may be bound more than once
-    graph = model.graph
-    inputs = {value.name: value for value in graph.inputs}
-    for name in traced.bindings:
-        graph.inputs.remove(inputs[name])
-    parameters = offset = 0
-    location = file.name + ".data"
-    with open(file.with_name(location), "wb") as data:
-        for name, binding in traced.bindings.items():
-            value = inputs[name]
-            target = np.float16 if store_half else _NUMPY[value.dtype or ir.DataType.FLOAT]
-            array = _array(weights, binding, value, target)
-            padding = -offset % ALIGNMENT
-            data.write(b"\0" * padding)
-            data.write(memoryview(array.reshape(-1).view(np.uint8)))
-            offset += padding
-            stored = _stored_as(graph, value, target)
-            stored.const_value = ir.ExternalTensor(
-                location,
-                offset,
-                array.nbytes,
-                ir.DataType.FLOAT16 if target is np.float16 else ir.DataType.FLOAT,
-                shape=ir.Shape(array.shape),
-                name=stored.name or name,
-                base_dir=file.parent,
-            )
-            graph.register_initializer(stored)
-            offset += array.nbytes
-            parameters += array.size
-            progress(array.nbytes)
-    ir.save(model, file)
-    return parameters
-
-
-def _array(weights: Weights, binding: Binding, value: ir.Value, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
-    if binding.weight not in weights:
-        raise CheckpointError(f"{weights.source} lacks the tensor {binding.weight}; the download is incomplete.")
-    tensor = weights[binding.weight]
-    if binding.transposed:
-        tensor = tensor.t()
-    expected = [int(n) for n in value.shape or ()]  # type: ignore[arg-type]
-    if list(tensor.shape) != expected:
-        raise CheckpointError(
-            f"{weights.source}: tensor {binding.weight} has shape {list(tensor.shape)}, the graph needs {expected}."
-        )
-    array = np.ascontiguousarray(tensor.detach().numpy())
-    with np.errstate(over="ignore"):
-        stored = array.astype(dtype, copy=False)
-    if not np.isfinite(stored).all():
-        peak = float(np.abs(array).max())
-        raise CheckpointError(
-            f"{weights.source}: tensor {binding.weight} holds values up to {peak:.3g}, which {np.dtype(dtype).name} "
-            "cannot; export with --precision fp32 or check the checkpoint."
-        )
-    return stored
-
-
-def _stored_as(graph: ir.Graph, value: ir.Value, dtype: type[np.generic]) -> ir.Value:
-    if dtype is not np.float16 or value.dtype == ir.DataType.FLOAT16:
-        return value
-    stored = ir.Value(name=f"{value.name}.half", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16))
-    name = value.name
-    cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT})
-    value.replace_all_uses_with(cast.outputs[0])
-    value.name = None
-    cast.outputs[0].name = name
-    cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    cast.outputs[0].shape = stored.shape
-    graph.insert_before(graph[0], cast)
-    return stored
+        self._stack.pop()

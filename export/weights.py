@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,68 +15,85 @@ from torch import Tensor, nn
 from amodal.runtime.errors import CheckpointError
 
 
-class Weights(Mapping[str, Tensor]):
-    """Named float32 tensors, each made when it is asked for.
+class Weight(NamedTuple):
+    """A tensor that is not there yet: its shape, and how to get it."""
+
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+
+class Weights(Mapping[str, Weight]):
+    """Named tensors, each made when it is asked for.
 
     Args:
-        loaders: tensor name -> function that returns it.
+        entries: tensor name -> shape and loader.
         source: where they come from, for messages and for the manifest.
     """
 
-    def __init__(self, loaders: Mapping[str, Callable[[], Tensor]], source: str) -> None:
-        self._loaders = dict(loaders)
+    def __init__(self, entries: Mapping[str, Weight], source: str) -> None:
+        self._entries = dict(entries)
         self.source = source
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._loaders[name]().to(torch.float32)
+    def __getitem__(self, name: str) -> Weight:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise CheckpointError(
+                f"{self.source} lacks the tensor {name}; the download is incomplete, or the config is of another model."
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._loaders)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._loaders)
+        return len(self._entries)
 
-    def with_derived(self, derived: Mapping[str, Callable[[], Tensor]]) -> Weights:
-        """These tensors, with some added or replaced by others computed from them."""
-        return Weights({**self._loaders, **derived}, self.source)
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without loading it."""
+        return self[name].shape
 
-    def prefixed(self, prefix: str) -> Weights:
-        """The same tensors under names that start with `prefix`."""
-        return Weights({prefix + name: load for name, load in self._loaders.items()}, self.source)
+    def load(self, name: str) -> Tensor:
+        """A tensor as float32."""
+        return self[name].load().to(torch.float32)
 
-    def renamed(self, old: str, new: str) -> Weights:
-        """The same tensors, with a leading `old` in their names replaced by `new`; others keep theirs."""
-        return Weights(
-            {new + n[len(old) :] if n.startswith(old) else n: load for n, load in self._loaders.items()},
-            self.source,
-        )
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """The same tensors, some under other names (old -> new); what stood under a new name is dropped."""
+        kept = {n: w for n, w in self._entries.items() if n not in names and n not in names.values()}
+        return Weights(kept | {new: self._entries[old] for old, new in names.items()}, self.source)
+
+    def check(self, module: nn.Module) -> None:
+        """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
+        for name, tensor in module.state_dict().items():
+            if self.shape(name) != tuple(tensor.shape):
+                raise CheckpointError(
+                    f"{self.source}: tensor {name} has shape {list(self.shape(name))} where the config asks for "
+                    f"{list(tensor.shape)}; weights and config.json do not belong together."
+                )
 
 
-def read_safetensors(files: list[Path]) -> tuple[Weights, dict[str, tuple[int, ...]]]:
+def read_safetensors(files: list[Path]) -> Weights:
     """Opens safetensors files (the shards of one network) without reading the tensors.
-
-    Returns:
-        The tensors and their shapes by name.
 
     Raises:
         CheckpointError: a file is no readable safetensors file.
     """
-    loaders: dict[str, Callable[[], Tensor]] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    entries: dict[str, Weight] = {}
     for file in files:
         try:
             handle = safe_open(file, framework="pt")
             for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
-                shapes[name] = tuple(handle.get_slice(name).get_shape())
-                loaders[name] = _loader(handle, name)
+                entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{file} is not a readable safetensors file ({error}); download it again."
             ) from error
-    return Weights(loaders, ", ".join(str(f) for f in files)), shapes
+    return Weights(entries, str(files[0].parent))
 
 
-def _loader(handle: safe_open, name: str) -> Callable[[], Tensor]:
+def _loader(handle: Any, name: str) -> Callable[[], Tensor]:
     def load() -> Tensor:
         tensor: Tensor = handle.get_tensor(name)
         return tensor
@@ -83,22 +101,7 @@ def _loader(handle: safe_open, name: str) -> Callable[[], Tensor]:
     return load
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], module: nn.Module, source: str) -> None:
-    """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
-    for name, tensor in module.state_dict().items():
-        if name not in found:
-            raise CheckpointError(
-                f"{source} lacks the tensor {name}, of shape {list(tensor.shape)}; "
-                "the download is incomplete or the config is of another model."
-            )
-        if found[name] != tuple(tensor.shape):
-            raise CheckpointError(
-                f"{source}: tensor {name} has shape {list(found[name])} where the config asks for "
-                f"{list(tensor.shape)}; weights and config.json do not belong together."
-            )
-
-
-def random_weights(module: nn.Module, seed: int, source: str) -> Weights:
+def random_weights(module: nn.Module, seed: int, source: str = "random weights") -> Weights:
     """Seeded weights for every tensor of `module` (which may be on the meta device).
 
     Matrices and kernels are normal with variance 1 / fan-in, norms near identity, biases small, mixers spread around
@@ -109,15 +112,15 @@ def random_weights(module: nn.Module, seed: int, source: str) -> Weights:
     def loader(name: str, shape: tuple[int, ...]) -> Callable[[], Tensor]:
         def load() -> Tensor:
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") % 2**63)
-            value = torch.randn(shape, generator=generator) if math.prod(shape) else torch.zeros(shape)
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+            value = torch.randn(shape, generator=generator)
             if name.endswith("mix_factor"):
                 return value * 0.5
             if len(shape) > 1:
-                return value / math.sqrt(math.prod(shape[1:]))
+                return value.div_(math.sqrt(math.prod(shape[1:])))
             return 1.0 + 0.1 * value if name.endswith("weight") else 0.02 * value
 
         return load
 
     shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    return Weights({name: loader(name, shape) for name, shape in shapes.items()}, source)
+    return Weights({name: Weight(shape, loader(name, shape)) for name, shape in shapes.items()}, source)

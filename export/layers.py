@@ -1,0 +1,296 @@
+"""Layers of Stable Video Diffusion's networks as ONNX operators.
+
+Each function appends one layer to a `Graph`, reading its weights under the name that the layer has in diffusers'
+modules. Nothing here approximates; where several forms compute the same, a `Variant` chooses.
+
+Shapes in the comments: B CFG rows, T frames, C channels, H and W of the feature map, P = H * W; `[BT, C, H, W]` is
+frames flattened into the batch, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from .graph import FLOAT, Graph
+
+GROUPS = 32  # diffusers' SVD networks never use another number of groups
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a graph is written where several forms compute the same; the manifest records it.
+
+    Attributes:
+        name: key in `VARIANTS`.
+        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax, MatMul.
+        group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
+            which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes).
+        temporal_conv: `conv2d` runs a (3, 1, 1) kernel as (3, 1) over [B, C, T, P]; `conv3d` leaves it.
+        gates: `split` projects GEGLU's value and gate apart, which saves a copy of both; `merged` is one MatMul.
+        qkv: `merged` projects query, key and value in one MatMul.
+    """
+
+    name: str
+    attention: Literal["native", "decomposed"] = "native"
+    group_norm: Literal["native", "instance"] = "native"
+    temporal_conv: Literal["conv2d", "conv3d"] = "conv2d"
+    gates: Literal["split", "merged"] = "merged"
+    qkv: Literal["split", "merged"] = "split"
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain form, for the manifest."""
+        return asdict(self)
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        Variant("cpu", attention="decomposed", group_norm="instance", gates="split"),
+        Variant("engine"),
+    )
+}
+
+
+def conv(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    *,
+    stride: int = 1,
+    padding: Sequence[int] | None = None,
+    scale: Callable[[], Tensor] | None = None,
+) -> ir.Value:
+    """Convolution of any rank with the weights `<name>.weight` and `<name>.bias`.
+
+    Args:
+        padding: as ONNX `pads`; half the kernel on every side by default.
+        scale: factor on weights and bias, applied when they are stored.
+    """
+    kernel = g.weights.shape(f"{name}.weight")[2:]
+    pads = list(padding) if padding is not None else [k // 2 for k in kernel] * 2
+    weight, bias = (_scaled(g, f"{name}.{part}", scale) for part in ("weight", "bias"))
+    return g.op("Conv", x, weight, bias, kernel_shape=list(kernel), strides=[stride] * len(kernel), pads=pads)
+
+
+def _scaled(g: Graph, name: str, scale: Callable[[], Tensor] | None) -> ir.Value:
+    if scale is None:
+        return g.weight(name)
+    return g.derived(name, g.weights.shape(name), lambda: g.weights.load(name) * scale())
+
+
+def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int], *, bias: bool = True) -> ir.Value:
+    """A linear layer over the last axis of x.
+
+    With a bias it runs as one Gemm over all rows, with the bias inside: a MatMul over more than two axes would need an
+    Add, a pass of its own over memory.
+
+    Args:
+        shape: shape of the result; its first axis may be -1.
+    """
+    out, width = g.weights.shape(f"{name}.weight")
+    weight = transposed(g, f"{name}.weight")
+    if not (bias and f"{name}.bias" in g.weights):
+        return g.op("MatMul", x, weight)
+    flat = g.op("Reshape", x, g.constant([-1, width]))
+    flat = g.op("Gemm", flat, weight, g.weight(f"{name}.bias"))
+    return flat if tuple(shape) == (-1, out) else g.op("Reshape", flat, g.constant(shape))
+
+
+def transposed(g: Graph, name: str, rows: slice | None = None) -> ir.Value:
+    """A linear layer's weight [out, in] the way MatMul reads it, [in, out]; or of some of its output rows."""
+    out, width = g.weights.shape(name)[:2]
+    label = name if rows is None else f"{name}[{rows.start}:{rows.stop}]"
+    count = out if rows is None else rows.stop - rows.start
+
+    def load() -> Tensor:
+        tensor = g.weights.load(name).reshape(out, width)  # some linears are stored as 1x1 convolutions
+        return (tensor if rows is None else tensor[rows]).t().contiguous()
+
+    return g.derived(label, (width, count), load)
+
+
+def silu(g: Graph, x: ir.Value) -> ir.Value:
+    """x * sigmoid(x)."""
+    return g.op("Mul", x, g.op("Sigmoid", x))
+
+
+def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
+    """Layer normalisation over the last axis; statistics in float32 (ONNX's `stash_type` 1)."""
+    return g.op(
+        "LayerNormalization",
+        x,
+        g.weight(f"{name}.weight"),
+        g.weight(f"{name}.bias"),
+        axis=-1,
+        epsilon=eps,
+        stash_type=1,
+    )
+
+
+def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant) -> ir.Value:
+    """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
+    channels = g.weights.shape(f"{name}.weight")[0]
+    if variant.group_norm == "native":
+        scale, bias = g.weight(f"{name}.weight"), g.weight(f"{name}.bias")
+        return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
+    free = -1 in rest
+    size = -1 if free else channels // GROUPS * math.prod(rest)
+    x = g.op("Reshape", x, g.constant([1 if free else -1, GROUPS, size]))
+    x = g.op("Cast", x, to=FLOAT) if g.compute != FLOAT else x
+    ones, zeros = g.constant([1.0] * GROUPS, np.float32), g.constant([0.0] * GROUPS, np.float32)
+    x = g.op("InstanceNormalization", x, ones, zeros, epsilon=eps)
+    x = g.op("Cast", x, to=g.compute) if g.compute != FLOAT else x
+    x = g.op("Reshape", x, g.constant([1 if free else -1, channels, *rest]))
+    shape = (1, channels, *(1 for _ in rest))
+    for op, part in (("Mul", "weight"), ("Add", "bias")):
+        x = g.op(op, x, _reshaped(g, f"{name}.{part}", shape))
+    return x
+
+
+def _reshaped(g: Graph, name: str, shape: Sequence[int]) -> ir.Value:
+    label = f"{name}:{'x'.join(map(str, shape))}"
+    return g.derived(label, shape, lambda: g.weights.load(name).reshape(*shape))
+
+
+def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant: Variant) -> ir.Value:
+    """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim]; softmax in float32."""
+    if variant.attention == "native":
+        return g.op("Attention", q, k, v, softmax_precision=int(FLOAT), scale=dim**-0.5)
+    q = g.op("Mul", q, g.scalar(dim**-0.5))
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if g.compute != FLOAT:
+        scores = g.op("Cast", scores, to=FLOAT)
+    scores = g.op("Softmax", scores, axis=-1)
+    if g.compute != FLOAT:
+        scores = g.op("Cast", scores, to=g.compute)
+    return g.op("MatMul", scores, v)
+
+
+def project_qkv(g: Graph, x: ir.Value, name: str, variant: Variant) -> Sequence[ir.Value]:
+    """Query, key and value of a bias-free attention, each [..., C]."""
+    names = [f"{name}.to_{part}.weight" for part in "qkv"]
+    if variant.qkv == "split":
+        return [g.op("MatMul", x, transposed(g, n)) for n in names]
+    out, width = g.weights.shape(names[0])
+    weight = g.derived(
+        f"{name}.to_qkv.weight",
+        (width, 3 * out),
+        lambda: torch.cat([g.weights.load(n) for n in names]).t().contiguous(),
+    )
+    return g.ops("Split", g.op("MatMul", x, weight), g.constant([out] * 3), outputs=3, axis=-1)
+
+
+def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant: Variant) -> ir.Value:
+    """diffusers' GEGLU feed-forward of x [..., C]: `(value * gelu(gate)) W + b`; result of shape `shape`."""
+    proj, out = f"{name}.net.0.proj", f"{name}.net.2"
+    double, width = g.weights.shape(f"{proj}.weight")
+    half = double // 2
+    flat = g.op("Reshape", x, g.constant([-1, width]))
+    if variant.gates == "split":
+        value, gate = (
+            g.op("Gemm", flat, transposed(g, f"{proj}.weight", rows), _bias_rows(g, f"{proj}.bias", rows))
+            for rows in (slice(0, half), slice(half, double))
+        )
+    else:
+        value, gate = g.ops(
+            "Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1
+        )
+    return linear(g, g.op("Mul", value, g.op("Gelu", gate)), out, shape)
+
+
+def _bias_rows(g: Graph, name: str, rows: slice) -> ir.Value:
+    label = f"{name}[{rows.start}:{rows.stop}]"
+    return g.derived(label, (rows.stop - rows.start,), lambda: g.weights.load(name)[rows].contiguous())
+
+
+def temporal_conv(
+    g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant: Variant, scale: Callable[[], Tensor] | None = None
+) -> ir.Value:
+    """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B."""
+    out, width = g.weights.shape(f"{name}.weight")[:2]
+    if variant.temporal_conv == "conv3d":
+        x = g.op("Reshape", x, g.constant([-1, width, *shape[1:], 1]))
+        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([-1, *shape]))
+
+    def load() -> Tensor:
+        weight = g.weights.load(f"{name}.weight").squeeze(-1)
+        return weight if scale is None else weight * scale()
+
+    weight = g.derived(f"{name}.weight", (out, width, 3, 1), load)
+    bias = _scaled(g, f"{name}.bias", scale)
+    return g.op("Conv", x, weight, bias, kernel_shape=[3, 1], strides=[1, 1], pads=[1, 0, 1, 0])
+
+
+def res_block_2d(
+    g: Graph, x: ir.Value, name: str, size: tuple[int, int], eps: float, variant: Variant, time: ir.Value | None = None
+) -> ir.Value:
+    """diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is this step's row of the time table."""
+    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps, variant)), f"{name}.conv1")
+    h = h if time is None else g.op("Add", h, time)
+    h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps, variant)), f"{name}.conv2")
+    if f"{name}.conv_shortcut.weight" in g.weights:
+        x = conv(g, x, f"{name}.conv_shortcut")
+    return g.op("Add", x, h)
+
+
+def res_block(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    frames: int,
+    size: tuple[int, int],
+    eps: tuple[float, float],
+    share_sign: float,
+    variant: Variant,
+    time: tuple[ir.Value, ir.Value] | None = None,
+) -> ir.Value:
+    """diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
+
+    The mix `a * s + (1 - a) * (s + f(s))` of the spatial result s and the temporal branch is `s + (1 - a) * f(s)`,
+    and the factor goes into the branch's last convolution.
+
+    Args:
+        frames: T, or -1 where one clip's frames are the batch (VAE decoder, B = 1).
+        eps: of the spatial and of the temporal norms.
+        share_sign: sign of `mix_factor` inside the sigmoid that gives the temporal share: -1 in the U-Net (share
+            1 - sigmoid(m)), +1 in the VAE (`switch_spatial_to_temporal_mix`).
+        time: rows of the time table for the spatial and the temporal part, each [1, C, 1, 1].
+    """
+    spatial, temporal = f"{name}.spatial_res_block", f"{name}.temporal_res_block"
+    channels = g.weights.shape(f"{temporal}.conv2.weight")[0]
+    pixels = size[0] * size[1]
+    x = res_block_2d(g, x, spatial, size, eps[0], variant, time and time[0])
+
+    def share() -> Tensor:
+        return torch.sigmoid(share_sign * g.weights.load(f"{name}.time_mixer.mix_factor"))
+
+    clip = [-1, frames] if frames > 0 else [1, -1]
+    x = g.op("Reshape", x, g.constant([*clip, channels, pixels]))
+    x = g.op("Transpose", x, perm=[0, 2, 1, 3])  # [B, C, T, P]
+    h, shape = x, (channels, frames, pixels)
+    for i in (1, 2):
+        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1], variant)
+        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, variant, share if i == 2 else None)
+        if i == 1 and time is not None:
+            h = g.op("Add", h, time[1])
+    x = g.op("Transpose", g.op("Add", x, h), perm=[0, 2, 1, 3])
+    return g.op("Reshape", x, g.constant([-1, channels, *size]))
+
+
+def upsample(g: Graph, x: ir.Value, name: str) -> ir.Value:
+    """Nearest-neighbour doubling of [N, C, H, W], then the convolution `<name>.conv`."""
+    scales = g.constant([1.0, 1.0, 2.0, 2.0], np.float32)
+    attributes: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    return conv(g, g.op("Resize", x, None, scales, **attributes), f"{name}.conv")
