@@ -91,6 +91,7 @@ class Graph:
         node.name = f"{'.'.join(self._scope) or self.name}/{kind}_{index}"
         for i, out in enumerate(node.outputs):
             out.name = f"v{index}" if i == 0 else f"v{index}_{i}"
+            out.type = ir.TensorType(attributes["to"]) if kind == "Cast" else None
         self._nodes.append(node)
         return node.outputs
 

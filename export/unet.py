@@ -1,330 +1,464 @@
 """The spatio-temporal U-Net as two graphs: `unet_conditioner`, once per clip, and `unet`, once per step.
 
-Exact restructurings (each is tested against diffusers' untouched `UNetSpatioTemporalConditionModel`):
+Exact restructurings (tested against diffusers' untouched `UNetSpatioTemporalConditionModel`):
 
 * Cross-attention over a single token is `to_out(to_v(context))`, because a softmax over one key is 1. In the
   `reference` and `aligned` context layouts it therefore is one vector per row and frame (spatial) or per row
-  (temporal), which the conditioner computes once; query, key and their norm disappear. `to_out`'s bias of the
-  self-attention just before is added there too.
+  (temporal), which the conditioner computes once; query, key and their norm disappear. The output bias of the
+  self-attention just before it is added there too.
 * In the `sequence` layout, the keys and values of the T tokens are computed once per clip.
 * The sigmas are known in advance, so the time MLPs and every `time_emb_proj` become a table with one row per step.
-* The frame position embedding depends on the weights alone and becomes a constant.
-* The temporal feed-forward and norms work per token, so only the attention itself sees [B*HW, T, C].
+* The frame position embedding depends on the weights alone and is a constant.
+* The share of the temporal branch goes into the weights of that branch's last convolution.
+* The temporal feed-forward and norms work per token, so only the attention itself sees [BP, heads, T, dim].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
-from diffusers.models.activations import GEGLU
-from diffusers.models.resnet import SpatioTemporalResBlock
-from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
-from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from .blocks import Variant, attention, feed_forward, group_norm, linear, res_block, self_attention
+from amodal.runtime.errors import CheckpointError
+
+from .graph import FLOAT, HALF, Graph
+from .layers import (
+    Variant,
+    attention,
+    conv,
+    feed_forward,
+    group_norm,
+    layer_norm,
+    linear,
+    project_qkv,
+    res_block,
+    silu,
+    transposed,
+    upsample,
+)
 from .weights import Weights
 
 ContextLayout = Literal["reference", "aligned", "sequence"]
+_CROSS = {"CrossAttnDownBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"}
 
 
-def build_unet(config: dict[str, Any]) -> UNetSpatioTemporalConditionModel:
-    """diffusers' module for a checkpoint's config, with random weights, on the current default device."""
-    return UNetSpatioTemporalConditionModel(**config).eval()
+@dataclass(frozen=True)
+class ResBlock:
+    """A spatio-temporal residual block: its name, output channels and the epsilon of its norms."""
+
+    name: str
+    channels: int
+    eps: float
 
 
-def res_blocks(unet: nn.Module) -> list[tuple[str, Any]]:
-    """Every `SpatioTemporalResBlock` with its dotted name, in module order: the order of the time table."""
-    return [(n, m) for n, m in unet.named_modules() if isinstance(m, SpatioTemporalResBlock)]
+@dataclass(frozen=True)
+class Transformer:
+    """Where a transformer stands."""
+
+    name: str
+    channels: int
+    heads: int
+    layers: int
 
 
-def transformers(unet: nn.Module) -> list[tuple[str, Any]]:
-    """Every `TransformerSpatioTemporalModel` with its dotted name: the order of the context constants."""
-    return [(n, m) for n, m in unet.named_modules() if isinstance(m, TransformerSpatioTemporalModel)]
+@dataclass(frozen=True)
+class Level:
+    """One down or up block: its layers, and whether a resampling convolution follows."""
+
+    name: str
+    layers: tuple[tuple[ResBlock, Transformer | None], ...]
+    resample: bool
 
 
-def gates(unet: nn.Module) -> list[tuple[str, Any]]:
-    """Every `GEGLU` with its dotted name."""
-    return [(n, m) for n, m in unet.named_modules() if isinstance(m, GEGLU)]
+@dataclass(frozen=True)
+class Plan:
+    """The U-Net's structure as its config gives it (diffusers' `UNetSpatioTemporalConditionModel`).
 
-
-def _block_pairs(unet: nn.Module) -> Iterator[tuple[Any, Any]]:
-    for _, model in transformers(unet):
-        yield from zip(model.transformer_blocks, model.temporal_transformer_blocks, strict=True)
-
-
-class _Slices:
-    """Hands out consecutive slices of packed constants, in the order in which they were packed."""
-
-    def __init__(self, packed: Tensor) -> None:
-        self._packed = packed
-        self._at = 0
-
-    def take(self, width: int) -> Tensor:
-        self._at += width
-        return self._packed[..., self._at - width : self._at]
-
-
-class UNetConditioner(nn.Module):
-    """`unet_conditioner`: what stays the same over a clip or is known for every step beforehand.
-
-    Inputs (float32): `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket,
-    noise augmentation). Outputs (float32): `time_table` [S, P] and, for the layouts with one token per frame,
-    `spatial` [B, T, C'] and `temporal` [B, C'], or, for `sequence`, `keys` and `values` [B, T, C''].
+    The order of `res_blocks` and `transformers` is the order in which the conditioner packs what it computes.
     """
 
-    def __init__(self, unet: UNetSpatioTemporalConditionModel, layout: ContextLayout) -> None:
-        super().__init__()
-        self.unet = unet
-        self.layout = layout
+    config: dict[str, Any]
+    down: tuple[Level, ...]
+    mid: tuple[ResBlock, Transformer, ResBlock]
+    up: tuple[Level, ...]
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Plan:
+        """Lays out the blocks.
+
+        Raises:
+            CheckpointError: the config asks for a block this family does not have.
+        """
+        known = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
+        for kind in (*config["down_block_types"], *config["up_block_types"]):
+            if kind not in known:
+                raise CheckpointError(f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(known))}.")
+        widths = list(config["block_out_channels"])
+        count = len(widths)
+
+        def each(key: str) -> list[int]:
+            value = config[key]
+            return [int(value)] * count if isinstance(value, int) else [int(v) for v in value]
+
+        layers, heads, depths = each("layers_per_block"), each("num_attention_heads"), each("transformer_layers_per_block")
+
+        def level(name: str, kind: str, i: int, extra: int, resample: bool) -> Level:
+            cross = kind in _CROSS
+            # diffusers builds two of its blocks, this one and the middle, with another epsilon than the rest.
+            eps = 1e-5 if kind == "DownBlockSpatioTemporal" else 1e-6
+            pairs = tuple(
+                (
+                    ResBlock(f"{name}.resnets.{j}", widths[i], eps),
+                    Transformer(f"{name}.attentions.{j}", widths[i], heads[i], depths[i]) if cross else None,
+                )
+                for j in range(layers[i] + extra)
+            )
+            return Level(name, pairs, resample)
+
+        down = tuple(
+            level(f"down_blocks.{i}", kind, i, 0, i < count - 1) for i, kind in enumerate(config["down_block_types"])
+        )
+        up = tuple(
+            level(f"up_blocks.{i}", kind, count - 1 - i, 1, i < count - 1)
+            for i, kind in enumerate(config["up_block_types"])
+        )
+        last = widths[-1]
+        mid = (
+            ResBlock("mid_block.resnets.0", last, 1e-5),
+            Transformer("mid_block.attentions.0", last, heads[-1], depths[-1]),
+            ResBlock("mid_block.resnets.1", last, 1e-5),
+        )
+        return cls(config, down, mid, up)
 
     @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs, in order."""
-        return ("time_table", *context_names(self.layout))
+    def res_blocks(self) -> list[ResBlock]:
+        """Every residual block, in the order of evaluation."""
+        down = [r for level in self.down for r, _ in level.layers]
+        up = [r for level in self.up for r, _ in level.layers]
+        return [*down, self.mid[0], self.mid[2], *up]
 
-    def forward(self, context: Tensor, sigmas: Tensor, time_ids: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
-        return (self._time_table(sigmas, time_ids), *self._context(context))
+    @property
+    def transformers(self) -> list[Transformer]:
+        """Every transformer, in the order of evaluation."""
+        down = [t for level in self.down for _, t in level.layers if t]
+        up = [t for level in self.up for _, t in level.layers if t]
+        return [*down, self.mid[1], *up]
 
-    def _time_table(self, sigmas: Tensor, time_ids: Tensor) -> Tensor:
-        unet = self.unet
-        # EDM: c_noise = ln(sigma) / 4; diffusers' EulerDiscreteScheduler calls it the continuous timestep.
-        time = sinusoid(0.25 * torch.log(sigmas), unet.config.block_out_channels[0])
-        added = sinusoid(time_ids, unet.config.addition_time_embed_dim).reshape(1, -1)
-        emb = F.silu(unet.time_embedding(time) + unet.add_embedding(added))
-        rows = [
-            projection(emb)
-            for _, block in res_blocks(unet)
-            for projection in (block.spatial_res_block.time_emb_proj, block.temporal_res_block.time_emb_proj)
+    @property
+    def layers(self) -> list[tuple[Transformer, str, str]]:
+        """Every transformer layer: the transformer, its spatial and its temporal block's name."""
+        return [
+            (t, f"{t.name}.transformer_blocks.{i}", f"{t.name}.temporal_transformer_blocks.{i}")
+            for t in self.transformers
+            for i in range(t.layers)
         ]
-        return torch.cat(rows, dim=-1)
-
-    def _context(self, context: Tensor) -> tuple[Tensor, ...]:
-        if self.layout == "sequence":
-            pairs = [block.attn2 for pair in _block_pairs(self.unet) for block in pair]
-            keys = torch.cat([attn.to_k(context) for attn in pairs], dim=-1)
-            values = torch.cat([attn.to_v(context) for attn in pairs], dim=-1)
-            return keys, values
-        first = context[:, 0]  # what the temporal blocks see: the first row of each half
-        spatial, temporal = [], []
-        for block, temporal_block in _block_pairs(self.unet):
-            spatial.append(_constant(block, context))
-            temporal.append(_constant(temporal_block, first))
-        return torch.cat(spatial, dim=-1), torch.cat(temporal, dim=-1)
-
-
-def context_names(layout: ContextLayout) -> tuple[str, str]:
-    """Names of the two packed context tensors that go from the conditioner to the U-Net."""
-    return ("keys", "values") if layout == "sequence" else ("spatial", "temporal")
-
-
-def _constant(block: Any, context: Tensor) -> Tensor:
-    out: Tensor = block.attn2.to_out[0](block.attn2.to_v(context)) + block.attn1.to_out[0].bias
-    return out
-
-
-def sinusoid(x: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding [N] -> [N, width], cosines first, periods from 1 to 10000 (as in diffusers' UNet)."""
-    half = width // 2
-    frequency = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000.0) / half))
-    angle = x[:, None] * frequency[None]
-    return torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
-
-
-class UNetStep(nn.Module):
-    """`unet`: one evaluation of the denoiser.
-
-    Inputs (float32): `latents` [1, T, 4, h, w] already scaled by c_in, `conditioning` [B, T, 8, h, w], `time` [P]
-    one row of the time table, and the two context tensors of `UNetConditioner`. Output: `velocity`
-    [B, T, 4, h, w], the v-prediction of each row. B is 1 or 2.
-    """
-
-    def __init__(
-        self, unet: UNetSpatioTemporalConditionModel, frames: int, layout: ContextLayout, variant: Variant
-    ) -> None:
-        super().__init__()
-        self.unet = unet
-        self.frames = frames
-        self.layout = layout
-        self.variant = variant
-        for _, model in transformers(unet):
-            # Filled by `unet_weights`: constants that depend on the weights alone.
-            model.register_parameter("frame_embedding", nn.Parameter(torch.zeros(frames, model.in_channels)))
-            model.register_parameter("spatial_share", nn.Parameter(torch.zeros(1)))
-        for _, gate in gates(unet):
-            gate.value, gate.gate = (nn.Linear(gate.proj.in_features, gate.proj.out_features // 2) for _ in range(2))
 
     @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        return ("latents", "conditioning", "time", *context_names(self.layout))
+    def time_width(self) -> int:
+        """Width P of the time table: two rows of each residual block's channels."""
+        return sum(2 * r.channels for r in self.res_blocks)
 
-    def forward(
-        self, latents: Tensor, conditioning: Tensor, time: Tensor, first: Tensor, second: Tensor
-    ) -> Tensor:
-        """See the class."""
-        unet, frames = self.unet, self.frames
-        dtype = unet.conv_in.weight.dtype
-        rows = latents.expand(conditioning.shape[0], -1, -1, -1, -1)
-        x = torch.cat([rows, conditioning], dim=2).flatten(0, 1).to(dtype)
-        height, width = x.shape[-2:]
-        times = _Slices(time.to(dtype))
-        packed = [_Slices(first.to(dtype)), _Slices(second.to(dtype))]
+    @property
+    def context_width(self) -> int:
+        """Width C' of the packed spatial, and of the packed temporal, context constants."""
+        return sum(t.channels for t, _, _ in self.layers)
 
-        # The packed order is module order: down blocks, up blocks, mid block, as diffusers registers them.
-        slices: dict[int, Any] = {}
-        for _, block in res_blocks(unet):
-            channels = block.spatial_res_block.out_channels
-            slices[id(block)] = (times.take(channels), times.take(channels))
-        for _, model in transformers(unet):
-            slices[id(model)] = [
-                tuple(self._take_context(packed, model.inner_dim)) for _ in model.transformer_blocks
-            ]
+    @property
+    def downscale(self) -> int:
+        """What the latent's height and width must be divisible by."""
+        return int(2 ** sum(level.resample for level in self.down))
 
-        def res(x: Tensor, block: Any) -> Tensor:
-            return res_block(x, block, frames, self.variant, *slices[id(block)])
-
-        def attend(x: Tensor, model: Any) -> Tensor:
-            return self._transformer(x, model, slices[id(model)])
-
-        x = unet.conv_in(x)
-        skips = [x]
-        for down in unet.down_blocks:
-            for block, model in _with_attentions(down):
-                x = res(x, block)
-                x = x if model is None else attend(x, model)
-                skips.append(x)
-            if down.downsamplers is not None:
-                x = down.downsamplers[0].conv(x)
-                skips.append(x)
-
-        x = res(x, unet.mid_block.resnets[0])
-        for model, block in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
-            x = res(attend(x, model), block)
-
-        for up in unet.up_blocks:
-            for block, model in _with_attentions(up):
-                x = res(torch.cat([x, skips.pop()], dim=1), block)
-                x = x if model is None else attend(x, model)
-            if up.upsamplers is not None:
-                x = up.upsamplers[0].conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-        x = unet.conv_out(F.silu(group_norm(x, unet.conv_norm_out, self.variant)))
-        return x.reshape(-1, frames, x.shape[1], height, width).float()
-
-    def _take_context(self, packed: list[_Slices], width: int) -> Iterator[Any]:
-        if self.layout == "sequence":
-            keys, values = packed
-            for _ in ("spatial", "temporal"):
-                yield keys.take(width), values.take(width)
-        else:
-            for source in packed:
-                yield source.take(width)
-
-    def _cross(self, x: Tensor, block: Any, context: Any) -> Tensor:
-        """Adds cross-attention to x [B, T, HW, C] (the self-attention's output bias is in the constant)."""
-        if self.layout != "sequence":
-            return x + context  # [B, T, 1, C] or [B, 1, 1, C]
-        x = x + block.attn1.to_out[0].bias
-        q = block.attn2.to_q(block.norm2(x)).flatten(1, 2)
-        out = block.attn2.to_out[0](attention(q, *context, block.attn2.heads, self.variant))
-        return x + out.reshape(x.shape)
-
-    def _transformer(self, x: Tensor, model: Any, contexts: list[Any]) -> Tensor:
-        frames, (channels, height, width) = self.frames, x.shape[1:]
-        residual = x
-        h = group_norm(x, model.norm, self.variant).flatten(2).transpose(1, 2)
-        h = linear(h, model.proj_in)  # [BT, HW, C]
-        inner = h.shape[-1]
-        pairs = zip(model.transformer_blocks, model.temporal_transformer_blocks, contexts, strict=True)
-        for block, temporal_block, (spatial, temporal) in pairs:
-            if self.layout != "sequence":
-                spatial, temporal = spatial[:, :, None], temporal[:, None, None]
-            h = h + self_attention(block.norm1(h), block.attn1, self.variant, bias=False)
-            h = self._cross(h.reshape(-1, frames, height * width, inner), block, spatial)
-            h = h + feed_forward(block.norm3(h), block.ff)
-
-            m = h + model.frame_embedding[None, :, None]
-            m = m + feed_forward(temporal_block.norm_in(m), temporal_block.ff_in)
-            m = m + self._temporal_attention(temporal_block.norm1(m), temporal_block.attn1)
-            m = self._cross(m, temporal_block, temporal)
-            m = m + feed_forward(temporal_block.norm3(m), temporal_block.ff)
-            h = m + model.spatial_share * (h - m)
-            h = h.reshape(-1, height * width, inner)
-        h = linear(h, model.proj_out)
-        return h.transpose(1, 2).reshape(-1, channels, height, width) + residual
-
-    def _temporal_attention(self, x: Tensor, attn: Any) -> Tensor:
-        """Self-attention over the frames of x [B, T, HW, C], without the output bias."""
-        _, frames, pixels, channels = x.shape
-        dim = channels // attn.heads
-
-        def split(y: Tensor) -> Tensor:  # [B * HW, heads, T, dim]
-            y = y.reshape(-1, frames, pixels, attn.heads, dim)
-            return y.permute(0, 2, 3, 1, 4).reshape(-1, attn.heads, frames, dim)
-
-        q, k, v = split(attn.to_q(x)), split(attn.to_k(x)), split(attn.to_v(x))
-        if self.variant.attention == "native":
-            out = F.scaled_dot_product_attention(q, k, v)
-        else:
-            out = torch.softmax((q * dim**-0.5) @ k.transpose(-1, -2), dim=-1) @ v
-        out = out.reshape(-1, pixels, attn.heads, frames, dim).permute(0, 3, 1, 2, 4)
-        return F.linear(out.reshape(-1, frames, pixels, channels), attn.to_out[0].weight)
+    def context_shapes(self, layout: ContextLayout, frames: int) -> dict[str, tuple[int | str, ...]]:
+        """Names and shapes of the two context tensors that go from the conditioner to the U-Net."""
+        if layout == "sequence":
+            shape = ("rows", frames, 2 * self.context_width)
+            return {"keys": shape, "values": shape}
+        return {"spatial": ("rows", frames, self.context_width), "temporal": ("rows", self.context_width)}
 
 
-def _with_attentions(block: Any) -> Iterator[tuple[Any, Any]]:
-    attentions = getattr(block, "attentions", None) or [None] * len(block.resnets)
-    return zip(block.resnets, attentions, strict=True)
+def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool) -> Graph:
+    """The `unet_conditioner` graph, in float32 arithmetic.
+
+    Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
+    augmentation). Outputs: `time_table` [S, P] and the two tensors of `Plan.context_shapes`. B and S are free.
+    """
+    g = Graph("unet_conditioner", weights, stored=HALF if half else FLOAT)
+    config = plan.config
+    context = g.input("context", ("rows", frames, config["cross_attention_dim"]))
+    sigmas = g.input("sigmas", ("steps",))
+    ids = g.input("time_ids", (3,))
+
+    with g.scope("time"):
+        # EDM's c_noise = ln(sigma) / 4, which diffusers' EulerDiscreteScheduler calls the continuous timestep.
+        time = g.op("Mul", g.op("Log", sigmas), g.scalar(0.25))
+        time = _sinusoid(g, time, config["block_out_channels"][0])
+        width = config["addition_time_embed_dim"]
+        added = g.op("Reshape", _sinusoid(g, ids, width), g.constant([1, 3 * width]))
+        emb = silu(g, g.op("Add", _mlp(g, time, "time_embedding"), _mlp(g, added, "add_embedding")))
+        rows = [
+            linear(g, emb, f"{r.name}.{part}_res_block.time_emb_proj", (-1, r.channels))
+            for r in plan.res_blocks
+            for part in ("spatial", "temporal")
+        ]
+        g.output("time_table", g.op("Concat", *rows, axis=-1), ("steps", plan.time_width))
+
+    shapes = plan.context_shapes(layout, frames)
+    packed: dict[str, list[ir.Value]] = {name: [] for name in shapes}
+    with g.scope("context"):
+        # The temporal blocks see the first token of each row's clip.
+        first = g.op("Gather", context, g.constant(0), axis=1)
+        for _, spatial, temporal in plan.layers:
+            for block, source, name in ((spatial, context, "spatial"), (temporal, first, "temporal")):
+                if layout == "sequence":
+                    for part, out in (("to_k", "keys"), ("to_v", "values")):
+                        packed[out].append(g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight")))
+                else:
+                    value = g.op("MatMul", source, transposed(g, f"{block}.attn2.to_v.weight"))
+                    value = g.op("MatMul", value, transposed(g, f"{block}.attn2.to_out.0.weight"))
+                    value = g.op("Add", value, g.weight(f"{block}.attn2.to_out.0.bias"))
+                    packed[name].append(g.op("Add", value, g.weight(f"{block}.attn1.to_out.0.bias")))
+        for name, shape in shapes.items():
+            g.output(name, g.op("Concat", *packed[name], axis=-1), shape)
+    return g
 
 
-def unet_weights(weights: Weights, unet: UNetSpatioTemporalConditionModel, frames: int) -> Weights:
-    """The checkpoint's tensors plus those that `UNetStep` derives from them, under `unet.`-prefixed names."""
-    derived: dict[str, Callable[[], Tensor]] = {}
-    for name, _ in res_blocks(unet):
-        derived.update(fold_mixing(weights, name, sign=-1.0))
-    for name, model in transformers(unet):
-        derived[f"{name}.frame_embedding"] = _frame_embedding(weights, name, model.in_channels, frames)
-        derived[f"{name}.spatial_share"] = _sigmoid(weights, f"{name}.time_mixer.mix_factor")
-    for name, _ in gates(unet):
-        for kind in ("weight", "bias"):
-            derived[f"{name}.value.{kind}"] = _half_of(weights, f"{name}.proj.{kind}", 0)
-            derived[f"{name}.gate.{kind}"] = _half_of(weights, f"{name}.proj.{kind}", 1)
-    return weights.with_derived(derived).prefixed("unet.")
+def _sinusoid(g: Graph, x: ir.Value, width: int) -> ir.Value:
+    frequency = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2)))
+    angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(frequency[None], np.float32))
+    return g.op("Concat", g.op("Cos", angle), g.op("Sin", angle), axis=-1)
 
 
-def fold_mixing(weights: Weights, block: str, *, sign: float) -> dict[str, Callable[[], Tensor]]:
-    """The last temporal convolution of a `SpatioTemporalResBlock`, times the share that the mixer gives it.
+def _mlp(g: Graph, x: ir.Value, name: str) -> ir.Value:
+    width = g.weights.shape(f"{name}.linear_1.weight")[0]
+    x = silu(g, linear(g, x, f"{name}.linear_1", (-1, width)))
+    return linear(g, x, f"{name}.linear_2", (-1, g.weights.shape(f"{name}.linear_2.weight")[0]))
+
+
+def write_unet(
+    weights: Weights,
+    plan: Plan,
+    frames: int,
+    size: tuple[int, int],
+    layout: ContextLayout,
+    variant: Variant,
+    *,
+    half: bool,
+) -> Graph:
+    """The `unet` graph: one evaluation of the denoiser.
+
+    Inputs: `latents` [1, T, 4, h, w] already scaled by c_in, `conditioning` [B, T, 8, h, w], `time` [P] one row of
+    the time table, and the two context tensors. Output: `velocity` [B, T, 4, h, w], the v-prediction of each
+    CFG row. B is free (1 or 2).
 
     Args:
-        sign: -1 where the share is 1 - sigmoid(mix_factor) (U-Net), +1 where it is sigmoid(mix_factor) (VAE,
-            `switch_spatial_to_temporal_mix`).
+        size: (h, w) of the latents; divisible by `plan.downscale`.
     """
-    conv = f"{block}.temporal_res_block.conv2"
-
-    def scaled(name: str) -> Callable[[], Tensor]:
-        return lambda: weights[name] * torch.sigmoid(sign * weights[f"{block}.time_mixer.mix_factor"])
-
-    return {name: scaled(name) for name in (f"{conv}.weight", f"{conv}.bias")}
+    dtype = HALF if half else FLOAT
+    g = Graph("unet", weights, compute=dtype, stored=dtype)
+    return _UNet(g, plan, frames, layout, variant).write(size)
 
 
-def _half_of(weights: Weights, name: str, half: int) -> Callable[[], Tensor]:
-    return lambda: weights[name].chunk(2)[half]
+class _UNet:
+    """What all blocks of one U-Net graph share while it is written."""
 
+    def __init__(self, g: Graph, plan: Plan, frames: int, layout: ContextLayout, variant: Variant) -> None:
+        self.g, self.plan, self.frames, self.layout, self.variant = g, plan, frames, layout, variant
+        self.times: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self.contexts: dict[str, tuple[ir.Value, ...]] = {}
 
-def _sigmoid(weights: Weights, name: str) -> Callable[[], Tensor]:
-    return lambda: torch.sigmoid(weights[name])
+    def write(self, size: tuple[int, int]) -> Graph:
+        g, plan = self.g, self.plan
+        channels_in = g.weights.shape("conv_in.weight")[1]
+        channels_out = g.weights.shape("conv_out.weight")[0]
+        latents = g.input("latents", (1, self.frames, channels_out, *size))
+        conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
+        self._unpack_time(g.input("time", (plan.time_width,)))
+        shapes = plan.context_shapes(self.layout, self.frames)
+        self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
 
+        rows = g.op("Shape", conditioning, start=0, end=1)
+        rest = g.constant([self.frames, channels_out, *size])
+        x = g.op("Expand", latents, g.op("Concat", rows, rest, axis=0))
+        x = g.op("Concat", x, conditioning, axis=2)
+        x = g.op("Reshape", x, g.constant([-1, channels_in, *size]))
 
-def _frame_embedding(weights: Weights, name: str, width: int, frames: int) -> Callable[[], Tensor]:
-    def compute() -> Tensor:
-        x = sinusoid(torch.arange(frames, dtype=torch.float32), width)
-        mlp = f"{name}.time_pos_embed"
-        x = F.linear(x, weights[f"{mlp}.linear_1.weight"], weights[f"{mlp}.linear_1.bias"])
-        return F.linear(F.silu(x), weights[f"{mlp}.linear_2.weight"], weights[f"{mlp}.linear_2.bias"])
+        x = conv(g, x, "conv_in")
+        skips = [x]
+        at = size
+        for level in plan.down:
+            for block, transformer in level.layers:
+                x = self._layer(x, block, transformer, at)
+                skips.append(x)
+            if level.resample:
+                with g.scope(level.name):
+                    x = conv(g, x, f"{level.name}.downsamplers.0.conv", stride=2)
+                skips.append(x)
+                at = (at[0] // 2, at[1] // 2)
 
-    return compute
+        first, transformer, second = plan.mid
+        x = self._layer(x, first, transformer, at)
+        x = self._layer(x, second, None, at)
+
+        for level in plan.up:
+            for block, transformer in level.layers:
+                x = self._layer(g.op("Concat", x, skips.pop(), axis=1), block, transformer, at)
+            if level.resample:
+                with g.scope(level.name):
+                    x = upsample(g, x, f"{level.name}.upsamplers.0")
+                at = (at[0] * 2, at[1] * 2)
+
+        x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5, self.variant)), "conv_out")
+        shape = (self.frames, channels_out, *size)
+        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
+        return g
+
+    def _unpack_time(self, time: ir.Value) -> None:
+        g, blocks = self.g, self.plan.res_blocks
+        widths = [r.channels for r in blocks for _ in range(2)]
+        row = g.op("Reshape", time, g.constant([1, self.plan.time_width, 1, 1]))
+        parts = iter(g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1))
+        for r in blocks:
+            self.times[r.name] = (next(parts), next(parts))
+
+    def _unpack_context(self, packed: Sequence[ir.Value]) -> None:
+        g, layers, width = self.g, self.plan.layers, self.plan.context_width
+        sequence = self.layout == "sequence"
+        if not sequence:  # [BT, 1, C] for the spatial, [B, 1, 1, C] for the temporal blocks
+            spatial, temporal = packed
+            packed = [
+                g.op("Reshape", spatial, g.constant([-1, 1, width])),
+                g.op("Reshape", temporal, g.constant([-1, 1, 1, width])),
+            ]
+        widths = [t.channels for t, _, _ in layers for _ in range(2 if sequence else 1)]
+        streams = [
+            iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed
+        ]
+        for _, spatial_name, temporal_name in layers:
+            if sequence:
+                for name in (spatial_name, temporal_name):
+                    self.contexts[name] = tuple(next(s) for s in streams)
+            else:
+                self.contexts[spatial_name] = (next(streams[0]),)
+                self.contexts[temporal_name] = (next(streams[1]),)
+
+    def _layer(
+        self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]
+    ) -> ir.Value:
+        with self.g.scope(block.name):
+            eps = (block.eps, block.eps)
+            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name])
+        if transformer is None:
+            return x
+        with self.g.scope(transformer.name):
+            return self._transformer(x, transformer, size)
+
+    def _transformer(self, x: ir.Value, t: Transformer, size: tuple[int, int]) -> ir.Value:
+        """diffusers' `TransformerSpatioTemporalModel` of x [BT, C, H, W]."""
+        g, frames, pixels, channels = self.g, self.frames, size[0] * size[1], t.channels
+        flat, clip = (-1, pixels, channels), (-1, frames, pixels, channels)
+        h = group_norm(g, x, f"{t.name}.norm", size, 1e-6, self.variant)
+        h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
+        h = linear(g, h, f"{t.name}.proj_in", flat)  # [BT, P, C]
+        for i in range(t.layers):
+            spatial, temporal = f"{t.name}.transformer_blocks.{i}", f"{t.name}.temporal_transformer_blocks.{i}"
+            h = self._attend(h, spatial, t, flat, self._spatial_heads(t, pixels))
+            h = g.op("Add", h, self._ff(h, spatial, "norm3", "ff", flat))
+
+            h = g.op("Reshape", h, g.constant(clip))
+            m = g.op("Add", h, self._frame_embedding(t))
+            m = g.op("Add", m, self._ff(m, temporal, "norm_in", "ff_in", clip))
+            m = self._attend(m, temporal, t, clip, self._temporal_heads(t, pixels))
+            m = g.op("Add", m, self._ff(m, temporal, "norm3", "ff", clip))
+            # share * spatial + (1 - share) * temporal
+            h = g.op("Add", m, g.op("Mul", g.op("Sub", h, m), self._spatial_share(t)))
+            h = g.op("Reshape", h, g.constant(flat))
+        h = linear(g, h, f"{t.name}.proj_out", flat)
+        h = g.op("Reshape", g.op("Transpose", h, perm=[0, 2, 1]), g.constant([-1, channels, *size]))
+        return g.op("Add", h, x)
+
+    def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
+        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant)
+
+    def _attend(
+        self,
+        x: ir.Value,
+        block: str,
+        t: Transformer,
+        shape: Sequence[int],
+        heads: tuple[Callable[[ir.Value], ir.Value], Callable[[ir.Value], ir.Value]],
+    ) -> ir.Value:
+        """Adds self-attention and cross-attention to x."""
+        g, dim, (split, join) = self.g, t.channels // t.heads, heads
+        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1", self.variant)
+        out = join(attention(g, *(split(part) for part in qkv), dim, self.variant))
+        out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
+        if self.layout != "sequence":
+            # The constant carries the self-attention's output bias.
+            return g.op("Add", g.op("Add", out, self.contexts[block][0]), x)
+        x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
+        # Every query of a row, whatever its frame, attends to the same T tokens: the frames need not be told apart.
+        query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
+        pixels = shape[-2] * self.frames
+
+        def heads_of(y: ir.Value, length: int) -> ir.Value:
+            y = g.op("Reshape", y, g.constant([-1, length, t.heads, dim]))
+            return g.op("Transpose", y, perm=[0, 2, 1, 3])
+
+        keys, values = (heads_of(c, self.frames) for c in self.contexts[block])
+        out = attention(g, heads_of(query, pixels), keys, values, dim, self.variant)
+        out = g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.constant(shape))
+        return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
+
+    def _spatial_heads(self, t: Transformer, pixels: int) -> Any:
+        g, dim = self.g, t.channels // t.heads
+
+        def split(x: ir.Value) -> ir.Value:  # [BT, P, C] -> [BT, heads, P, dim]
+            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, dim]))
+            return g.op("Transpose", x, perm=[0, 2, 1, 3])
+
+        def join(x: ir.Value) -> ir.Value:
+            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
+            return g.op("Reshape", x, g.constant([-1, pixels, t.channels]))
+
+        return split, join
+
+    def _temporal_heads(self, t: Transformer, pixels: int) -> Any:
+        g, dim, frames = self.g, t.channels // t.heads, self.frames
+
+        def split(x: ir.Value) -> ir.Value:  # [B, T, P, C] -> [BP, heads, T, dim]
+            x = g.op("Reshape", x, g.constant([-1, frames, pixels, t.heads, dim]))
+            x = g.op("Transpose", x, perm=[0, 2, 3, 1, 4])
+            return g.op("Reshape", x, g.constant([-1, t.heads, frames, dim]))
+
+        def join(x: ir.Value) -> ir.Value:
+            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, frames, dim]))
+            x = g.op("Transpose", x, perm=[0, 3, 1, 2, 4])
+            return g.op("Reshape", x, g.constant([-1, frames, pixels, t.channels]))
+
+        return split, join
+
+    def _frame_embedding(self, t: Transformer) -> ir.Value:
+        weights, frames = self.g.weights, self.frames
+
+        def load() -> Tensor:
+            half = t.channels // 2
+            frequency = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000.0) / half))
+            angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency
+            x = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
+            for i, name in enumerate(f"{t.name}.time_pos_embed.linear_{n}" for n in (1, 2)):
+                x = F.linear(F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias"))
+            return x[:, None]
+
+        return self.g.derived(f"{t.name}.frame_embedding", (frames, 1, t.channels), load)
+
+    def _spatial_share(self, t: Transformer) -> ir.Value:
+        name = f"{t.name}.time_mixer.mix_factor"
+        return self.g.derived(f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name)))
+
