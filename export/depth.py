@@ -1,15 +1,13 @@
-"""Depth Anything V2 (small, base, large) as a module that exports as a static graph.
+"""Depth Anything V2 (small, base, large) in torch: what `depth_graph.py` writes, and is compared with.
 
-The weights (`depth_checkpoint.py` reads them) are bound to transformers' modules, built on the meta device,
-without a copy: they stay mapped from disk. The forward here is our own, because the input's size is static in
-a bundle: the position embedding, the one part that depends on that size and is costly to trace, is
-interpolated once, by the authors' rule, and becomes a constant. The rest is transformers' forward.
+The weights (`depth_checkpoint.py` reads them) are bound to transformers' module, built on the meta device,
+without a copy: they stay mapped from disk. Its forward is untouched but for one rule, the authors'
+interpolation of the position embedding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amodal.runtime.depth import DEPTH_MEAN, DEPTH_MULTIPLE, DEPTH_STD, depth_input_size
+from amodal.runtime.depth import DEPTH_MEAN, DEPTH_MULTIPLE, DEPTH_STD
 from amodal.runtime.errors import InputError
 
 from .depth_checkpoint import GRID, VARIANTS, DepthVariant, bind, read_depth_checkpoint
 
-_DEFAULT_SIZE = depth_input_size(256, 512)
 _OFFSET = 0.1  # DINOv2's `interpolate_offset`
 
 
 @dataclass(frozen=True)
 class DepthInfo:
-    """What a depth checkpoint turned out to be, for the manifest's entry of the `depth` component.
+    """What a depth network is, for the manifest's entry of the `depth` component.
 
-    `variant` is "small", "base", "large", "tiny" or "custom"; `parameters` counts the checkpoint's;
-    `multiple`, `mean` and `std` describe the input (`amodal.runtime.depth.prepare_depth_input`).
+    `variant` is "small", "base", "large", "tiny" or "custom"; `multiple`, `mean` and `std` describe the input
+    (`amodal.runtime.depth.prepare_depth_input`).
     """
 
     variant: str
@@ -42,57 +39,37 @@ class DepthInfo:
 
 
 class DepthNetwork(nn.Module):
-    """Depth Anything V2 at one input size: pixels [N, 3, h, w] to relative depth [N, h, w].
+    """Depth Anything V2: pixels [N, 3, h, w] to relative depth [N, h, w]; h and w are multiples of 14.
 
     Input and output are float32 whatever the weights' dtype: `.half()` gives an FP16 network with the same
-    face. N may be a dynamic dimension of `torch.onnx.export(network, (pixels,), dynamo=True,
-    dynamic_shapes=({0: torch.export.Dim("n")},))`; the example then needs N >= 2, because torch.export takes
-    a size of 1 for a constant. h and w are static.
+    face.
 
     Args:
-        module: transformers' `DepthAnythingForDepthEstimation`, whose parts are taken over.
-        taps: 0-based blocks whose outputs the head reads.
-        input_size: (h, w), multiples of 14 (`amodal.runtime.depth.depth_input_size`).
-
-    Raises:
-        InputError: an input size that is no multiple of 14.
+        module: transformers' `DepthAnythingForDepthEstimation`; it is given the authors' position rule.
+        variant: its sizes.
+        source: where its weights come from, for messages and for the manifest.
     """
 
-    class_token: Tensor
-    positions: Tensor
-
-    def __init__(self, module: Any, taps: tuple[int, ...], input_size: tuple[int, int]) -> None:
+    def __init__(self, module: Any, variant: DepthVariant, source: str) -> None:
         super().__init__()
-        if min(input_size) < DEPTH_MULTIPLE or any(side % DEPTH_MULTIPLE for side in input_size):
-            raise InputError(
-                f"Depth input of {input_size[0]}x{input_size[1]}: expected multiples of {DEPTH_MULTIPLE}."
-            )
-        self.input_size = input_size
-        self.grid = (input_size[0] // DEPTH_MULTIPLE, input_size[1] // DEPTH_MULTIPLE)
-        self.taps = taps
+        self.module, self.variant, self.source = module, variant, source
         embeddings = module.backbone.embeddings
-        self.patches = embeddings.patch_embeddings
-        self.blocks = module.backbone.encoder.layer[: max(taps) + 1]
-        self.norm = module.backbone.layernorm
-        self.neck = module.neck
-        self.head = module.head
-        # The first refinement block has one input only; its residual unit for a second one never runs.
-        self.neck.fusion_stage.layers[0].residual_layer1 = nn.Identity()
-        positions = interpolate_positions(embeddings.position_embeddings.detach(), self.grid)
-        self.register_buffer("class_token", embeddings.cls_token.detach() + positions[:, :1])
-        self.register_buffer("positions", positions[:, 1:].contiguous())
+
+        def positions(_: Tensor, height: int, width: int) -> Tensor:
+            table: Tensor = embeddings.position_embeddings
+            return interpolate_positions(table, (height // DEPTH_MULTIPLE, width // DEPTH_MULTIPLE))
+
+        embeddings.interpolate_pos_encoding = positions
         self.requires_grad_(False).eval()
+
+    @property
+    def info(self) -> DepthInfo:
+        """What this network is."""
+        return DepthInfo(self.variant.name, sum(p.numel() for p in self.parameters()))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels float32 [N, 3, h, w], normalised, to depth float32 [N, h, w], >= 0, nearer is larger."""
-        tokens = self.patches(pixels.to(self.positions.dtype)) + self.positions
-        tokens = torch.cat((self.class_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
-        features = []
-        for index, block in enumerate(self.blocks):
-            tokens = block(tokens)
-            if index in self.taps:
-                features.append(self.norm(tokens))
-        depth: Tensor = self.head(self.neck(features, *self.grid), *self.grid)
+        depth: Tensor = self.module(pixels.to(self.module.dtype)).predicted_depth
         return depth.to(torch.float32)
 
 
@@ -119,45 +96,35 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat((table[:, :1], patches.flatten(2).transpose(1, 2).to(table.dtype)), dim=1)
 
 
-def load_depth(
-    path: str | Path,
-    input_size: tuple[int, int] = _DEFAULT_SIZE,
-    *,
-    variants: Mapping[str, DepthVariant] = VARIANTS,
-) -> tuple[DepthNetwork, DepthInfo]:
-    """Read a Depth Anything V2 checkpoint as a network for one input size.
+def load_depth(path: str | Path) -> DepthNetwork:
+    """Read a Depth Anything V2 checkpoint.
 
     Args:
         path: a transformers folder, the authors' `.pth` (or the same state dict as `.safetensors`), or a
             folder without config.json that holds one `.pth`.
-        input_size: (h, w) from `amodal.runtime.depth.depth_input_size`; the default is that of 256x512
-        frames.
-        variants: the sizes a state dict may have; the one of the checkpoint's width is taken.
 
     Returns:
-        The network (eval mode, float32, CPU), and what it is. Its weights are still mapped from disk: do not
-        change the files while it is in use.
+        The network (eval mode, float32, CPU). Its weights are still mapped from disk: do not change the files
+        while it is in use.
 
     Raises:
         CheckpointError: no checkpoint, another architecture or width, a missing, misshapen or unknown tensor,
             or a pickle that is more than a state dict of tensors.
-        InputError: an input size that is no multiple of 14.
     """
-    checkpoint = read_depth_checkpoint(Path(path), variants)
+    checkpoint = read_depth_checkpoint(Path(path))
     module = _skeleton(checkpoint.variant)
-    parameters = bind(module, checkpoint)
-    network = DepthNetwork(module, checkpoint.variant.taps, input_size)
-    return network, DepthInfo(checkpoint.variant.name, parameters)
+    bind(module, checkpoint)
+    return DepthNetwork(module, checkpoint.variant, str(checkpoint.path))
 
 
-def random_depth(variant: str, seed: int = 0, input_size: tuple[int, int] = _DEFAULT_SIZE) -> DepthNetwork:
+def random_depth(variant: str, seed: int = 0) -> DepthNetwork:
     """The real architecture with seeded random weights, to measure speed and memory without a download.
 
     Weights are normal with variance 1 / fan-in and layer scales small, so that activations stay near 1; the
     last layer's weights are positive, so that the depth is not all zero.
 
     Raises:
-        InputError: a variant that is not small, base, large or tiny; an input size that is no multiple of 14.
+        InputError: a variant that is not small, base, large or tiny.
     """
     if variant not in VARIANTS:
         raise InputError(f"There is no depth variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
@@ -179,7 +146,7 @@ def random_depth(variant: str, seed: int = 0, input_size: tuple[int, int] = _DEF
             value.mul_((empty.shape[0] if transposed else empty[0].numel()) ** -0.5)
         state[name] = value.abs_() if name == "head.conv3.weight" else value
     module.load_state_dict(state, assign=True)
-    return DepthNetwork(module, VARIANTS[variant].taps, input_size)
+    return DepthNetwork(module, VARIANTS[variant], "random weights")
 
 
 def _skeleton(variant: DepthVariant) -> Any:

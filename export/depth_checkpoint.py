@@ -71,7 +71,7 @@ class DepthCheckpoint:
     place: Callable[[str, Mapping[str, Tensor]], _Place]
 
 
-def read_depth_checkpoint(path: Path, variants: Mapping[str, DepthVariant] = VARIANTS) -> DepthCheckpoint:
+def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
     """Open a checkpoint of either layout (`load_depth` lists them) and find out its variant.
 
     Raises:
@@ -86,19 +86,16 @@ def read_depth_checkpoint(path: Path, variants: Mapping[str, DepthVariant] = VAR
             )
         path = found[0]
     if path.is_dir():
-        variant = _read_config(path / "config.json", variants)
+        variant = _read_config(path / "config.json")
         return DepthCheckpoint(path, variant, _read_folder(path), _transformers_place)
     if not path.is_file():
         raise CheckpointError(f"There is no depth checkpoint at {path}.")
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
-    return DepthCheckpoint(path, _variant_of(tensors, path, variants), tensors, _authors_place)
+    return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place)
 
 
-def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> int:
+def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> None:
     """Give the module the checkpoint's tensors, as float32 and without a copy where they are that already.
-
-    Returns:
-        The number of parameters.
 
     Raises:
         CheckpointError: a missing, misshapen or unknown tensor; the first one is named as the checkpoint
@@ -122,7 +119,6 @@ def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> int:
     if unknown is not None:
         raise CheckpointError(f"{path} is another network: Depth Anything V2 has no tensor {unknown!r}.")
     module.load_state_dict(state, assign=True)
-    return sum(tensor.numel() for tensor in state.values())
 
 
 _UNUSED = ("pretrained.mask_token", "backbone.embeddings.mask_token")  # for DINOv2's training only
@@ -156,9 +152,15 @@ _TO_AUTHORS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 )
 
 
-def _authors_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
+def current_name(name: str) -> str:
+    """A parameter's name in transformers 5, given that in transformers 4 or 5."""
     for old, new in _RENAMED:
         name = name.replace(old, new)
+    return name
+
+
+def _authors_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
+    name = current_name(name)
     for pattern, replacement in _TO_AUTHORS:
         name = re.sub(pattern, replacement, name)
     fused = re.search(r"\.attention\.([qkv])_proj\.", name)
@@ -174,19 +176,17 @@ def _transformers_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
     return name, None
 
 
-def _variant_of(
-    tensors: Mapping[str, Tensor], path: Path, variants: Mapping[str, DepthVariant]
-) -> DepthVariant:
+def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
     """The variant of a state dict's width; heads and taps cannot be read off the tensors."""
     token = tensors.get("pretrained.cls_token")
     if token is None or token.ndim == 0:
         raise CheckpointError(
             f"{path} is no Depth Anything V2 state dict: there is no tensor 'pretrained.cls_token'."
         )
-    for variant in variants.values():
+    for variant in VARIANTS.values():
         if variant.width == token.shape[-1]:
             return variant
-    known = ", ".join(f"{variant.width} ({variant.name})" for variant in variants.values())
+    known = ", ".join(f"{variant.width} ({variant.name})" for variant in VARIANTS.values())
     raise CheckpointError(f"{path} is a network of width {token.shape[-1]}; expected one of {known}.")
 
 
@@ -252,7 +252,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_config(path: Path, variants: Mapping[str, DepthVariant]) -> DepthVariant:
+def _read_config(path: Path) -> DepthVariant:
     """The sizes in a transformers config.json; a field that is absent has transformers' default."""
     config = _read_json(path)
     backbone = config.get("backbone_config")
@@ -297,7 +297,7 @@ def _read_config(path: Path, variants: Mapping[str, DepthVariant]) -> DepthVaria
     fours = len(variant.taps) == len(variant.neck) == 4
     if not (positive and ordered and fours) or variant.width % variant.heads:
         raise CheckpointError(f"{path} is no usable config: {variant}.")
-    return next((v for v in variants.values() if replace(v, name="custom") == variant), variant)
+    return next((v for v in VARIANTS.values() if replace(v, name="custom") == variant), variant)
 
 
 def _first_line(error: Exception) -> str:

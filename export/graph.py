@@ -8,16 +8,17 @@ written; `Graph.save` streams them, tensor by tensor, into one external-data fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
 from amodal.runtime.errors import CheckpointError
+from amodal.runtime.manifest import TensorEntry
 
 from .weights import Weights
 
@@ -41,6 +42,16 @@ class Hole:
     value: ir.Value
     stored: ir.DataType
     load: Callable[[], Tensor]
+
+
+class Stored(NamedTuple):
+    """Where a weight lies on disk: file name beside the graph, offset, size, shape and dtype."""
+
+    location: str
+    offset: int
+    bytes: int
+    shape: tuple[int, ...]
+    dtype: ir.DataType
 
 
 @dataclass
@@ -144,6 +155,16 @@ class Graph:
     # Saving
 
     @property
+    def inputs(self) -> list[TensorEntry]:
+        """Names, dtypes and shapes of the inputs."""
+        return [_entry(value) for value in self._inputs]
+
+    @property
+    def outputs(self) -> list[TensorEntry]:
+        """Names, dtypes and shapes of the outputs."""
+        return [_entry(value) for value in self._outputs]
+
+    @property
     def parameters(self) -> int:
         """Number of parameters, small constants apart."""
         return sum(int(np.prod(h.value.shape.numpy())) for h in self._holes.values() if h.value.shape is not None)
@@ -157,34 +178,50 @@ class Graph:
             if h.value.shape is not None
         )
 
-    def save(self, file: Path, progress: Callable[[int], None] = lambda _: None) -> None:
+    def save(
+        self,
+        file: Path,
+        progress: Callable[[int], None] = lambda _: None,
+        *,
+        shared: Mapping[str, Stored] | None = None,
+    ) -> dict[str, Stored]:
         """Writes the graph to `file`, its weights to `<file>.data` beside it.
 
         Args:
             progress: called with the number of bytes written since the last call.
+            shared: weights that lie in the same folder already; those of equal name, shape and dtype are referred to
+                instead of being written again.
+
+        Returns:
+            Where each weight lies, for another graph to share.
 
         Raises:
             CheckpointError: a tensor has another shape than it said, or does not fit into its stored dtype.
         """
-        location, offset = file.name + ".data", 0
-        with open(file.with_name(location), "wb") as data:
+        places: dict[str, Stored] = {}
+        data = file.with_name(file.name + ".data")
+        with open(data, "wb") as out:
             for name, hole in self._holes.items():
-                array = self._array(name, hole)
-                padding = -offset % ALIGNMENT
-                data.write(b"\0" * padding)
-                data.write(memoryview(array.reshape(-1).view(np.uint8)))
-                offset += padding
+                shape = tuple(int(n) for n in hole.value.shape or ())  # type: ignore[arg-type]
+                place = (shared or {}).get(name)
+                if place is None or (place.shape, place.dtype) != (shape, hole.stored):
+                    array = self._array(name, hole)
+                    out.write(b"\0" * (-out.tell() % ALIGNMENT))
+                    place = Stored(data.name, out.tell(), array.nbytes, shape, hole.stored)
+                    out.write(memoryview(array.reshape(-1).view(np.uint8)))
+                    progress(array.nbytes)
+                places[name] = place
                 hole.value.const_value = ir.ExternalTensor(
-                    location,
-                    offset,
-                    array.nbytes,
-                    hole.stored,
-                    shape=ir.Shape(array.shape),
+                    place.location,
+                    place.offset,
+                    place.bytes,
+                    place.dtype,
+                    shape=ir.Shape(shape),
                     name=name,
                     base_dir=file.parent,
                 )
-                offset += array.nbytes
-                progress(array.nbytes)
+        if not data.stat().st_size:
+            data.unlink()
         graph = ir.Graph(
             self._inputs,
             self._outputs,
@@ -195,6 +232,7 @@ class Graph:
         )
         # IR version 11 goes with opset 23; ONNX Runtime 1.23 (Python 3.10) reads no newer one.
         ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
+        return places
 
     def _array(self, name: str, hole: Hole) -> np.ndarray[Any, Any]:
         tensor = hole.load()
@@ -213,6 +251,11 @@ class Graph:
                 f"{hole.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."
             )
         return stored
+
+
+def _entry(value: ir.Value) -> TensorEntry:
+    shape = tuple(n if isinstance(n, int) else str(n.value) for n in value.shape or ())
+    return TensorEntry(name=value.name or "", dtype="float32", shape=shape)
 
 
 class _Scope:

@@ -16,10 +16,11 @@ from amodal.runtime.errors import CheckpointError
 
 
 class Weight(NamedTuple):
-    """A tensor that is not there yet: its shape, and how to get it."""
+    """A tensor that is not there yet: its shape, how to get it, and its name in the file, for messages."""
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
+    stored_as: str = ""
 
 
 class Weights(Mapping[str, Weight]):
@@ -62,14 +63,14 @@ class Weights(Mapping[str, Weight]):
     def renamed(self, names: Mapping[str, str]) -> Weights:
         """The same tensors, some under other names (old -> new); what stood under a new name is dropped."""
         kept = {n: w for n, w in self._entries.items() if n not in names and n not in names.values()}
-        return Weights(kept | {new: self._entries[old] for old, new in names.items()}, self.source)
+        return Weights(kept | {new: self[old] for old, new in names.items()}, self.source)
 
     def check(self, module: nn.Module) -> None:
         """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
         for name, tensor in module.state_dict().items():
             if self.shape(name) != tuple(tensor.shape):
                 raise CheckpointError(
-                    f"{self.source}: tensor {name} has shape {list(self.shape(name))} where the config asks for "
+                    f"{self.source}: tensor {self[name].stored_as or name} has shape {list(self.shape(name))} where the config asks for "
                     f"{list(tensor.shape)}; weights and config.json do not belong together."
                 )
 
@@ -85,7 +86,7 @@ def read_safetensors(files: list[Path]) -> Weights:
         try:
             handle = safe_open(file, framework="pt")
             for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
-                entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name))
+                entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name), name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{file} is not a readable safetensors file ({error}); download it again."

@@ -1,1 +1,46 @@
-"""amodal: a deployment runtime for amodal perception."""
+"""amodal: a deployment runtime for amodal perception.
+
+    import amodal
+    with amodal.load("bundle") as model:
+        seen = model.segment(modal, depth=depth)
+        whole = model.complete(rgb, modal, seen.masks, seed=seen.noise)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "load": "amodal.runtime.model",
+    "Model": "amodal.runtime.model",
+    "Segmentation": "amodal.runtime.model",
+    "Completion": "amodal.runtime.model",
+    "NoiseStream": "amodal.runtime.noise",
+    "Churn": "amodal.runtime.sampler",
+    "Bundle": "amodal.runtime.bundle",
+    "AmodalError": "amodal.runtime.errors",
+}
+__all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Model", "NoiseStream", "Segmentation", "load"]
+
+if TYPE_CHECKING:
+    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.errors import AmodalError
+    from amodal.runtime.model import Completion, Model, Segmentation, load
+    from amodal.runtime.noise import NoiseStream
+    from amodal.runtime.sampler import Churn
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved on first use, so that `import amodal` costs milliseconds.
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'amodal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

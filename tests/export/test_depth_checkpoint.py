@@ -44,7 +44,7 @@ def authors_state() -> State:
 
 def depth_of(path: Path) -> Any:
     pixels = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(7))
-    return load_depth(path, SIZE)[0](pixels)
+    return load_depth(path)(pixels)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,9 @@ def test_every_form_of_the_same_weights_gives_the_same_depth(pth: Path, folder: 
 
 def test_loading_keeps_one_copy_of_the_weights(pth: Path) -> None:
     """The three parts of a fused qkv stay views of one storage."""
-    network, _ = load_depth(pth, SIZE)
+    network = load_depth(pth)
     state = {
-        name: value for name, value in network.state_dict().items() if name.startswith("blocks.0.attention")
+        name: value for name, value in network.state_dict().items() if "encoder.layer.0.attention" in name
     }
     weights = [
         value
@@ -121,7 +121,7 @@ def test_shards_variants_and_both_spellings_of_the_attention_are_read(folder: Pa
     half.mkdir()
     (half / "config.json").write_text((folder / "config.json").read_text())
     save_file({name: value.half() for name, value in old.items()}, half / "model.fp16.safetensors")
-    network, _ = load_depth(half, SIZE)
+    network = load_depth(half)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     torch.testing.assert_close(depth_of(half), expected, rtol=2e-2, atol=2e-2)
 
@@ -158,21 +158,21 @@ QKV = "pretrained.blocks.1.attn.qkv.weight"
 def test_a_bad_state_dict_is_refused(tmp_path: Path, state: Callable[[], Any], message: str) -> None:
     torch.save(state(), tmp_path / "depth.pth")
     with pytest.raises(CheckpointError, match=message):
-        load_depth(tmp_path / "depth.pth", SIZE)
+        load_depth(tmp_path / "depth.pth")
 
 
 def test_a_truncated_file_is_refused(pth: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(pth.read_bytes()[:-5000])
     with pytest.raises(CheckpointError, match="truncated"):
-        load_depth(tmp_path / "cut.pth", SIZE)
+        load_depth(tmp_path / "cut.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_depth(tmp_path / "cut.safetensors", SIZE)
+        load_depth(tmp_path / "cut.safetensors")
     with pytest.raises(CheckpointError, match="no depth checkpoint at"):
-        load_depth(tmp_path / "absent.pth", SIZE)
+        load_depth(tmp_path / "absent.pth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="there are 0"):
-        load_depth(tmp_path / "empty", SIZE)
+        load_depth(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
@@ -194,13 +194,13 @@ def test_a_folder_of_another_network_is_refused(
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=message):
-        load_depth(tmp_path, SIZE)
+        load_depth(tmp_path)
 
 
 def test_a_folder_without_safetensors_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        load_depth(tmp_path, SIZE)
+        load_depth(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_depth(tmp_path, SIZE)
+        load_depth(tmp_path)

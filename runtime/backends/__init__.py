@@ -1,0 +1,95 @@
+"""Backends: what executes components. A small registry with lazy imports.
+
+A backend asked for by name and missing is an error, never a silent fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from amodal.runtime.errors import BackendUnavailableError
+from amodal.runtime.manifest import ComponentEntry
+
+
+class Executable(Protocol):
+    """A component ready to run; owns its memory until `close`."""
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs once: named arrays in, named arrays out."""
+
+    def close(self) -> None:
+        """Gives the memory back; calling again does nothing."""
+
+
+class Backend(Protocol):
+    """What executes components on one device."""
+
+    name: str
+    xp: Any
+
+    def load(self, entry: ComponentEntry, files: list[Path]) -> Executable:
+        """Loads a component from its files, the graph first.
+
+        Raises:
+            BackendError: the files cannot be loaded.
+        """
+
+    def describe(self) -> dict[str, str]:
+        """Name, version and settings, for result files."""
+
+
+class Availability(NamedTuple):
+    """Whether a backend can run here; `reason` says why not, `detail` what it is."""
+
+    usable: bool
+    detail: str
+    reason: str = ""
+
+
+_REGISTRY = {"onnxruntime": "amodal.runtime.backends.onnxruntime"}
+DEFAULT = "onnxruntime"
+
+
+def names() -> list[str]:
+    """Names of the backends this version knows."""
+    return list(_REGISTRY)
+
+
+def availability(name: str) -> Availability:
+    """Whether the backend `name` can run here, and why not."""
+    result: Availability = _module(name).availability()
+    return result
+
+
+def create(name: str = DEFAULT, *, device: str = "cpu", threads: int | None = None) -> Backend:
+    """Makes a backend.
+
+    Args:
+        name: one of `names()`, or `auto` for the first that is usable here.
+        device: `cpu`.
+        threads: CPU threads; None for all cores.
+
+    Raises:
+        BackendUnavailableError: it is unknown, not installed, or has no such device.
+    """
+    if name == "auto":
+        reasons = []
+        for candidate in _REGISTRY:
+            found = availability(candidate)
+            if found.usable:
+                return create(candidate, device=device, threads=threads)
+            reasons.append(f"{candidate}: {found.reason}")
+        raise BackendUnavailableError(f"no backend is usable here ({'; '.join(reasons)}).")
+    backend: Backend = _module(name).create(device=device, threads=threads)
+    return backend
+
+
+def _module(name: str) -> Any:
+    if name not in _REGISTRY:
+        raise BackendUnavailableError(
+            f"backend {name!r} is unknown to this version; expected auto or one of {', '.join(_REGISTRY)}."
+        )
+    return import_module(_REGISTRY[name])

@@ -1,0 +1,127 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal.runtime.backends import Availability, Executable
+from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
+from amodal.runtime.manifest import ComponentEntry
+
+_DEVICES = ("cpu",)
+
+
+def availability() -> Availability:
+    """Whether onnxruntime can be imported."""
+    try:
+        ort = _import()
+    except BackendUnavailableError as error:
+        return Availability(False, "", str(error))
+    return Availability(True, f"onnxruntime {ort.__version__}: {', '.join(ort.get_available_providers())}")
+
+
+def create(*, device: str, threads: int | None) -> OnnxRuntimeBackend:
+    """Makes the backend; see `amodal.runtime.backends.create`."""
+    if device not in _DEVICES:
+        raise BackendUnavailableError(f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}.")
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+    return OnnxRuntimeBackend(_import(), threads)
+
+
+def _import() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"backend onnxruntime cannot be imported ({error}); install it with `pip install amodal[cpu]`."
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        # What is left after one of the two distributions, which share their files, was removed.
+        raise BackendUnavailableError(
+            "onnxruntime is installed only in part; onnxruntime and onnxruntime-gpu overwrite each other: uninstall "
+            "both, then `pip install amodal[cpu]`."
+        )
+    return onnxruntime
+
+
+class OnnxRuntimeBackend:
+    """Runs components with ONNX Runtime's CPU provider; see `Backend`."""
+
+    name = "onnxruntime"
+    xp = np
+
+    def __init__(self, ort: Any, threads: int | None) -> None:
+        self._ort = ort
+        self.threads = threads or _cores()
+
+    def load(self, entry: ComponentEntry, files: list[Path]) -> Executable:
+        """See `Backend.load`."""
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3
+        # Denormals appear as the noise level falls and cost tens of cycles each; the results do not see them.
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        try:
+            session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions share no base but Exception)
+            raise BundleCorruptError(
+                f"onnxruntime cannot load {files[0]}: {_first_line(error)}; update onnxruntime, or export the bundle again."
+            ) from error
+        return _Session(session, entry)
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {
+            "name": self.name,
+            "version": self._ort.__version__,
+            "provider": "CPUExecutionProvider",
+            "threads": str(self.threads),
+        }
+
+
+class _Session:
+    def __init__(self, session: Any, entry: ComponentEntry) -> None:
+        self._session: Any = session
+        self._kind = entry.kind
+        self._outputs = [o.name for o in session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._session is None:
+            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:  # noqa: BLE001
+            raise BackendError(f"onnxruntime failed in component {self._kind}: {_first_line(error)}") from error
+        return dict(zip(self._outputs, values, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def installed_distributions() -> list[str]:
+    """Which distributions provide the module `onnxruntime`; more than one overwrite each other."""
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return found

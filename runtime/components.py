@@ -1,0 +1,104 @@
+"""Which components are loaded: all of them, or one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal
+
+from .backends import Backend, Executable
+from .bundle import Bundle
+from .errors import BackendError, InputError
+from .manifest import StageName
+
+Memory = Literal["resident", "sequential"]
+Timings = dict[str, float]
+
+
+class Components:
+    """A bundle's components on one backend.
+
+    Args:
+        memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
+        verify: compare a component's files with the manifest's hashes before it is loaded.
+
+    Attributes:
+        timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True) -> None:
+        if memory not in ("resident", "sequential"):
+            raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
+        self.bundle, self.backend, self.memory = bundle, backend, memory
+        self.timings: Timings = {}
+        self._verify = verify
+        self._loaded: dict[str, Executable] = {}
+        self._closed = False
+
+    @contextmanager
+    def use(self, key: str) -> Iterator[Component]:
+        """Loads a component if need be; in `sequential` memory it is gone afterwards."""
+        if self._closed:
+            raise BackendError("the model was closed; load the bundle again with amodal.load.")
+        executable = self._loaded.get(key)
+        if executable is None:
+            start = time.perf_counter()
+            if self._verify:
+                self.bundle.verify(key)
+            executable = self.backend.load(self.bundle.component(key), self.bundle.files(key))
+            self._add("load", time.perf_counter() - start)
+        if self.memory == "resident":
+            self._loaded[key] = executable
+        try:
+            yield Component(executable, self.bundle.component(key).kind, self)
+        finally:
+            if self.memory == "sequential":
+                executable.close()
+
+    def start_timing(self) -> None:
+        """Sets all timings to zero."""
+        self.timings = {}
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.timings[name] = self.timings.get(name, 0.0) + seconds
+
+    def close(self) -> None:
+        """Closes every component; calling again does nothing."""
+        self._closed = True
+        while self._loaded:
+            self._loaded.popitem()[1].close()
+
+    def __enter__(self) -> Components:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Component:
+    """One loaded component, timed."""
+
+    def __init__(self, executable: Executable, kind: str, owner: Components) -> None:
+        self._executable, self._kind, self._owner = executable, kind, owner
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs it: named arrays in, named arrays out."""
+        start = time.perf_counter()
+        result = self._executable(inputs)
+        self._owner._add(self._kind, time.perf_counter() - start)
+        return result
+
+
+def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
+    """A stage's components: vocabulary name -> key in the bundle.
+
+    Raises:
+        InputError: the bundle was exported without that stage.
+    """
+    entry = bundle.manifest.stages.get(stage)
+    if entry is None:
+        option = f"--{stage}"
+        raise InputError(f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT.")
+    return entry.components

@@ -1,0 +1,293 @@
+"""The Python face: a bundle, loaded, with one method per stage."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import DEFAULT, create
+from .bundle import Bundle
+from .components import Components, Memory, Timings, stage_keys
+from .errors import InputError
+from .frames import PathLike
+from .images import (
+    prepare_amodal,
+    prepare_depth,
+    prepare_modal,
+    prepare_rgb,
+    resize_frames,
+    resize_masks,
+    threshold,
+    visible_rgb,
+)
+from .manifest import ContextLayout, Manifest
+from .noise import NoiseStream
+from .sampler import Callback, Churn
+from .stage import CfgRows, Settings, run_stage
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What `Model.segment` found.
+
+    Attributes:
+        masks: bool [T, H, W], the whole object, at the bundle's size.
+        masks_full: bool [T, h, w], the same at the size of the masks handed in.
+        frames: uint8 [T, H, W, 3], the decoded picture before the threshold.
+        noise: the noise stream after this stage; hand it to `complete` as its seed to go on with it.
+        seconds: wall time; `timings` has it by component.
+    """
+
+    masks: NDArray[np.bool_]
+    masks_full: NDArray[np.bool_]
+    frames: NDArray[np.uint8]
+    noise: NoiseStream
+    seconds: float
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What `Model.complete` drew.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], RGB of the whole object, at the bundle's size.
+        frames_full: uint8 [T, h, w, 3], the same at the size of the frames handed in.
+        noise: the noise stream after this stage.
+        seconds: wall time; `timings` has it by component.
+    """
+
+    frames: NDArray[np.uint8]
+    frames_full: NDArray[np.uint8]
+    noise: NoiseStream
+    seconds: float
+    timings: Timings
+
+
+def load(
+    bundle: PathLike,
+    backend: str = DEFAULT,
+    *,
+    memory: Memory = "resident",
+    device: str = "cpu",
+    threads: int | None = None,
+    verify: bool = True,
+) -> Model:
+    """Opens a bundle for running; use the result as a context manager, or close it.
+
+    Args:
+        bundle: folder that `amodal export` made.
+        backend: what executes: `onnxruntime`, or `auto` for the best that is usable here.
+        memory: `resident` keeps components loaded, `sequential` holds one at a time.
+        device: where: `cpu`.
+        threads: CPU threads; None for all cores.
+        verify: compare each component with its hash before loading it.
+
+    Raises:
+        BundleError: no finished, readable, undamaged bundle.
+        BackendUnavailableError: the backend cannot be used here.
+    """
+    return Model(Bundle(bundle), backend, memory=memory, device=device, threads=threads, verify=verify)
+
+
+class Model:
+    """A loaded bundle. Not for use by two threads at once; load one per thread."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: str = DEFAULT,
+        *,
+        memory: Memory = "resident",
+        device: str = "cpu",
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        self.bundle = bundle
+        self.backend = create(backend, device=device, threads=threads)
+        self._components = Components(bundle, self.backend, memory, verify=verify)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    def segment(
+        self,
+        modal: Any,
+        *,
+        depth: Any = None,
+        rgb: Any = None,
+        seed: int | NoiseStream = 23,
+        steps: int = 25,
+        guidance: tuple[float, float] = (1.5, 1.5),
+        fps: float = 8.0,
+        churn: Churn | None = None,
+        context: ContextLayout | None = None,
+        decode_chunk: int | None = None,
+        cfg_rows: CfgRows = "batched",
+        callback: Callback | None = None,
+    ) -> Segmentation:
+        """Whole-object masks from visible ones.
+
+        Args:
+            modal: visible masks [T, h, w]: raw (bool, or integers where any value above 128, or 1 if that is the
+                maximum, is object; any size), or prepared floats in [-1, 1] of the bundle's size. At most the
+                bundle's number of frames; fewer are padded by repeating the last, and the result is trimmed.
+            depth: [T, h, w] relative depth, nearer is larger, at any size; or prepared like `modal`. None to compute
+                it from `rgb`.
+            rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
+            seed: seed of torch's CPU generator, or a noise stream to go on with (it is not changed).
+            steps: sampler steps.
+            guidance: scale for the first and the last frame; at most 1 throughout means none, at half the cost.
+            fps: frames per second of the clip.
+            churn: EDM's stochasticity; None for none, as released.
+            context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
+            decode_chunk: frames the VAE decodes at once; None for the bundle's.
+            cfg_rows: `batched`, or `separate` where memory is short.
+            callback: called after each step with (step, sigma, latents [T, 4, h, w]).
+
+        Raises:
+            InputError: shapes, dtypes or ranges that do not fit, or no depth and no way to compute it.
+            NonFiniteError: the latents became NaN or infinite.
+        """
+        start = time.perf_counter()
+        self._components.start_timing()
+        settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
+        stage_keys(self.bundle, "segment")
+        shape = np.shape(modal)
+        prepared = prepare_modal(modal, self.manifest.size)
+        count = self._count("modal", len(prepared))
+        maps = self._depth(depth, rgb, count)
+        images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
+        output = run_stage(
+            self._components, "segment", images, conditions, _stream(seed), settings, _trimmed(callback, count)
+        )
+        frames = output.frames[:count]
+        masks = threshold(frames, prepared)
+        full = resize_masks(masks, (int(shape[-2]), int(shape[-1])))
+        return Segmentation(
+            masks, full, frames, output.noise, time.perf_counter() - start, dict(self._components.timings)
+        )
+
+    def complete(
+        self,
+        rgb: Any,
+        modal: Any,
+        amodal: Any,
+        *,
+        seed: int | NoiseStream = 23,
+        steps: int = 25,
+        guidance: tuple[float, float] = (1.5, 1.5),
+        fps: float = 8.0,
+        churn: Churn | None = None,
+        context: ContextLayout | None = None,
+        decode_chunk: int | None = None,
+        cfg_rows: CfgRows = "batched",
+        callback: Callback | None = None,
+    ) -> Completion:
+        """RGB of the whole object from its visible part and its amodal masks.
+
+        Args:
+            rgb: frames uint8 [T, h, w, 3], or prepared floats [T, 3, H, W] in [-1, 1].
+            modal: visible masks as in `segment`.
+            amodal: bool [T, H, W], whole-object masks, as `segment` gives them (other sizes: nearest neighbour).
+            seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
+
+        The other arguments and the errors are those of `segment`.
+        """
+        start = time.perf_counter()
+        self._components.start_timing()
+        settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
+        stage_keys(self.bundle, "complete")
+        size = self.manifest.size
+        raw = np.asarray(rgb)
+        full_size = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
+        pictures, prepared, whole = prepare_rgb(raw, size), prepare_modal(modal, size), prepare_amodal(amodal, size)
+        count = self._count("rgb", len(pictures))
+        for name, other in (("modal", prepared), ("amodal", whole)):
+            _same_count("rgb", count, name, len(other))
+        images = visible_rgb(self._padded(pictures), self._padded(prepared))
+        signed = np.where(self._padded(whole), np.float32(1.0), np.float32(-1.0))
+        conditions = np.repeat(signed[:, None], 3, axis=1)
+        output = run_stage(
+            self._components, "complete", images, conditions, _stream(seed), settings, _trimmed(callback, count)
+        )
+        frames = output.frames[:count]
+        full = resize_frames(frames, (int(full_size[0]), int(full_size[1])))
+        return Completion(frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings))
+
+    def depth(self, rgb: Any) -> NDArray[np.float32]:
+        """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
+
+        Raises:
+            InputError: the bundle has no depth component.
+        """
+        from . import depth as chain
+
+        entry = self.manifest.depth
+        if entry is None:
+            raise InputError(
+                f"bundle {self.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
+                "--depth CHECKPOINT."
+            )
+        frames = chain.quantise_frames(prepare_rgb(rgb, self.manifest.size))
+        maps = []
+        with self._components.use("depth") as network:
+            for frame in frames:
+                pixels = chain.prepare_depth_input(frame[None])
+                relative = network({"pixels": pixels})["depth"]
+                maps.append(chain.resize_align_corners(relative, self.manifest.size)[0])
+        return chain.normalise_clip(np.stack(maps))
+
+    def close(self) -> None:
+        """Gives all memory back; calling again does nothing."""
+        self._components.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
+        if depth is None and rgb is None:
+            raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
+        name, maps = ("depth", prepare_depth(depth, self.manifest.size)) if depth is not None else ("rgb", self.depth(rgb))
+        _same_count("modal", count, name, len(maps))
+        return maps
+
+    def _count(self, name: str, count: int) -> int:
+        limit = self.manifest.frames
+        if count > limit:
+            raise InputError(
+                f"{name} has {count} frames, this bundle takes at most {limit}; pass {limit} at a time, or export "
+                f"it again with --frames {count}."
+            )
+        return count
+
+    def _padded(self, array: NDArray[Any]) -> NDArray[Any]:
+        missing = self.manifest.frames - len(array)
+        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def _same_count(name: str, count: int, other: str, found: int) -> None:
+    if count != found:
+        raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")
+
+
+def _stream(seed: int | NoiseStream) -> NoiseStream:
+    return seed if isinstance(seed, NoiseStream) else NoiseStream(seed)
+
+
+def _trimmed(callback: Callback | None, count: int) -> Callback | None:
+    if callback is None:
+        return None
+    return lambda step, sigma, latents: callback(step, sigma, latents[:count])
+
+

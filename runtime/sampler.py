@@ -1,0 +1,176 @@
+"""The EDM sampler (Karras et al. 2022): schedule, preconditioning, guidance and Euler steps with optional churn.
+
+Written against the array API: `xp` is numpy, or CuPy on a GPU. Latents are float32 throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, NonFiniteError
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+Floats: TypeAlias = NDArray[np.float32]
+Callback: TypeAlias = Callable[[int, float, Array], None]
+
+
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Floats:
+    """Noise levels, from sigma_max down to sigma_min and a final 0 (EDM eq. 5).
+
+    Returns:
+        float32 [steps + 1], computed in float64.
+
+    Raises:
+        InputError: fewer than one step.
+    """
+    if steps < 1:
+        raise InputError(f"{steps} steps were asked for; expected 1 or more (--steps).")
+    ramp = np.linspace(0.0, 1.0, steps)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return np.append((high + ramp * (low - high)) ** rho, 0.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Churn:
+    """EDM's stochasticity (algorithm 2): fresh noise of a share `gamma` is added before a step.
+
+    Attributes:
+        s_churn: total amount; 0 is the deterministic sampler.
+        s_tmin, s_tmax: noise levels between which it acts.
+        s_noise: factor on the noise that is added.
+    """
+
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float = math.inf
+    s_noise: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and self.s_noise >= 0):
+            raise InputError(f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0.")
+
+    def gammas(self, sigmas: Floats) -> Floats:
+        """Relative increase of each step's sigma, float32 [steps]; at most sqrt(2) - 1."""
+        steps = len(sigmas) - 1
+        gamma = min(self.s_churn / steps, math.sqrt(2.0) - 1.0)
+        inside = (sigmas[:-1] >= self.s_tmin) & (sigmas[:-1] <= self.s_tmax)
+        return np.where(inside, np.float32(gamma), np.float32(0.0))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The noise levels of a run.
+
+    Attributes:
+        sigmas: float32 [steps + 1], the last is 0.
+        hats: float32 [steps], the level at which each step evaluates the denoiser: sigma (1 + gamma).
+        s_noise: factor on churn's noise.
+    """
+
+    sigmas: Floats
+    hats: Floats
+    s_noise: float = 1.0
+
+    @classmethod
+    def of(cls, sigmas: Floats, churn: Churn | None = None) -> Schedule:
+        """The schedule of `sigmas` with `churn`."""
+        churn = churn or Churn()
+        return cls(sigmas, sigmas[:-1] * (1 + churn.gammas(sigmas)), churn.s_noise)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.hats)
+
+    @property
+    def initial_scale(self) -> np.float32:
+        """Factor on the unit noise that starts a run: sqrt(sigma_max^2 + 1), diffusers' `init_noise_sigma`."""
+        return np.sqrt(self.sigmas[0] ** 2 + np.float32(1.0))
+
+
+def guidance_ramp(guidance: tuple[float, float], frames: int) -> Floats:
+    """Guidance per frame, linear from the first to the last: float32 [frames]."""
+    low, high = (float(g) for g in guidance)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"guidance {guidance} is not finite; expected two numbers (--guidance MIN:MAX).")
+    return np.linspace(low, high, frames, dtype=np.float64).astype(np.float32)
+
+
+def is_guided(guidance: tuple[float, float]) -> bool:
+    """Whether a run needs the unconditional row: only a maximum above 1 does."""
+    return max(guidance) > 1.0
+
+
+def guide(uncond: Array, cond: Array, scale: Array) -> Array:
+    """Classifier-free guidance: `uncond + scale * (cond - uncond)`, with `scale` per frame."""
+    return uncond + scale * (cond - uncond)
+
+
+def scale_input(x: Array, sigma: np.float32) -> Array:
+    """EDM's c_in with sigma_data = 1: x / sqrt(sigma^2 + 1)."""
+    return x / np.sqrt(sigma * sigma + np.float32(1.0))
+
+
+def denoised_of(velocity: Array, x: Array, sigma: np.float32) -> Array:
+    """EDM's D = c_out F + c_skip x for a v-prediction: c_skip = 1 / (sigma^2 + 1), c_out = -sigma / sqrt(sigma^2 + 1)."""
+    variance = sigma * sigma + np.float32(1.0)
+    return velocity * (-sigma / np.sqrt(variance)) + x / variance
+
+
+def sample(
+    denoise: Callable[[Array, int], Array],
+    latents: Array,
+    schedule: Schedule,
+    *,
+    draw_noise: Callable[[], Array] | None = None,
+    callback: Callback | None = None,
+    xp: Any = np,
+) -> Array:
+    """Euler's method from noise to a sample (EDM algorithm 2 without the second-order correction).
+
+    Args:
+        denoise: (x, step) -> D(x; schedule.hats[step]), the denoised x.
+        latents: float32, unit noise times `schedule.initial_scale`.
+        draw_noise: unit noise like `latents`, asked for only at steps with churn.
+        callback: called after each step with (step, sigma, latents).
+
+    Returns:
+        float32 latents at noise level 0.
+
+    Raises:
+        NonFiniteError: a latent was NaN or infinite after a step; names the step.
+    """
+    x = latents
+    finite = []
+    for step in range(schedule.steps):
+        sigma, sigma_hat, sigma_next = schedule.sigmas[step], schedule.hats[step], schedule.sigmas[step + 1]
+
+        # Raise the noise level temporarily.
+        if sigma_hat > sigma:
+            if draw_noise is None:
+                raise InputError("churn needs a source of noise; pass draw_noise.")
+            spread = np.sqrt(sigma_hat * sigma_hat - sigma * sigma) * np.float32(schedule.s_noise)
+            x = x + spread * draw_noise()
+
+        # Euler step from sigma_hat to sigma_next.
+        denoised = denoise(x, step)
+        slope = (x - denoised) / sigma_hat
+        x = x + slope * (sigma_next - sigma_hat)
+
+        finite.append(xp.isfinite(x).all())
+        if xp is np and not finite[-1]:
+            raise NonFiniteError(step, float(sigma))
+        if callback is not None:
+            callback(step, float(sigma), x)
+
+    # On a device the flags are read once, here, so that the loop never waits for the host.
+    for step, flag in enumerate(finite):
+        if not bool(flag):
+            raise NonFiniteError(step, float(schedule.sigmas[step]))
+    return x

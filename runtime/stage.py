@@ -1,0 +1,208 @@
+"""One stage of Diffusion-VAS: two conditions in, decoded pictures out.
+
+Both stages run the same pipeline (the authors' `pipeline(images, rgb_images)`); they differ in their weights and in
+what their two conditions are. Written against the array API, on the backend's arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .components import Component, Components, stage_keys
+from .context import check_layout, context_rows
+from .errors import InputError
+from .images import clip_pixels, rescale_unsigned, to_bytes
+from .manifest import ContextLayout, Manifest, StageName
+from .noise import NoiseStream
+from .sampler import Array, Callback, Churn, Schedule, denoised_of, guidance_ramp, guide, is_guided, karras_sigmas
+from .sampler import sample as run_sampler
+from .sampler import scale_input
+
+ENCODE_CHUNK = 5  # frames the VAE encoder takes at once; frames are independent, so this is memory against overhead
+CfgRows = Literal["batched", "separate"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a stage is run.
+
+    Attributes:
+        steps: sampler steps.
+        guidance: guidance scale of the first and of the last frame, linear in between; <= 1 throughout is no guidance.
+        fps: frames per second, as the U-Net is told (8 in the authors' demo, 2 for TAO-Amodal).
+        churn: EDM's stochasticity.
+        context: context layout; None for the bundle's.
+        decode_chunk: frames decoded at once; None for the bundle's. Part of the result: the decoder is temporal.
+        cfg_rows: both CFG rows in one call (`batched`), or one after the other, in less memory (`separate`).
+    """
+
+    steps: int = 25
+    guidance: tuple[float, float] = (1.5, 1.5)
+    fps: float = 8.0
+    churn: Churn = field(default_factory=Churn)
+    context: ContextLayout | None = None
+    decode_chunk: int | None = None
+    cfg_rows: CfgRows = "batched"
+
+    def __post_init__(self) -> None:
+        if self.decode_chunk is not None and self.decode_chunk < 1:
+            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
+        if self.cfg_rows not in ("batched", "separate"):
+            raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected batched or separate.")
+        if not np.isfinite(self.fps) or self.fps <= 0:
+            raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
+
+
+class StageOutput(NamedTuple):
+    """Decoded pictures uint8 [T, H, W, 3], and the noise stream where the run left it."""
+
+    frames: NDArray[np.uint8]
+    noise: NoiseStream
+
+
+class _Noise(NamedTuple):
+    images: NDArray[np.float32]  # [T, 3, H, W]
+    rgb_images: NDArray[np.float32]  # [T, 3, H, W]
+    latents: NDArray[np.float32]  # [1, T, 4, h, w]
+
+
+def _draw(stream: NoiseStream, manifest: Manifest) -> _Noise:
+    frames, (height, width), (h, w) = manifest.frames, manifest.size, manifest.latent_size
+    images = stream.randn((frames, 1, 3, height, width))[:, 0]
+    rgb_images = stream.randn((frames, 1, 3, height, width))[:, 0]
+    latents = stream.randn((1, frames, manifest.latent_channels, h, w), manifest.noise_dtype)
+    return _Noise(images, rgb_images, latents.astype(np.float32))
+
+
+def run_stage(
+    components: Components,
+    stage: StageName,
+    images: NDArray[np.float32],
+    rgb_images: NDArray[np.float32],
+    noise: NoiseStream,
+    settings: Settings,
+    callback: Callback | None = None,
+) -> StageOutput:
+    """Runs one stage.
+
+    Args:
+        images: [T, 3, H, W] in [-1, 1], the first condition; the one that CLIP sees.
+        rgb_images: [T, 3, H, W] in [-1, 1], the second condition.
+        noise: draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as it was; the stream
+            after the run is in the result.
+        callback: called after each step with (step, sigma, latents [T, 4, h, w]).
+
+    Raises:
+        NonFiniteError: latents became NaN or infinite.
+        InputError: settings that the bundle cannot serve.
+    """
+    manifest = components.bundle.manifest
+    layout = check_layout(settings.context, manifest.context_layout)
+    keys = stage_keys(components.bundle, stage)
+    xp = components.backend.xp
+    guided = is_guided(settings.guidance)
+    sigmas = karras_sigmas(
+        settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho
+    )
+    schedule = Schedule.of(sigmas, settings.churn)
+    scale = xp.asarray(guidance_ramp(settings.guidance, manifest.frames)).reshape(1, -1, 1, 1, 1)
+    stream = noise.clone()
+
+    with ThreadPoolExecutor(1, "amodal-noise") as pool:
+        # The noise is drawn while CLIP runs, which does not need it.
+        drawn: Future[_Noise] = pool.submit(_draw, stream, manifest)
+        with components.use(keys["image_encoder"]) as image_encoder:
+            embeddings = _embed(image_encoder, images, manifest)
+        draws = drawn.result()
+
+    with components.use(keys["vae_encoder"]) as vae_encoder:
+        strength = np.float32(manifest.noise_augmentation)
+        cond = xp.concatenate(
+            [
+                _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, xp)
+                for frames, augmentation in ((images, draws.images), (rgb_images, draws.rgb_images))
+            ],
+            axis=1,
+        )[None]
+    conditioning = xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond
+
+    with components.use(keys["unet_conditioner"]) as conditioner:
+        ids = [settings.fps - 1, manifest.motion_bucket, manifest.noise_augmentation]
+        constants = conditioner(
+            {
+                "context": xp.ascontiguousarray(context_rows(embeddings, layout, guided, xp)),
+                "sigmas": xp.asarray(schedule.hats),
+                "time_ids": xp.asarray(ids, dtype=np.float32),
+            }
+        )
+    time_table = constants.pop("time_table")
+
+    with components.use(keys["unet"]) as unet:
+        evaluate = _rows(unet, conditioning, constants, settings.cfg_rows, xp)
+
+        def denoise(x: Array, step: int) -> Array:
+            sigma = schedule.hats[step]
+            velocity = evaluate(scale_input(x, sigma), time_table[step])
+            if guided:
+                velocity = guide(velocity[:1], velocity[1:], scale)
+            return denoised_of(velocity, x, sigma)
+
+        latents = run_sampler(
+            denoise,
+            xp.asarray(draws.latents * schedule.initial_scale),
+            schedule,
+            draw_noise=lambda: xp.asarray(stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)),
+            callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
+            xp=xp,
+        )
+
+    with components.use(keys["vae_decoder"]) as vae_decoder:
+        chunk = settings.decode_chunk or manifest.decode_chunk
+        decoded = _decode(vae_decoder, latents[0] / np.float32(manifest.scaling_factor), chunk, xp)
+    return StageOutput(to_bytes(decoded), stream)
+
+
+def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest) -> Array:
+    entry = manifest.image_encoder
+    pixels = clip_pixels(images, entry.side, entry.mean, entry.std)
+    return image_encoder({"pixels": pixels})["embeddings"]
+
+
+def _encode(vae_encoder: Component, frames: Array, xp: Any) -> Array:
+    chunks = [
+        vae_encoder({"frames": frames[i : i + ENCODE_CHUNK]})["latents"] for i in range(0, len(frames), ENCODE_CHUNK)
+    ]
+    return xp.concatenate(chunks)
+
+
+def _decode(vae_decoder: Component, latents: Array, chunk: int, xp: Any) -> Array:
+    # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
+    latents = xp.ascontiguousarray(latents)
+    chunks = [vae_decoder({"latents": latents[i : i + chunk]})["frames"] for i in range(0, len(latents), chunk)]
+    return xp.concatenate(chunks)
+
+
+def _rows(
+    unet: Component, conditioning: Array, constants: dict[str, Array], cfg_rows: CfgRows, xp: Any
+) -> Callable[[Array, Array], Array]:
+    """The U-Net as a function of (scaled latents, one row of the time table), over all CFG rows."""
+
+    def call(latents: Array, time: Array, rows: slice) -> Array:
+        inputs = {"latents": latents, "conditioning": conditioning[rows], "time": time}
+        return unet(inputs | {name: value[rows] for name, value in constants.items()})["velocity"]
+
+    def evaluate(latents: Array, time: Array) -> Array:
+        count = len(conditioning)
+        if cfg_rows == "batched" or count == 1:
+            return call(latents, time, slice(0, count))
+        velocities = [call(latents, time, slice(i, i + 1)) for i in range(count)]
+        return xp.concatenate(velocities)
+
+    return evaluate
+
