@@ -3,15 +3,14 @@
 A checkpoint is a diffusers pipeline folder: model_index.json, scheduler/, unet/, vae/, image_encoder/,
 feature_extractor/. The authors' U-Net class has two input convolutions, `conv_in` with the 8 channels that
 config.json names, which never runs, and `conv_in2` with 12, which does; here the live one is `conv_in`.
-Nothing is loaded before a graph asks for it.
+Tensors are loaded when a graph asks for them.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from amodal.runtime.errors import CheckpointError
 
+from .checkpoint_files import locate, one_line, read_json, read_licence, weight_files
 from .weights import Weights, random_weights, read_safetensors
 
 Kind = Literal["unet", "vae", "image_encoder"]
@@ -34,38 +34,32 @@ _CLASSES: dict[Kind, Any] = {
     "image_encoder": transformers.CLIPVisionModelWithProjection,
 }
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
-_CLIP_KEYS = (
-    "hidden_size",
-    "intermediate_size",
-    "projection_dim",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_channels",
-    "image_size",
-    "patch_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
 
-# Names on disk or in a module -> canonical names, which are those of the stock modules' files.
+# Names on disk or in a module -> canonical names, which are those of the stock modules' files today.
 _RENAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
     "unet": ((r"^conv_in2\.", "conv_in."),),
-    "vae": (  # diffusers before 0.12
+    "vae": (  # diffusers' first attention blocks
         (r"\.query\.(?=\w+$)", ".to_q."),
         (r"\.key\.(?=\w+$)", ".to_k."),
         (r"\.value\.(?=\w+$)", ".to_v."),
         (r"\.proj_attn\.(?=\w+$)", ".to_out.0."),
     ),
-    # Some releases of transformers 5 drop the prefix, others nest it; files have it once.
+    # transformers moves this prefix about between releases; files have it once.
     "image_encoder": (
         (r"^(?:vision_model\.)*(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.)", "vision_model."),
     ),
 }
 
+# What the classes raise over a config that they cannot make sense of.
+_REFUSALS = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The sampler knows this schedule only; absent keys mean diffusers' default, the third column.
+# The sampler knows this schedule only: key, expected value, diffusers' default where the key is absent.
 _SCHEDULER: tuple[tuple[str, Any, Any], ...] = (
     ("_class_name", "EulerDiscreteScheduler", None),
     ("prediction_type", "v_prediction", "epsilon"),
@@ -75,51 +69,27 @@ _SCHEDULER: tuple[tuple[str, Any, Any], ...] = (
 )
 _SIGMAS = {"sigma_min": 0.002, "sigma_max": 700.0}
 
-# The paper's sizes (the authors' release, a fine-tuned Stable Video Diffusion), and those of a toy.
-_RANDOM: dict[str, dict[Kind, dict[str, Any]]] = {
-    "diffusion-vas": {
-        "unet": {
-            "in_channels": 12,
-            "block_out_channels": [320, 640, 1280, 1280],
-            "num_attention_heads": [5, 10, 20, 20],
-            "layers_per_block": 2,
-            "cross_attention_dim": 1024,
-            "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": 768,
-        },
-        "vae": {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "sample_size": 768},
-        "image_encoder": {
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "projection_dim": 1024,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 16,
-            "patch_size": 14,
-            "hidden_act": "gelu",
-        },
-    },
-    "tiny": {
-        "unet": {
-            "in_channels": 12,
-            "block_out_channels": [32, 64, 64, 64],
-            "num_attention_heads": [2, 4, 4, 4],
-            "layers_per_block": 1,
-            "cross_attention_dim": 32,
-            "addition_time_embed_dim": 32,
-            "projection_class_embeddings_input_dim": 96,
-            "sample_size": 16,
-        },
-        "vae": {"block_out_channels": [32, 32, 32, 64], "layers_per_block": 1, "sample_size": 64},
-        "image_encoder": {
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "projection_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "patch_size": 32,
-            "hidden_act": "quick_gelu",
-        },
-    },
+_UNET_KEYS = (
+    *("in_channels", "block_out_channels", "num_attention_heads", "layers_per_block", "cross_attention_dim"),
+    *("addition_time_embed_dim", "projection_class_embeddings_input_dim"),
+)
+_VAE_KEYS = ("block_out_channels", "down_block_types", "layers_per_block")
+_CLIP_KEYS = (
+    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
+    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+)
+# The sizes of the authors' release, which are those of Stable Video Diffusion, and of a toy.
+_SIZES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = {
+    "diffusion-vas": (
+        (12, (320, 640, 1280, 1280), (5, 10, 20, 20), 2, 1024, 256, 768),
+        ((128, 256, 512, 512), ("DownEncoderBlock2D",) * 4, 2),
+        (1280, 5120, 1024, 32, 16, 3, 224, 14, "gelu", 1e-5),
+    ),
+    "tiny": (
+        (12, (32, 64, 64, 64), (2, 4, 4, 4), 1, 32, 32, 96),
+        ((32, 32, 32, 64), ("DownEncoderBlock2D",) * 4, 1),
+        (64, 128, 32, 2, 4, 3, 224, 32, "quick_gelu", 1e-5),
+    ),
 }
 
 
@@ -128,9 +98,9 @@ class Network:
     """One network of a checkpoint.
 
     Attributes:
-        config: every key that the module's config has, defaults filled in.
-        weights: by the names in the stock modules' files; exactly the module's tensors, shapes checked, not loaded.
-        source: the folder, or hub id, folder and revision.
+        config: the keys of the module's config, defaults filled in.
+        weights: exactly the module's tensors, shapes checked, not loaded, by the names in stock files.
+        source: its folder, or hub id and revision with the folder's name.
         kind: which of the three networks.
     """
 
@@ -142,6 +112,16 @@ class Network:
     def build(self) -> torch.nn.Module:
         """The untouched diffusers or transformers module, its parameters on the meta device."""
         return _build(self.kind, self.config, self.source)
+
+    def module_weights(self) -> Weights:
+        """The weights by the module's own names, which differ from the files' in some releases of transformers."""
+        names = {name: self.weights[_canonical(self.kind, name)] for name in self.build().state_dict()}
+        return Weights(names, self.weights.source)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over config and weights: equal for equal networks, wherever they come from."""
+        config = repr(sorted(self.config.items()))
+        return hashlib.sha256((config + self.weights.fingerprint()).encode()).hexdigest()
 
     def load(self) -> torch.nn.Module:
         """The same module with its weights as float32, in eval mode."""
@@ -158,8 +138,8 @@ class StageCheckpoint:
     Attributes:
         source: the folder, or hub id and revision.
         licence: of the weights, if the checkpoint says so.
-        scheduler: `sigma_min` and `sigma_max` (> 0), `num_train_timesteps`, and what was checked: `prediction_type`,
-            `timestep_type`, `use_karras_sigmas`, `final_sigmas_type`.
+        scheduler: `sigma_min` and `sigma_max` (> 0), `num_train_timesteps`, and what is always the same:
+            `prediction_type`, `timestep_type`, `use_karras_sigmas`, `final_sigmas_type`.
         image_mean: per channel, for pixels in [0, 1] on their way to the image encoder.
         image_std: likewise.
     """
@@ -185,16 +165,16 @@ def read_checkpoint(
         revision: branch, tag or commit, for a Hugging Face id.
 
     Raises:
-        CheckpointError: nothing there, a file that is missing or unreadable, pickled weights, a missing or misshapen
-            tensor (the first one is named), or another kind of model.
+        CheckpointError: nothing there, a file that is missing or unreadable, pickled weights, a missing or
+            misshapen tensor (the first one is named), or another kind of model.
     """
-    root, source = _locate(path_or_id, variant, revision)
-    _read_json(root / "model_index.json")
+    root, source = locate(path_or_id, tuple(_CLASSES), variant, revision)
+    read_json(root / "model_index.json")
     networks = {kind: _read_network(root / kind, f"{source}/{kind}", kind, variant) for kind in _CLASSES}
     mean, std = _read_normalisation(root / "feature_extractor")
     checkpoint = StageCheckpoint(
         source,
-        _read_licence(root),
+        read_licence(root),
         **networks,
         scheduler=_read_scheduler(root / "scheduler" / "scheduler_config.json"),
         image_mean=mean,
@@ -212,94 +192,42 @@ def random_checkpoint(
     As in the authors' release, the stages of one seed share the VAE and the image encoder.
     """
     source = f"random {kind} (seed {seed})"
-    networks: dict[Kind, Network] = {}
-    for part, sizes in _RANDOM[kind].items():
-        module = _build(part, sizes, source)
-        own = {"segment": 1, "complete": 2}[stage] if part == "unet" else 0
-        weights = random_weights(module, 3 * seed + own, source)
-        networks[part] = Network(_filled(part, module), _canonical_weights(part, weights), source, part)
-    scheduler = {key: value for key, value, _ in _SCHEDULER if not key.startswith("_")}
+    unet, vae, clip = _SIZES[kind]
+    own = 1 if stage == "segment" else 2
     return StageCheckpoint(
         source,
         "none (random weights)",
-        **networks,
-        scheduler=scheduler | _SIGMAS | {"num_train_timesteps": 1000},
-        image_mean=_CLIP_MEAN,
-        image_std=_CLIP_STD,
+        _random_network("unet", dict(zip(_UNET_KEYS, unet, strict=True)), 3 * seed + own, source),
+        _random_network("vae", dict(zip(_VAE_KEYS, vae, strict=True)), 3 * seed, source),
+        _random_network("image_encoder", dict(zip(_CLIP_KEYS, clip, strict=True)), 3 * seed, source),
+        _schedule(_SIGMAS, 1000),
+        _CLIP_MEAN,
+        _CLIP_STD,
     )
 
 
-def _locate(path_or_id: str | Path, variant: str | None, revision: str | None) -> tuple[Path, str]:
-    """The folder of a checkpoint, and what to call it."""
-    path = Path(path_or_id)
-    if path.is_dir():
-        return path, str(path)
-    if path.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
-        raise CheckpointError(
-            f"There is no checkpoint folder at {path_or_id}; expected a folder with model_index.json, or a Hugging "
-            "Face id such as org/name."
-        )
-    try:
-        root = _download(str(path_or_id), variant, revision)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path_or_id} is neither a folder nor could it be fetched from Hugging Face ({_one_line(error)}); give the "
-            "path of a downloaded checkpoint, or check the id, the connection, your access (`hf auth login`) and "
-            "HF_HUB_OFFLINE."
-        ) from error
-    return root, f"{path_or_id}@{root.name}"
-
-
-def _download(repo: str, variant: str | None, revision: str | None) -> Path:
-    """Fetches what is read and nothing else: a release may hold each network several times over."""
-    from huggingface_hub import snapshot_download
-
-    folders = (*_CLASSES, "scheduler", "feature_extractor")
-    small = ["model_index.json", "README.md", "LICENSE*", "LICENCE*", *(f"{name}/*.json" for name in folders)]
-    weights = [f"{name}/*.{variant}*.safetensors" if variant else f"{name}/*.safetensors" for name in _CLASSES]
-    if variant:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=small + weights))
-    # "model.fp16.safetensors" has a second dot: variants only where there are no plain weights.
-    plain = snapshot_download(
-        repo, revision=revision, allow_patterns=small + weights, ignore_patterns="*.*.safetensors"
-    )
-    if all(any(Path(plain, name).glob("*.safetensors")) for name in _CLASSES):
-        return Path(plain)
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=small + weights))
+def _random_network(kind: Kind, config: dict[str, Any], seed: int, source: str) -> Network:
+    module = _build(kind, config, source)
+    weights = _renamed(kind, random_weights(module, seed, source))
+    return Network(_filled(kind, module), weights, source, kind)
 
 
 def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) -> Network:
-    raw = _read_json(folder / "config.json")
-    weights = read_safetensors(_weight_files(folder, kind, variant))
-    weights = _canonical_weights(kind, weights)
+    raw = read_json(folder / "config.json")
+    weights = _renamed(kind, read_safetensors(weight_files(folder, _STEMS[kind], variant)))
     config = {key: value for key, value in raw.items() if not key.startswith("_")}
     if kind == "unet":
-        shape = weights.shape("conv_in.weight")
-        if len(shape) > 1:  # the authors' config has the channels of the layer that never runs
-            config["in_channels"] = shape[1]
-        config["cross_attention_dim"] = _one_width(config.get("cross_attention_dim", 1024), folder)
+        # The authors' config has the channels of the layer that never runs.
+        config["in_channels"] = (*weights.shape("conv_in.weight"), 0, 0)[1]
+        widths = config.get("cross_attention_dim")
+        if isinstance(widths, list) and widths and widths == widths[:1] * len(widths):
+            config["cross_attention_dim"] = widths[0]
     if kind == "image_encoder":
-        if isinstance(raw.get("vision_config"), dict):  # a whole CLIP: its text tower is left alone
+        if isinstance(raw.get("vision_config"), dict):  # a whole CLIP, whose text tower is left alone
             config = {"projection_dim": raw.get("projection_dim", 512)} | raw["vision_config"]
         config = {key: config[key] for key in _CLIP_KEYS if key in config}
     module = _build(kind, config, str(folder / "config.json"))
     return Network(_filled(kind, module), _fitted(kind, weights, module), source, kind)
-
-
-def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
-    """Exactly the tensors of `module`, which must all be there in the right shape."""
-    names = {_canonical(kind, name): name for name in module.state_dict()}
-    weights.renamed({c: name for c, name in names.items() if c != name and c in weights}).check(module)
-    # What a module of other parts left behind (a text tower, `conv_in` of the authors) does no harm; more layers
-    # than the config has would.
-    for name in weights:
-        known = name.partition(".")[0] in {part.partition(".")[0] for part in names}
-        if name not in names and known and not name.endswith(".position_ids"):
-            raise CheckpointError(
-                f"{weights.source} has a tensor {weights[name].stored_as or name} that its config.json has no place for; "
-                "weights and config.json do not belong together."
-            )
-    return Weights({name: weights[name] for name in names}, weights.source)
 
 
 def _canonical(kind: Kind, name: str) -> str:
@@ -308,42 +236,118 @@ def _canonical(kind: Kind, name: str) -> str:
     return name
 
 
-def _canonical_weights(kind: Kind, weights: Weights) -> Weights:
+def _renamed(kind: Kind, weights: Weights) -> Weights:
     names = {name: _canonical(kind, name) for name in weights}
-    if "conv_in2.weight" in weights:  # both, so that a missing bias is not taken from the layer that never runs
+    if "conv_in2.weight" in weights:  # should its bias be missing, that of the dead layer must not step in
         names["conv_in2.bias"] = "conv_in.bias"
     return weights.renamed({old: new for old, new in names.items() if old != new})
 
 
-def _build(kind: Kind, config: Mapping[str, Any], source: str) -> torch.nn.Module:
+def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
+    """Exactly the tensors of `module`, all of which must be there in the right shape."""
+    names = {_canonical(kind, name): name for name in module.state_dict()}
+    weights.renamed({new: own for new, own in names.items() if new != own and new in weights}).check(module)
+    parts = {name.partition(".")[0] for name in names}
+    for name in weights:
+        # Parts that the module does not have (a text tower) are left out; layers beyond the config's are not.
+        extra = name not in names and name.partition(".")[0] in parts
+        if extra and not name.endswith(".position_ids"):
+            raise CheckpointError(
+                f"{weights.source}: config.json has no place for the tensor {weights[name].stored_as}; "
+                "weights and config.json do not belong together."
+            )
+    return Weights({name: weights[name] for name in names}, weights.source)
+
+
+def _build(kind: Kind, config: dict[str, Any], source: str) -> torch.nn.Module:
+    make = _CLASSES[kind]
     try:
         with torch.device("meta"):
-            if kind == "image_encoder":
-                config = transformers.CLIPVisionConfig(**config)
-                module: torch.nn.Module = _CLASSES[kind](config)
-            else:
-                module = _CLASSES[kind].from_config(dict(config))
-    except (
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        StrictDataclassError,
-        TypeError,
-        ValueError,
-        ZeroDivisionError,
-    ) as error:
-        name = _CLASSES[kind].__name__
+            clip = kind == "image_encoder"
+            module: Any = make(transformers.CLIPVisionConfig(**config)) if clip else make.from_config(config)
+    except _REFUSALS as error:
         raise CheckpointError(
-            f"{source} does not describe a {name} ({_one_line(error)}); download it again."
+            f"{source} does not describe a {make.__name__} ({one_line(error)}); give a Diffusion-VAS "
+            "checkpoint, or download it again."
         ) from error
     torch.nn.Module.to(module, "meta")  # diffusers makes its mixing factors on the CPU come what may
     for part in module.modules():
-        if "position_ids" in part._buffers:  # not in files, so whoever loads weights would leave it on meta
-            part.position_ids = torch.arange(int(part.num_positions))[None]  # type: ignore[arg-type]
-    return module
+        if "position_ids" in part._buffers:  # in no file: whoever loads the weights would leave it on meta
+            part.position_ids = torch.arange(part.num_positions)[None]
+    built: torch.nn.Module = module
+    return built
 
 
 def _filled(kind: Kind, module: Any) -> dict[str, Any]:
     if kind == "image_encoder":
         return {key: getattr(module.config, key) for key in _CLIP_KEYS}
     return {key: value for key, value in module.config.items() if not key.startswith("_")}
+
+
+def _check_stage(checkpoint: StageCheckpoint) -> None:
+    """Whether the three networks fit together as an amodal stage."""
+    unet, vae, clip = checkpoint.unet.config, checkpoint.vae.config, checkpoint.image_encoder.config
+    latent, drawn, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
+    if channels != drawn + 2 * latent:
+        layer = checkpoint.unet.weights["conv_in.weight"].stored_as
+        alone = "" if layer.startswith("conv_in2") else " and there is no conv_in2.weight"
+        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == drawn + latent else ""
+        raise CheckpointError(
+            f"{checkpoint.unet.source}: {layer} takes {channels} channels{alone}; expected "
+            f"{drawn + 2 * latent}, the latents' {drawn} and {latent} for each of two conditions{plain}."
+        )
+    time_key = "projection_class_embeddings_input_dim"
+    time_width = 3 * unet["addition_time_embed_dim"]
+    down_blocks = ["DownEncoderBlock2D"] * len(vae["block_out_channels"])
+    for network, key, found, expected in (
+        (checkpoint.unet, "out_channels", drawn, latent),
+        (checkpoint.unet, "cross_attention_dim", unet["cross_attention_dim"], clip["projection_dim"]),
+        (checkpoint.unet, time_key, unet[time_key], time_width),
+        (checkpoint.vae, "down_block_types", list(vae["down_block_types"]), down_blocks),
+        (checkpoint.vae, "in_channels", vae["in_channels"], 3),
+        (checkpoint.vae, "out_channels", vae["out_channels"], 3),
+        (checkpoint.image_encoder, "num_channels", clip["num_channels"], 3),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"{network.source}: config.json has {key} {found}; expected {expected}, to go with the rest "
+                "of the checkpoint: give an unmixed Diffusion-VAS checkpoint."
+            )
+
+
+def _read_scheduler(file: Path) -> dict[str, Any]:
+    raw = read_json(file)
+    for key, expected, default in _SCHEDULER:
+        if (value := raw.get(key, default)) != expected:
+            raise CheckpointError(
+                f"{file}: {key} is {value!r}; expected {expected!r}, as in every Diffusion-VAS checkpoint."
+            )
+    sigmas = {key: default if raw.get(key) is None else raw[key] for key, default in _SIGMAS.items()}
+    low, high = sigmas.values()
+    if not all(isinstance(value, (int, float)) for value in (low, high)) or not 0 < low < high < math.inf:
+        raise CheckpointError(
+            f"{file}: sigma_min is {low!r} and sigma_max {high!r}; expected 0 < sigma_min < sigma_max."
+        )
+    return _schedule(sigmas, raw.get("num_train_timesteps", 1000))
+
+
+def _schedule(sigmas: dict[str, float], timesteps: int) -> dict[str, Any]:
+    fixed = {key: expected for key, expected, _ in _SCHEDULER if not key.startswith("_")}
+    return fixed | sigmas | {"num_train_timesteps": timesteps}
+
+
+def _read_normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    if not folder.is_dir():
+        return _CLIP_MEAN, _CLIP_STD
+    file = folder / "preprocessor_config.json"
+    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | read_json(file)
+    try:
+        (r, g, b), (sr, sg, sb) = (map(float, raw[key]) for key in ("image_mean", "image_std"))
+    except (TypeError, ValueError):
+        sr = sg = sb = 0.0
+    if not min(sr, sg, sb) > 0:
+        raise CheckpointError(
+            f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
+            "numbers each, those of image_std > 0."
+        )
+    return (r, g, b), (sr, sg, sb)

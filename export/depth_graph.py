@@ -25,7 +25,7 @@ from .weights import Weight, Weights
 Size = tuple[int, int]
 
 _EMBEDDINGS = "backbone.embeddings"
-_EPS = 1e-6  # DINOv2's norms
+_EPS = 1e-5  # DINOv2's norms
 _MLP_RATIO = 4
 _FACTORS = (4, 2, 1, 0.5)  # resolution of the four maps, in patches (config: `reassemble_factors`)
 _SCALED = {"attention.o_proj": "layer_scale1.lambda1", "mlp.fc2": "layer_scale2.lambda1"}
@@ -134,17 +134,13 @@ def _residual(g: Graph, x: ir.Value, name: str) -> ir.Value:
 
 
 def _resize(g: Graph, x: ir.Value, size: Size) -> ir.Value:
-    """Bilinear, corners aligned; `axes` leaves the batch out, so that it stays free."""
-    return g.op(
-        "Resize",
-        x,
-        None,
-        None,
-        g.constant(size),
-        axes=[2, 3],
-        mode="linear",
-        coordinate_transformation_mode="align_corners",
-    )
+    """Bilinear, corners aligned.
+
+    The free N is read off x, because TensorRT for RTX 1.7 takes the -1 for a size where `axes` leaves N out.
+    """
+    sizes = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(size), axis=0)
+    modes = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    return g.op("Resize", x, None, None, sizes, **modes)
 
 
 def _weights(network: DepthNetwork) -> Weights:

@@ -60,6 +60,15 @@ class Weights(Mapping[str, Weight]):
         """A tensor as float32."""
         return self[name].load().to(torch.float32)
 
+    def fingerprint(self) -> str:
+        """SHA-256 over names, shapes and values: equal for equal weights, wherever they come from."""
+        digest = hashlib.sha256()
+        for name in sorted(self._entries):
+            tensor = self.load(name).contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.numpy().reshape(-1).view("uint8")))
+        return digest.hexdigest()
+
     def renamed(self, names: Mapping[str, str]) -> Weights:
         """The same tensors, some under other names (old -> new); what stood under a new name is dropped."""
         kept = {n: w for n, w in self._entries.items() if n not in names and n not in names.values()}
@@ -68,10 +77,11 @@ class Weights(Mapping[str, Weight]):
     def check(self, module: nn.Module) -> None:
         """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
         for name, tensor in module.state_dict().items():
-            if self.shape(name) != tuple(tensor.shape):
+            found = self[name]
+            if found.shape != tuple(tensor.shape):
                 raise CheckpointError(
-                    f"{self.source}: tensor {self[name].stored_as or name} has shape {list(self.shape(name))} where the config asks for "
-                    f"{list(tensor.shape)}; weights and config.json do not belong together."
+                    f"{self.source}: tensor {found.stored_as or name} has shape {list(found.shape)} where the config "
+                    f"asks for {list(tensor.shape)}; weights and config.json do not belong together."
                 )
 
 
@@ -84,7 +94,7 @@ def read_safetensors(files: list[Path]) -> Weights:
     entries: dict[str, Weight] = {}
     for file in files:
         try:
-            handle = safe_open(file, framework="pt")
+            handle: Any = safe_open(file, framework="pt")
             for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
                 entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name), name)
         except (SafetensorError, OSError) as error:

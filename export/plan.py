@@ -1,0 +1,184 @@
+"""What an export will write: the graphs of both stages, and which of them are shared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from amodal.runtime.errors import InputError
+from amodal.runtime.manifest import ContextLayout, StageName
+
+from .checkpoint import Network, StageCheckpoint
+from .clip import write_image_encoder
+from .depth import DepthNetwork
+from .depth_graph import write_depth
+from .graph import Graph
+from .layers import VARIANTS, Variant
+from .unet import Plan, write_conditioner, write_unet
+from .vae import write_decoder, write_encoder
+
+Precision = Literal["fp16", "fp32"]
+Check = Literal["full", "small", "none"]
+Size = tuple[int, int]
+
+_SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to export a checkpoint for.
+
+    Attributes:
+        size: (H, W) of the clip; divisible by what the VAE and the U-Net halve.
+        frames: T.
+        precision: `fp16` for half-precision weights and arithmetic (where the reference has them), or `fp32`.
+        context: context layout.
+        decode_chunk: frames that the VAE decodes at once.
+        variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
+        check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`),
+            or not at all.
+    """
+
+    size: Size = (256, 512)
+    frames: int = 25
+    precision: Precision = "fp16"
+    context: ContextLayout = "reference"
+    decode_chunk: int = 8
+    variant: str | None = None
+    check: Check = "small"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("precision", self.precision, ("fp16", "fp32")),
+            ("context", self.context, ("reference", "aligned", "sequence")),
+            ("variant", self.variant or "cpu", tuple(VARIANTS)),
+            ("check", self.check, ("full", "small", "none")),
+        ):
+            if value not in known:
+                raise InputError(f"--{name} {value} is unknown; expected one of {', '.join(known)}.")
+        if self.frames < 1 or self.decode_chunk < 1:
+            raise InputError(f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both.")
+
+    @property
+    def half(self) -> bool:
+        """Whether weights are stored in half precision."""
+        return self.precision == "fp16"
+
+    @property
+    def graph_variant(self) -> Variant:
+        """The variant to write."""
+        return VARIANTS[self.variant or ("engine" if self.half else "cpu")]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One graph to write.
+
+    Attributes:
+        key: its key in the manifest's components.
+        kind: its component name in the vocabulary.
+        precision: of its arithmetic.
+        network: the checkpoint's network, or the depth network.
+        write: makes the graph for frames of a size.
+        check_size: frame size at which it is compared with torch.
+        plan: the U-Net's structure, for `unet` and `unet_conditioner`.
+    """
+
+    key: str
+    kind: str
+    precision: Precision
+    network: Any
+    write: Callable[[Size], Graph]
+    check_size: Size
+    plan: Plan | None = None
+
+
+def check_size_of(size: Size, multiple: int, check: Check) -> Size:
+    """The size at which graphs are compared: their own, or one small and not square where that is large."""
+    if check == "full" or size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple):
+        return size
+    return multiple, 2 * multiple
+
+
+def require_divisible(size: Size, multiple: int) -> None:
+    """Raises InputError, with the nearest sizes that fit, if a size is not divisible by `multiple`."""
+    if all(n > 0 and n % multiple == 0 for n in size):
+        return
+    lower, upper = (
+        "x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)
+    )
+    raise InputError(
+        f"--size {size[0]}x{size[1]} does not fit: the VAE and the U-Net of this checkpoint need multiples of {multiple}; "
+        f"the nearest are {lower} and {upper}."
+    )
+
+
+def multiple_of(checkpoint: StageCheckpoint) -> int:
+    """What height and width must be divisible by."""
+    return vae_factor(checkpoint.vae) * Plan.of(checkpoint.unet.config).downscale
+
+
+def vae_factor(vae: Network) -> int:
+    """Pixels per latent, along each side."""
+    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
+
+
+def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[Job]:
+    """The five graphs of a stage, in the order in which they run."""
+    variant, half, frames = settings.graph_variant, settings.half, settings.frames
+    factor, plan = vae_factor(checkpoint.vae), Plan.of(checkpoint.unet.config)
+    check = check_size_of(settings.size, multiple_of(checkpoint), settings.check)
+    clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
+
+    def latent(size: Size) -> Size:
+        return size[0] // factor, size[1] // factor
+
+    def job(kind: str, network: Network, write: Callable[[Size], Graph], precision: Precision, at: Plan | None = None) -> Job:
+        return Job(f"{stage}_{kind}", kind, precision, network, write, check, at)
+
+    layout, precision = settings.context, settings.precision
+    return [
+        job(
+            "image_encoder",
+            clip,
+            lambda _: write_image_encoder(clip.weights, clip.config, variant, half=half),
+            precision,
+        ),
+        job("vae_encoder", vae, lambda size: write_encoder(vae.weights, vae.config, size, variant, half=half), "fp32"),
+        job(
+            "unet_conditioner",
+            unet,
+            lambda _: write_conditioner(unet.weights, plan, frames, layout, half=half),
+            "fp32",
+            plan,
+        ),
+        job(
+            "unet",
+            unet,
+            lambda size: write_unet(unet.weights, plan, frames, latent(size), layout, variant, half=half),
+            precision,
+            plan,
+        ),
+        job(
+            "vae_decoder",
+            vae,
+            lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, half=half),
+            precision,
+        ),
+    ]
+
+
+def depth_job(network: DepthNetwork, input_size: Size, settings: ExportSettings) -> Job:
+    """The depth graph; its sizes are those of the network's own input, not of the frames."""
+    small = (4 * 14, 6 * 14)
+    check = input_size if settings.check == "full" or input_size[0] * input_size[1] <= _SMALL else small
+    return Job(
+        "depth",
+        "depth",
+        settings.precision,
+        network,
+        lambda size: write_depth(network, size, settings.graph_variant, half=settings.half),
+        check,
+    )

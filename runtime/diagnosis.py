@@ -1,0 +1,111 @@
+"""What is installed and what can run here: the content of `amodal doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+from amodal import __version__
+
+from . import backends
+from .backends.onnxruntime import installed_distributions
+
+_PACKAGES = {
+    "runtime": ("numpy", "opencv-python-headless", "pillow", "pycocotools", "pydantic", "click", "rich"),
+    "cpu": ("onnxruntime",),
+    "cuda": ("onnxruntime-gpu", "cupy-cuda13x", "cupy-cuda12x"),
+    "rtx": ("tensorrt-rtx",),
+    "tensorrt": ("tensorrt", "tensorrt-cu13"),
+    "pycuda": ("pycuda",),
+    "export": ("torch", "diffusers", "transformers", "safetensors", "huggingface-hub", "onnx", "onnxscript"),
+}
+
+
+def diagnose() -> dict[str, Any]:
+    """Versions, devices, backends and problems, as plain data. Imports no optional package but the backends' own."""
+    found = {name: backends.availability(name) for name in backends.names()}
+    return {
+        "amodal": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": {"cpu": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
+        "gpus": _gpus(),
+        "packages": {extra: {n: _version(n) for n in names} for extra, names in _PACKAGES.items()},
+        "backends": {
+            name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None} for name, a in found.items()
+        },
+        "problems": _problems(),
+    }
+
+
+def _problems() -> list[str]:
+    problems = []
+    distributions = installed_distributions()
+    if len(distributions) > 1:
+        problems.append(
+            f"{' and '.join(distributions)} are installed over each other, and removing one breaks the other: "
+            "`pip uninstall -y onnxruntime onnxruntime-gpu`, then install one extra, amodal[cpu] or amodal[cuda]."
+        )
+    elif not distributions:
+        problems.append("no onnxruntime is installed; `pip install amodal[cpu]`.")
+    opencv = [n for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python") if _version(n)]
+    if len(opencv) > 1:
+        problems.append(f"{' and '.join(opencv)} are installed over each other; keep one.")
+    return problems
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as info:
+            for line in info:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs as the driver's own tool lists them; empty without one."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = ("name", "memory.total", "driver_version", "compute_cap")
+    try:
+        out = subprocess.run(
+            [tool, f"--query-gpu={','.join(query)}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [
+        dict(zip(query, (part.strip() for part in line.split(",")), strict=False))
+        for line in out.splitlines()
+        if line.strip()
+    ]

@@ -1,0 +1,71 @@
+"""The command `amodal`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from amodal import __version__
+from amodal.runtime.errors import AmodalError
+
+_COMMANDS = {
+    "run": "Whole-object masks and RGB from frames and visible masks.",
+    "export": "Turn checkpoints into a bundle that runs without PyTorch.",
+    "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
+    "doctor": "Versions, devices and backends, ready to paste into a bug report.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for, so that --help costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"amodal.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="amodal")
+def amodal() -> None:
+    """Amodal perception without PyTorch: see the hidden parts of objects in video.
+
+    \b
+    Examples:
+      amodal export --random tiny --size 64x128 -o toy
+      amodal run toy --frames rgbs/ --masks masks/ --depth depth/ -o out
+      amodal inspect toy
+      amodal doctor
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point: prints an error as one sentence and exits with its code; 130 after Ctrl-C."""
+    try:
+        code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
+    except AmodalError as error:
+        _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was written.", 130)
+    except BrokenPipeError:
+        sys.exit(0)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
