@@ -8,8 +8,8 @@ Tensors are loaded when a graph asks for them.
 
 from __future__ import annotations
 
-import math
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,7 @@ class Network:
         return _build(self.kind, self.config, self.source)
 
     def module_weights(self) -> Weights:
-        """The weights by the module's own names, which differ from the files' in some releases of transformers."""
+        """The weights by the module's own names; some releases of transformers have others than files."""
         names = {name: self.weights[_canonical(self.kind, name)] for name in self.build().state_dict()}
         return Weights(names, self.weights.source)
 
@@ -170,15 +170,11 @@ def read_checkpoint(
     """
     root, source = locate(path_or_id, tuple(_CLASSES), variant, revision)
     read_json(root / "model_index.json")
-    networks = {kind: _read_network(root / kind, f"{source}/{kind}", kind, variant) for kind in _CLASSES}
+    scheduler = _read_scheduler(root / "scheduler" / "scheduler_config.json")
     mean, std = _read_normalisation(root / "feature_extractor")
+    networks = {kind: _read_network(root / kind, f"{source}/{kind}", kind, variant) for kind in _CLASSES}
     checkpoint = StageCheckpoint(
-        source,
-        read_licence(root),
-        **networks,
-        scheduler=_read_scheduler(root / "scheduler" / "scheduler_config.json"),
-        image_mean=mean,
-        image_std=std,
+        source, read_licence(root), **networks, scheduler=scheduler, image_mean=mean, image_std=std
     )
     _check_stage(checkpoint)
     return checkpoint
@@ -218,7 +214,7 @@ def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) ->
     config = {key: value for key, value in raw.items() if not key.startswith("_")}
     if kind == "unet":
         # The authors' config has the channels of the layer that never runs.
-        config["in_channels"] = (*weights.shape("conv_in.weight"), 0, 0)[1]
+        config["in_channels"] = (*weights.shape("conv_in.weight"), 1, 1)[1]
         widths = config.get("cross_attention_dim")
         if isinstance(widths, list) and widths and widths == widths[:1] * len(widths):
             config["cross_attention_dim"] = widths[0]

@@ -150,4 +150,5 @@ def read_licence(root: Path) -> str | None:
 
 def one_line(error: Exception) -> str:
     """An exception's message, fit to stand inside a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = f"unknown {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__

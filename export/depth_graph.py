@@ -25,7 +25,7 @@ from .weights import Weight, Weights
 Size = tuple[int, int]
 
 _EMBEDDINGS = "backbone.embeddings"
-_EPS = 1e-5  # DINOv2's norms
+_EPS = 1e-6  # DINOv2's norms
 _MLP_RATIO = 4
 _FACTORS = (4, 2, 1, 0.5)  # resolution of the four maps, in patches (config: `reassemble_factors`)
 _SCALED = {"attention.o_proj": "layer_scale1.lambda1", "mlp.fc2": "layer_scale2.lambda1"}

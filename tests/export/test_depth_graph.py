@@ -93,6 +93,17 @@ def test_writing_reads_no_weights_and_leaves_none_out(name: str) -> None:
     assert graph.parameters == network.info.parameters - scales - first_residual
 
 
+def test_faint_tokens_show_the_networks_epsilon(tmp_path: Path) -> None:
+    """At ordinary variances no tolerance tells one epsilon from another."""
+    network = random_depth("tiny")
+    embeddings = network.module.backbone.embeddings
+    for parameter in embeddings.parameters():
+        parameter.mul_(2e-3)
+    write_depth(network, SIZE, VARIANTS["cpu"], half=False).save(tmp_path / "depth.onnx")
+    (depth,) = session_of(tmp_path / "depth.onnx").run(None, {"pixels": pixels_of(1).numpy()})
+    assert distance(depth, network(pixels_of(1))) <= 1e-5
+
+
 def test_weights_are_not_copied_before_they_are_saved(network: DepthNetwork) -> None:
     tensor = network.module.head.conv2.weight
     assert _weights(network)["head.conv2.weight"].load().data_ptr() == tensor.data_ptr()
