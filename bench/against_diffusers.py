@@ -154,7 +154,12 @@ def compare(segment: Path, complete: Path, bundle: Path, work: Work, repeats: in
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = [a / b for a, b in zip(seconds["amodal"], seconds["diffusers"], strict=True)]
     return {
-        "work": {"frames": len(work.modal), "size": list(work.modal.shape[1:]), "steps": work.steps, "stages": 2},
+        "work": {
+            "frames": len(work.modal),
+            "size": list(work.modal.shape[1:]),
+            "steps": work.steps,
+            "stages": 2,
+        },
         "agreement": agreement,
         "seconds": seconds,
         "median_seconds": medians,
@@ -182,16 +187,29 @@ def _agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]
 
 
 @click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
-@click.option("--segment", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 1 checkpoint.")
-@click.option("--complete", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 2 checkpoint.")
-@click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Their float32 bundle, if there is one.")
+@click.option(
+    "--segment", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 1 checkpoint."
+)
+@click.option(
+    "--complete", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 2 checkpoint."
+)
+@click.option(
+    "--bundle", type=click.Path(exists=True, path_type=Path), help="Their float32 bundle, if there is one."
+)
 @click.option("--size", default="64x128", show_default=True, help="With no --bundle.")
 @click.option("--frames", default=25, show_default=True, help="With no --bundle.")
 @click.option("--steps", default=25, show_default=True)
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
 def main(
-    segment: Path, complete: Path, bundle: Path | None, size: str, frames: int, steps: int, repeats: int, as_json: bool
+    segment: Path,
+    complete: Path,
+    bundle: Path | None,
+    size: str,
+    frames: int,
+    steps: int,
+    repeats: int,
+    as_json: bool,
 ) -> None:
     """See the module."""
     import json
@@ -212,7 +230,9 @@ def main(
                     raise
         manifest = Bundle(bundle).manifest
         try:
-            found = compare(segment, complete, bundle, synthetic_work(manifest.frames, manifest.size, steps), repeats)
+            found = compare(
+                segment, complete, bundle, synthetic_work(manifest.frames, manifest.size, steps), repeats
+            )
         except AmodalError as error:
             raise click.ClickException(str(error)) from error
     if as_json:

@@ -43,7 +43,9 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise MissingDependencyError("comparing graphs needs onnxruntime; `pip install amodal[cpu]`.") from error
+        raise MissingDependencyError(
+            "comparing graphs needs onnxruntime; `pip install amodal[cpu]`."
+        ) from error
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
@@ -53,6 +55,6 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         values = session.run(names, dict(feeds))
-    except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions share no base but Exception)
+    except Exception as error:
         raise BackendError(f"onnxruntime cannot run {file}: {str(error).splitlines()[0]}") from error
     return dict(zip(names, values, strict=True))

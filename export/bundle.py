@@ -121,7 +121,9 @@ def export_bundle(
         writer = _Writer(graphs, settings, progress)
         entries: dict[StageName, StageEntry] = {}
         for stage, checkpoint in stages.items():
-            keys = {job.kind: writer.add(job, settings.size) for job in jobs_of_stage(stage, checkpoint, settings)}
+            keys = {
+                job.kind: writer.add(job, settings.size) for job in jobs_of_stage(stage, checkpoint, settings)
+            }
             entries[stage] = StageEntry(components=keys, source=checkpoint.source, licence=checkpoint.licence)
         if depth is not None:
             writer.add(depth_job(depth, input_size, settings), input_size)
@@ -152,7 +154,9 @@ def export_bundle(
             ),
             depth=None
             if depth is None
-            else DepthEntry(height=input_size[0], width=input_size[1], model=f"Depth Anything V2 {depth.info.variant}"),
+            else DepthEntry(
+                height=input_size[0], width=input_size[1], model=f"Depth Anything V2 {depth.info.variant}"
+            ),
             stages=entries,
             components={row.key: row.entry for row in writer.rows},
         )
@@ -169,8 +173,16 @@ def _first(stages: Mapping[StageName, StageCheckpoint]) -> StageCheckpoint:
         for what, mine, theirs in (
             ("noise schedule", first.scheduler, checkpoint.scheduler),
             ("VAE factor", vae_factor(first.vae), vae_factor(checkpoint.vae)),
-            ("VAE scaling factor", first.vae.config["scaling_factor"], checkpoint.vae.config["scaling_factor"]),
-            ("latent channels", first.vae.config["latent_channels"], checkpoint.vae.config["latent_channels"]),
+            (
+                "VAE scaling factor",
+                first.vae.config["scaling_factor"],
+                checkpoint.vae.config["scaling_factor"],
+            ),
+            (
+                "latent channels",
+                first.vae.config["latent_channels"],
+                checkpoint.vae.config["latent_channels"],
+            ),
             (
                 "image encoder's input",
                 (first.image_encoder.config["image_size"], first.image_mean, first.image_std),

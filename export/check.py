@@ -37,7 +37,7 @@ def check_structure(file: Path) -> None:
         onnx.shape_inference.infer_shapes(
             onnx.load(file, load_external_data=False), check_type=True, strict_mode=True, data_prop=True
         )
-    except Exception as error:  # noqa: BLE001 (onnx raises its own kinds without a common base)
+    except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ExportError(f"the graph {file.name} is not valid: {reason}; please report it.") from error
 
@@ -105,7 +105,9 @@ def _reference(job: Job, feeds: Feeds, sequence: bool) -> dict[str, Tensor]:
         found: Any = {
             "image_encoder": lambda m: {"embeddings": m(inputs["pixels"]).image_embeds},
             "vae_encoder": lambda m: {"latents": m.encode(inputs["frames"]).latent_dist.mode()},
-            "vae_decoder": lambda m: {"frames": m.decode(inputs["latents"], num_frames=_FREE["frames"]).sample},
+            "vae_decoder": lambda m: {
+                "frames": m.decode(inputs["latents"], num_frames=_FREE["frames"]).sample
+            },
         }[job.kind](module)
         return dict(found)
 

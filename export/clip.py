@@ -38,7 +38,9 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
         x = g.op("Conv", x, kernel, kernel_shape=[patch, patch], strides=[patch, patch])
         x = g.op("Transpose", g.op("Reshape", x, g.constant([-1, width, tokens - 1])), perm=[0, 2, 1])
         name = f"{_EMBEDDINGS}.class_embedding"
-        token = g.derived(name, (1, 1, width), lambda: weights.load(f"{_EMBEDDINGS}.class_embedding").reshape(1, 1, -1))
+        token = g.derived(
+            name, (1, 1, width), lambda: weights.load(f"{_EMBEDDINGS}.class_embedding").reshape(1, 1, -1)
+        )
         rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, width]), axis=0)
         x = g.op("Concat", g.op("Expand", token, rows), x, axis=1)
         x = g.op("Add", x, g.weight(f"{_EMBEDDINGS}.position_embedding.weight"))
@@ -74,4 +76,6 @@ def _activate(g: Graph, x: ir.Value, name: str) -> ir.Value:
         return g.op("Mul", x, g.op("Sigmoid", g.op("Mul", x, g.scalar(1.702))))
     if name in ("silu", "swish"):
         return silu(g, x)
-    raise CheckpointError(f"the image encoder's config names the activation {name!r}; known are gelu, quick_gelu, silu.")
+    raise CheckpointError(
+        f"the image encoder's config names the activation {name!r}; known are gelu, quick_gelu, silu."
+    )

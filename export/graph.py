@@ -167,7 +167,9 @@ class Graph:
     @property
     def parameters(self) -> int:
         """Number of parameters, small constants apart."""
-        return sum(int(np.prod(h.value.shape.numpy())) for h in self._holes.values() if h.value.shape is not None)
+        return sum(
+            int(np.prod(h.value.shape.numpy())) for h in self._holes.values() if h.value.shape is not None
+        )
 
     @property
     def bytes(self) -> int:

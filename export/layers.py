@@ -30,7 +30,8 @@ class Variant:
 
     Attributes:
         name: key in `VARIANTS`.
-        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax, MatMul.
+        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax in float32, MatMul, which
+            compilers fuse as well.
         group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
             which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes).
         temporal_conv: `conv2d` runs a (3, 1, 1) kernel as (3, 1) over [B, C, T, P]; `conv3d` leaves it.
@@ -54,7 +55,7 @@ VARIANTS = {
     v.name: v
     for v in (
         Variant("cpu", attention="decomposed", group_norm="instance", gates="split"),
-        Variant("engine"),
+        Variant("engine", attention="decomposed"),
     )
 }
 
@@ -135,7 +136,9 @@ def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
     )
 
 
-def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant) -> ir.Value:
+def group_norm(
+    g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant
+) -> ir.Value:
     """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
     channels = g.weights.shape(f"{name}.weight")[0]
     if variant.group_norm == "native":
@@ -149,21 +152,19 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     x = g.op("InstanceNormalization", x, ones, zeros, epsilon=eps)
     x = g.op("Cast", x, to=g.compute) if g.compute != FLOAT else x
     x = g.op("Reshape", x, g.constant([1 if free else -1, channels, *rest]))
-    shape = (1, channels, *(1 for _ in rest))
-    for op, part in (("Mul", "weight"), ("Add", "bias")):
-        x = g.op(op, x, _reshaped(g, f"{name}.{part}", shape))
-    return x
-
-
-def _reshaped(g: Graph, name: str, shape: Sequence[int]) -> ir.Value:
-    label = f"{name}:{'x'.join(map(str, shape))}"
-    return g.derived(label, shape, lambda: g.weights.load(name).reshape(*shape))
+    # The affine part as a depthwise 1x1 convolution: one pass over memory where Mul and Add are two.
+    kernel = (channels, 1, *(1 for _ in rest))
+    weight = g.derived(f"{name}.kernel", kernel, lambda: g.weights.load(f"{name}.weight").reshape(kernel))
+    return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
 
 
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant: Variant) -> ir.Value:
-    """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim]; softmax in float32."""
+    """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
+
+    The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
+    """
     if variant.attention == "native":
-        return g.op("Attention", q, k, v, softmax_precision=int(FLOAT), scale=dim**-0.5)
+        return g.op("Attention", q, k, v, scale=dim**-0.5)
     q = g.op("Mul", q, g.scalar(dim**-0.5))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
     if g.compute != FLOAT:
@@ -212,7 +213,12 @@ def _bias_rows(g: Graph, name: str, rows: slice) -> ir.Value:
 
 
 def temporal_conv(
-    g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant: Variant, scale: Callable[[], Tensor] | None = None
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    shape: Sequence[int],
+    variant: Variant,
+    scale: Callable[[], Tensor] | None = None,
 ) -> ir.Value:
     """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B."""
     out, width = g.weights.shape(f"{name}.weight")[:2]
@@ -230,7 +236,13 @@ def temporal_conv(
 
 
 def res_block_2d(
-    g: Graph, x: ir.Value, name: str, size: tuple[int, int], eps: float, variant: Variant, time: ir.Value | None = None
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    size: tuple[int, int],
+    eps: float,
+    variant: Variant,
+    time: ir.Value | None = None,
 ) -> ir.Value:
     """diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is this step's row of the time table."""
     h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps, variant)), f"{name}.conv1")

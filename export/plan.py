@@ -59,7 +59,9 @@ class ExportSettings:
             if value not in known:
                 raise InputError(f"--{name} {value} is unknown; expected one of {', '.join(known)}.")
         if self.frames < 1 or self.decode_chunk < 1:
-            raise InputError(f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both.")
+            raise InputError(
+                f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both."
+            )
 
     @property
     def half(self) -> bool:
@@ -135,7 +137,13 @@ def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: Expor
     def latent(size: Size) -> Size:
         return size[0] // factor, size[1] // factor
 
-    def job(kind: str, network: Network, write: Callable[[Size], Graph], precision: Precision, at: Plan | None = None) -> Job:
+    def job(
+        kind: str,
+        network: Network,
+        write: Callable[[Size], Graph],
+        precision: Precision,
+        at: Plan | None = None,
+    ) -> Job:
         return Job(f"{stage}_{kind}", kind, precision, network, write, check, at)
 
     layout, precision = settings.context, settings.precision
@@ -146,7 +154,12 @@ def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: Expor
             lambda _: write_image_encoder(clip.weights, clip.config, variant, half=half),
             precision,
         ),
-        job("vae_encoder", vae, lambda size: write_encoder(vae.weights, vae.config, size, variant, half=half), "fp32"),
+        job(
+            "vae_encoder",
+            vae,
+            lambda size: write_encoder(vae.weights, vae.config, size, variant, half=half),
+            "fp32",
+        ),
         job(
             "unet_conditioner",
             unet,

@@ -75,7 +75,13 @@ class _Rows:
 
 
 def unet_velocity(
-    module: Any, latents: Tensor, conditioning: Tensor, context: Tensor, sigma: float, time_ids: Tensor, sequence: bool
+    module: Any,
+    latents: Tensor,
+    conditioning: Tensor,
+    context: Tensor,
+    sigma: float,
+    time_ids: Tensor,
+    sequence: bool,
 ) -> Tensor:
     """The v-prediction of the untouched U-Net.
 
@@ -101,7 +107,11 @@ def conditioner_outputs(
     added = module.add_time_proj(time_ids).reshape(1, -1)
     emb = module.time_embedding(module.time_proj(0.25 * torch.log(sigmas))) + module.add_embedding(added)
     emb = torch.nn.functional.silu(emb)
-    rows = [layer(f"{r.name}.{part}_res_block.time_emb_proj")(emb) for r in plan.res_blocks for part in ("spatial", "temporal")]
+    rows = [
+        layer(f"{r.name}.{part}_res_block.time_emb_proj")(emb)
+        for r in plan.res_blocks
+        for part in ("spatial", "temporal")
+    ]
     result = {"time_table": torch.cat(rows, dim=-1)}
     packed: dict[str, list[Tensor]] = {}
     for t, spatial, temporal in plan.layers:

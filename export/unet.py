@@ -99,7 +99,9 @@ class Plan:
         known = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
         for kind in (*config["down_block_types"], *config["up_block_types"]):
             if kind not in known:
-                raise CheckpointError(f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(known))}.")
+                raise CheckpointError(
+                    f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(known))}."
+                )
         widths = list(config["block_out_channels"])
         count = len(widths)
 
@@ -107,7 +109,11 @@ class Plan:
             value = config[key]
             return [int(value)] * count if isinstance(value, int) else [int(v) for v in value]
 
-        layers, heads, depths = each("layers_per_block"), each("num_attention_heads"), each("transformer_layers_per_block")
+        layers, heads, depths = (
+            each("layers_per_block"),
+            each("num_attention_heads"),
+            each("transformer_layers_per_block"),
+        )
 
         def level(name: str, kind: str, i: int, extra: int, resample: bool) -> Level:
             cross = kind in _CROSS
@@ -123,7 +129,8 @@ class Plan:
             return Level(name, pairs, resample)
 
         down = tuple(
-            level(f"down_blocks.{i}", kind, i, 0, i < count - 1) for i, kind in enumerate(config["down_block_types"])
+            level(f"down_blocks.{i}", kind, i, 0, i < count - 1)
+            for i, kind in enumerate(config["down_block_types"])
         )
         up = tuple(
             level(f"up_blocks.{i}", kind, count - 1 - i, 1, i < count - 1)
@@ -183,7 +190,9 @@ class Plan:
         return {"spatial": ("rows", frames, self.context_width), "temporal": ("rows", self.context_width)}
 
 
-def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool) -> Graph:
+def write_conditioner(
+    weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool
+) -> Graph:
     """The `unet_conditioner` graph, in float32 arithmetic.
 
     Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
@@ -218,7 +227,9 @@ def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: Context
             for block, source, name in ((spatial, context, "spatial"), (temporal, first, "temporal")):
                 if layout == "sequence":
                     for part, out in (("to_k", "keys"), ("to_v", "values")):
-                        packed[out].append(g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight")))
+                        packed[out].append(
+                            g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight"))
+                        )
                 else:
                     value = g.op("MatMul", source, transposed(g, f"{block}.attn2.to_v.weight"))
                     value = g.op("MatMul", value, transposed(g, f"{block}.attn2.to_out.0.weight"))
@@ -230,7 +241,9 @@ def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: Context
 
 
 def _sinusoid(g: Graph, x: ir.Value, width: int) -> ir.Value:
-    frequency = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2)))
+    frequency = np.exp(
+        np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2))
+    )
     angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(frequency[None], np.float32))
     return g.op("Concat", g.op("Cos", angle), g.op("Sin", angle), axis=-1)
 
@@ -337,9 +350,7 @@ class _UNet:
                 g.op("Reshape", temporal, g.constant([-1, 1, 1, width])),
             ]
         widths = [t.channels for t, _, _ in layers for _ in range(2 if sequence else 1)]
-        streams = [
-            iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed
-        ]
+        streams = [iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed]
         for _, spatial_name, temporal_name in layers:
             if sequence:
                 for name in (spatial_name, temporal_name):
@@ -353,7 +364,9 @@ class _UNet:
     ) -> ir.Value:
         with self.g.scope(block.name):
             eps = (block.eps, block.eps)
-            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name])
+            x = res_block(
+                self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name]
+            )
         if transformer is None:
             return x
         with self.g.scope(transformer.name):
@@ -367,7 +380,10 @@ class _UNet:
         h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
         h = linear(g, h, f"{t.name}.proj_in", flat)  # [BT, P, C]
         for i in range(t.layers):
-            spatial, temporal = f"{t.name}.transformer_blocks.{i}", f"{t.name}.temporal_transformer_blocks.{i}"
+            spatial, temporal = (
+                f"{t.name}.transformer_blocks.{i}",
+                f"{t.name}.temporal_transformer_blocks.{i}",
+            )
             h = self._attend(h, spatial, t, flat, self._spatial_heads(t, pixels))
             h = g.op("Add", h, self._ff(h, spatial, "norm3", "ff", flat))
 
@@ -384,7 +400,9 @@ class _UNet:
         return g.op("Add", h, x)
 
     def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
-        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant)
+        return feed_forward(
+            self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant
+        )
 
     def _attend(
         self,
@@ -404,7 +422,9 @@ class _UNet:
             return g.op("Add", g.op("Add", out, self.contexts[block][0]), x)
         x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
         # Every query of a row, whatever its frame, attends to the same T tokens: the frames need not be told apart.
-        query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
+        query = g.op(
+            "MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight")
+        )
         pixels = shape[-2] * self.frames
 
         def heads_of(y: ir.Value, length: int) -> ir.Value:
@@ -453,12 +473,15 @@ class _UNet:
             angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency
             x = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
             for i, name in enumerate(f"{t.name}.time_pos_embed.linear_{n}" for n in (1, 2)):
-                x = F.linear(F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias"))
+                x = F.linear(
+                    F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias")
+                )
             return x[:, None]
 
         return self.g.derived(f"{t.name}.frame_embedding", (frames, 1, t.channels), load)
 
     def _spatial_share(self, t: Transformer) -> ir.Value:
         name = f"{t.name}.time_mixer.mix_factor"
-        return self.g.derived(f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name)))
-
+        return self.g.derived(
+            f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name))
+        )

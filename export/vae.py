@@ -12,14 +12,27 @@ from typing import Any
 import onnx_ir as ir
 
 from .graph import FLOAT, HALF, Graph
-from .layers import Variant, attention, conv, group_norm, linear, res_block, res_block_2d, silu, temporal_conv, upsample
+from .layers import (
+    Variant,
+    attention,
+    conv,
+    group_norm,
+    linear,
+    res_block,
+    res_block_2d,
+    silu,
+    temporal_conv,
+    upsample,
+)
 from .weights import Weights
 
 _EPS = 1e-6
 _DECODER_EPS = (1e-6, 1e-5)  # spatial, temporal
 
 
-def write_encoder(weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool) -> Graph:
+def write_encoder(
+    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool
+) -> Graph:
     """The `vae_encoder` graph, always in float32 arithmetic, as the reference runs it (`force_upcast`).
 
     Input: `frames` [N, 3, H, W] in [-1, 1] (noise on top). Output: `latents` [N, 4, H / f, W / f].
@@ -59,7 +72,9 @@ def write_encoder(weights: Weights, config: dict[str, Any], size: tuple[int, int
     return g
 
 
-def write_decoder(weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool) -> Graph:
+def write_decoder(
+    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool
+) -> Graph:
     """The `vae_decoder` graph.
 
     Input: `latents` [N, 4, h, w], N consecutive frames of one clip. Output: `frames` [N, 3, f h, f w], about [-1, 1].

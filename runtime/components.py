@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal
@@ -28,29 +28,43 @@ class Components:
         timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True
+    ) -> None:
         if memory not in ("resident", "sequential"):
             raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
         self.bundle, self.backend, self.memory = bundle, backend, memory
         self.timings: Timings = {}
         self._verify = verify
-        self._loaded: dict[str, Executable] = {}
+        self._loaded: dict[tuple[str, int], Executable] = {}
         self._closed = False
 
+    @property
+    def lanes(self) -> int:
+        """How many calls of a component may run side by side; one where memory is short."""
+        return self.backend.lanes if self.memory == "resident" else 1
+
     @contextmanager
-    def use(self, key: str) -> Iterator[Component]:
-        """Loads a component if need be; in `sequential` memory it is gone afterwards."""
+    def use(self, key: str, calls: int = 1) -> Iterator[Component]:
+        """Loads a component if need be; in `sequential` memory it is gone afterwards.
+
+        Args:
+            calls: how many independent calls it will get at once.
+        """
+        lanes = min(self.lanes, calls)
         if self._closed:
             raise BackendError("the model was closed; load the bundle again with amodal.load.")
-        executable = self._loaded.get(key)
+        executable = self._loaded.get((key, lanes))
         if executable is None:
+            for other in [k for k in self._loaded if k[0] == key]:  # loaded for another number of calls
+                self._loaded.pop(other).close()
             start = time.perf_counter()
             if self._verify:
                 self.bundle.verify(key)
-            executable = self.backend.load(self.bundle.component(key), self.bundle.files(key))
+            executable = self.backend.load(self.bundle.component(key), self.bundle.files(key), lanes)
             self._add("load", time.perf_counter() - start)
         if self.memory == "resident":
-            self._loaded[key] = executable
+            self._loaded[key, lanes] = executable
         try:
             yield Component(executable, self.bundle.component(key).kind, self)
         finally:
@@ -73,7 +87,9 @@ class Components:
     def __enter__(self) -> Components:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -90,6 +106,13 @@ class Component:
         self._owner._add(self._kind, time.perf_counter() - start)
         return result
 
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Runs it once per element, side by side where that is faster; results in order."""
+        start = time.perf_counter()
+        results = self._executable.map(batches)
+        self._owner._add(self._kind, time.perf_counter() - start)
+        return results
+
 
 def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
     """A stage's components: vocabulary name -> key in the bundle.
@@ -100,5 +123,7 @@ def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
     entry = bundle.manifest.stages.get(stage)
     if entry is None:
         option = f"--{stage}"
-        raise InputError(f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT.")
+        raise InputError(
+            f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT."
+        )
     return entry.components

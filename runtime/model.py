@@ -130,7 +130,7 @@ class Model:
         churn: Churn | None = None,
         context: ContextLayout | None = None,
         decode_chunk: int | None = None,
-        cfg_rows: CfgRows = "batched",
+        cfg_rows: CfgRows = "auto",
         callback: Callback | None = None,
     ) -> Segmentation:
         """Whole-object masks from visible ones.
@@ -149,7 +149,7 @@ class Model:
             churn: EDM's stochasticity; None for none, as released.
             context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
             decode_chunk: frames the VAE decodes at once; None for the bundle's.
-            cfg_rows: `batched`, or `separate` where memory is short.
+            cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the backend does best.
             callback: called after each step with (step, sigma, latents [T, 4, h, w]).
 
         Raises:
@@ -166,7 +166,13 @@ class Model:
         maps = self._depth(depth, rgb, count)
         images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
         output = run_stage(
-            self._components, "segment", images, conditions, _stream(seed), settings, _trimmed(callback, count)
+            self._components,
+            "segment",
+            images,
+            conditions,
+            _stream(seed),
+            settings,
+            _trimmed(callback, count),
         )
         frames = output.frames[:count]
         masks = threshold(frames, prepared)
@@ -188,7 +194,7 @@ class Model:
         churn: Churn | None = None,
         context: ContextLayout | None = None,
         decode_chunk: int | None = None,
-        cfg_rows: CfgRows = "batched",
+        cfg_rows: CfgRows = "auto",
         callback: Callback | None = None,
     ) -> Completion:
         """RGB of the whole object from its visible part and its amodal masks.
@@ -208,7 +214,11 @@ class Model:
         size = self.manifest.size
         raw = np.asarray(rgb)
         full_size = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
-        pictures, prepared, whole = prepare_rgb(raw, size), prepare_modal(modal, size), prepare_amodal(amodal, size)
+        pictures, prepared, whole = (
+            prepare_rgb(raw, size),
+            prepare_modal(modal, size),
+            prepare_amodal(amodal, size),
+        )
         count = self._count("rgb", len(pictures))
         for name, other in (("modal", prepared), ("amodal", whole)):
             _same_count("rgb", count, name, len(other))
@@ -216,11 +226,19 @@ class Model:
         signed = np.where(self._padded(whole), np.float32(1.0), np.float32(-1.0))
         conditions = np.repeat(signed[:, None], 3, axis=1)
         output = run_stage(
-            self._components, "complete", images, conditions, _stream(seed), settings, _trimmed(callback, count)
+            self._components,
+            "complete",
+            images,
+            conditions,
+            _stream(seed),
+            settings,
+            _trimmed(callback, count),
         )
         frames = output.frames[:count]
         full = resize_frames(frames, (int(full_size[0]), int(full_size[1])))
-        return Completion(frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings))
+        return Completion(
+            frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings)
+        )
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
         """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
@@ -252,13 +270,19 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
-        name, maps = ("depth", prepare_depth(depth, self.manifest.size)) if depth is not None else ("rgb", self.depth(rgb))
+        name, maps = (
+            ("depth", prepare_depth(depth, self.manifest.size))
+            if depth is not None
+            else ("rgb", self.depth(rgb))
+        )
         _same_count("modal", count, name, len(maps))
         return maps
 
@@ -289,5 +313,3 @@ def _trimmed(callback: Callback | None, count: int) -> Callback | None:
     if callback is None:
         return None
     return lambda step, sigma, latents: callback(step, sigma, latents[:count])
-
-

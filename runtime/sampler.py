@@ -53,7 +53,9 @@ class Churn:
 
     def __post_init__(self) -> None:
         if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and self.s_noise >= 0):
-            raise InputError(f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0.")
+            raise InputError(
+                f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0."
+            )
 
     def gammas(self, sigmas: Floats) -> Floats:
         """Relative increase of each step's sigma, float32 [steps]; at most sqrt(2) - 1."""

@@ -20,12 +20,21 @@ from .errors import InputError
 from .images import clip_pixels, rescale_unsigned, to_bytes
 from .manifest import ContextLayout, Manifest, StageName
 from .noise import NoiseStream
-from .sampler import Array, Callback, Churn, Schedule, denoised_of, guidance_ramp, guide, is_guided, karras_sigmas
+from .sampler import (
+    Array,
+    Callback,
+    Churn,
+    Schedule,
+    denoised_of,
+    guidance_ramp,
+    guide,
+    is_guided,
+    karras_sigmas,
+    scale_input,
+)
 from .sampler import sample as run_sampler
-from .sampler import scale_input
 
-ENCODE_CHUNK = 5  # frames the VAE encoder takes at once; frames are independent, so this is memory against overhead
-CfgRows = Literal["batched", "separate"]
+CfgRows = Literal["auto", "batched", "separate"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class Settings:
         churn: EDM's stochasticity.
         context: context layout; None for the bundle's.
         decode_chunk: frames decoded at once; None for the bundle's. Part of the result: the decoder is temporal.
-        cfg_rows: both CFG rows in one call (`batched`), or one after the other, in less memory (`separate`).
+        cfg_rows: both CFG rows in one call (`batched`), one after the other, in less memory (`separate`), or what
+            the backend is best at (`auto`): on a CPU, side by side.
     """
 
     steps: int = 25
@@ -48,13 +58,13 @@ class Settings:
     churn: Churn = field(default_factory=Churn)
     context: ContextLayout | None = None
     decode_chunk: int | None = None
-    cfg_rows: CfgRows = "batched"
+    cfg_rows: CfgRows = "auto"
 
     def __post_init__(self) -> None:
         if self.decode_chunk is not None and self.decode_chunk < 1:
             raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
-        if self.cfg_rows not in ("batched", "separate"):
-            raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected batched or separate.")
+        if self.cfg_rows not in ("auto", "batched", "separate"):
+            raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.")
         if not np.isfinite(self.fps) or self.fps <= 0:
             raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
 
@@ -117,11 +127,11 @@ def run_stage(
     with ThreadPoolExecutor(1, "amodal-noise") as pool:
         # The noise is drawn while CLIP runs, which does not need it.
         drawn: Future[_Noise] = pool.submit(_draw, stream, manifest)
-        with components.use(keys["image_encoder"]) as image_encoder:
-            embeddings = _embed(image_encoder, images, manifest)
+        with components.use(keys["image_encoder"], len(images)) as image_encoder:
+            embeddings = _embed(image_encoder, images, manifest, xp)
         draws = drawn.result()
 
-    with components.use(keys["vae_encoder"]) as vae_encoder:
+    with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
         strength = np.float32(manifest.noise_augmentation)
         cond = xp.concatenate(
             [
@@ -143,8 +153,9 @@ def run_stage(
         )
     time_table = constants.pop("time_table")
 
-    with components.use(keys["unet"]) as unet:
-        evaluate = _rows(unet, conditioning, constants, settings.cfg_rows, xp)
+    mode = settings.cfg_rows if settings.cfg_rows != "auto" or components.lanes == 1 else "side by side"
+    with components.use(keys["unet"], len(conditioning) if mode == "side by side" else 1) as unet:
+        evaluate = _rows(unet, conditioning, constants, mode in ("auto", "batched"), xp)
 
         def denoise(x: Array, step: int) -> Array:
             sigma = schedule.hats[step]
@@ -157,52 +168,54 @@ def run_stage(
             denoise,
             xp.asarray(draws.latents * schedule.initial_scale),
             schedule,
-            draw_noise=lambda: xp.asarray(stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)),
+            draw_noise=lambda: xp.asarray(
+                stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)
+            ),
             callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
             xp=xp,
         )
 
+    chunk = settings.decode_chunk or manifest.decode_chunk
     with components.use(keys["vae_decoder"]) as vae_decoder:
-        chunk = settings.decode_chunk or manifest.decode_chunk
         decoded = _decode(vae_decoder, latents[0] / np.float32(manifest.scaling_factor), chunk, xp)
     return StageOutput(to_bytes(decoded), stream)
 
 
-def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest) -> Array:
+def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest, xp: Any) -> Array:
     entry = manifest.image_encoder
     pixels = clip_pixels(images, entry.side, entry.mean, entry.std)
-    return image_encoder({"pixels": pixels})["embeddings"]
+    return xp.concatenate([out["embeddings"] for out in image_encoder.map(_chunks("pixels", pixels, 5))])
 
 
 def _encode(vae_encoder: Component, frames: Array, xp: Any) -> Array:
-    chunks = [
-        vae_encoder({"frames": frames[i : i + ENCODE_CHUNK]})["latents"] for i in range(0, len(frames), ENCODE_CHUNK)
-    ]
-    return xp.concatenate(chunks)
+    # Frames are independent: one at a time is the least memory, and was no slower than five.
+    return xp.concatenate([out["latents"] for out in vae_encoder.map(_chunks("frames", frames, 1))])
 
 
 def _decode(vae_decoder: Component, latents: Array, chunk: int, xp: Any) -> Array:
     # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
-    latents = xp.ascontiguousarray(latents)
-    chunks = [vae_decoder({"latents": latents[i : i + chunk]})["frames"] for i in range(0, len(latents), chunk)]
-    return xp.concatenate(chunks)
+    return xp.concatenate([out["frames"] for out in vae_decoder.map(_chunks("latents", latents, chunk))])
+
+
+def _chunks(name: str, frames: Array, size: int) -> list[dict[str, Array]]:
+    return [{name: frames[i : i + size]} for i in range(0, len(frames), size)]
 
 
 def _rows(
-    unet: Component, conditioning: Array, constants: dict[str, Array], cfg_rows: CfgRows, xp: Any
+    unet: Component, conditioning: Array, constants: dict[str, Array], batched: bool, xp: Any
 ) -> Callable[[Array, Array], Array]:
     """The U-Net as a function of (scaled latents, one row of the time table), over all CFG rows."""
-
-    def call(latents: Array, time: Array, rows: slice) -> Array:
-        inputs = {"latents": latents, "conditioning": conditioning[rows], "time": time}
-        return unet(inputs | {name: value[rows] for name, value in constants.items()})["velocity"]
+    count = len(conditioning)
+    parts = [slice(0, count)] if batched else [slice(i, i + 1) for i in range(count)]
+    fixed = [
+        {"conditioning": conditioning[part], **{name: value[part] for name, value in constants.items()}}
+        for part in parts
+    ]
 
     def evaluate(latents: Array, time: Array) -> Array:
-        count = len(conditioning)
-        if cfg_rows == "batched" or count == 1:
-            return call(latents, time, slice(0, count))
-        velocities = [call(latents, time, slice(i, i + 1)) for i in range(count)]
-        return xp.concatenate(velocities)
+        outputs = unet.map([{"latents": latents, "time": time, **inputs} for inputs in fixed])
+        return (
+            outputs[0]["velocity"] if len(outputs) == 1 else xp.concatenate([o["velocity"] for o in outputs])
+        )
 
     return evaluate
-

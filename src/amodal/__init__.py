@@ -1,9 +1,9 @@
 """amodal: a deployment runtime for amodal perception.
 
-    import amodal
-    with amodal.load("bundle") as model:
-        seen = model.segment(modal, depth=depth)
-        whole = model.complete(rgb, modal, seen.masks, seed=seen.noise)
+import amodal
+with amodal.load("bundle") as model:
+    seen = model.segment(modal, depth=depth)
+    whole = model.complete(rgb, modal, seen.masks, seed=seen.noise)
 """
 
 from __future__ import annotations

@@ -15,13 +15,17 @@ class SizeType(click.ParamType):
 
     name = "HxW"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         """See click."""
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", str(value))
         if not found:
-            self.fail(f"{value!r} is no size; expected HEIGHTxWIDTH in pixels, for instance 256x512.", param, ctx)
+            self.fail(
+                f"{value!r} is no size; expected HEIGHTxWIDTH in pixels, for instance 256x512.", param, ctx
+            )
         return int(found[1]), int(found[2])
 
 
@@ -30,7 +34,9 @@ class RangeType(click.ParamType):
 
     name = "MIN:MAX"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
         """See click."""
         if isinstance(value, tuple):
             return value
@@ -38,7 +44,9 @@ class RangeType(click.ParamType):
         try:
             return float(low), float(high or low)
         except ValueError:
-            self.fail(f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx)
+            self.fail(
+                f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx
+            )
 
 
 def diagnostics() -> Console:

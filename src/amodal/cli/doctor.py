@@ -40,7 +40,10 @@ def _text(found: dict[str, Any]) -> str:
         lines.append("GPU: none that nvidia-smi lists")
     lines.append("Backends:")
     for name, state in found["backends"].items():
-        lines.append(f"  {name}: " + (f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}"))
+        lines.append(
+            f"  {name}: "
+            + (f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}")
+        )
     lines.append("Packages:")
     for extra, packages in found["packages"].items():
         versions = ", ".join(f"{n} {v}" if v else f"{n} -" for n, v in packages.items())

@@ -12,7 +12,9 @@ from .console import human_bytes, human_count, print_json
 
 @click.command("inspect")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(bundle: Path, verify: bool, as_json: bool) -> None:
     """What is inside a bundle: graphs, shapes, sizes, integrity.
@@ -51,7 +53,10 @@ def _print(path: Path, manifest: Any, verified: bool) -> None:
         ("noise", manifest.noise_dtype),
         ("depth", manifest.depth.model if manifest.depth else "none: give depth with --depth"),
         ("weights' licence", ", ".join(sorted(licences))),
-        ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
+        (
+            "written",
+            f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}",
+        ),
         ("size", human_bytes(total)),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not checked"),
     ]

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from amodal import __version__
 from amodal.runtime.atomic import check_output, staged_folder
@@ -176,7 +183,9 @@ def _run(
 
 
 @contextmanager
-def _steps(console: Console, options: RunOptions, stages: list[str]) -> Iterator[dict[str, Callable[..., None]]]:
+def _steps(
+    console: Console, options: RunOptions, stages: list[str]
+) -> Iterator[dict[str, Callable[..., None]]]:
     """A progress bar per stage; nothing where nobody watches."""
     columns = (
         TextColumn("{task.description:<9}"),
@@ -258,7 +267,11 @@ def _write(
         "hidden_share": [_hidden(a, m) for a, m in zip(amodal, clip.modal, strict=True)],
         "bundle": _bundle(options.bundle, model),
         "backend": model.backend.describe(),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "platform": platform.platform()},
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "platform": platform.platform(),
+        },
         "warnings": warnings,
     }
     write_json(folder / _MARKER, result)
