@@ -9,6 +9,7 @@ peak resident set. Without --bundle, the checkpoints are exported first (float32
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as mp
 import resource
 import statistics
@@ -121,10 +122,8 @@ class _Peer:
 
     def close(self) -> None:
         """Ends the process."""
-        try:
+        with contextlib.suppress(OSError):
             self._pipe.send("end")
-        except OSError:
-            pass
         self._process.join(10)
         self._process.kill()
 
@@ -187,15 +186,9 @@ def _agreement(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]
 
 
 @click.command(help=__doc__.split("\n\n")[0] if __doc__ else None)
-@click.option(
-    "--segment", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 1 checkpoint."
-)
-@click.option(
-    "--complete", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 2 checkpoint."
-)
-@click.option(
-    "--bundle", type=click.Path(exists=True, path_type=Path), help="Their float32 bundle, if there is one."
-)
+@click.option("--segment", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 1 checkpoint.")
+@click.option("--complete", required=True, type=click.Path(exists=True, path_type=Path), help="Stage 2 checkpoint.")
+@click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Their float32 bundle, if there is one.")
 @click.option("--size", default="64x128", show_default=True, help="With no --bundle.")
 @click.option("--frames", default=25, show_default=True, help="With no --bundle.")
 @click.option("--steps", default=25, show_default=True)
@@ -218,21 +211,17 @@ def main(
 
     with tempfile.TemporaryDirectory() as scratch:
         if bundle is None:
-            from amodal.cli import main as amodal
+            from amodal.export.bundle import export_bundle
+            from amodal.export.checkpoint import read_checkpoint
+            from amodal.export.plan import ExportSettings
 
             bundle = Path(scratch) / "bundle"
-            words = ["export", "--segment", segment, "--complete", complete, "-o", bundle, "--size", size]
-            words += ["--frames", frames, "--precision", "fp32", "--quiet"]
-            try:
-                amodal([str(word) for word in words])
-            except SystemExit as end:
-                if end.code:
-                    raise
+            height, width = (int(n) for n in size.split("x"))
+            stages = {"segment": read_checkpoint(segment), "complete": read_checkpoint(complete)}
+            export_bundle(bundle, stages, settings=ExportSettings((height, width), frames, "fp32"))
         manifest = Bundle(bundle).manifest
         try:
-            found = compare(
-                segment, complete, bundle, synthetic_work(manifest.frames, manifest.size, steps), repeats
-            )
+            found = compare(segment, complete, bundle, synthetic_work(manifest.frames, manifest.size, steps), repeats)
         except AmodalError as error:
             raise click.ClickException(str(error)) from error
     if as_json:

@@ -301,9 +301,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], json.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); give the folder with model_index.json."
-        ) from error
+        raise CheckpointError(f"{path} cannot be read ({error}); give the folder with model_index.json.") from error
 
 
 def _variant(folder: Path) -> str | None:
@@ -322,9 +320,7 @@ def _load_unet(folder: Path) -> torch.nn.Module:
         if f"conv_in2.{name}" in weights:
             weights[f"conv_in.{name}"] = weights.pop(f"conv_in2.{name}")
     if "conv_in.weight" not in weights:
-        raise CheckpointError(
-            f"{folder} has no *.safetensors with a UNet's conv_in; fetch the checkpoint again."
-        )
+        raise CheckpointError(f"{folder} has no *.safetensors with a UNet's conv_in; fetch the checkpoint again.")
     unet: torch.nn.Module = _UNet.from_config(config, in_channels=weights["conv_in.weight"].shape[1])
     try:
         unet.load_state_dict(weights)

@@ -30,9 +30,7 @@ StepCallback: TypeAlias = Callable[[int, float, torch.Tensor], None]
 Frames: TypeAlias = Sequence[str | Path] | NDArray[np.uint8]
 
 # diffusers is untyped.
-_resize_with_antialiasing = cast(
-    Callable[[torch.Tensor, tuple[int, int]], torch.Tensor], svd._resize_with_antialiasing
-)
+_resize_with_antialiasing = cast(Callable[[torch.Tensor, tuple[int, int]], torch.Tensor], svd._resize_with_antialiasing)
 
 
 @dataclass(frozen=True)
@@ -283,9 +281,7 @@ class ReferencePipeline:
     ) -> None:
         shape = tuple(images.shape)
         if images.ndim != 4 or shape[1] != 3 or shape[0] < 1 or tuple(rgb_images.shape) != shape:
-            raise InputError(
-                f"images {shape} and rgb_images {tuple(rgb_images.shape)} must both be [T,3,H,W]."
-            )
+            raise InputError(f"images {shape} and rgb_images {tuple(rgb_images.shape)} must both be [T,3,H,W].")
         if not (images.is_floating_point() and rgb_images.is_floating_point()):
             raise InputError("images and rgb_images must be floating point in [-1, 1].")
         if shape[2] % self.vae_factor or shape[3] % self.vae_factor:

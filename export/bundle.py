@@ -121,9 +121,7 @@ def export_bundle(
         writer = _Writer(graphs, settings, progress)
         entries: dict[StageName, StageEntry] = {}
         for stage, checkpoint in stages.items():
-            keys = {
-                job.kind: writer.add(job, settings.size) for job in jobs_of_stage(stage, checkpoint, settings)
-            }
+            keys = {job.kind: writer.add(job, settings.size) for job in jobs_of_stage(stage, checkpoint, settings)}
             entries[stage] = StageEntry(components=keys, source=checkpoint.source, licence=checkpoint.licence)
         if depth is not None:
             writer.add(depth_job(depth, input_size, settings), input_size)
@@ -143,9 +141,7 @@ def export_bundle(
             noise_dtype="float16" if settings.half else "float32",
             noise_augmentation=NOISE_AUGMENTATION,
             motion_bucket=MOTION_BUCKET,
-            scheduler=SchedulerEntry(
-                sigma_min=first.scheduler["sigma_min"], sigma_max=first.scheduler["sigma_max"]
-            ),
+            scheduler=SchedulerEntry(sigma_min=first.scheduler["sigma_min"], sigma_max=first.scheduler["sigma_max"]),
             image_encoder=ImageEncoderEntry(
                 side=first.image_encoder.config["image_size"],
                 mean=first.image_mean,
@@ -154,9 +150,7 @@ def export_bundle(
             ),
             depth=None
             if depth is None
-            else DepthEntry(
-                height=input_size[0], width=input_size[1], model=f"Depth Anything V2 {depth.info.variant}"
-            ),
+            else DepthEntry(height=input_size[0], width=input_size[1], model=f"Depth Anything V2 {depth.info.variant}"),
             stages=entries,
             components={row.key: row.entry for row in writer.rows},
         )
@@ -237,9 +231,7 @@ class _Writer:
         files = [f for f in (file, file.with_name(file.name + ".data")) if f.exists()]
         entry = ComponentEntry(
             kind=job.kind,
-            files=tuple(
-                FileEntry(path=f"graphs/{f.name}", bytes=f.stat().st_size, sha256=sha256_of(f)) for f in files
-            ),
+            files=tuple(FileEntry(path=f"graphs/{f.name}", bytes=f.stat().st_size, sha256=sha256_of(f)) for f in files),
             precision=job.precision,
             stored=self.settings.precision,
             variant=self.settings.graph_variant.as_dict(),

@@ -105,9 +105,7 @@ def _reference(job: Job, feeds: Feeds, sequence: bool) -> dict[str, Tensor]:
         found: Any = {
             "image_encoder": lambda m: {"embeddings": m(inputs["pixels"]).image_embeds},
             "vae_encoder": lambda m: {"latents": m.encode(inputs["frames"]).latent_dist.mode()},
-            "vae_decoder": lambda m: {
-                "frames": m.decode(inputs["latents"], num_frames=_FREE["frames"]).sample
-            },
+            "vae_decoder": lambda m: {"frames": m.decode(inputs["latents"], num_frames=_FREE["frames"]).sample},
         }[job.kind](module)
         return dict(found)
 

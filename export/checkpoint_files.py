@@ -49,9 +49,7 @@ def _download(repo: str, folders: Sequence[str], variant: str | None, revision: 
         wanted = ["model_index.json", "README.md", "LICEN[SC]E*"]
         wanted += [f"{name}/*.json" for name in (*folders, "scheduler", "feature_extractor")]
         wanted += [f"{name}/{weights}" for name in folders]
-        return Path(
-            snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=ignored)
-        )
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=ignored))
 
     if variant:
         return fetch(f"*.{variant}*.safetensors")
@@ -75,9 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
             "scheduler/): check the path, or download it again."
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as JSON ({one_line(error)}); download it again."
-        ) from error
+        raise CheckpointError(f"{path} cannot be read as JSON ({one_line(error)}); download it again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object; download it again.")
     return content
@@ -125,9 +121,7 @@ def _shards(index: Path) -> list[Path]:
     shards = [index.parent / Path(str(name)).name for name in sorted(set(map(str, weight_map.values())))]
     for shard in shards:
         if not shard.is_file():
-            raise CheckpointError(
-                f"{shard} is missing, which {index.name} names; download the checkpoint again."
-            )
+            raise CheckpointError(f"{shard} is missing, which {index.name} names; download the checkpoint again.")
     return shards
 
 

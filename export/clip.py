@@ -25,9 +25,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
     """
     dtype = HALF if half else FLOAT
     g = Graph("image_encoder", weights, compute=dtype, stored=dtype)
-    width, heads, side, patch = (
-        config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size")
-    )
+    width, heads, side, patch = (config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size"))
     eps, activation = config.get("layer_norm_eps", 1e-5), config.get("hidden_act", "quick_gelu")
     tokens, dim = (side // patch) ** 2 + 1, width // heads
     shape = (-1, tokens, width)
@@ -38,9 +36,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
         x = g.op("Conv", x, kernel, kernel_shape=[patch, patch], strides=[patch, patch])
         x = g.op("Transpose", g.op("Reshape", x, g.constant([-1, width, tokens - 1])), perm=[0, 2, 1])
         name = f"{_EMBEDDINGS}.class_embedding"
-        token = g.derived(
-            name, (1, 1, width), lambda: weights.load(f"{_EMBEDDINGS}.class_embedding").reshape(1, 1, -1)
-        )
+        token = g.derived(name, (1, 1, width), lambda: weights.load(f"{_EMBEDDINGS}.class_embedding").reshape(1, 1, -1))
         rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, width]), axis=0)
         x = g.op("Concat", g.op("Expand", token, rows), x, axis=1)
         x = g.op("Add", x, g.weight(f"{_EMBEDDINGS}.position_embedding.weight"))

@@ -180,9 +180,7 @@ def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
     """The variant of a state dict's width; heads and taps cannot be read off the tensors."""
     token = tensors.get("pretrained.cls_token")
     if token is None or token.ndim == 0:
-        raise CheckpointError(
-            f"{path} is no Depth Anything V2 state dict: there is no tensor 'pretrained.cls_token'."
-        )
+        raise CheckpointError(f"{path} is no Depth Anything V2 state dict: there is no tensor 'pretrained.cls_token'.")
     for variant in VARIANTS.values():
         if variant.width == token.shape[-1]:
             return variant
@@ -193,9 +191,7 @@ def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
 def _read_pth(path: Path) -> dict[str, Tensor]:
     """A plain state dict, mapped from disk; nothing but tensors is unpickled."""
     if not zipfile.is_zipfile(path):
-        raise CheckpointError(
-            f"{path} is truncated or not in torch's zip format: download it again, or re-save it."
-        )
+        raise CheckpointError(f"{path} is truncated or not in torch's zip format: download it again, or re-save it.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
@@ -276,9 +272,7 @@ def _read_config(path: Path) -> DepthVariant:
     )
     for name, found, expected in fixed:
         if found != expected:
-            raise CheckpointError(
-                f"{path} is not for Depth Anything V2: {name} is {found!r}, expected {expected!r}."
-            )
+            raise CheckpointError(f"{path} is not for Depth Anything V2: {name} is {found!r}, expected {expected!r}.")
     try:
         stages = backbone.get("out_indices") or backbone["out_features"]
         variant = DepthVariant(

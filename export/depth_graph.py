@@ -68,9 +68,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, half: bo
     return g
 
 
-def _backbone(
-    g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant: Variant
-) -> Sequence[ir.Value]:
+def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant: Variant) -> Sequence[ir.Value]:
     """DINOv2 of pixels [N, 3, h, w]: each tap's normalised patch tokens as a map [N, C, rows, columns]."""
     width, heads, tokens = network.variant.width, network.variant.heads, grid[0] * grid[1] + 1
     shape, hidden, dim = (-1, tokens, width), (-1, _MLP_RATIO * width), width // heads

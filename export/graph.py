@@ -8,6 +8,7 @@ written; `Graph.save` streams them, tensor by tensor, into one external-data fil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,18 +168,12 @@ class Graph:
     @property
     def parameters(self) -> int:
         """Number of parameters, small constants apart."""
-        return sum(
-            int(np.prod(h.value.shape.numpy())) for h in self._holes.values() if h.value.shape is not None
-        )
+        return sum(math.prod(_shape(h.value)) for h in self._holes.values())
 
     @property
     def bytes(self) -> int:
         """Bytes that the weights take in the file, alignment apart."""
-        return sum(
-            int(np.prod(h.value.shape.numpy())) * h.stored.itemsize
-            for h in self._holes.values()
-            if h.value.shape is not None
-        )
+        return int(sum(math.prod(_shape(h.value)) * h.stored.itemsize for h in self._holes.values()))
 
     def save(
         self,
@@ -204,13 +199,13 @@ class Graph:
         data = file.with_name(file.name + ".data")
         with open(data, "wb") as out:
             for name, hole in self._holes.items():
-                shape = tuple(int(n) for n in hole.value.shape or ())  # type: ignore[arg-type]
+                shape = _shape(hole.value)
                 place = (shared or {}).get(name)
                 if place is None or (place.shape, place.dtype) != (shape, hole.stored):
                     array = self._array(name, hole)
                     out.write(b"\0" * (-out.tell() % ALIGNMENT))
                     place = Stored(data.name, out.tell(), array.nbytes, shape, hole.stored)
-                    out.write(memoryview(array.reshape(-1).view(np.uint8)))
+                    array.tofile(out)
                     progress(array.nbytes)
                 places[name] = place
                 hole.value.const_value = ir.ExternalTensor(
@@ -238,7 +233,7 @@ class Graph:
 
     def _array(self, name: str, hole: Hole) -> np.ndarray[Any, Any]:
         tensor = hole.load()
-        expected = [int(n) for n in hole.value.shape or ()]  # type: ignore[arg-type]
+        expected = list(_shape(hole.value))
         source = self.weights.source
         if list(tensor.shape) != expected:
             raise CheckpointError(
@@ -253,6 +248,10 @@ class Graph:
                 f"{hole.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."
             )
         return stored
+
+
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    return tuple(int(n) for n in value.shape or ())  # type: ignore[arg-type]
 
 
 def _entry(value: ir.Value) -> TensorEntry:

@@ -136,9 +136,7 @@ def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
     )
 
 
-def group_norm(
-    g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant
-) -> ir.Value:
+def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant) -> ir.Value:
     """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
     channels = g.weights.shape(f"{name}.weight")[0]
     if variant.group_norm == "native":
@@ -201,9 +199,7 @@ def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant
             for rows in (slice(0, half), slice(half, double))
         )
     else:
-        value, gate = g.ops(
-            "Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1
-        )
+        value, gate = g.ops("Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1)
     return linear(g, g.op("Mul", value, g.op("Gelu", gate)), out, shape)
 
 

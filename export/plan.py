@@ -59,9 +59,7 @@ class ExportSettings:
             if value not in known:
                 raise InputError(f"--{name} {value} is unknown; expected one of {', '.join(known)}.")
         if self.frames < 1 or self.decode_chunk < 1:
-            raise InputError(
-                f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both."
-            )
+            raise InputError(f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both.")
 
     @property
     def half(self) -> bool:
@@ -108,11 +106,9 @@ def require_divisible(size: Size, multiple: int) -> None:
     """Raises InputError, with the nearest sizes that fit, if a size is not divisible by `multiple`."""
     if all(n > 0 and n % multiple == 0 for n in size):
         return
-    lower, upper = (
-        "x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)
-    )
+    lower, upper = ("x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil))
     raise InputError(
-        f"--size {size[0]}x{size[1]} does not fit: the VAE and the U-Net of this checkpoint need multiples of {multiple}; "
+        f"--size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
         f"the nearest are {lower} and {upper}."
     )
 

@@ -129,8 +129,7 @@ class Plan:
             return Level(name, pairs, resample)
 
         down = tuple(
-            level(f"down_blocks.{i}", kind, i, 0, i < count - 1)
-            for i, kind in enumerate(config["down_block_types"])
+            level(f"down_blocks.{i}", kind, i, 0, i < count - 1) for i, kind in enumerate(config["down_block_types"])
         )
         up = tuple(
             level(f"up_blocks.{i}", kind, count - 1 - i, 1, i < count - 1)
@@ -190,9 +189,7 @@ class Plan:
         return {"spatial": ("rows", frames, self.context_width), "temporal": ("rows", self.context_width)}
 
 
-def write_conditioner(
-    weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool
-) -> Graph:
+def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool) -> Graph:
     """The `unet_conditioner` graph, in float32 arithmetic.
 
     Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
@@ -227,9 +224,7 @@ def write_conditioner(
             for block, source, name in ((spatial, context, "spatial"), (temporal, first, "temporal")):
                 if layout == "sequence":
                     for part, out in (("to_k", "keys"), ("to_v", "values")):
-                        packed[out].append(
-                            g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight"))
-                        )
+                        packed[out].append(g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight")))
                 else:
                     value = g.op("MatMul", source, transposed(g, f"{block}.attn2.to_v.weight"))
                     value = g.op("MatMul", value, transposed(g, f"{block}.attn2.to_out.0.weight"))
@@ -241,9 +236,7 @@ def write_conditioner(
 
 
 def _sinusoid(g: Graph, x: ir.Value, width: int) -> ir.Value:
-    frequency = np.exp(
-        np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2))
-    )
+    frequency = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2)))
     angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(frequency[None], np.float32))
     return g.op("Concat", g.op("Cos", angle), g.op("Sin", angle), axis=-1)
 
@@ -359,14 +352,10 @@ class _UNet:
                 self.contexts[spatial_name] = (next(streams[0]),)
                 self.contexts[temporal_name] = (next(streams[1]),)
 
-    def _layer(
-        self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]
-    ) -> ir.Value:
+    def _layer(self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]) -> ir.Value:
         with self.g.scope(block.name):
             eps = (block.eps, block.eps)
-            x = res_block(
-                self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name]
-            )
+            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name])
         if transformer is None:
             return x
         with self.g.scope(transformer.name):
@@ -400,9 +389,7 @@ class _UNet:
         return g.op("Add", h, x)
 
     def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
-        return feed_forward(
-            self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant
-        )
+        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant)
 
     def _attend(
         self,
@@ -415,16 +402,15 @@ class _UNet:
         """Adds self-attention and cross-attention to x."""
         g, dim, (split, join) = self.g, t.channels // t.heads, heads
         qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1", self.variant)
-        out = join(attention(g, *(split(part) for part in qkv), dim, self.variant))
+        query, key, value = (split(part) for part in qkv)
+        out = join(attention(g, query, key, value, dim, self.variant))
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
         if self.layout != "sequence":
             # The constant carries the self-attention's output bias.
             return g.op("Add", g.op("Add", out, self.contexts[block][0]), x)
         x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
         # Every query of a row, whatever its frame, attends to the same T tokens: the frames need not be told apart.
-        query = g.op(
-            "MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight")
-        )
+        query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
         pixels = shape[-2] * self.frames
 
         def heads_of(y: ir.Value, length: int) -> ir.Value:
@@ -473,15 +459,11 @@ class _UNet:
             angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency
             x = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
             for i, name in enumerate(f"{t.name}.time_pos_embed.linear_{n}" for n in (1, 2)):
-                x = F.linear(
-                    F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias")
-                )
+                x = F.linear(F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias"))
             return x[:, None]
 
         return self.g.derived(f"{t.name}.frame_embedding", (frames, 1, t.channels), load)
 
     def _spatial_share(self, t: Transformer) -> ir.Value:
         name = f"{t.name}.time_mixer.mix_factor"
-        return self.g.derived(
-            f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name))
-        )
+        return self.g.derived(f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name)))

@@ -66,7 +66,7 @@ class Weights(Mapping[str, Weight]):
         for name in sorted(self._entries):
             tensor = self.load(name).contiguous()
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.numpy().reshape(-1).view("uint8")))
+            digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
     def renamed(self, names: Mapping[str, str]) -> Weights:
@@ -98,9 +98,7 @@ def read_safetensors(files: list[Path]) -> Weights:
             for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
                 entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name), name)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file} is not a readable safetensors file ({error}); download it again."
-            ) from error
+            raise CheckpointError(f"{file} is not a readable safetensors file ({error}); download it again.") from error
     return Weights(entries, str(files[0].parent))
 
 

@@ -58,19 +58,14 @@ def check_output(
     if not place.is_dir():
         raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another with -o.")
     if not overwrite:
-        raise OutputExistsError(
-            f"{out} exists already; replace it with --overwrite or give another folder with -o."
-        )
+        raise OutputExistsError(f"{out} exists already; replace it with --overwrite or give another folder with -o.")
     if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
-            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside "
-            "it with -o."
+            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it with -o."
         )
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
-            raise InputError(
-                f"{path} lies in {out}, which --overwrite would delete; give another folder with -o."
-            )
+            raise InputError(f"{path} lies in {out}, which --overwrite would delete; give another folder with -o.")
     try:
         names = os.listdir(place)
     except OSError as error:
@@ -146,9 +141,7 @@ def _explained(place: Path, staging: Path) -> Iterator[None]:
     except OSError as error:
         # An error that names some other file, an input that may not be read, is not about the output.
         named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
-        ours = not named or any(
-            path.is_relative_to(staging) or path in (place, *place.parents) for path in named
-        )
+        ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
         # numpy's tofile tells of a full disk in words alone: "262144 requested and 0 written".
         if ours and (error.errno in _REASONS or " requested and " in str(error)):
             raise _output_error(place, error) from error
@@ -169,9 +162,7 @@ def _resolve(out: PathLike) -> Path:
     try:
         return Path(out).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of symlinks, a NUL in the name
-        raise InputError(
-            f"{out!s} cannot be used as a path ({error}); give another folder with -o."
-        ) from error
+        raise InputError(f"{out!s} cannot be used as a path ({error}); give another folder with -o.") from error
 
 
 def _sibling(place: Path, kind: str) -> Path:

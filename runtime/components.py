@@ -28,9 +28,7 @@ class Components:
         timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
     """
 
-    def __init__(
-        self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True
-    ) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True) -> None:
         if memory not in ("resident", "sequential"):
             raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
         self.bundle, self.backend, self.memory = bundle, backend, memory
@@ -87,9 +85,7 @@ class Components:
     def __enter__(self) -> Components:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
 
@@ -123,7 +119,5 @@ def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
     entry = bundle.manifest.stages.get(stage)
     if entry is None:
         option = f"--{stage}"
-        raise InputError(
-            f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT."
-        )
+        raise InputError(f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT.")
     return entry.components

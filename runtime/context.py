@@ -31,9 +31,9 @@ def context_rows(
     if not guided:
         return embeddings[None]
     zeros = xp.zeros_like(embeddings)
-    if layout == "reference":
-        return xp.stack([zeros, embeddings], axis=1).reshape(2, *embeddings.shape)
-    return xp.stack([zeros, embeddings])
+    interleaved = layout == "reference"
+    rows: NDArray[np.float32] = xp.stack([zeros, embeddings], axis=1 if interleaved else 0)
+    return rows.reshape(2, *embeddings.shape)
 
 
 def check_layout(wanted: ContextLayout | None, exported: ContextLayout) -> ContextLayout:

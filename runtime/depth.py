@@ -47,9 +47,7 @@ def depth_input_size(
         InputError: a size below 1.
     """
     if min(height, width, side, multiple) < 1:
-        raise InputError(
-            f"Frames of {height}x{width} with side {side} and multiple {multiple}: expected 1 or more."
-        )
+        raise InputError(f"Frames of {height}x{width} with side {side} and multiple {multiple}: expected 1 or more.")
     scale = max(side / height, side / width)
 
     def fit(length: float) -> int:

@@ -37,8 +37,7 @@ def diagnose() -> dict[str, Any]:
         "gpus": _gpus(),
         "packages": {extra: {n: _version(n) for n in names} for extra, names in _PACKAGES.items()},
         "backends": {
-            name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None}
-            for name, a in found.items()
+            name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None} for name, a in found.items()
         },
         "problems": _problems(),
     }

@@ -63,9 +63,7 @@ def require_path(path: PathLike, option: str, expected: str) -> Path:
     try:
         there = found.exists()
     except OSError as error:
-        raise InputError(
-            f"{found} cannot be read ({error.strerror}); give {expected} with {option}."
-        ) from error
+        raise InputError(f"{found} cannot be read ({error.strerror}); give {expected} with {option}.") from error
     if not there:
         raise InputError(f"{found} does not exist; give {expected} with {option}.")
     if not os.access(found, os.R_OK):
@@ -113,9 +111,7 @@ def open_image(path: Path, option: str) -> Image.Image:
             image.load()
             return image
     except PermissionError as error:
-        raise InputError(
-            f"{path} may not be read (permission denied); {option} needs readable images."
-        ) from error
+        raise InputError(f"{path} may not be read (permission denied); {option} needs readable images.") from error
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path} cannot be read as an image, it is damaged or truncated ({_short(error)}); "
@@ -258,9 +254,7 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
         InputError: another kind of file, damaged, several arrays of other names, or not three axes.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(
-            f"{path} is of a kind that {option} does not read; give a folder of images or an npz file."
-        )
+        raise InputError(f"{path} is of a kind that {option} does not read; give a folder of images or an npz file.")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -279,8 +273,7 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
         raise
     except UNREADABLE as error:
         raise InputError(
-            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez for "
-            f"{option}."
+            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez for {option}."
         ) from error
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
         array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
@@ -290,9 +283,7 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _too_many(path: Path, count: str, limit: int) -> InputError:
-    return InputError(
-        f"{path} holds {count} frames but at most {limit} can be taken; give fewer with --frames."
-    )
+    return InputError(f"{path} holds {count} frames but at most {limit} can be taken; give fewer with --frames.")
 
 
 def _short(error: BaseException) -> str:

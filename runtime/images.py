@@ -17,9 +17,7 @@ Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Size = tuple[int, int]
 
-THRESHOLD = (
-    600  # of 765: the sum of a pixel's channels above which the decoded picture is object (authors' demo.py)
-)
+THRESHOLD = 600  # of 765: the sum of a pixel's channels above which the decoded picture is object (authors' demo.py)
 
 
 def prepare_modal(modal: Any, size: Size) -> Floats:
@@ -132,7 +130,8 @@ def to_bytes(frames: Floats) -> Bytes:
 
 def threshold(frames: Bytes, modal: Floats) -> Bools:
     """Amodal masks [T, H, W]: channel sum above 600, united with the visible part (> 0 on the [-1, 1] scale)."""
-    return (frames.sum(axis=-1, dtype=np.int32) > THRESHOLD) | (modal > 0)
+    whole: Bools = (frames.sum(axis=-1, dtype=np.int32) > THRESHOLD) | (modal > 0)
+    return whole
 
 
 def resize_masks(masks: Bools, size: Size) -> Bools:
@@ -142,9 +141,7 @@ def resize_masks(masks: Bools, size: Size) -> Bools:
     if masks.shape[1:] == tuple(size):
         return masks
     height, width = size
-    resized = [
-        cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)
-    ]
+    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
     return np.stack(resized).astype(bool)
 
 
@@ -219,9 +216,7 @@ def _three_axes(value: Any, name: str) -> NDArray[Any]:
 
 def _prepared(array: NDArray[Any], size: Size, name: str, otherwise: str) -> Floats:
     if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(
-            f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1]."
-        )
+        raise InputError(f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1].")
     if array.shape[-2:] != tuple(size):
         raise InputError(
             f"{name} is float, hence prepared, but {array.shape[-2]}x{array.shape[-1]} where the bundle has "
@@ -230,9 +225,7 @@ def _prepared(array: NDArray[Any], size: Size, name: str, otherwise: str) -> Flo
     array = array.astype(np.float32)
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high) and low >= -1.0001 and high <= 1.0001):
-        raise InputError(
-            f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}."
-        )
+        raise InputError(f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}.")
     return array
 
 

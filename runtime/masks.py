@@ -96,9 +96,7 @@ def read_masks(
     return _binarise_or_pick(array, object_id, source)
 
 
-def check_clip(
-    frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None
-) -> list[str]:
+def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None) -> list[str]:
     """Whether frames, masks and depth belong together.
 
     Args:
@@ -141,9 +139,7 @@ def check_clip(
 
 def no_such_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> InputError:
     """The error for an id that the masks do not hold."""
-    return InputError(
-        f"{source} holds no object {object_id}; --object can be {_listed(ids) or 'nothing here'}."
-    )
+    return InputError(f"{source} holds no object {object_id}; --object can be {_listed(ids) or 'nothing here'}.")
 
 
 def several_objects(source: Path, ids: Iterable[int | str]) -> InputError:

@@ -236,9 +236,7 @@ class Model:
         )
         frames = output.frames[:count]
         full = resize_frames(frames, (int(full_size[0]), int(full_size[1])))
-        return Completion(
-            frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings)
-        )
+        return Completion(frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings))
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
         """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
@@ -270,18 +268,14 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
     def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
         name, maps = (
-            ("depth", prepare_depth(depth, self.manifest.size))
-            if depth is not None
-            else ("rgb", self.depth(rgb))
+            ("depth", prepare_depth(depth, self.manifest.size)) if depth is not None else ("rgb", self.depth(rgb))
         )
         _same_count("modal", count, name, len(maps))
         return maps

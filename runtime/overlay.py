@@ -82,9 +82,7 @@ def write_overlay(
     pictures = []
     for i in range(len(frames)):
         inside = None if completed is None else _fit(completed[i], size)
-        drawn = draw_overlay(
-            _fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size), inside
-        )
+        drawn = draw_overlay(_fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size), inside)
         pictures.append(_with_legend(drawn, f"{i + 1}/{len(frames)}"))
     palette = _shared_palette(pictures)
     images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
@@ -114,9 +112,7 @@ def write_contact_sheet(
     size = (max(1, width * 240 // max(width, height)), max(1, height * 240 // max(width, height)))
     rows = ["frame", "visible", "whole"] + (["completed"] if completed is not None else [])
     gap, margin, head = 6, 96, 24
-    sheet = Image.new(
-        "RGB", (margin + len(picked) * (size[0] + gap), head + len(rows) * (size[1] + gap)), _PAPER
-    )
+    sheet = Image.new("RGB", (margin + len(picked) * (size[0] + gap), head + len(rows) * (size[1] + gap)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), _font(14)
     for row, label in enumerate(rows):
         draw.text((10, head + row * (size[1] + gap) + size[1] // 2), label, _INK, font, anchor="lm")

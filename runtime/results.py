@@ -41,9 +41,7 @@ def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
     return [f"{stem}.png" for stem in stems]
 
 
-def write_masks_png(
-    folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None
-) -> list[Path]:
+def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[Path]:
     """Write masks as grey PNGs, 0 and 255, readable back by `read_masks`.
 
     Args:
@@ -57,9 +55,7 @@ def write_masks_png(
     return _write_pngs(folder, masks.astype(np.uint8) * np.uint8(255), names)
 
 
-def write_frames_png(
-    folder: PathLike, frames: NDArray[np.uint8], names: Sequence[str] | None = None
-) -> list[Path]:
+def write_frames_png(folder: PathLike, frames: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
     """Write frames, uint8 [T, H, W, 3] RGB, as PNGs; otherwise like `write_masks_png`."""
     return _write_pngs(folder, frames, names)
 

@@ -73,9 +73,7 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         ValueError: the size is no pair of positive whole numbers, or the runs do not fill it exactly.
     """
     size, counts = rle.get("size"), rle.get("counts")
-    if not (
-        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _MAX_SIDE for n in size)
-    ):
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _MAX_SIDE for n in size)):
         raise ValueError(f"size is {size}, not [height, width]")
     # pycocotools.decode returns uninitialised memory when the runs stop short of the size (seen with 2.0.11),
     # so the runs are counted here, and once they are, numpy is enough to draw them.
@@ -121,9 +119,7 @@ def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
         frames = document.get("frames")
         if isinstance(frames, list) and frames and all(isinstance(frame, dict) for frame in frames):
             if not any(key in frame for frame in frames):
-                raise InputError(
-                    f"{path} has frames without {key} masks, only {', '.join(map(str, frames[0]))}."
-                )
+                raise InputError(f"{path} has frames without {key} masks, only {', '.join(map(str, frames[0]))}.")
             return {None: [frame.get(key) for frame in frames]}
         if _is_segment(document) and document:
             return {None: [document]}
@@ -145,9 +141,7 @@ def _track_id(item: Mapping[str, Any], otherwise: Any = None) -> Any:
 
 
 def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None) -> dict[Any, list[Any]]:
-    if items and all(
-        isinstance(item, dict) and isinstance(item.get("segmentations"), list) for item in items
-    ):
+    if items and all(isinstance(item, dict) and isinstance(item.get("segmentations"), list) for item in items):
         return {_track_id(item, item.get("id", i)): item["segmentations"] for i, item in enumerate(items)}
     if not items or not all(isinstance(i, dict) and "image_id" in i and "segmentation" in i for i in items):
         raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
@@ -179,9 +173,7 @@ def _image_order(items: Sequence[Any], images: Sequence[Any] | None, mine: Itera
     for field in ("frame_id", "frame_index"):
         if all(isinstance(image.get(field), int) for image in clip):
             return [image["id"] for image in sorted(clip, key=lambda image: int(image[field]))]
-    return [
-        image["id"] for image in sorted(clip, key=lambda i: natural_key(str(i.get("file_name", i["id"]))))
-    ]
+    return [image["id"] for image in sorted(clip, key=lambda i: natural_key(str(i.get("file_name", i["id"]))))]
 
 
 def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
@@ -201,12 +193,7 @@ def _stored_size(document: Any) -> Size | None:
     """Height and width where a COCO or YouTube-VIS file gives one for all its images."""
     if not isinstance(document, dict):
         return None
-    entries = [
-        entry
-        for name in ("images", "videos")
-        for entry in document.get(name) or ()
-        if isinstance(entry, dict)
-    ]
+    entries = [entry for name in ("images", "videos") for entry in document.get(name) or () if isinstance(entry, dict)]
     sizes = {(entry.get("height"), entry.get("width")) for entry in (*entries, document)} - {(None, None)}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
@@ -221,9 +208,7 @@ def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArr
         try:
             mask = _decode(segment, size) if segment else None
         except (ValueError, TypeError, IndexError) as error:
-            raise InputError(
-                f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE."
-            ) from error
+            raise InputError(f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE.") from error
         masks.append(mask)
         if mask is None:
             continue
@@ -241,10 +226,7 @@ def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
         return decode_rle(segment)
     if size is None:
         raise ValueError("polygons without the size of the images")
-    if not (
-        isinstance(segment, list)
-        and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)
-    ):
+    if not (isinstance(segment, list) and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)):
         raise ValueError("neither an RLE nor a list of polygons")
     points = [[float(value) for value in polygon] for polygon in segment]
     # pycocotools walks every polygon pixel by pixel in C: NaN or 1e30 takes the process down.

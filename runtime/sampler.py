@@ -53,9 +53,7 @@ class Churn:
 
     def __post_init__(self) -> None:
         if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and self.s_noise >= 0):
-            raise InputError(
-                f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0."
-            )
+            raise InputError(f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0.")
 
     def gammas(self, sigmas: Floats) -> Floats:
         """Relative increase of each step's sigma, float32 [steps]; at most sqrt(2) - 1."""
@@ -93,7 +91,7 @@ class Schedule:
     @property
     def initial_scale(self) -> np.float32:
         """Factor on the unit noise that starts a run: sqrt(sigma_max^2 + 1), diffusers' `init_noise_sigma`."""
-        return np.sqrt(self.sigmas[0] ** 2 + np.float32(1.0))
+        return np.float32(np.sqrt(self.sigmas[0] ** 2 + np.float32(1.0)))
 
 
 def guidance_ramp(guidance: tuple[float, float], frames: int) -> Floats:
@@ -120,7 +118,10 @@ def scale_input(x: Array, sigma: np.float32) -> Array:
 
 
 def denoised_of(velocity: Array, x: Array, sigma: np.float32) -> Array:
-    """EDM's D = c_out F + c_skip x for a v-prediction: c_skip = 1 / (sigma^2 + 1), c_out = -sigma / sqrt(sigma^2 + 1)."""
+    """EDM's D = c_out F + c_skip x for a v-prediction.
+
+    c_skip = 1 / (sigma^2 + 1) and c_out = -sigma / sqrt(sigma^2 + 1), with sigma_data = 1.
+    """
     variance = sigma * sigma + np.float32(1.0)
     return velocity * (-sigma / np.sqrt(variance)) + x / variance
 

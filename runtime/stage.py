@@ -168,9 +168,7 @@ def run_stage(
             denoise,
             xp.asarray(draws.latents * schedule.initial_scale),
             schedule,
-            draw_noise=lambda: xp.asarray(
-                stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)
-            ),
+            draw_noise=lambda: xp.asarray(stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)),
             callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
             xp=xp,
         )
@@ -214,8 +212,6 @@ def _rows(
 
     def evaluate(latents: Array, time: Array) -> Array:
         outputs = unet.map([{"latents": latents, "time": time, **inputs} for inputs in fixed])
-        return (
-            outputs[0]["velocity"] if len(outputs) == 1 else xp.concatenate([o["velocity"] for o in outputs])
-        )
+        return outputs[0]["velocity"] if len(outputs) == 1 else xp.concatenate([o["velocity"] for o in outputs])
 
     return evaluate

@@ -21,9 +21,7 @@ SEGMENT = RECORDED / "diffusion-vas-amodal-segmentation"
 needs_recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"{RECORDED} is absent")
 
 
-@pytest.mark.parametrize(
-    ("variant", "sharded"), [(None, False), ("fp16", False), (None, True), ("fp16", True)]
-)
+@pytest.mark.parametrize(("variant", "sharded"), [(None, False), ("fp16", False), (None, True), ("fp16", True)])
 def test_variants_and_shards_of_a_made_checkpoint_hold_the_same_weights(variant, sharded, tmp_path):
     made = make_checkpoint(tmp_path / "made", variant=variant, sharded=sharded)
     got, want = load_modules(made), load_modules(make_checkpoint(tmp_path / "plain"))

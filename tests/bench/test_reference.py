@@ -36,9 +36,7 @@ def drawn(recorded: dict[str, Any]) -> dict[str, Any]:
     """Both stages in one stream, stage 2 from the recorded amodal masks."""
     segment, complete = (ReferencePipeline.from_checkpoint(path) for path in (SEGMENT, COMPLETE))
     modal, depth, rgb = (recorded[name] for name in ("modal", "depth", "rgb"))
-    return reference.run_both_stages(
-        segment, complete, modal, depth, rgb, 23, amodal=recorded["amodal_masks"]
-    )
+    return reference.run_both_stages(segment, complete, modal, depth, rgb, 23, amodal=recorded["amodal_masks"])
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +82,7 @@ class Spy:
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_every_recorded_latent_of_both_stages_is_reached(stage, recorded, drawn):
     steps, want = recorded["segment_latents_steps"], recorded[f"{stage}_latents"]
-    errors = [
-        relative_l2(drawn[stage].latents[step], latents) for step, latents in zip(steps, want, strict=True)
-    ]
+    errors = [relative_l2(drawn[stage].latents[step], latents) for step, latents in zip(steps, want, strict=True)]
     assert max(errors) <= 1e-5, errors
 
 
@@ -220,9 +216,7 @@ def test_a_callback_sees_every_step_and_its_latents(pipeline):
     result = pipeline(*clip_of(2), generator=generator(), steps=3, callback=lambda *args: seen.append(args))
     assert [step for step, _, _ in seen] == [0, 1, 2]
     np.testing.assert_allclose([sigma for _, sigma, _ in seen], reference.karras_sigmas(3)[:-1])
-    assert all(
-        torch.equal(x, y) and x.shape == (2, 4, 8, 8) for (*_, x), y in zip(seen, result.latents, strict=True)
-    )
+    assert all(torch.equal(x, y) and x.shape == (2, 4, 8, 8) for (*_, x), y in zip(seen, result.latents, strict=True))
 
 
 # Quirks of the conditioning.
@@ -304,9 +298,7 @@ def test_guidance_ramps_over_the_frames(pipeline):
     images, rgb = clip_of(3)
 
     def first_step(guidance):
-        return pipeline(
-            images, rgb, generator=generator(), steps=1, guidance=guidance, context="aligned"
-        ).latents[0]
+        return pipeline(images, rgb, generator=generator(), steps=1, guidance=guidance, context="aligned").latents[0]
 
     ramp, low, high = first_step((1.2, 3.0)), first_step((1.2, 1.2)), first_step((3.0, 3.0))
     for got, want in zip(ramp, (low[0], (low[1] + high[1]) / 2, high[2]), strict=True):

@@ -168,9 +168,7 @@ def test_the_text_tower_of_a_whole_clip_is_left_alone(want, copy):
     vision = json.loads(config.read_text())
     width = vision.pop("projection_dim")
     config.write_text(
-        json.dumps(
-            {"model_type": "clip", "projection_dim": width, "vision_config": vision, "text_config": {}}
-        )
+        json.dumps({"model_type": "clip", "projection_dim": width, "vision_config": vision, "text_config": {}})
     )
     others = {
         "text_model.encoder.layers.0.layer_norm1.weight": torch.ones(3),
@@ -449,9 +447,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"stage/unet: conv_in2\.weight takes 9 channels; expected 12, the latents' 4 and 4 for each",
     ),
     "more layers than the config": (
-        tensors(
-            CLIP, lambda t: t.update({"vision_model.encoder.layers.2.layer_norm1.bias": torch.zeros(64)})
-        ),
+        tensors(CLIP, lambda t: t.update({"vision_model.encoder.layers.2.layer_norm1.bias": torch.zeros(64)})),
         r"no place for the tensor vision_model\.encoder\.layers\.2\.layer_norm1\.bias",
     ),
     "deeper config": (
@@ -536,9 +532,7 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_without_asking_the_hub
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(authors):
-    with pytest.raises(
-        CheckpointError, match=r"no checkpoint folder at .*model_index\.json; expected a folder"
-    ):
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder at .*model_index\.json; expected a folder"):
         read_checkpoint(authors / "model_index.json")
 
 
@@ -551,15 +545,11 @@ class Hub:
     def __init__(self, repo: Path, cache: Path) -> None:
         self.repo, self.snapshot, self.revision = repo, cache / "0123abc", ""
 
-    def __call__(
-        self, repo_id: str, *, revision: str | None, allow_patterns: Any, ignore_patterns: Any
-    ) -> str:
+    def __call__(self, repo_id: str, *, revision: str | None, allow_patterns: Any, ignore_patterns: Any) -> str:
         assert repo_id == "org/name"
         self.revision = revision or "main"
         files = [str(file.relative_to(self.repo)) for file in self.repo.rglob("*") if file.is_file()]
-        for name in filter_repo_objects(
-            files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
-        ):
+        for name in filter_repo_objects(files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
             (self.snapshot / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.repo / name, self.snapshot / name)
         return str(self.snapshot)
@@ -612,9 +602,7 @@ def test_offline_the_cache_is_read_and_a_miss_says_what_to_do(authors, tmp_path,
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text(commit)
     assert read_checkpoint("org/name").source == f"org/name@{commit}"
-    with pytest.raises(
-        CheckpointError, match=r"org/other is no folder and could not be fetched.*HF_HUB_OFFLINE"
-    ):
+    with pytest.raises(CheckpointError, match=r"org/other is no folder and could not be fetched.*HF_HUB_OFFLINE"):
         read_checkpoint("org/other")
 
 
@@ -666,9 +654,7 @@ def test_a_random_tiny_checkpoint_is_of_the_recorded_ones_shape():
 
 def test_a_random_real_checkpoint_has_the_papers_sizes():
     got = random_checkpoint("diffusion-vas", "complete")
-    parameters = [
-        sum(torch.Size(w.shape).numel() for w in getattr(got, name).weights.values()) for name in NETWORKS
-    ]
+    parameters = [sum(torch.Size(w.shape).numel() for w in getattr(got, name).weights.values()) for name in NETWORKS]
     assert [round(n / 1e5) / 10 for n in parameters] == [
         1524.6,
         97.7,

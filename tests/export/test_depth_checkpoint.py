@@ -74,14 +74,8 @@ def test_every_form_of_the_same_weights_gives_the_same_depth(pth: Path, folder: 
 def test_loading_keeps_one_copy_of_the_weights(pth: Path) -> None:
     """The three parts of a fused qkv stay views of one storage."""
     network = load_depth(pth)
-    state = {
-        name: value for name, value in network.state_dict().items() if "encoder.layer.0.attention" in name
-    }
-    weights = [
-        value
-        for name, value in state.items()
-        if value.ndim == 2 and not ("o_proj" in name or "output" in name)
-    ]
+    state = {name: value for name, value in network.state_dict().items() if "encoder.layer.0.attention" in name}
+    weights = [value for name, value in state.items() if value.ndim == 2 and not ("o_proj" in name or "output" in name)]
     assert len(weights) == 3
     assert len({value.untyped_storage().data_ptr() for value in weights}) == 1
 

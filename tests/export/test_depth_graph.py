@@ -55,9 +55,7 @@ def test_the_graph_gives_the_networks_depth_for_any_number_of_frames(
 
 
 @pytest.mark.parametrize("size", [(14, 14), (112, 42), (518, 518)])
-def test_every_multiple_of_the_patch_is_a_size(
-    network: DepthNetwork, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_every_multiple_of_the_patch_is_a_size(network: DepthNetwork, size: tuple[int, int], tmp_path: Path) -> None:
     """One patch, a portrait, and the grid the position embedding was trained at."""
     write_depth(network, size, VARIANTS["cpu"], half=False).save(tmp_path / "depth.onnx")
     pixels = pixels_of(1, size)
@@ -87,9 +85,7 @@ def test_writing_reads_no_weights_and_leaves_none_out(name: str) -> None:
     network = DepthNetwork(_skeleton(sizes), sizes, "nowhere")
     graph = write_depth(network, (518, 518), VARIANTS["engine"], half=True)
     scales = 2 * sizes.layers * sizes.width
-    first_residual = 2 * (
-        9 * sizes.fusion**2 + sizes.fusion
-    )  # of the coarsest map, which is added to nothing
+    first_residual = 2 * (9 * sizes.fusion**2 + sizes.fusion)  # of the coarsest map, which is added to nothing
     assert graph.parameters == network.info.parameters - scales - first_residual
 
 

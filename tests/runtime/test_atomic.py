@@ -112,9 +112,7 @@ def test_overwrite_leaves_alone_what_amodal_did_not_write(tmp_path: Path, marker
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").touch()
     with (
-        pytest.raises(
-            OutputExistsError, match=r"photos is not empty and holds no .*, so amodal did not write it"
-        ),
+        pytest.raises(OutputExistsError, match=r"photos is not empty and holds no .*, so amodal did not write it"),
         staged_folder(tmp_path / "photos", overwrite=True, marker=marker),
     ):
         pytest.fail("the block must not run")
@@ -127,9 +125,7 @@ def test_overwrite_never_replaces_the_home_folder_even_with_a_marker(
     home = ours(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home / "sub"))
     for folder in (home, home / "sub", Path("/")):
-        with pytest.raises(
-            OutputExistsError, match="mount point or holds the home folder and is never replaced"
-        ):
+        with pytest.raises(OutputExistsError, match="mount point or holds the home folder and is never replaced"):
             check_output(folder, overwrite=True, marker="result.json")
 
 
@@ -178,9 +174,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(
         with staged_folder(tmp_path / "out") as staging:
             results.write_masks_png(staging / "amodal_masks", np.ones((2, 4, 4), np.bool_))
 
-    with pytest.raises(
-        OutputError, match=r"out could not be written, the disk is full; nothing was left behind"
-    ):
+    with pytest.raises(OutputError, match=r"out could not be written, the disk is full; nothing was left behind"):
         run()
     assert names(tmp_path) == []
 
@@ -314,9 +308,7 @@ def killed_inside(out: Path) -> None:
         "with staged_folder(sys.argv[1]) as staging:\n"
         "    (staging / 'x').write_text('1'); print('in', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
         # While it lives, another run leaves its folder alone.
@@ -337,9 +329,7 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next_run(tmp_path: Pa
 
 
 def test_an_old_folder_that_a_killed_process_had_moved_aside_comes_back(tmp_path: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
+    process = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     aside = ours(tmp_path / f".out.replaced-{int(process.stdout)}-ab")
     with pytest.raises(OutputExistsError), staged_folder(tmp_path / "out"):
         pytest.fail("the block must not run")

@@ -71,9 +71,7 @@ def frames(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uin
         ((1, 1), (518, 518)),
     ],
 )
-def test_known_frame_sizes_give_the_authors_input_sizes(
-    frame: tuple[int, int], expected: tuple[int, int]
-) -> None:
+def test_known_frame_sizes_give_the_authors_input_sizes(frame: tuple[int, int], expected: tuple[int, int]) -> None:
     assert depth_input_size(*frame) == expected
 
 

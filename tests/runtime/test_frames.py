@@ -106,9 +106,7 @@ def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"nowhere does not exist; give a folder of images or a video .*--frames"
-    ):
+    with pytest.raises(InputError, match=r"nowhere does not exist; give a folder of images or a video .*--frames"):
         read_frames(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"nowhere does not exist; .*--depth"):
         read_depth(tmp_path / "nowhere")
@@ -167,9 +165,7 @@ def test_an_image_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 def test_images_of_different_sizes_name_both_sizes(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", noise(4, 6, 3))
     picture(tmp_path / "b.png", noise(4, 5, 3))
-    with pytest.raises(
-        InputError, match=r"b\.png is 5 wide and 4 high but a\.png is 6 wide and 4 high; .*--frames"
-    ):
+    with pytest.raises(InputError, match=r"b\.png is 5 wide and 4 high but a\.png is 6 wide and 4 high; .*--frames"):
         read_frames(tmp_path)
 
 
@@ -243,9 +239,7 @@ def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
     depth[2, 0, 0] = np.nan
     depth[3, 0, 0] = np.inf
     np.save(tmp_path / "a.npy", depth)
-    with pytest.raises(
-        InputError, match=r"a\.npy holds NaN or infinite depth in frame 2, 3; --depth expects finite"
-    ):
+    with pytest.raises(InputError, match=r"a\.npy holds NaN or infinite depth in frame 2, 3; --depth expects finite"):
         read_depth(tmp_path / "a.npy")
 
 
@@ -263,9 +257,7 @@ def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
         ({}, r"holds the arrays none"),
     ],
 )
-def test_wrong_depth_archives_say_what_they_hold(
-    tmp_path: Path, arrays: dict[str, Any], sentence: str
-) -> None:
+def test_wrong_depth_archives_say_what_they_hold(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError, match=r"x\.npz .*" + sentence):
         read_depth(tmp_path / "x.npz")

@@ -63,9 +63,7 @@ def test_sixteen_bit_masks_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 2, 6, 7])
-def test_the_single_id_of_a_davis_palette_is_the_object_however_dark_its_colour(
-    tmp_path: Path, value: int
-) -> None:
+def test_the_single_id_of_a_davis_palette_is_the_object_however_dark_its_colour(tmp_path: Path, value: int) -> None:
     clip = ids_clip(value)
     folder = save_clip(tmp_path, clip, DAVIS)
     assert np.asarray(Image.open(folder / "0.png").convert("L")).max() <= 128
@@ -133,9 +131,7 @@ def test_grey_values_serve_as_ids_too(tmp_path: Path) -> None:
 
 def test_grey_values_that_can_only_be_ids_ask_for_object(tmp_path: Path) -> None:
     folder = save_clip(tmp_path, ids_clip(1, 2, 11))
-    with pytest.raises(
-        InputError, match=r"no value above 128, but 1, 2, 11, which look like object ids; .*--object"
-    ):
+    with pytest.raises(InputError, match=r"no value above 128, but 1, 2, 11, which look like object ids; .*--object"):
         read_masks(folder)
 
 
@@ -215,9 +211,7 @@ def test_wrong_archives_say_what_they_hold(tmp_path: Path, stored: dict[str, Any
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.mat").touch()
-    with pytest.raises(
-        InputError, match=r"m\.mat is of a kind that --masks does not read; give a folder of mask"
-    ):
+    with pytest.raises(InputError, match=r"m\.mat is of a kind that --masks does not read; give a folder of mask"):
         read_masks(tmp_path / "m.mat")
 
 
@@ -240,9 +234,7 @@ def test_a_clip_that_fits_together_gives_no_warning() -> None:
 
 def test_numbers_and_sizes_that_differ_are_both_named() -> None:
     frames, masks = clip_of(3)
-    with pytest.raises(
-        InputError, match=r"There are 3 frames but 2 masks; give one mask per frame with --masks"
-    ):
+    with pytest.raises(InputError, match=r"There are 3 frames but 2 masks; give one mask per frame with --masks"):
         check_clip(frames, masks[:2])
     with pytest.raises(InputError, match=r"There are 3 frames but 2 depth maps; .*--depth"):
         check_clip(frames, masks, np.zeros((2, 4, 6)))

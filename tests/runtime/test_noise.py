@@ -72,9 +72,7 @@ def test_a_sequence_of_small_large_and_half_draws_stays_with_torch(torch: Any, s
     choose = np.random.default_rng(seed % 2**32)
     generator, stream = torch.Generator().manual_seed(seed), NoiseStream(seed)
     for _ in range(150):
-        size = int(
-            choose.choice([choose.integers(0, 16), choose.integers(16, 64), choose.integers(64, 20_000)])
-        )
+        size = int(choose.choice([choose.integers(0, 16), choose.integers(16, 64), choose.integers(64, 20_000)]))
         dtype: Any = DTYPES[choose.integers(2)]
         expected = draw(torch, generator, (size,), dtype)
         assert np.array_equal(bits(stream.randn((size,), dtype)), bits(expected)), (size, dtype)

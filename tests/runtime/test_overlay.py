@@ -48,9 +48,7 @@ def test_the_completed_object_shines_through_the_tint() -> None:
     assert np.array_equal(drawn[:40], draw_overlay(frames[0], modal[0], amodal[0])[:40])
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((720, 1280), 640), ((64, 128), 384), ((1, 1), 320), ((300, 500), 500)]
-)
+@pytest.mark.parametrize(("size", "expected"), [((720, 1280), 640), ((64, 128), 384), ((1, 1), 320), ((300, 500), 500)])
 def test_the_gif_has_every_frame_at_a_sane_size(tmp_path: Path, size: tuple[int, int], expected: int) -> None:
     frames, modal, amodal = clip(3, *size)
     frames[:] += np.arange(3, dtype=np.uint8)[:, None, None, None] * 30

@@ -97,9 +97,7 @@ def test_json_keeps_the_order_of_keys_takes_numpy_and_ends_with_a_newline(tmp_pa
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "error"), [(np.nan, ValueError), (np.float32(np.inf), ValueError), ({1}, TypeError)]
-)
+@pytest.mark.parametrize(("value", "error"), [(np.nan, ValueError), (np.float32(np.inf), ValueError), ({1}, TypeError)])
 def test_what_json_has_no_form_for_is_refused(tmp_path: Path, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         write_json(tmp_path / "x.json", {"a": value})

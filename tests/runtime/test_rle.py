@@ -86,22 +86,16 @@ def test_rle_agrees_with_pycocotools_on_long_runs() -> None:
         ({"size": [10**6, 10**6], "counts": [10**12]}, r"not \[height, width\]"),
     ],
 )
-def test_broken_rle_is_refused_and_the_frame_named(
-    tmp_path: Path, rle: dict[str, Any], sentence: str
-) -> None:
+def test_broken_rle_is_refused_and_the_frame_named(tmp_path: Path, rle: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         decode_rle(rle)
     good = {"size": [5, 5], "counts": [20, 5]}
-    with pytest.raises(
-        InputError, match=rf"m\.json has a broken mask in frame 1 .*{sentence}.*--masks expects"
-    ):
+    with pytest.raises(InputError, match=rf"m\.json has a broken mask in frame 1 .*{sentence}.*--masks expects"):
         read_masks(save(tmp_path / "m.json", [good, rle]))
 
 
 @pytest.mark.parametrize("encode", [encode_rle, uncompressed])
-@pytest.mark.parametrize(
-    "wrap", [list, lambda r: {"masks": r}, lambda r: {"rles": r}, lambda r: {"segmentations": r}]
-)
+@pytest.mark.parametrize("wrap", [list, lambda r: {"masks": r}, lambda r: {"rles": r}, lambda r: {"segmentations": r}])
 def test_a_list_of_rle_per_frame_is_read(tmp_path: Path, encode: Any, wrap: Any) -> None:
     masks = random_masks()
     masks[2] = False
@@ -189,9 +183,7 @@ def test_coco_images_of_other_videos_are_left_out_and_frame_numbers_give_the_ord
 
 def test_two_annotations_of_one_category_in_one_image_are_ambiguous(tmp_path: Path) -> None:
     annotation = {"image_id": 4, "category_id": 1, "segmentation": encode_rle(random_masks()[0])}
-    with pytest.raises(
-        InputError, match=r"two annotations of object 1 for image 4; --masks expects a track_id"
-    ):
+    with pytest.raises(InputError, match=r"two annotations of object 1 for image 4; --masks expects a track_id"):
         read_masks(save(tmp_path / "m.json", [annotation, annotation]))
 
 
@@ -216,9 +208,7 @@ def test_polygons_are_drawn_at_the_size_of_the_images_or_the_frames(tmp_path: Pa
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[1, 2", '{"a": NaN'])
 def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(
-        InputError, match=r"m\.json cannot be read as json .*--masks expects one RLE per frame"
-    ):
+    with pytest.raises(InputError, match=r"m\.json cannot be read as json .*--masks expects one RLE per frame"):
         read_masks(tmp_path / "m.json")
 
 
@@ -239,9 +229,7 @@ def test_json_that_never_shows_the_object_is_named(tmp_path: Path, document: Any
 
 def test_masks_of_different_sizes_in_one_json_are_named(tmp_path: Path) -> None:
     rles = [encode_rle(np.ones((4, 6), np.bool_)), None, encode_rle(np.ones((4, 5), np.bool_))]
-    with pytest.raises(
-        InputError, match=r"m\.json has a mask 5 wide and 4 high in frame 2, but others are 6 wide"
-    ):
+    with pytest.raises(InputError, match=r"m\.json has a mask 5 wide and 4 high in frame 2, but others are 6 wide"):
         read_masks(save(tmp_path / "m.json", rles))
 
 

@@ -10,33 +10,27 @@ import click
 from rich.console import Console
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType[tuple[int, int]]):
     """`256x512`: height and width."""
 
     name = "HxW"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """See click."""
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", str(value))
         if not found:
-            self.fail(
-                f"{value!r} is no size; expected HEIGHTxWIDTH in pixels, for instance 256x512.", param, ctx
-            )
+            self.fail(f"{value!r} is no size; expected HEIGHTxWIDTH in pixels, for instance 256x512.", param, ctx)
         return int(found[1]), int(found[2])
 
 
-class RangeType(click.ParamType):
+class RangeType(click.ParamType[tuple[float, float]]):
     """`1.0:2.5`, or one number for both ends."""
 
     name = "MIN:MAX"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
         """See click."""
         if isinstance(value, tuple):
             return value
@@ -44,9 +38,7 @@ class RangeType(click.ParamType):
         try:
             return float(low), float(high or low)
         except ValueError:
-            self.fail(
-                f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx
-            )
+            self.fail(f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx)
 
 
 def diagnostics() -> Console:

@@ -41,8 +41,7 @@ def _text(found: dict[str, Any]) -> str:
     lines.append("Backends:")
     for name, state in found["backends"].items():
         lines.append(
-            f"  {name}: "
-            + (f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}")
+            f"  {name}: " + (f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}")
         )
     lines.append("Packages:")
     for extra, packages in found["packages"].items():

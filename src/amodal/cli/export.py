@@ -10,30 +10,18 @@ from .console import SizeType, diagnostics, human_bytes, human_count, print_json
 
 
 @click.command("export")
-@click.option(
-    "--segment", metavar="DIR|HF_ID", help="Checkpoint of the first stage (visible masks to whole masks)."
-)
-@click.option(
-    "--complete", metavar="DIR|HF_ID", help="Checkpoint of the second stage (RGB of the whole object)."
-)
-@click.option(
-    "--depth", metavar="DIR|PTH", help="Depth Anything V2: a transformers folder, or the authors' .pth."
-)
+@click.option("--segment", metavar="DIR|HF_ID", help="Checkpoint of the first stage (visible masks to whole masks).")
+@click.option("--complete", metavar="DIR|HF_ID", help="Checkpoint of the second stage (RGB of the whole object).")
+@click.option("--depth", metavar="DIR|PTH", help="Depth Anything V2: a transformers folder, or the authors' .pth.")
 @click.option(
     "--random",
     "random_kind",
     type=click.Choice(["diffusion-vas", "tiny"]),
     help="Seeded random weights of the real architecture, or of a toy, instead of checkpoints.",
 )
-@click.option(
-    "--random-depth", type=click.Choice(["small", "base", "large", "tiny", "none"]), help="With --random."
-)
-@click.option(
-    "-o", "--out", required=True, metavar="BUNDLE", help="Folder to write; made whole or not at all."
-)
-@click.option(
-    "--size", type=SizeType(), default="256x512", show_default=True, help="Height and width of the clip."
-)
+@click.option("--random-depth", type=click.Choice(["small", "base", "large", "tiny", "none"]), help="With --random.")
+@click.option("-o", "--out", required=True, metavar="BUNDLE", help="Folder to write; made whole or not at all.")
+@click.option("--size", type=SizeType(), default="256x512", show_default=True, help="Height and width of the clip.")
 @click.option("--frames", type=int, default=25, show_default=True, help="Frames per clip.")
 @click.option("--precision", type=click.Choice(["fp16", "fp32"]), default="fp16", show_default=True)
 @click.option(
@@ -43,9 +31,7 @@ from .console import SizeType, diagnostics, human_bytes, human_count, print_json
     show_default=True,
     help="Which CLIP rows the U-Net attends to: as released, as meant, or as trained.",
 )
-@click.option(
-    "--decode-chunk", type=int, default=8, show_default=True, help="Frames the VAE decodes at once."
-)
+@click.option("--decode-chunk", type=int, default=8, show_default=True, help="Frames the VAE decodes at once.")
 @click.option(
     "--variant",
     type=click.Choice(["cpu", "engine"]),

@@ -30,13 +30,9 @@ def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
     random = options["random_kind"]
     given = [f"--{name}" for name in ("segment", "complete") if options[name]]
     if random and given:
-        raise InputError(
-            f"--random makes its own weights; leave out {' and '.join(given)}, or leave out --random."
-        )
+        raise InputError(f"--random makes its own weights; leave out {' and '.join(given)}, or leave out --random.")
     if not (random or given):
-        raise InputError(
-            "nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny."
-        )
+        raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny.")
     if options["random_depth"] and not random:
         raise InputError("--random-depth goes with --random; give a depth checkpoint with --depth.")
     inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
@@ -112,9 +108,7 @@ class _Bars:
         self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
             self._finish()
         self._bars.stop()
@@ -122,9 +116,7 @@ class _Bars:
     def start(self, component: str, total_bytes: int) -> None:
         """See `amodal.export.bundle.Progress`."""
         self._finish()
-        self._current = self._tasks[component] = self._bars.add_task(
-            component, total=total_bytes, phase="write"
-        )
+        self._current = self._tasks[component] = self._bars.add_task(component, total=total_bytes, phase="write")
 
     def advance(self, count: int) -> None:
         """See `amodal.export.bundle.Progress`."""

@@ -12,9 +12,7 @@ from .console import human_bytes, human_count, print_json
 
 @click.command("inspect")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash."
-)
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(bundle: Path, verify: bool, as_json: bool) -> None:
     """What is inside a bundle: graphs, shapes, sizes, integrity.

@@ -183,9 +183,7 @@ def _run(
 
 
 @contextmanager
-def _steps(
-    console: Console, options: RunOptions, stages: list[str]
-) -> Iterator[dict[str, Callable[..., None]]]:
+def _steps(console: Console, options: RunOptions, stages: list[str]) -> Iterator[dict[str, Callable[..., None]]]:
     """A progress bar per stage; nothing where nobody watches."""
     columns = (
         TextColumn("{task.description:<9}"),

@@ -12,9 +12,7 @@ from .console import RangeType, diagnostics, print_json, warn
 
 @click.command("run")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, or a video."
-)
+@click.option("--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, or a video.")
 @click.option(
     "--masks",
     required=True,
@@ -27,16 +25,10 @@ from .console import RangeType, diagnostics, print_json, warn
     metavar="DIR|NPZ",
     help="Depth, nearer is larger: 8- or 16-bit grey PNGs. Default: from the frames.",
 )
-@click.option(
-    "--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has."
-)
+@click.option("--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has.")
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
-@click.option(
-    "--object", "object_id", type=int, metavar="ID", help="Which object of masks that hold several."
-)
-@click.option(
-    "--seed", type=int, default=23, show_default=True, help="Seed, as torch's CPU generator takes it."
-)
+@click.option("--object", "object_id", type=int, metavar="ID", help="Which object of masks that hold several.")
+@click.option("--seed", type=int, default=23, show_default=True, help="Seed, as torch's CPU generator takes it.")
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option(
     "--guidance",
@@ -45,26 +37,14 @@ from .console import RangeType, diagnostics, print_json, warn
     show_default=True,
     help="Scale of the first and last frame.",
 )
-@click.option(
-    "--fps", type=float, default=8.0, show_default=True, help="Frames per second, as the model is told."
-)
-@click.option(
-    "--churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: fresh noise per run."
-)
-@click.option(
-    "--churn-sigmas", type=RangeType(), default="0:inf", show_default=True, help="EDM's S_tmin:S_tmax."
-)
+@click.option("--fps", type=float, default=8.0, show_default=True, help="Frames per second, as the model is told.")
+@click.option("--churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: fresh noise per run.")
+@click.option("--churn-sigmas", type=RangeType(), default="0:inf", show_default=True, help="EDM's S_tmin:S_tmax.")
 @click.option("--churn-noise", type=float, default=1.0, show_default=True, help="EDM's S_noise.")
-@click.option(
-    "--context", type=click.Choice(["reference", "aligned", "sequence"]), help="Default: the bundle's."
-)
+@click.option("--context", type=click.Choice(["reference", "aligned", "sequence"]), help="Default: the bundle's.")
 @click.option("--decode-chunk", type=int, metavar="N", help="Frames decoded at once. Default: the bundle's.")
-@click.option(
-    "--cfg-rows", type=click.Choice(["auto", "batched", "separate"]), default="auto", show_default=True
-)
-@click.option(
-    "--backend", default="onnxruntime", show_default=True, help="What executes; auto for the best usable."
-)
+@click.option("--cfg-rows", type=click.Choice(["auto", "batched", "separate"]), default="auto", show_default=True)
+@click.option("--backend", default="onnxruntime", show_default=True, help="What executes; auto for the best usable.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
@@ -74,12 +54,8 @@ from .console import RangeType, diagnostics, print_json, warn
     show_default=True,
     help="Keep every component loaded, or one at a time.",
 )
-@click.option(
-    "--verify/--no-verify", default=True, show_default=True, help="Check the bundle's hashes first."
-)
-@click.option(
-    "--overlay/--no-overlay", default=True, show_default=True, help="Write overlay.gif and sheet.png."
-)
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Check the bundle's hashes first.")
+@click.option("--overlay/--no-overlay", default=True, show_default=True, help="Write overlay.gif and sheet.png.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if amodal wrote it.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
