@@ -217,7 +217,7 @@ def main(
 
             bundle = Path(scratch) / "bundle"
             height, width = (int(n) for n in size.split("x"))
-            stages = {"segment": read_checkpoint(segment), "complete": read_checkpoint(complete)}
+            stages: dict[Any, Any] = {"segment": read_checkpoint(segment), "complete": read_checkpoint(complete)}
             export_bundle(bundle, stages, settings=ExportSettings((height, width), frames, "fp32"))
         manifest = Bundle(bundle).manifest
         try:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 
-class SizeType(click.ParamType[tuple[int, int]]):
+class SizeType(click.ParamType):  # type: ignore[type-arg]  # no subscript before click 8.5
     """`256x512`: height and width."""
 
     name = "HxW"
@@ -25,7 +25,7 @@ class SizeType(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-class RangeType(click.ParamType[tuple[float, float]]):
+class RangeType(click.ParamType):  # type: ignore[type-arg]
     """`1.0:2.5`, or one number for both ends."""
 
     name = "MIN:MAX"
