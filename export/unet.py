@@ -317,7 +317,7 @@ class _UNet:
                 x = self._layer(g.op("Concat", x, skips.pop(), axis=1), block, transformer, at)
             if level.resample:
                 with g.scope(level.name):
-                    x = upsample(g, x, f"{level.name}.upsamplers.0")
+                    x = upsample(g, x, f"{level.name}.upsamplers.0", self.variant)
                 at = (at[0] * 2, at[1] * 2)
 
         x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5, self.variant)), "conv_out")

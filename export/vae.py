@@ -104,7 +104,7 @@ def write_decoder(
             x = res(x, f"decoder.up_blocks.{i}.resnets.{j}")
         if i < count - 1:
             with g.scope(f"decoder.up_blocks.{i}"):
-                x = upsample(g, x, f"decoder.up_blocks.{i}.upsamplers.0")
+                x = upsample(g, x, f"decoder.up_blocks.{i}.upsamplers.0", variant)
             size = (size[0] * 2, size[1] * 2)
     x = silu(g, group_norm(g, x, "decoder.conv_norm_out", size, _EPS, variant))
     x = conv(g, x, "decoder.conv_out")
