@@ -246,4 +246,4 @@ class _Writer:
         return key
 
 
-_SHAREABLE = {"image_encoder", "vae_encoder", "vae_decoder", "depth"}
+_SHAREABLE = {"image_encoder", "vae_encoder", "vae_decoder"}
