@@ -1,0 +1,35 @@
+"""The README starts with code that runs, and this runs it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_first_code_of_the_readme_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    export = next(line for line in blocks("sh")[0].splitlines() if line.startswith("amodal "))
+    subprocess.run(
+        [sys.executable, "-c", "from amodal.cli import main; main()", *export.split()[1:]], cwd=tmp_path, check=True
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.strip() == "(25, 120, 240) (25, 120, 240, 3)"
+
+
+def test_every_amodal_command_in_the_readme_exists() -> None:
+    from amodal.cli import amodal
+
+    known = set(amodal.list_commands(None))  # type: ignore[arg-type]
+    named = set(re.findall(r"amodal (\w+)", "\n".join(blocks("sh"))))
+    assert named
+    assert named <= known
