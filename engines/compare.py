@@ -43,7 +43,7 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise MissingDependencyError("comparing graphs needs onnxruntime; `pip install amodal[cpu]`.") from error
+        raise MissingDependencyError('comparing graphs needs onnxruntime; `pip install "amodal[cpu]"`.') from error
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads

@@ -42,26 +42,26 @@ MOTION_BUCKET = 127.0
 class Progress(Protocol):
     """Hears how an export goes on."""
 
-    def start(self, component: str, total_bytes: int) -> None:
-        """A component's graph is being written."""
+    def start(self, component: str) -> None:
+        """A component's weights are being read."""
+
+    def phase(self, what: str, total_bytes: int | None = None) -> None:
+        """What is done with it: `write` (so many bytes), `compare`, `hash`, or `shared` with an earlier one."""
 
     def advance(self, count: int) -> None:
         """So many more bytes of it are on disk."""
-
-    def phase(self, component: str, what: str) -> None:
-        """Something else is being done with the component: `compare`, `hash`, `shared`."""
 
 
 class Silent:
     """A `Progress` that says nothing."""
 
-    def start(self, component: str, total_bytes: int) -> None:
+    def start(self, component: str) -> None:
+        """See `Progress`."""
+
+    def phase(self, what: str, total_bytes: int | None = None) -> None:
         """See `Progress`."""
 
     def advance(self, count: int) -> None:
-        """See `Progress`."""
-
-    def phase(self, component: str, what: str) -> None:
         """See `Progress`."""
 
 
@@ -118,7 +118,7 @@ def export_bundle(
     with staged_folder(out, overwrite, MANIFEST_NAME, inputs) as folder:
         graphs = folder / "graphs"
         graphs.mkdir()
-        writer = _Writer(graphs, settings, progress)
+        writer = _Writer(graphs, settings, progress, sharing=len(stages) > 1)
         entries: dict[StageName, StageEntry] = {}
         for stage, checkpoint in stages.items():
             keys = {job.kind: writer.add(job, settings.size) for job in jobs_of_stage(stage, checkpoint, settings)}
@@ -197,29 +197,30 @@ def _first(stages: Mapping[StageName, StageCheckpoint]) -> StageCheckpoint:
 
 
 class _Writer:
-    """Writes graphs into a folder; one that comes out equal to an earlier one is kept once."""
+    """Writes graphs into a folder; where there is `sharing`, those of equal networks once."""
 
-    def __init__(self, folder: Path, settings: ExportSettings, progress: Progress) -> None:
-        self.folder, self.settings, self.progress = folder, settings, progress
+    def __init__(self, folder: Path, settings: ExportSettings, progress: Progress, sharing: bool) -> None:
+        self.folder, self.settings, self.progress, self.sharing = folder, settings, progress, sharing
         self.rows: list[Exported] = []
         self._shared: dict[tuple[str, str], str] = {}
 
     def add(self, job: Job, size: tuple[int, int]) -> str:
         """Writes one graph, unless the same one is there; returns its key in the manifest."""
-        identity = (job.kind, job.network.fingerprint() if job.kind in _SHAREABLE else job.key)
+        start, shareable = time.perf_counter(), job.kind in _SHAREABLE
+        key = job.kind if shareable and job.kind not in {r.key for r in self.rows} else job.key
+        self.progress.start(key)
+        identity = (job.kind, job.network.fingerprint if shareable and self.sharing else job.key)
         if identity in self._shared:
-            self.progress.phase(job.key, "shared")
+            self.progress.phase("shared")
             return self._shared[identity]
-        key = job.kind if job.kind in _SHAREABLE and job.kind not in {r.key for r in self.rows} else job.key
-        start = time.perf_counter()
         file = self.folder / f"{key}.onnx"
         graph = job.write(size)
-        self.progress.start(key, graph.bytes)
+        self.progress.phase("write", graph.bytes)
         places = graph.save(file, self.progress.advance)
-        self.progress.phase(key, "compare" if self.settings.check != "none" else "hash")
         check_structure(file)
         difference = None
         if self.settings.check != "none":
+            self.progress.phase("compare")
             difference = measure(job, file, places, self.settings.context == "sequence", size)
             limit = TOLERANCES[self.settings.precision]
             if not difference <= limit:
@@ -227,7 +228,7 @@ class _Writer:
                     f"the graph of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
                     f"{limit:.0e}; try --precision fp32, and please report it."
                 )
-        self.progress.phase(key, "hash")
+        self.progress.phase("hash")
         files = [f for f in (file, file.with_name(file.name + ".data")) if f.exists()]
         entry = ComponentEntry(
             kind=job.kind,

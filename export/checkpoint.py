@@ -12,6 +12,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,8 +119,9 @@ class Network:
         names = {name: self.weights[_canonical(self.kind, name)] for name in self.build().state_dict()}
         return Weights(names, self.weights.source)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config and weights: equal for equal networks, wherever they come from."""
+        """SHA-256 over config and weights, all of which it reads: equal for equal networks, wherever they come from."""
         config = repr(sorted(self.config.items()))
         return hashlib.sha256((config + self.weights.fingerprint()).encode()).hexdigest()
 

@@ -89,7 +89,10 @@ def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
         variant = _read_config(path / "config.json")
         return DepthCheckpoint(path, variant, _read_folder(path), _transformers_place)
     if not path.is_file():
-        raise CheckpointError(f"There is no depth checkpoint at {path}.")
+        raise CheckpointError(
+            f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder or the "
+            "authors' .pth."
+        )
     tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
     return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place)
 

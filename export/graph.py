@@ -121,29 +121,22 @@ class Graph:
             self._constants[key] = value
         return self._constants[key]
 
-    def scalar(self, number: float, dtype: ir.DataType | None = None) -> ir.Value:
-        """A scalar of the arithmetic's dtype, or of the one given."""
-        return self.constant(number, _NUMPY[dtype or self.compute])
+    def scalar(self, number: float) -> ir.Value:
+        """A scalar of the arithmetic's dtype."""
+        return self.constant(number, _NUMPY[self.compute])
 
-    def weight(self, name: str, *, dtype: ir.DataType | None = None) -> ir.Value:
+    def weight(self, name: str) -> ir.Value:
         """A tensor of the checkpoint, as it is."""
-        return self.derived(name, self.weights.shape(name), lambda: self.weights.load(name), dtype=dtype)
+        return self.derived(name, self.weights.shape(name), lambda: self.weights.load(name))
 
-    def derived(
-        self, name: str, shape: Sequence[int], load: Callable[[], Tensor], *, dtype: ir.DataType | None = None
-    ) -> ir.Value:
-        """A tensor computed from the checkpoint's, under a name of its own; stored once per name.
-
-        Args:
-            dtype: dtype in which the graph reads it (default: the arithmetic's).
-        """
-        dtype = dtype or self.compute
+    def derived(self, name: str, shape: Sequence[int], load: Callable[[], Tensor]) -> ir.Value:
+        """A tensor computed from the checkpoint's, under a name of its own; stored once per name."""
         hole = self._holes.get(name)
         if hole is None:
-            stored = HALF if self.stored == HALF and len(shape) > 1 else dtype
+            stored = HALF if self.stored == HALF and len(shape) > 1 else self.compute
             value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(stored))
             hole = self._holes[name] = Hole(value, stored, load)
-        return hole.value if hole.stored == dtype else self.cast(hole.value, dtype)
+        return self.cast(hole.value, self.compute)
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """`value` in another dtype; the same value if it has that one already (inputs and weights know theirs)."""
@@ -243,6 +236,8 @@ class Graph:
         with np.errstate(over="ignore"):
             stored = array.astype(_NUMPY[hole.stored], copy=False)
         if not np.isfinite(stored).all():
+            if not np.isfinite(array).all():
+                raise CheckpointError(f"{source}: tensor {name} holds values that are not finite; download it again.")
             raise CheckpointError(
                 f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
                 f"{hole.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."

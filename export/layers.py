@@ -89,32 +89,29 @@ def _scaled(g: Graph, name: str, scale: Callable[[], Tensor] | None) -> ir.Value
     return g.derived(name, g.weights.shape(name), lambda: g.weights.load(name) * scale())
 
 
-def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int], *, bias: bool = True) -> ir.Value:
-    """A linear layer over the last axis of x.
+def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
+    """A linear layer with a bias, over the last axis of x.
 
-    With a bias it runs as one Gemm over all rows, with the bias inside: a MatMul over more than two axes would need an
-    Add, a pass of its own over memory.
+    It runs as one Gemm over all rows, with the bias inside: a MatMul over more than two axes would need an Add, a pass
+    of its own over memory.
 
     Args:
         shape: shape of the result; its first axis may be -1.
     """
     out, width = g.weights.shape(f"{name}.weight")
-    weight = transposed(g, f"{name}.weight")
-    if not (bias and f"{name}.bias" in g.weights):
-        return g.op("MatMul", x, weight)
     flat = g.op("Reshape", x, g.constant([-1, width]))
-    flat = g.op("Gemm", flat, weight, g.weight(f"{name}.bias"))
+    flat = g.op("Gemm", flat, transposed(g, f"{name}.weight"), g.weight(f"{name}.bias"))
     return flat if tuple(shape) == (-1, out) else g.op("Reshape", flat, g.constant(shape))
 
 
 def transposed(g: Graph, name: str, rows: slice | None = None) -> ir.Value:
     """A linear layer's weight [out, in] the way MatMul reads it, [in, out]; or of some of its output rows."""
-    out, width = g.weights.shape(name)[:2]
+    out, width = g.weights.shape(name)
     label = name if rows is None else f"{name}[{rows.start}:{rows.stop}]"
     count = out if rows is None else rows.stop - rows.start
 
     def load() -> Tensor:
-        tensor = g.weights.load(name).reshape(out, width)  # some linears are stored as 1x1 convolutions
+        tensor = g.weights.load(name)
         return (tensor if rows is None else tensor[rows]).t().contiguous()
 
     return g.derived(label, (width, count), load)
@@ -218,11 +215,15 @@ def temporal_conv(
     variant: Variant,
     scale: Callable[[], Tensor] | None = None,
 ) -> ir.Value:
-    """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B."""
+    """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B.
+
+    T may be -1 in `shape` if B is 1.
+    """
     out, width = g.weights.shape(f"{name}.weight")[:2]
     if variant.temporal_conv == "conv3d":
-        x = g.op("Reshape", x, g.constant([-1, width, *shape[1:], 1]))
-        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([-1, *shape]))
+        clips = 1 if -1 in shape else -1
+        x = g.op("Reshape", x, g.constant([clips, width, *shape[1:], 1]))
+        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([clips, *shape]))
 
     def load() -> Tensor:
         weight = g.weights.load(f"{name}.weight").squeeze(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ Check = Literal["full", "small", "none"]
 Size = tuple[int, int]
 
 _SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
+# Norms over groups of one or two values blow rounding up, without bound: toys at sizes like 64x64 then differ between
+# two runs of torch, too. From four values on none did by more than the usual.
+_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class ExportSettings:
         context: context layout.
         decode_chunk: frames that the VAE decodes at once.
         variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
-        check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`),
-            or not at all.
+        check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`;
+            see `check_size_of`), or not at all (`none`).
     """
 
     size: Size = (256, 512)
@@ -59,7 +63,9 @@ class ExportSettings:
             if value not in known:
                 raise InputError(f"--{name} {value} is unknown; expected one of {', '.join(known)}.")
         if self.frames < 1 or self.decode_chunk < 1:
-            raise InputError(f"{self.frames} frames, {self.decode_chunk} decoded at once: expected 1 or more of both.")
+            raise InputError(
+                f"--frames {self.frames} and --decode-chunk {self.decode_chunk}: expected 1 or more of both."
+            )
 
     @property
     def half(self) -> bool:
@@ -95,21 +101,32 @@ class Job:
     plan: Plan | None = None
 
 
-def check_size_of(size: Size, multiple: int, check: Check) -> Size:
-    """The size at which graphs are compared: their own, or one small and not square where that is large."""
-    if check == "full" or size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple):
+def check_size_of(size: Size, checkpoint: StageCheckpoint, check: Check) -> Size:
+    """The size at which graphs are compared: their own, or one small and not square.
+
+    The latter where their own is large, or so small that the comparison would be of rounding alone.
+    """
+    multiple, factor = multiple_of(checkpoint), vae_factor(checkpoint.vae)
+    plan = Plan.of(checkpoint.unet.config)
+
+    def well_conditioned(size: Size) -> bool:
+        return plan.group_values((size[0] // factor, size[1] // factor)) >= _GROUP
+
+    small = size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple)
+    if check == "full" or (small and well_conditioned(size)):
         return size
-    return multiple, 2 * multiple
+    return next(at for n in itertools.count(1) if well_conditioned(at := (n * multiple, 2 * n * multiple)))
 
 
 def require_divisible(size: Size, multiple: int) -> None:
     """Raises InputError, with the nearest sizes that fit, if a size is not divisible by `multiple`."""
     if all(n > 0 and n % multiple == 0 for n in size):
         return
-    lower, upper = ("x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil))
+    nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
+    are = f"nearest are {nearest[0]} and {nearest[1]}" if nearest[0] != nearest[1] else f"nearest is {nearest[0]}"
     raise InputError(
         f"--size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
-        f"the nearest are {lower} and {upper}."
+        f"the {are}."
     )
 
 
@@ -127,7 +144,7 @@ def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: Expor
     """The five graphs of a stage, in the order in which they run."""
     variant, half, frames = settings.graph_variant, settings.half, settings.frames
     factor, plan = vae_factor(checkpoint.vae), Plan.of(checkpoint.unet.config)
-    check = check_size_of(settings.size, multiple_of(checkpoint), settings.check)
+    check = check_size_of(settings.size, checkpoint, settings.check)
     clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
 
     def latent(size: Size) -> Size:

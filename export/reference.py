@@ -28,13 +28,9 @@ def streamed(module: nn.Module, weights: Weights) -> Iterator[nn.Module]:
     hooks = []
     for prefix, layer in module.named_modules():
         names = list(layer._parameters)
-        for name, buffer in layer._buffers.items():
-            # The only buffers of these networks that are not weights are token positions.
-            if buffer is not None and buffer.is_meta:
-                layer._buffers[name] = torch.arange(buffer.numel()).reshape(buffer.shape)
         if names:
             hooks.append(layer.register_forward_pre_hook(_filler(prefix, names, weights)))
-            hooks.append(layer.register_forward_hook(_emptier(dict(layer._parameters))))
+            hooks.append(layer.register_forward_hook(_emptier(dict(layer._parameters)), always_call=True))
     try:
         with torch.no_grad():
             yield module.eval()

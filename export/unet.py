@@ -30,6 +30,7 @@ from amodal.runtime.errors import CheckpointError
 
 from .graph import FLOAT, HALF, Graph
 from .layers import (
+    GROUPS,
     Variant,
     attention,
     conv,
@@ -94,7 +95,8 @@ class Plan:
         """Lays out the blocks.
 
         Raises:
-            CheckpointError: the config asks for a block this family does not have.
+            CheckpointError: the config asks for a block this family does not have, or for heads that do not divide a
+                width.
         """
         known = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
         for kind in (*config["down_block_types"], *config["up_block_types"]):
@@ -115,6 +117,14 @@ class Plan:
             each("transformer_layers_per_block"),
         )
 
+        def transformer(name: str, i: int) -> Transformer:
+            if widths[i] % heads[i]:
+                raise CheckpointError(
+                    f"the U-Net's config asks for {heads[i]} attention heads over {widths[i]} channels, which they do "
+                    "not divide; weights and config.json do not belong together."
+                )
+            return Transformer(name, widths[i], heads[i], depths[i])
+
         def level(name: str, kind: str, i: int, extra: int, resample: bool) -> Level:
             cross = kind in _CROSS
             # diffusers builds two of its blocks, this one and the middle, with another epsilon than the rest.
@@ -122,7 +132,7 @@ class Plan:
             pairs = tuple(
                 (
                     ResBlock(f"{name}.resnets.{j}", widths[i], eps),
-                    Transformer(f"{name}.attentions.{j}", widths[i], heads[i], depths[i]) if cross else None,
+                    transformer(f"{name}.attentions.{j}", i) if cross else None,
                 )
                 for j in range(layers[i] + extra)
             )
@@ -138,7 +148,7 @@ class Plan:
         last = widths[-1]
         mid = (
             ResBlock("mid_block.resnets.0", last, 1e-5),
-            Transformer("mid_block.attentions.0", last, heads[-1], depths[-1]),
+            transformer("mid_block.attentions.0", -1),
             ResBlock("mid_block.resnets.1", last, 1e-5),
         )
         return cls(config, down, mid, up)
@@ -180,6 +190,11 @@ class Plan:
     def downscale(self) -> int:
         """What the latent's height and width must be divisible by."""
         return int(2 ** sum(level.resample for level in self.down))
+
+    def group_values(self, size: tuple[int, int]) -> int:
+        """The fewest values that a group of a norm holds in one frame, for latents of (h, w)."""
+        widths, pixels = self.config["block_out_channels"], size[0] * size[1]
+        return min(width // GROUPS * (pixels >> 2 * i) for i, width in enumerate(widths))
 
     def context_shapes(self, layout: ContextLayout, frames: int) -> dict[str, tuple[int | str, ...]]:
         """Names and shapes of the two context tensors that go from the conditioner to the U-Net."""
@@ -236,9 +251,13 @@ def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: Context
 
 
 def _sinusoid(g: Graph, x: ir.Value, width: int) -> ir.Value:
-    frequency = np.exp(np.arange(width // 2, dtype=np.float32) * np.float32(-math.log(10000.0) / (width // 2)))
-    angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(frequency[None], np.float32))
+    angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(_frequencies(width)[None], np.float32))
     return g.op("Concat", g.op("Cos", angle), g.op("Sin", angle), axis=-1)
+
+
+def _frequencies(width: int) -> Tensor:
+    # To the bit as diffusers computes them: at 127 radians, another order of rounding is 1e-5 of the cosine.
+    return torch.exp(-math.log(10000.0) * torch.arange(width // 2, dtype=torch.float32) / (width // 2))
 
 
 def _mlp(g: Graph, x: ir.Value, name: str) -> ir.Value:
@@ -454,9 +473,7 @@ class _UNet:
         weights, frames = self.g.weights, self.frames
 
         def load() -> Tensor:
-            half = t.channels // 2
-            frequency = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000.0) / half))
-            angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency
+            angle = torch.arange(frames, dtype=torch.float32)[:, None] * _frequencies(t.channels)
             x = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
             for i, name in enumerate(f"{t.name}.time_pos_embed.linear_{n}" for n in (1, 2)):
                 x = F.linear(F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias"))

@@ -143,7 +143,7 @@ def _explained(place: Path, staging: Path) -> Iterator[None]:
         named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
         ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
         # numpy's tofile tells of a full disk in words alone: "262144 requested and 0 written".
-        if ours and (error.errno in _REASONS or " requested and " in str(error)):
+        if ours and (named or error.errno in _REASONS or " requested and " in str(error)):
             raise _output_error(place, error) from error
         raise
 
@@ -159,6 +159,8 @@ def _output_error(place: Path, error: OSError) -> OutputError:
 
 def _resolve(out: PathLike) -> Path:
     """The real place, so that a symlink to a folder stays and its target is replaced."""
+    if not os.fspath(out):
+        raise InputError("The path of the output is empty; give a folder with -o.")
     try:
         return Path(out).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of symlinks, a NUL in the name

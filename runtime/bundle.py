@@ -99,7 +99,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         document = json.loads(file.read_text("utf-8"))
         version = document["schema_version"] if isinstance(document, dict) else None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
     if not isinstance(version, int):
         raise BundleCorruptError(f"{file} has no schema_version; export the bundle again.")
@@ -112,5 +112,5 @@ def _read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "stages"
         raise BundleCorruptError(f"{file}: {where}: {first['msg']}; export the bundle again.") from error

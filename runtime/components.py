@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from .backends import Backend, Executable
 from .bundle import Bundle
@@ -15,6 +15,7 @@ from .manifest import StageName
 
 Memory = Literal["resident", "sequential"]
 Timings = dict[str, float]
+Watch: TypeAlias = Callable[[str, str], None]
 
 
 class Components:
@@ -23,17 +24,27 @@ class Components:
     Args:
         memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
         verify: compare a component's files with the manifest's hashes before it is loaded.
+        watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
 
     Attributes:
         timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, memory: Memory = "resident", *, verify: bool = True) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        memory: Memory = "resident",
+        *,
+        verify: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
         if memory not in ("resident", "sequential"):
             raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
         self.bundle, self.backend, self.memory = bundle, backend, memory
         self.timings: Timings = {}
         self._verify = verify
+        self._watch: Watch = watch or (lambda kind, what: None)
         self._loaded: dict[tuple[str, int], Executable] = {}
         self._closed = False
 
@@ -52,19 +63,23 @@ class Components:
         lanes = min(self.lanes, calls)
         if self._closed:
             raise BackendError("the model was closed; load the bundle again with amodal.load.")
+        kind = self.bundle.component(key).kind
         executable = self._loaded.get((key, lanes))
         if executable is None:
             for other in [k for k in self._loaded if k[0] == key]:  # loaded for another number of calls
                 self._loaded.pop(other).close()
             start = time.perf_counter()
             if self._verify:
+                self._watch(kind, "check")
                 self.bundle.verify(key)
+            self._watch(kind, "load")
             executable = self.backend.load(self.bundle.component(key), self.bundle.files(key), lanes)
             self._add("load", time.perf_counter() - start)
         if self.memory == "resident":
             self._loaded[key, lanes] = executable
+        self._watch(kind, "run")
         try:
-            yield Component(executable, self.bundle.component(key).kind, self)
+            yield Component(executable, kind, self)
         finally:
             if self.memory == "sequential":
                 executable.close()

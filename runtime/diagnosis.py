@@ -39,23 +39,25 @@ def diagnose() -> dict[str, Any]:
         "backends": {
             name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None} for name, a in found.items()
         },
-        "problems": _problems(),
+        "problems": _problems(found),
     }
 
 
-def _problems() -> list[str]:
+def _problems(found: dict[str, backends.Availability]) -> list[str]:
     problems = []
+    if not any(state.usable for state in found.values()):
+        reasons = "; ".join(state.reason.rstrip(".") for state in found.values())
+        problems.append(f"no backend is usable: {reasons}.")
     distributions = installed_distributions()
     if len(distributions) > 1:
+        names = [distribution.split()[0] for distribution in distributions]
         problems.append(
             f"{' and '.join(distributions)} are installed over each other, and removing one breaks the other: "
-            "`pip uninstall -y onnxruntime onnxruntime-gpu`, then install one extra, amodal[cpu] or amodal[cuda]."
+            f'`pip uninstall -y {" ".join(names)}`, then install one extra, "amodal[cpu]" or "amodal[cuda]".'
         )
-    elif not distributions:
-        problems.append("no onnxruntime is installed; `pip install amodal[cpu]`.")
     opencv = [n for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python") if _version(n)]
     if len(opencv) > 1:
-        problems.append(f"{' and '.join(opencv)} are installed over each other; keep one.")
+        problems.append(f"{' and '.join(opencv)} are installed over each other: uninstall them, then install one.")
     return problems
 
 

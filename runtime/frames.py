@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -59,6 +60,8 @@ def ranges(numbers: Iterable[int], most: int = 8) -> str:
 
 def require_path(path: PathLike, option: str, expected: str) -> Path:
     """`path` as a `Path`, or an `InputError` when nothing is there or it may not be read."""
+    if not os.fspath(path):
+        raise InputError(f"The path of {option} is empty; give {expected}.")
     found = Path(path)
     try:
         there = found.exists()
@@ -107,9 +110,12 @@ def open_image(path: Path, option: str) -> Image.Image:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        with warnings.catch_warnings():
+            # Pillow warns of damage ("Truncated File Read") before it gives up, beside our one sentence.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                return image
     except PermissionError as error:
         raise InputError(f"{path} may not be read (permission denied); {option} needs readable images.") from error
     except (*UNREADABLE, Image.DecompressionBombError) as error:
@@ -283,7 +289,10 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
 
 
 def _too_many(path: Path, count: str, limit: int) -> InputError:
-    return InputError(f"{path} holds {count} frames but at most {limit} can be taken; give fewer with --frames.")
+    return InputError(
+        f"{path} holds {count} frames where the bundle takes at most {limit}; give fewer with --frames, or export a "
+        "bundle that takes more."
+    )
 
 
 def _short(error: BaseException) -> str:

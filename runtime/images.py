@@ -57,7 +57,7 @@ def prepare_rgb(rgb: Any, size: Size) -> Floats:
     array = np.asarray(rgb)
     if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3 and 0 not in array.shape:
         return np.ascontiguousarray(to_signed(_resize(array, size)).transpose(0, 3, 1, 2))
-    if not np.issubdtype(array.dtype, np.floating) or array.ndim != 4 or array.shape[1] != 3:
+    if not np.issubdtype(array.dtype, np.floating) or array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
         raise InputError(
             f"rgb has shape {array.shape} and dtype {array.dtype}; expected uint8 [T, h, w, 3], or floats "
             f"[T, 3, {size[0]}, {size[1]}] in [-1, 1]."
@@ -192,7 +192,9 @@ def resize_matrix(length: int, side: int) -> Floats:
         at = np.abs(np.arange(length) + offset) % period
         np.add.at(blur, (np.arange(length), np.minimum(at, period - at)), weight)
 
-    positions = np.arange(side) * ((length - 1) / (side - 1) if side > 1 else 0.0)
+    # Positions are rounded to float32 as torch's are: exact ones gave pixels up to 5e-5 away from its own.
+    step = np.float32((length - 1) / (side - 1) if side > 1 else 0.0)
+    positions = (np.arange(side, dtype=np.float32) * step).astype(np.float64)
     base = np.floor(positions).astype(int)
     bicubic = np.zeros((side, length))
     for tap in range(-1, 3):

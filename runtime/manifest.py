@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+
+STAGE_KINDS = ("image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_decoder")
 
 ContextLayout = Literal["reference", "aligned", "sequence"]
 StageName = Literal["segment", "complete"]
@@ -137,6 +139,17 @@ class Manifest(_Record):
     depth: DepthEntry | None
     stages: dict[StageName, StageEntry]
     components: dict[str, ComponentEntry]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Manifest:
+        wanted = [(stage, kind, e.components.get(kind)) for stage, e in self.stages.items() for kind in STAGE_KINDS]
+        if self.depth is not None:
+            wanted.append(("depth", "depth", "depth"))
+        for user, kind, key in wanted:
+            entry = self.components.get(key or "")
+            if entry is None or entry.kind != kind:
+                raise ValueError(f"{user} has no component {kind} ({key!r} is none)")
+        return self
 
     @property
     def latent_size(self) -> tuple[int, int]:

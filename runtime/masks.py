@@ -14,7 +14,6 @@ With an object id, that is the palette index, or the grey value of a picture wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,12 +27,12 @@ from .frames import (
     describe_size,
     list_images,
     load_array,
-    natural_key,
     open_image,
     ranges,
     require_path,
     require_same_size,
 )
+from .objects import listed, no_such_object, several_objects
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -137,22 +136,6 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-def no_such_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> InputError:
-    """The error for an id that the masks do not hold."""
-    return InputError(f"{source} holds no object {object_id}; --object can be {_listed(ids) or 'nothing here'}.")
-
-
-def several_objects(source: Path, ids: Iterable[int | str]) -> InputError:
-    """The error for masks of several objects when none was picked."""
-    held = list(ids)
-    return InputError(f"{source} holds {len(held)} objects ({_listed(held)}); pick one with --object.")
-
-
-def _listed(ids: Iterable[int | str], most: int = 20) -> str:
-    names = sorted((str(name) for name in ids), key=natural_key)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
 @dataclass(frozen=True)
 class _Picture:
     """One mask file: its raw values, and how they become grey."""
@@ -246,7 +229,7 @@ def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path)
     if not masks.any() and values.any():
         found = np.unique(values[values != 0]).tolist()
         raise InputError(
-            f"{source} holds no value above 128, but {_listed(found)}, which look like object ids; "
+            f"{source} holds no value above 128, but {listed(found)}, which look like object ids; "
             "pick one with --object."
         )
     return masks

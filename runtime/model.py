@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .backends import DEFAULT, create
 from .bundle import Bundle
-from .components import Components, Memory, Timings, stage_keys
+from .components import Components, Memory, Timings, Watch, stage_keys
+from .context import check_layout
 from .errors import InputError
 from .frames import PathLike
 from .images import (
@@ -25,7 +26,7 @@ from .images import (
     threshold,
     visible_rgb,
 )
-from .manifest import ContextLayout, Manifest
+from .manifest import ContextLayout, Manifest, StageName
 from .noise import NoiseStream
 from .sampler import Callback, Churn
 from .stage import CfgRows, Settings, run_stage
@@ -77,6 +78,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     verify: bool = True,
+    watch: Watch | None = None,
 ) -> Model:
     """Opens a bundle for running; use the result as a context manager, or close it.
 
@@ -87,12 +89,13 @@ def load(
         device: where: `cpu`.
         threads: CPU threads; None for all cores.
         verify: compare each component with its hash before loading it.
+        watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
 
     Raises:
         BundleError: no finished, readable, undamaged bundle.
         BackendUnavailableError: the backend cannot be used here.
     """
-    return Model(Bundle(bundle), backend, memory=memory, device=device, threads=threads, verify=verify)
+    return Model(Bundle(bundle), backend, memory=memory, device=device, threads=threads, verify=verify, watch=watch)
 
 
 class Model:
@@ -107,10 +110,11 @@ class Model:
         device: str = "cpu",
         threads: int | None = None,
         verify: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.bundle = bundle
         self.backend = create(backend, device=device, threads=threads)
-        self._components = Components(bundle, self.backend, memory, verify=verify)
+        self._components = Components(bundle, self.backend, memory, verify=verify, watch=watch)
 
     @property
     def manifest(self) -> Manifest:
@@ -157,9 +161,8 @@ class Model:
             NonFiniteError: the latents became NaN or infinite.
         """
         start = time.perf_counter()
-        self._components.start_timing()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        stage_keys(self.bundle, "segment")
+        stream = self._begin("segment", settings, seed)
         shape = np.shape(modal)
         prepared = prepare_modal(modal, self.manifest.size)
         count = self._count("modal", len(prepared))
@@ -170,7 +173,7 @@ class Model:
             "segment",
             images,
             conditions,
-            _stream(seed),
+            stream,
             settings,
             _trimmed(callback, count),
         )
@@ -208,9 +211,8 @@ class Model:
         The other arguments and the errors are those of `segment`.
         """
         start = time.perf_counter()
-        self._components.start_timing()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        stage_keys(self.bundle, "complete")
+        stream = self._begin("complete", settings, seed)
         size = self.manifest.size
         raw = np.asarray(rgb)
         full_size = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
@@ -230,7 +232,7 @@ class Model:
             "complete",
             images,
             conditions,
-            _stream(seed),
+            stream,
             settings,
             _trimmed(callback, count),
         )
@@ -271,6 +273,13 @@ class Model:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _begin(self, stage: StageName, settings: Settings, seed: int | NoiseStream) -> NoiseStream:
+        """Finds out what this bundle cannot do before anything runs; gives the noise stream to draw from."""
+        stage_keys(self.bundle, stage)
+        check_layout(settings.context, self.manifest.context_layout)
+        self._components.start_timing()
+        return seed if isinstance(seed, NoiseStream) else NoiseStream(seed)
+
     def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
@@ -297,10 +306,6 @@ class Model:
 def _same_count(name: str, count: int, other: str, found: int) -> None:
     if count != found:
         raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")
-
-
-def _stream(seed: int | NoiseStream) -> NoiseStream:
-    return seed if isinstance(seed, NoiseStream) else NoiseStream(seed)
 
 
 def _trimmed(callback: Callback | None, count: int) -> Callback | None:

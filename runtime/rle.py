@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .frames import describe_size, natural_key
-from .masks import no_such_object, several_objects
+from .objects import no_such_object, several_objects
 
 Size = tuple[int, int]
 _TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")

@@ -52,8 +52,11 @@ class Churn:
     s_noise: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and self.s_noise >= 0):
-            raise InputError(f"{self} is no churn: expected s_churn >= 0, 0 <= s_tmin <= s_tmax and s_noise >= 0.")
+        if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and 0 <= self.s_noise < math.inf):
+            raise InputError(
+                f"churn {self.s_churn:g} from sigma {self.s_tmin:g} to {self.s_tmax:g}, noise {self.s_noise:g}: "
+                "expected --churn >= 0, --churn-sigmas MIN:MAX with 0 <= MIN <= MAX, and a finite --churn-noise >= 0."
+            )
 
     def gammas(self, sigmas: Floats) -> Floats:
         """Relative increase of each step's sigma, float32 [steps]; at most sqrt(2) - 1."""

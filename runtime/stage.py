@@ -61,6 +61,9 @@ class Settings:
     cfg_rows: CfgRows = "auto"
 
     def __post_init__(self) -> None:
+        # Asked here so that nothing runs before it is found out.
+        karras_sigmas(self.steps, 1.0, 2.0)
+        guidance_ramp(self.guidance, 1)
         if self.decode_chunk is not None and self.decode_chunk < 1:
             raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
         if self.cfg_rows not in ("auto", "batched", "separate"):

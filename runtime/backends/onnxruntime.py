@@ -42,13 +42,13 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(
-            f"backend onnxruntime cannot be imported ({error}); install it with `pip install amodal[cpu]`."
+            f'backend onnxruntime cannot be imported ({error}); install it with `pip install "amodal[cpu]"`.'
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         # What is left after one of the two distributions, which share their files, was removed.
         raise BackendUnavailableError(
             "onnxruntime is installed only in part; onnxruntime and onnxruntime-gpu overwrite each other: uninstall "
-            "both, then `pip install amodal[cpu]`."
+            'both, then `pip install "amodal[cpu]"`.'
         )
     return onnxruntime
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -35,18 +36,21 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="amodal")
-def amodal() -> None:
+@click.pass_context
+def amodal(ctx: click.Context) -> None:
     """Amodal perception without PyTorch: see the hidden parts of objects in video.
 
     \b
     Examples:
       amodal export --random tiny --size 64x128 -o toy
-      amodal run toy --frames rgbs/ --masks masks/ --depth depth/ -o out
+      amodal run toy --frames rgbs/ --masks masks/ -o out
       amodal inspect toy
       amodal doctor
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(args: list[str] | None = None) -> None:
@@ -55,17 +59,21 @@ def main(args: list[str] | None = None) -> None:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
     except AmodalError as error:
         _fail(str(error), error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "amodal"
+        _fail(f"{error.format_message()} See `{command} --help`.", error.exit_code)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; nothing was written.", 130)
-    except BrokenPipeError:
-        sys.exit(0)
+    except MemoryError as error:
+        _fail(f"there is not enough memory ({error}); `amodal run` takes less with --memory sequential.", 2)
+    except OSError as error:  # a file of the bundle that may not be read, standard output on a full disk
+        _fail(f"{error.filename or 'standard output'}: {error.strerror or error}.", 2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(code)

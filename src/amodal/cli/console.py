@@ -1,13 +1,13 @@
-"""What the commands share: option types, the console, progress."""
+"""What the commands share: option types, and how things are printed."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # no subscript before click 8.5
@@ -34,19 +34,14 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
         """See click."""
         if isinstance(value, tuple):
             return value
-        low, _, high = str(value).partition(":")
+        low, colon, high = str(value).partition(":")
         try:
-            return float(low), float(high or low)
+            return float(low), float(high if colon else low)
         except ValueError:
             self.fail(f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx)
 
 
-def diagnostics() -> Console:
-    """The console for progress, warnings and tables: standard error, so that standard output stays for results."""
-    return Console(stderr=True, highlight=False)
-
-
-def warn(messages: list[str]) -> None:
+def warn(messages: Sequence[str]) -> None:
     """Prints warnings to standard error, each as one line."""
     for message in messages:
         click.echo(f"Warning: {message}", err=True)
@@ -54,7 +49,20 @@ def warn(messages: list[str]) -> None:
 
 def print_json(value: Any) -> None:
     """Prints plain data to standard output."""
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """Columns under a rule, as wide as their content; all but the first `texts` are aligned to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def human_bytes(count: int) -> str:
@@ -68,3 +76,8 @@ def human_bytes(count: int) -> str:
 def human_count(count: int) -> str:
     """Parameters in millions or thousands."""
     return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
+
+
+def human_difference(difference: float | None) -> str:
+    """A relative difference, or a dash where none was measured."""
+    return "-" if difference is None else f"{difference:.1e}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import click
@@ -40,13 +41,18 @@ def _text(found: dict[str, Any]) -> str:
         lines.append("GPU: none that nvidia-smi lists")
     lines.append("Backends:")
     for name, state in found["backends"].items():
-        lines.append(
-            f"  {name}: " + (f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}")
-        )
+        verdict = f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}"
+        lines.append(_item(f"{name}: {verdict}"))
     lines.append("Packages:")
     for extra, packages in found["packages"].items():
-        versions = ", ".join(f"{n} {v}" if v else f"{n} -" for n, v in packages.items())
-        lines.append(f"  {extra}: {versions}")
-    lines.append("Problems: none found" if not found["problems"] else "Problems:")
-    lines += [f"  {problem}" for problem in found["problems"]]
-    return "\n".join(lines)
+        there = [f"{name} {version}" for name, version in packages.items() if version]
+        missing = [name for name, version in packages.items() if not version]
+        lines.append(_item(f"{extra}: {', '.join(there + [f'no {name}' for name in missing])}"))
+    lines.append("Problems:" if found["problems"] else "Problems: none found")
+    return "\n".join([*lines, *map(_item, found["problems"])])
+
+
+def _item(text: str) -> str:
+    """One item of a list, wrapped for 80 columns without breaking words."""
+    indents = {"initial_indent": "  ", "subsequent_indent": "    "}
+    return textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False, **indents)

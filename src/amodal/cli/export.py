@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import SizeType, diagnostics, human_bytes, human_count, print_json
+from .console import SizeType, human_bytes, human_count, human_difference, print_json, table
+
+if TYPE_CHECKING:
+    from amodal.export.bundle import Exported
 
 
 @click.command("export")
@@ -17,13 +20,30 @@ from .console import SizeType, diagnostics, human_bytes, human_count, print_json
     "--random",
     "random_kind",
     type=click.Choice(["diffusion-vas", "tiny"]),
-    help="Seeded random weights of the real architecture, or of a toy, instead of checkpoints.",
+    help="Seeded random weights, of the real architecture or of a toy, instead of checkpoints.",
 )
-@click.option("--random-depth", type=click.Choice(["small", "base", "large", "tiny", "none"]), help="With --random.")
+@click.option(
+    "--random-depth",
+    type=click.Choice(["small", "base", "large", "tiny", "none"]),
+    help="With --random: which depth network. Default: large, or tiny for the toy.",
+)
 @click.option("-o", "--out", required=True, metavar="BUNDLE", help="Folder to write; made whole or not at all.")
-@click.option("--size", type=SizeType(), default="256x512", show_default=True, help="Height and width of the clip.")
-@click.option("--frames", type=int, default=25, show_default=True, help="Frames per clip.")
-@click.option("--precision", type=click.Choice(["fp16", "fp32"]), default="fp16", show_default=True)
+@click.option(
+    "--size",
+    type=SizeType(),
+    metavar="HxW",
+    default="256x512",
+    show_default=True,
+    help="Height and width that the networks see; frames of any size are resized to it.",
+)
+@click.option("--frames", type=int, metavar="N", default=25, show_default=True, help="Most frames in a clip.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "fp32"]),
+    default="fp16",
+    show_default=True,
+    help="Of the stored weights, and of the arithmetic where the authors' code has it so.",
+)
 @click.option(
     "--context",
     type=click.Choice(["reference", "aligned", "sequence"]),
@@ -31,7 +51,14 @@ from .console import SizeType, diagnostics, human_bytes, human_count, print_json
     show_default=True,
     help="Which CLIP rows the U-Net attends to: as released, as meant, or as trained.",
 )
-@click.option("--decode-chunk", type=int, default=8, show_default=True, help="Frames the VAE decodes at once.")
+@click.option(
+    "--decode-chunk",
+    type=int,
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="Frames the VAE decodes at once; part of the result.",
+)
 @click.option(
     "--variant",
     type=click.Choice(["cpu", "engine"]),
@@ -39,7 +66,7 @@ from .console import SizeType, diagnostics, human_bytes, human_count, print_json
 )
 @click.option("--weights", metavar="NAME", help="Which variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With --random.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --random: of the weights.")
 @click.option(
     "--check",
     type=click.Choice(["full", "small", "none"]),
@@ -58,52 +85,57 @@ def command(**options: Any) -> None:
     \b
     Examples:
       amodal export --segment kaihuac/diffusion-vas-amodal-segmentation \\
-          --complete kaihuac/diffusion-vas-content-completion --depth depth_anything_v2_vitl.pth -o bundle
+          --complete kaihuac/diffusion-vas-content-completion \\
+          --depth depth_anything_v2_vitl.pth -o bundle
       amodal export --segment ckpt/ --precision fp32 --size 256x512 -o bundle
-      amodal export --random diffusion-vas -o random       (to measure before downloading)
+      amodal export --random diffusion-vas -o random    (before downloading)
       amodal export --random tiny --size 64x128 -o toy
     """
     from .exporting import export_job
 
-    console = diagnostics()
-    rows = export_job(options, console)
-    table = [
-        {
-            "component": row.key,
-            "precision": row.entry.precision,
-            "parameters": row.entry.parameters,
-            "bytes": row.entry.bytes,
-            "difference": row.entry.difference,
-            "checked_at": list(row.check_size) if row.entry.difference is not None else None,
-            "seconds": row.seconds,
-        }
+    rows = export_job(options)
+    if options["as_json"]:
+        print_json({"bundle": options["out"], "components": [_plain(row) for row in rows]})
+    elif not options["quiet"]:
+        click.echo(_text(rows))
+        click.echo(f"Wrote {options['out']}")
+
+
+def _plain(row: Exported) -> dict[str, Any]:
+    return {
+        "component": row.key,
+        "precision": row.entry.precision,
+        "parameters": row.entry.parameters,
+        "bytes": row.entry.bytes,
+        "difference": row.entry.difference,
+        "checked_at": list(row.check_size) if row.entry.difference is not None else None,
+        "seconds": row.seconds,
+    }
+
+
+def _text(rows: list[Exported]) -> str:
+    lines = [
+        [
+            row.key,
+            row.entry.precision,
+            human_count(row.entry.parameters),
+            human_bytes(row.entry.bytes),
+            human_difference(row.entry.difference),
+            f"{row.seconds:.1f}",
+        ]
         for row in rows
     ]
-    if options["as_json"]:
-        print_json({"bundle": options["out"], "components": table})
-    elif not options["quiet"]:
-        _print_table(table, options["out"])
-
-
-def _print_table(rows: list[dict[str, Any]], out: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("component", "arithmetic", title=f"{out}")
-    for name in ("parameters", "size", "difference to torch", "checked at", "seconds"):
-        table.add_column(name, justify="right")
+    parameters, size = sum(r.entry.parameters for r in rows), sum(r.entry.bytes for r in rows)
+    lines.append(["total", "", human_count(parameters), human_bytes(size), "", f"{sum(r.seconds for r in rows):.1f}"])
+    head = ("component", "arithmetic", "parameters", "size", "difference", "seconds")
+    places: dict[str, list[str]] = {}
     for row in rows:
-        difference = row["difference"]
-        table.add_row(
-            row["component"],
-            row["precision"],
-            human_count(row["parameters"]),
-            human_bytes(row["bytes"]),
-            "not measured" if difference is None else f"{difference:.1e}",
-            "" if difference is None else "x".join(map(str, row["checked_at"])),
-            f"{row['seconds']:.1f}",
-        )
-    table.add_section()
-    total = [sum(r[k] for r in rows) for k in ("parameters", "bytes", "seconds")]
-    table.add_row("total", "", human_count(total[0]), human_bytes(total[1]), "", "", f"{total[2]:.1f}")
-    Console().print(table)
+        if row.entry.difference is not None:
+            places.setdefault("x".join(map(str, row.check_size)), []).append(row.key)
+    if not places:
+        note = "Nothing was compared with torch (--check none)."
+    else:
+        sizes = sorted(places, key=lambda size: -len(places[size]))
+        others = "".join(f", {' and '.join(places[size])} at {size}" for size in sizes[1:])
+        note = f"Difference: relative L2 to torch on random input, at {sizes[0]}{others}."
+    return f"{table(head, lines)}\n{note}"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from amodal.runtime.atomic import check_output
 from amodal.runtime.errors import InputError, MissingDependencyError
 from amodal.runtime.manifest import MANIFEST_NAME
+
+from .progress import ExportBars, Watcher
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir", "onnxruntime")
 
 
-def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
+def export_job(options: dict[str, Any]) -> list[Exported]:
     """Reads what is to be exported and exports it; returns one row per component."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -33,13 +31,15 @@ def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
         raise InputError(f"--random makes its own weights; leave out {' and '.join(given)}, or leave out --random.")
     if not (random or given):
         raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny.")
-    if options["random_depth"] and not random:
-        raise InputError("--random-depth goes with --random; give a depth checkpoint with --depth.")
+    if options["random_depth"] and (options["depth"] or not random):
+        raise InputError("--random-depth goes with --random and without --depth; give one of the two.")
     inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
     check_output(options["out"], options["overwrite"], MANIFEST_NAME, inputs)
 
-    hidden = options["quiet"] or options["as_json"] or not console.is_terminal
-    with console.status("importing torch") if not hidden else _Nothing():
+    watcher = Watcher(options["quiet"])
+    if watcher.hidden:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with watcher.doing("importing torch"):
         from amodal.export.bundle import export_bundle
         from amodal.export.checkpoint import random_checkpoint, read_checkpoint
         from amodal.export.depth import load_depth, random_depth
@@ -56,7 +56,7 @@ def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
         )
     stages: dict[Any, Any] = {}
     depth = None
-    with console.status("reading checkpoints") if not hidden else _Nothing():
+    with watcher.doing("reading checkpoints"):
         for stage in ("segment", "complete"):
             if random:
                 stages[stage] = random_checkpoint(random, stage, options["seed"])
@@ -69,7 +69,8 @@ def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
         elif random:
             size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
             depth = None if size == "none" else random_depth(size, options["seed"])
-    with _Bars(console, hidden) as progress:
+    progress = ExportBars(watcher)
+    with progress.show():
         return export_bundle(
             options["out"],
             stages,
@@ -79,55 +80,3 @@ def export_job(options: dict[str, Any], console: Console) -> list[Exported]:
             inputs=inputs,
             progress=progress,
         )
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-class _Bars:
-    """Shows an export's progress as one bar per component."""
-
-    def __init__(self, console: Console, hidden: bool) -> None:
-        columns = (
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.fields[phase]:<10}"),
-            TimeElapsedColumn(),
-        )
-        self._bars = Bars(*columns, console=console, disable=hidden)
-        self._tasks: dict[str, Any] = {}
-        self._current: Any = None
-
-    def __enter__(self) -> _Bars:
-        self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is None:
-            self._finish()
-        self._bars.stop()
-
-    def start(self, component: str, total_bytes: int) -> None:
-        """See `amodal.export.bundle.Progress`."""
-        self._finish()
-        self._current = self._tasks[component] = self._bars.add_task(component, total=total_bytes, phase="write")
-
-    def advance(self, count: int) -> None:
-        """See `amodal.export.bundle.Progress`."""
-        self._bars.advance(self._current, count)
-
-    def phase(self, component: str, what: str) -> None:
-        """See `amodal.export.bundle.Progress`."""
-        if component in self._tasks:
-            self._bars.update(self._tasks[component], phase=what)
-
-    def _finish(self) -> None:
-        if self._current is not None:
-            self._bars.update(self._current, phase="done")
-            self._bars.stop_task(self._current)

@@ -3,80 +3,91 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .console import human_bytes, human_count, print_json
+from .console import human_bytes, human_count, human_difference, print_json, table
+
+if TYPE_CHECKING:
+    from amodal.runtime.manifest import Manifest
 
 
 @click.command("inspect")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
+@click.option("--shapes", is_flag=True, help="Show the inputs and outputs of every graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def command(bundle: Path, verify: bool, as_json: bool) -> None:
+def command(bundle: Path, verify: bool, shapes: bool, as_json: bool) -> None:
     """What is inside a bundle: graphs, shapes, sizes, integrity.
 
     \b
     Examples:
       amodal inspect bundle
+      amodal inspect bundle --shapes
       amodal inspect bundle --json --no-verify
     """
     from amodal.runtime.bundle import Bundle
 
+    from .progress import Watcher
+
     opened = Bundle(bundle)
     manifest = opened.manifest
     if verify:
-        for key in manifest.components:
-            opened.verify(key)
+        total = sum(entry.bytes for entry in manifest.components.values())
+        with Watcher(quiet=False).reading("checking hashes", total) as advance:
+            for key in manifest.components:
+                opened.verify(key, advance)
     if as_json:
         print_json({"path": str(bundle), "verified": verify, **manifest.as_json()})
         return
-    _print(bundle, manifest, verify)
+    click.echo("\n".join([str(bundle), *_facts(manifest, verify), "", _components(manifest)]))
+    if shapes:
+        click.echo("\n".join(_shapes(manifest)))
 
 
-def _print(path: Path, manifest: Any, verified: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
+def _facts(manifest: Manifest, verified: bool) -> list[str]:
     height, width = manifest.latent_size
-    total = sum(c.bytes for c in manifest.components.values())
-    licences = {e.licence or "not stated" for e in manifest.stages.values()}
-    facts = [
-        ("family", f"{manifest.family}, stages {' and '.join(manifest.stages)}"),
+    rows: list[tuple[str, str]] = [("family", manifest.family)]
+    rows += [(f"stage {name}", stage.source) for name, stage in manifest.stages.items()]
+    rows += [
+        ("depth", manifest.depth.model if manifest.depth else "none; give it with `amodal run --depth`"),
         ("clip", f"{manifest.frames} frames of {manifest.height}x{manifest.width}, latents {height}x{width}"),
         ("context layout", manifest.context_layout),
         ("decode chunk", f"{manifest.decode_chunk} frames"),
         ("noise", manifest.noise_dtype),
-        ("depth", manifest.depth.model if manifest.depth else "none: give depth with --depth"),
-        ("weights' licence", ", ".join(sorted(licences))),
-        (
-            "written",
-            f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}",
-        ),
-        ("size", human_bytes(total)),
-        ("integrity", "every file matches its hash" if verified else "sizes match; hashes not checked"),
+        ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.stages.values()}))),
+        ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
+        ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),
     ]
-    console.print(f"[bold]{path}[/bold]")
-    for name, value in facts:
-        console.print(f"  {name:<18}{value}")
-    table = Table("component", "arithmetic", "stored", "inputs -> outputs")
-    for name in ("parameters", "size", "difference to torch"):
-        table.add_column(name, justify="right")
-    for key, entry in manifest.components.items():
-        difference = "not measured" if entry.difference is None else f"{entry.difference:.1e}"
-        table.add_row(
+    return [f"  {name:<16}  {value}" for name, value in rows]
+
+
+def _components(manifest: Manifest) -> str:
+    entries = manifest.components
+    rows = [
+        [
             key,
             entry.precision,
             entry.stored,
-            f"{_shapes(entry.inputs)}\n-> {_shapes(entry.outputs)}",
             human_count(entry.parameters),
             human_bytes(entry.bytes),
-            difference,
-        )
-    console.print(table)
+            human_difference(entry.difference),
+        ]
+        for key, entry in entries.items()
+    ]
+    parameters, size = sum(e.parameters for e in entries.values()), sum(e.bytes for e in entries.values())
+    rows.append(["total", "", "", human_count(parameters), human_bytes(size), ""])
+    head = ("component", "arithmetic", "stored", "parameters", "size", "difference")
+    measured = any(entry.difference is not None for entry in entries.values())
+    note = "relative L2 to torch on random input" if measured else "to torch, not measured at export"
+    return f"{table(head, rows)}\nDifference: {note}."
 
 
-def _shapes(entries: Any) -> str:
-    return "\n".join(f"{e.name} \\[{', '.join(map(str, e.shape))}]" for e in entries)
+def _shapes(manifest: Manifest) -> list[str]:
+    lines = []
+    for key, entry in manifest.components.items():
+        lines += ["", key]
+        for way, tensors in (("in ", entry.inputs), ("out", entry.outputs)):
+            lines += [f"  {way}  {t.name:<14}  {t.dtype}  [{', '.join(map(str, t.shape))}]" for t in tensors]
+    return lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import RangeType, diagnostics, print_json, warn
+from .console import RangeType, print_json, warn
 
 
 @click.command("run")
@@ -25,27 +25,47 @@ from .console import RangeType, diagnostics, print_json, warn
     metavar="DIR|NPZ",
     help="Depth, nearer is larger: 8- or 16-bit grey PNGs. Default: from the frames.",
 )
-@click.option("--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has.")
+@click.option(
+    "--stage", type=click.Choice(["segment", "complete", "both"]), help="What to run. Default: what the bundle has."
+)
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
 @click.option("--object", "object_id", type=int, metavar="ID", help="Which object of masks that hold several.")
-@click.option("--seed", type=int, default=23, show_default=True, help="Seed, as torch's CPU generator takes it.")
+@click.option(
+    "--seed", type=int, default=23, show_default=True, help="Of the noise: the same as torch's CPU generator draws."
+)
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option(
     "--guidance",
     type=RangeType(),
     default="1.5:1.5",
     show_default=True,
-    help="Scale of the first and last frame.",
+    help="Classifier-free guidance of the first and last frame, linear in between; 1 turns it off, at half the cost.",
 )
 @click.option("--fps", type=float, default=8.0, show_default=True, help="Frames per second, as the model is told.")
-@click.option("--churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: fresh noise per run.")
+@click.option("--churn", type=float, default=0.0, show_default=True, help="EDM's S_churn: fresh noise while sampling.")
 @click.option("--churn-sigmas", type=RangeType(), default="0:inf", show_default=True, help="EDM's S_tmin:S_tmax.")
 @click.option("--churn-noise", type=float, default=1.0, show_default=True, help="EDM's S_noise.")
-@click.option("--context", type=click.Choice(["reference", "aligned", "sequence"]), help="Default: the bundle's.")
+@click.option(
+    "--context",
+    type=click.Choice(["reference", "aligned", "sequence"]),
+    help="Which CLIP rows the U-Net attends to. Default: the bundle's.",
+)
 @click.option("--decode-chunk", type=int, metavar="N", help="Frames decoded at once. Default: the bundle's.")
-@click.option("--cfg-rows", type=click.Choice(["auto", "batched", "separate"]), default="auto", show_default=True)
-@click.option("--backend", default="onnxruntime", show_default=True, help="What executes; auto for the best usable.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--cfg-rows",
+    type=click.Choice(["auto", "batched", "separate"]),
+    default="auto",
+    show_default=True,
+    help="Guidance's two rows in one call, or one after the other in less memory.",
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    default="onnxruntime",
+    show_default=True,
+    help="What executes; auto for the best usable. `amodal doctor` lists them.",
+)
+@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Where the backend executes.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--memory",
@@ -66,16 +86,18 @@ def command(bundle: Path, **options: Any) -> None:
 
     \b
     Examples:
-      amodal run bundle --frames rgbs/ --masks masks/ --depth depth/ -o out
-      amodal run bundle --frames video.mp4 --masks masks.json --object 3 -o out --steps 10
-      amodal run bundle --frames rgbs/ --masks masks/ -o out --stage segment --guidance 1 --json
+      amodal run bundle --frames rgbs/ --masks masks/ -o out
+      amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
+      amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
+          -o out --stage segment --guidance 1 --json
     """
     from .job import RunOptions, run_job
 
     job = RunOptions(bundle=bundle, **options)
-    result, warnings = run_job(job, diagnostics())
+    result = run_job(job)
+    if not job.quiet:
+        warn(result["warnings"])
     if job.as_json:
         print_json(result)
     elif not job.quiet:
-        warn(warnings)
-        click.echo(f"Wrote {job.out} in {result['seconds']['total']:.1f} s: {', '.join(result['files'])}")
+        click.echo(f"Wrote {job.out} in {result['seconds']['total']:.1f} s:\n  {', '.join(result['files'])}")

@@ -1,0 +1,145 @@
+"""Progress on standard error, so that standard output stays for results; nothing where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Watcher:
+    """Standard error as a terminal that somebody watches, or not."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.hidden = quiet or not self.console.is_terminal
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Says what is being done."""
+        if self.hidden:
+            yield
+        else:
+            with self.console.status(what):
+                yield
+
+    @contextmanager
+    def reading(self, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """A bar over bytes; yields what is to be told of each further piece."""
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, disable=self.hidden, transient=True) as bars:
+            task = bars.add_task(what, total=total_bytes)
+            yield lambda count: bars.advance(task, count)
+
+
+class StageBars:
+    """A run's progress: one bar per stage over the sampler's steps, and what is being done beside it."""
+
+    def __init__(self, watcher: Watcher, steps: int) -> None:
+        self._steps = steps
+        self._task: TaskID | None = None
+        self._bars = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[phase]:<22}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=watcher.console,
+            disable=watcher.hidden,
+        )
+
+    @contextmanager
+    def show(self, stages: Sequence[str]) -> Iterator[None]:
+        """Shows the bars of `stages`, until the block ends."""
+        with self._bars:
+            for name in stages:
+                self._bars.add_task(name, total=self._steps, phase="", start=False)
+            yield
+            self._phase("done")
+
+    def stage(self, name: str) -> Callable[[int, float, Any], None]:
+        """Goes on to a stage; returns the sampler's callback."""
+        self._phase("done")
+        self._task = next((task.id for task in self._bars.tasks if task.description == name), None)
+        if self._task is not None:
+            self._bars.start_task(self._task)
+        return self._step
+
+    def component(self, kind: str, what: str) -> None:
+        """See `amodal.runtime.components.Watch`."""
+        self._phase(kind if what == "run" else f"{what} {kind}")
+
+    def writing(self) -> None:
+        """The stages are through, and the results are being written."""
+        self._phase("writing")
+
+    def _step(self, index: int, sigma: float, _: Any) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, completed=index + 1, phase=f"unet, sigma {sigma:.3g}")
+
+    def _phase(self, what: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, phase=what)
+            if what == "done":
+                self._bars.stop_task(self._task)
+
+
+class ExportBars:
+    """An export's progress, one bar per component; see `amodal.export.bundle.Progress`."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._current: TaskID | None = None
+        self._bars = Progress(
+            TextColumn("{task.description:<25}"),
+            BarColumn(),
+            DownloadColumn(),
+            TextColumn("{task.fields[phase]:<7}"),
+            TimeElapsedColumn(),
+            console=watcher.console,
+            disable=watcher.hidden,
+        )
+
+    @contextmanager
+    def show(self) -> Iterator[None]:
+        """Shows the bars, until the block ends."""
+        with self._bars:
+            yield
+            self._finish()
+
+    def start(self, component: str) -> None:
+        """See `Progress`."""
+        self._finish()
+        self._current = self._bars.add_task(component, total=None, phase="read")
+
+    def phase(self, what: str, total_bytes: int | None = None) -> None:
+        """See `Progress`."""
+        if self._current is None:
+            return
+        if what == "shared":
+            self._bars.remove_task(self._current)
+            self._current = None
+        else:
+            self._bars.update(self._current, phase=what, total=total_bytes)
+
+    def advance(self, count: int) -> None:
+        """See `Progress`."""
+        if self._current is not None:
+            self._bars.advance(self._current, count)
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            self._bars.update(self._current, phase="done")
+            self._bars.stop_task(self._current)

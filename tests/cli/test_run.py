@@ -1,0 +1,233 @@
+"""`amodal run` where all is well: every kind of input, every stage, and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from amodal.runtime.masks import read_masks
+from amodal.runtime.rle import decode_rle
+
+from .conftest import NAMES, QUICK, Clip, Outcome, issue, leftovers, make_clip
+
+
+def read_pngs(folder: Path, names: tuple[str, ...] = NAMES) -> Any:
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    return np.stack([np.asarray(Image.open(folder / name)) for name in names])
+
+
+def test_both_stages_write_masks_frames_and_pictures(both: tuple[Path, Outcome], kept_clip: Clip) -> None:
+    out, outcome = both
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("amodal_masks", "completed", "masks.json", "overlay.gif", "result.json", "sheet.png")
+    ]
+    masks = read_pngs(out / "amodal_masks")
+    assert masks.shape == kept_clip.modal.shape
+    assert set(np.unique(masks)) <= {0, 255}
+    assert masks.any()
+    completed = read_pngs(out / "completed")
+    assert completed.shape == kept_clip.rgb.shape
+    assert completed.std() > 1
+    with Image.open(out / "overlay.gif") as overlay:
+        assert overlay.n_frames == len(NAMES)
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.width > kept_clip.rgb.shape[2] * len(NAMES)
+    assert outcome.out.startswith(f"Wrote {out} in ")
+    assert outcome.err == ""
+    assert leftovers(out.parent) == []
+
+
+def test_masks_json_holds_the_masks_of_the_folders(both: tuple[Path, Outcome], kept_clip: Clip) -> None:
+    out, _ = both
+    frames = json.loads((out / "masks.json").read_text())["frames"]
+    assert [frame["name"] for frame in frames] == list(NAMES)
+    whole = np.stack([decode_rle(frame["amodal"]) for frame in frames])
+    np.testing.assert_array_equal(whole, read_pngs(out / "amodal_masks") == 255)
+    np.testing.assert_array_equal(np.stack([decode_rle(frame["modal"]) for frame in frames]), kept_clip.modal)
+
+
+def test_result_json_says_what_was_run_on_what(both: tuple[Path, Outcome], toy_bundle: Path, kept_clip: Clip) -> None:
+    out, _ = both
+    result = json.loads((out / "result.json").read_text())
+    assert result["settings"] == {
+        "stages": ["segment", "complete"],
+        "seed": 23,
+        "steps": 2,
+        "guidance": [1.5, 1.5],
+        "fps": 8.0,
+        "context": "reference",
+        "decode_chunk": 8,
+        "cfg_rows": "auto",
+        "churn": {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": None, "s_noise": 1.0},
+        "memory": "resident",
+    }
+    for stage in ("segment", "complete"):
+        seconds = result["seconds"][stage]
+        components = {"image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_decoder"}
+        assert components < set(seconds)
+        assert sum(seconds[name] for name in components) <= seconds["total"] <= result["seconds"]["total"]
+    for path, digest in result["bundle"]["files"].items():
+        assert digest == hashlib.sha256((toy_bundle / path).read_bytes()).hexdigest()
+    assert (
+        result["bundle"]["manifest_sha256"] == hashlib.sha256((toy_bundle / "manifest.json").read_bytes()).hexdigest()
+    )
+    assert set(result["versions"]) == {"python", "numpy", "pillow", "opencv", "platform"}
+    assert result["backend"]["name"] == "onnxruntime"
+    assert result["inputs"]["count"] == len(NAMES)
+    assert (result["inputs"]["height"], result["inputs"]["width"]) == kept_clip.modal.shape[1:]
+    whole = read_pngs(out / "amodal_masks") == 255
+    hidden = [(w & ~m).sum() / (w | m).sum() for w, m in zip(whole, kept_clip.modal, strict=True)]
+    np.testing.assert_allclose(result["hidden_share"], hidden)
+    assert all((out / name).exists() for name in result["files"])
+    assert sorted(name.rstrip("/") for name in result["files"]) == sorted(path.name for path in out.iterdir())
+
+
+def test_the_stages_one_after_the_other_take_over_from_each_other(
+    both: tuple[Path, Outcome], toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    first = issue("run", toy_bundle, *kept_clip.inputs, *QUICK, "--stage", "segment", "-o", tmp_path / "seen", "-q")
+    assert first == Outcome(0, "", "")
+    assert not (tmp_path / "seen" / "completed").exists()
+    np.testing.assert_array_equal(read_pngs(tmp_path / "seen" / "amodal_masks"), read_pngs(both[0] / "amodal_masks"))
+
+    for name, amodal in (("folder", "amodal_masks"), ("json", "masks.json")):
+        options = ("--stage", "complete", "--amodal", tmp_path / "seen" / amodal, "--json")
+        second = issue("run", toy_bundle, *kept_clip.inputs, *QUICK, *options, "-o", tmp_path / name)
+        assert second.code == 0, second.err
+        assert json.loads(second.out)["settings"]["stages"] == ["complete"]
+        assert not (tmp_path / name / "amodal_masks").exists()
+        assert read_pngs(tmp_path / name / "completed").shape == kept_clip.rgb.shape
+    assert (tmp_path / "folder" / "masks.json").read_text() == (both[0] / "masks.json").read_text()
+    np.testing.assert_array_equal(
+        read_pngs(tmp_path / "folder" / "completed"), read_pngs(tmp_path / "json" / "completed")
+    )
+
+
+def test_object_picks_from_visible_masks_and_leaves_our_own_results_alone(
+    both: tuple[Path, Outcome], toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    palette(kept_clip, tmp_path / "ids")
+    masks = ("--frames", kept_clip.frames, "--masks", tmp_path / "ids", "--object", 3)
+    options = ("--stage", "complete", "--amodal", both[0] / "amodal_masks", *QUICK, "--no-overlay")
+    outcome = issue("run", toy_bundle, *masks, *options, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    np.testing.assert_array_equal(read_masks(tmp_path / "out" / "masks.json"), kept_clip.modal)
+
+
+def palette(clip: Clip, folder: Path) -> tuple[str, ...]:
+    """Object 3 is the clip's, object 2 lies elsewhere."""
+    folder.mkdir()
+    for name, mask in zip(NAMES, clip.modal, strict=True):
+        ids = np.where(mask, 3, 0).astype(np.uint8)
+        ids[-4:, -4:] = 2
+        picture = Image.fromarray(ids)
+        picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+        picture.save(folder / name)
+    return ("--masks", str(folder), "--object", "3")
+
+
+def rle_json(clip: Clip, file: Path) -> tuple[str, ...]:
+    from amodal.runtime.rle import encode_rle
+
+    segments = {"segmentations": [encode_rle(mask) for mask in clip.modal]}
+    file.write_text(json.dumps([{"id": 3, **segments}, {"id": 4, **segments}]))
+    return ("--masks", str(file), "--object", "3")
+
+
+def npz(clip: Clip, file: Path) -> tuple[str, ...]:
+    np.savez(file, masks=clip.modal)
+    return ("--masks", str(file))
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(palette, "ids"), (rle_json, "tracks.json"), (npz, "masks.npz")], ids=["palette", "rle", "npz"]
+)
+def test_masks_of_every_kind_give_the_same_whole_masks(
+    write: Any, name: str, both: tuple[Path, Outcome], toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    masks = write(kept_clip, tmp_path / name)
+    inputs = ("--frames", kept_clip.frames, *masks, "--depth", kept_clip.depth)
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "-o", tmp_path / "out")
+    outcome = issue("run", toy_bundle, *inputs, *options)
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "out" / "masks.json").read_text() == (both[0] / "masks.json").read_text()
+    assert not (tmp_path / "out" / "overlay.gif").exists()
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.avi"])
+def test_a_video_needs_no_names_and_no_depth_where_the_bundle_finds_it(
+    name: str, toy_with_depth: tuple[Path, Outcome], kept_clip: Clip, tmp_path: Path
+) -> None:
+    code = cv2.VideoWriter.fourcc(*("mp4v" if name.endswith("mp4") else "MJPG"))
+    height, width = kept_clip.rgb.shape[1:3]
+    writer = cv2.VideoWriter(str(tmp_path / name), code, 8, (width, height))
+    for frame in kept_clip.rgb:
+        writer.write(frame[..., ::-1])
+    writer.release()
+    inputs = ("--frames", tmp_path / name, "--masks", kept_clip.masks)
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "--json", "-o", tmp_path / "out")
+    outcome = issue("run", toy_with_depth[0], *inputs, *options)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["seconds"]["segment"]["depth"] > 0
+    read_pngs(tmp_path / "out" / "amodal_masks", ("0000.png", "0001.png", "0002.png"))
+
+
+def test_an_object_out_of_sight_in_some_frames_is_a_warning(toy_bundle: Path, clip: Clip, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros_like(clip.modal[0])).save(clip.masks / NAMES[1])
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "--json")
+    outcome = issue("run", toy_bundle, *clip.inputs, *options, "-o", tmp_path / "out")
+    assert outcome.code == 0
+    warning = "The masks show the object in 2 of 3 frames; not in frame 1."
+    assert outcome.err == f"Warning: {warning}\n"
+    assert json.loads(outcome.out) == json.loads((tmp_path / "out" / "result.json").read_text())
+    assert json.loads(outcome.out)["warnings"] == [warning]
+
+
+def test_fewer_frames_than_the_bundle_has_give_as_many_results(toy_bundle: Path, clip: Clip, tmp_path: Path) -> None:
+    for folder in (clip.frames, clip.masks, clip.depth):
+        (folder / NAMES[2]).unlink()
+    outcome = issue("run", toy_bundle, *clip.inputs, *QUICK, "--no-overlay", "-q", "-o", tmp_path / "out")
+    assert outcome == Outcome(0, "", "")
+    read_pngs(tmp_path / "out" / "amodal_masks", NAMES[:2])
+    read_pngs(tmp_path / "out" / "completed", NAMES[:2])
+
+
+def test_every_setting_reaches_the_run(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
+    options = (
+        *("--seed", -5, "--steps", 3, "--guidance", "1:2.5", "--fps", 2, "--context", "aligned", "--decode-chunk", 2),
+        *("--churn", 4, "--churn-sigmas", "0.1:50", "--churn-noise", 1.003, "--cfg-rows", "separate"),
+        *("--memory", "sequential", "--backend", "auto", "--threads", 1, "--no-verify", "--stage", "segment"),
+    )
+    outcome = issue("run", toy_bundle, *kept_clip.inputs, *options, "--no-overlay", "--json", "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["settings"] == {
+        "stages": ["segment"],
+        "seed": -5,
+        "steps": 3,
+        "guidance": [1.0, 2.5],
+        "fps": 2.0,
+        "context": "aligned",
+        "decode_chunk": 2,
+        "cfg_rows": "separate",
+        "churn": {"s_churn": 4.0, "s_tmin": 0.1, "s_tmax": 50.0, "s_noise": 1.003},
+        "memory": "sequential",
+    }
+
+
+def test_overwrite_replaces_our_own_results_only(toy_bundle: Path, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result.json").write_text("old")
+    (out / "of old").touch()
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "-q", "-o", out)
+    assert issue("run", toy_bundle, *clip.inputs, *options).code == 2
+    assert issue("run", toy_bundle, *clip.inputs, *options, "--overwrite").code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["amodal_masks", "masks.json", "result.json"]
