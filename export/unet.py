@@ -194,7 +194,7 @@ class Plan:
     def group_values(self, size: tuple[int, int]) -> int:
         """The fewest values that a group of a norm holds in one frame, for latents of (h, w)."""
         widths, pixels = self.config["block_out_channels"], size[0] * size[1]
-        return min(width // GROUPS * (pixels >> 2 * i) for i, width in enumerate(widths))
+        return int(min(width // GROUPS * (pixels >> 2 * i) for i, width in enumerate(widths)))
 
     def context_shapes(self, layout: ContextLayout, frames: int) -> dict[str, tuple[int | str, ...]]:
         """Names and shapes of the two context tensors that go from the conditioner to the U-Net."""

@@ -142,7 +142,9 @@ class Manifest(_Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Manifest:
-        wanted = [(stage, kind, e.components.get(kind)) for stage, e in self.stages.items() for kind in STAGE_KINDS]
+        wanted: list[tuple[str, str, str | None]] = [
+            (stage, kind, e.components.get(kind)) for stage, e in self.stages.items() for kind in STAGE_KINDS
+        ]
         if self.depth is not None:
             wanted.append(("depth", "depth", "depth"))
         for user, kind, key in wanted:

@@ -97,11 +97,13 @@ def test_a_video_of_another_codec_is_read(tmp_path: Path) -> None:
 def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "f", noise(3, 48, 64, 3))
     assert len(read_frames(folder, limit=3)) == 3
-    with pytest.raises(InputError, match=r"f holds 3 frames but at most 2 .* --frames"):
+    with pytest.raises(InputError, match=r"f holds 3 frames where the bundle takes at most 2; .*--frames"):
         read_frames(folder, limit=2)
     video = write_video(tmp_path / "v.avi", noise(3, 48, 64, 3), "MJPG")
     assert len(read_frames(video, limit=3)) == 3
-    with pytest.raises(InputError, match=r"v\.avi holds more than 2 frames but at most 2 .* --frames"):
+    with pytest.raises(
+        InputError, match=r"v\.avi holds more than 2 frames where the bundle takes at most 2; .*--frames"
+    ):
         read_frames(video, limit=2)
 
 

@@ -287,10 +287,11 @@ def test_churn_without_a_source_of_noise_is_refused() -> None:
         {"s_tmax": math.nan},
         {"s_noise": -1.0},
         {"s_noise": math.nan},
+        {"s_noise": math.inf},
     ],
 )
 def test_settings_that_are_no_churn_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="expected s_churn >= 0"):
+    with pytest.raises(InputError, match="expected --churn >= 0"):
         Churn(**settings)
 
 

@@ -54,5 +54,6 @@ def _text(found: dict[str, Any]) -> str:
 
 def _item(text: str) -> str:
     """One item of a list, wrapped for 80 columns without breaking words."""
-    indents = {"initial_indent": "  ", "subsequent_indent": "    "}
-    return textwrap.fill(text, 80, break_long_words=False, break_on_hyphens=False, **indents)
+    return textwrap.fill(
+        text, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
