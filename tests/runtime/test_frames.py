@@ -101,9 +101,8 @@ def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
         read_frames(folder, limit=2)
     video = write_video(tmp_path / "v.avi", noise(3, 48, 64, 3), "MJPG")
     assert len(read_frames(video, limit=3)) == 3
-    with pytest.raises(
-        InputError, match=r"v\.avi holds more than 2 frames where the bundle takes at most 2; .*--frames"
-    ):
+    expected = r"v\.avi holds more than 2 frames where the bundle takes at most 2; .*--frames"
+    with pytest.raises(InputError, match=expected):
         read_frames(video, limit=2)
 
 

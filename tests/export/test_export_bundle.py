@@ -1,0 +1,109 @@
+"""Whole exports: what is shared, what is recorded, and what a wrong graph does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from amodal.engines.compare import TOLERANCES  # noqa: E402
+from amodal.export import layers  # noqa: E402
+from amodal.export.bundle import export_bundle  # noqa: E402
+from amodal.export.checkpoint import random_checkpoint  # noqa: E402
+from amodal.export.depth import random_depth  # noqa: E402
+from amodal.export.plan import ExportSettings  # noqa: E402
+from amodal.export.reference import streamed  # noqa: E402
+from amodal.runtime.bundle import Bundle  # noqa: E402
+from amodal.runtime.errors import ExportError, InputError  # noqa: E402
+
+
+def stages(**seeds: int) -> dict[Any, Any]:
+    return {stage: random_checkpoint("tiny", stage, seed) for stage, seed in seeds.items()}
+
+
+def settings(**changes: Any) -> ExportSettings:
+    return ExportSettings(**{"size": (64, 128), "frames": 2, "precision": "fp32", **changes})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_stages_share_what_is_equal_and_every_difference_is_recorded(precision: Any, tmp_path: Path) -> None:
+    depth = random_depth("tiny")
+    rows = export_bundle(tmp_path / "b", stages(segment=0, complete=0), depth, settings(precision=precision))
+    manifest = Bundle(tmp_path / "b").manifest
+    assert sorted(manifest.components) == sorted(
+        ["image_encoder", "vae_encoder", "vae_decoder", "depth"]
+        + [f"{stage}_{kind}" for stage in ("segment", "complete") for kind in ("unet", "unet_conditioner")]
+    )
+    for kind in ("image_encoder", "vae_encoder", "vae_decoder"):
+        assert {e.components[kind] for e in manifest.stages.values()} == {kind}
+    for row in rows:
+        assert row.entry.difference is not None
+        assert 0 < row.entry.difference <= TOLERANCES[precision]
+        for file in row.entry.files:
+            data = (tmp_path / "b" / file.path).read_bytes()
+            assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)
+    assert manifest.noise_dtype == {"fp32": "float32", "fp16": "float16"}[precision]
+
+
+def test_stages_with_other_weights_share_nothing(tmp_path: Path) -> None:
+    export_bundle(tmp_path / "b", stages(segment=0, complete=1), settings=settings(check="none"))
+    manifest = Bundle(tmp_path / "b").manifest
+    used = [set(entry.components.values()) for entry in manifest.stages.values()]
+    assert not used[0] & used[1]
+
+
+def test_a_large_size_is_compared_at_a_small_one_and_leaves_no_twin(tmp_path: Path) -> None:
+    rows = export_bundle(tmp_path / "b", stages(segment=0), settings=settings(size=(192, 256)))
+    assert {row.check_size for row in rows} == {(64, 128)}
+    assert not list((tmp_path / "b" / "graphs").glob("check_*"))
+
+
+def test_two_exports_write_the_same_bytes(tmp_path: Path) -> None:
+    hashes = []
+    for name in ("a", "b"):
+        export_bundle(tmp_path / name, stages(segment=0), settings=settings(check="none"))
+        hashes.append({f.path: f.sha256 for c in Bundle(tmp_path / name).manifest.components.values() for f in c.files})
+    assert hashes[0] == hashes[1]
+
+
+def test_a_graph_that_is_slightly_wrong_ends_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(g: Any, x: Any) -> Any:
+        return g.op("Mul", x, g.op("Sigmoid", g.op("Mul", x, g.scalar(1.001))))
+
+    monkeypatch.setattr(layers, "silu", wrong)
+    with pytest.raises(ExportError, match=r"differs from its torch module by .* more than 1e-05"):
+        export_bundle(tmp_path / "b", stages(segment=0), settings=settings())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_that_does_not_fit_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"100x128 does not fit: .* multiples of 64; the nearest are 64x128 and 128x128"
+    ):
+        export_bundle(tmp_path / "b", stages(segment=0), settings=settings(size=(100, 128)))
+
+
+def test_stages_with_different_noise_schedules_are_refused(tmp_path: Path) -> None:
+    both = stages(segment=0, complete=0)
+    other = {**both["complete"].scheduler, "sigma_max": 80.0}
+    both["complete"] = dataclasses.replace(both["complete"], scheduler=other)
+    with pytest.raises(InputError, match="do not fit together: the noise schedule"):
+        export_bundle(tmp_path / "b", both, settings=settings())
+
+
+def test_a_streamed_module_gives_what_the_loaded_one_gives_and_stays_empty() -> None:
+    network = random_checkpoint("tiny", "segment").vae
+    frames = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network.load().encode(frames).latent_dist.mode()
+    module = network.build()
+    with streamed(module, network.module_weights()) as live:
+        got = live.encode(frames).latent_dist.mode()
+    assert torch.equal(got, expected)
+    assert all(parameter.is_meta for parameter in module.parameters())
