@@ -17,7 +17,8 @@ from .depth import DepthNetwork
 from .depth_graph import write_depth
 from .graph import Graph
 from .layers import VARIANTS, Variant
-from .unet import Plan, write_conditioner, write_unet
+from .unet import write_conditioner, write_unet
+from .unet_plan import Plan
 from .vae import write_decoder, write_encoder
 
 Precision = Literal["fp16", "fp32"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .unet import Plan
+from .unet_plan import Plan
 from .weights import Weights
 
 

@@ -16,7 +16,8 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 
 from amodal.export.graph import FLOAT, HALF, Graph  # noqa: E402
 from amodal.export.layers import VARIANTS, Variant  # noqa: E402
-from amodal.export.unet import Plan, ResBlock, Transformer, _UNet, write_conditioner, write_unet  # noqa: E402
+from amodal.export.unet import _UNet, write_conditioner, write_unet  # noqa: E402
+from amodal.export.unet_plan import Plan, ResBlock, Transformer  # noqa: E402
 from amodal.export.weights import Weights  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
