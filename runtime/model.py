@@ -283,10 +283,11 @@ class Model:
     def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
-        name, maps = (
-            ("depth", prepare_depth(depth, self.manifest.size)) if depth is not None else ("rgb", self.depth(rgb))
-        )
-        _same_count("modal", count, name, len(maps))
+        if depth is None:
+            _same_count("modal", count, "rgb", len(np.asarray(rgb)))  # before the network runs
+            return self.depth(rgb)
+        maps = prepare_depth(depth, self.manifest.size)
+        _same_count("modal", count, "depth", len(maps))
         return maps
 
     def _count(self, name: str, count: int) -> int:
