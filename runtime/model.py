@@ -284,8 +284,9 @@ class Model:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
         if depth is None:
-            _same_count("modal", count, "rgb", len(np.asarray(rgb)))  # before the network runs
-            return self.depth(rgb)
+            pictures = prepare_rgb(rgb, self.manifest.size)
+            _same_count("modal", count, "rgb", len(pictures))  # before the network runs
+            return self.depth(pictures)
         maps = prepare_depth(depth, self.manifest.size)
         _same_count("modal", count, "depth", len(maps))
         return maps
