@@ -1,0 +1,186 @@
+"""Scenes with their whole truth: video in which one object is hidden, and what is behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .shapes import Outline
+from .textures import SIDE, scenery
+from .world import Thing, World, make_world
+
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_SUBPIXEL = 4  # bits after the point in cv2's polygons
+_REACH = 0.6  # a surface covers [-0.6, 0.6] of a thing's coordinates
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A clip of one object, and everything there is to know of it.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3] RGB.
+        modal: bool [T, H, W], visible pixels.
+        amodal: bool [T, H, W], the whole object, as far as it lies in the frame.
+        depth: float32 [T, H, W] in [0, 1], nearer is larger.
+        whole: uint8 [T, H, W, 3], the whole object alone, on white.
+        boxes: float32 [T, 4], x, y, width and height of the whole object in pixels, beyond the frame too.
+        seed: makes the same scene again.
+    """
+
+    frames: Bytes
+    modal: Bools
+    amodal: Bools
+    depth: Floats
+    whole: Bytes
+    boxes: Floats
+    seed: int
+
+    @property
+    def visibility(self) -> Floats:
+        """float32 [T]: visible share of the object's pixels in the frame."""
+        area = self.amodal.sum(axis=(1, 2))
+        return np.asarray(self.modal.sum(axis=(1, 2)) / np.maximum(area, 1), np.float32)
+
+    @property
+    def leaving(self) -> Bools:
+        """bool [T]: part of the object is out of the frame, by a pixel or more."""
+        height, width = self.amodal.shape[1:]
+        x, y, wide, high = self.boxes.T
+        return np.asarray((x < -1) | (y < -1) | (x + wide > width + 1) | (y + high > height + 1))
+
+
+def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) -> Scene:
+    """One scene, the same for the same arguments; other sizes of one aspect show the same world.
+
+    Args:
+        seed: at least 0.
+        frames: T.
+        size: (H, W) in pixels, at least 16.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+    height, width = size
+    if seed < 0 or frames < 1 or min(size) < 16:
+        raise InputError(
+            f"scene with seed {seed}, {frames} frames of {height}x{width}: expected a seed of 0 or more, 1 frame or "
+            "more, and sides of 16 pixels or more."
+        )
+    rng = np.random.default_rng([seed, frames])
+    world = make_world(rng, frames, width / height)
+    while not _shows_itself(world):
+        world = make_world(rng, frames, width / height)
+    return _draw(world, rng, frames, size, seed)
+
+
+def _shows_itself(world: World) -> bool:
+    """Whether some frame shows a third of the object: of one never seen, nobody can tell the shape."""
+    size = (32, 80)  # always the same, so that one seed is one world at every size
+
+    def masks(thing: Thing) -> Bools:
+        parts = [part * size[0] - 0.5 for part in thing.parts()]
+        return np.stack([_alpha([part[t] for part in parts], size) >= 128 for t in range(len(thing.pose))])
+
+    whole = masks(world.target)
+    seen = whole & ~np.any([masks(thing) for thing in world.before], axis=0)
+    shares = seen.sum(axis=(1, 2)) / np.maximum(whole.sum(axis=(1, 2)), 1)
+    return bool(shares.max() >= 1 / 3)
+
+
+def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int], seed: int) -> Scene:
+    height, width = size
+    pictures, depth = _background(world, rng, frames, size)
+    whole = np.full((frames, height, width, 3), 255, np.uint8)
+    for thing in world.behind:
+        _paint(thing, pictures, depth)
+    amodal = _paint(world.target, pictures, depth, whole)
+    modal = amodal.copy()
+    for thing in world.before:
+        modal &= ~_paint(thing, pictures, depth)
+    return Scene(pictures, modal, amodal, depth, whole, _boxes(world.target.parts(), height), seed)
+
+
+def _background(
+    world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]
+) -> tuple[Bytes, Floats]:
+    height, width = size
+    # Drawn at one resolution for all sizes, so that the random numbers are the same.
+    canvas = scenery(rng, (96, round(96 * width / height)))
+    zoom = 1.25 * height / 96
+    pictures = np.empty((frames, height, width, 3), np.uint8)
+    for picture, (x, y) in zip(pictures, world.drift * height - 0.125 * height, strict=True):
+        shift = np.array([[zoom, 0, x], [0, zoom, y]])
+        cv2.warpAffine(canvas, shift, (width, height), dst=picture, borderMode=cv2.BORDER_REFLECT_101)
+    floor = np.linspace(0, rng.uniform(0.05, 0.2), height, dtype=np.float32)
+    return pictures, np.broadcast_to(floor[None, :, None], (frames, height, width)).copy()
+
+
+def _paint(thing: Thing, pictures: Bytes, depth: Floats, alone: Bytes | None = None) -> Bools:
+    """Paints a thing over what is there, in all frames; gives its pixels, bool [T, H, W]."""
+    frames, height, width = depth.shape
+    parts = [part * height - 0.5 for part in thing.parts()]
+    mask = np.zeros((frames, height, width), bool)
+    low = np.min([part.min(axis=1) for part in parts], axis=0)
+    high = np.max([part.max(axis=1) for part in parts], axis=0)
+    for t in range(frames):
+        left, top = np.clip(np.floor(low[t]) - 1, 0, [width, height]).astype(int)
+        right, bottom = np.clip(np.ceil(high[t]) + 2, 0, [width, height]).astype(int)
+        if right <= left or bottom <= top:
+            continue
+        alpha = _alpha([part[t] - [left, top] for part in parts], (bottom - top, right - left))
+        colours = _colours(thing, t, height, (left, top), alpha.shape)
+        weight = alpha[..., None].astype(np.uint16)
+        for canvas in (pictures, alone):
+            if canvas is not None:
+                under = canvas[t, top:bottom, left:right]
+                under[:] = (under * (255 - weight) + colours * weight + 127) // 255
+        inside = alpha >= 128
+        mask[t, top:bottom, left:right] = inside
+        y, x = np.mgrid[top:bottom, left:right].astype(np.float32) / height
+        centre, (slope_x, slope_y) = thing.pose[t, :, 2], thing.slope
+        near = np.clip(thing.near + slope_x * (x - centre[0]) + slope_y * (y - centre[1]), 0, 1)
+        np.copyto(depth[t, top:bottom, left:right], near, where=inside, casting="same_kind")
+    return mask
+
+
+def _alpha(parts: list[Any], size: tuple[int, int]) -> Bytes:
+    """Coverage uint8 of the union of polygons (pixels), smooth at the edges."""
+    alpha = np.zeros(size, np.uint8)
+    for part in parts:
+        # Far outside of the frame cv2's fixed point would run over.
+        points = np.rint(np.clip(part, -4000, 4000) * (1 << _SUBPIXEL)).astype(np.int32)
+        cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, _SUBPIXEL)
+    return alpha
+
+
+def _colours(thing: Thing, t: int, height: int, corner: tuple[int, int], size: tuple[int, ...]) -> Bytes:
+    """The thing's surface as it lies in a window of the frame: uint8 [h, w, 3]."""
+    # From a pixel of the window to the frame's coordinates, to the thing's own, to the surface's pixels.
+    turn, centre = thing.pose[t, :, :2], thing.pose[t, :, 2]
+    back = np.linalg.inv(turn)
+    scale = SIDE / (2 * _REACH)
+    linear = scale * back / height
+    at_corner = (np.asarray(corner) + 0.5) / height - centre
+    offset = scale * (back @ at_corner + _REACH) - 0.5
+    window = (size[1], size[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(
+            thing.surface, np.column_stack([linear, offset]), window, flags=flags, borderMode=cv2.BORDER_REFLECT_101
+        )
+    )
+
+
+def _boxes(parts: Outline, height: int) -> Floats:
+    low = np.min([part.min(axis=1) for part in parts], axis=0) * height
+    high = np.max([part.max(axis=1) for part in parts], axis=0) * height
+    return np.concatenate([low, high - low], axis=1).astype(np.float32)

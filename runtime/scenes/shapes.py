@@ -1,0 +1,144 @@
+"""Outlines of things: closed polygons in a thing's own coordinates, for every moment of a clip.
+
+A thing is about one unit across, centred on the origin, y pointing down. `moments` are the times of the frames in
+[0, 1]. An outline is a list of parts, each float64 [T, N, 2] (x, y); parts may overlap, the thing is their union.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Outline = list[Floats]
+Shape = Callable[[np.random.Generator, Floats], Outline]
+
+_TURN = 2 * np.pi
+
+
+def ellipse(rng: np.random.Generator, moments: Floats) -> Outline:
+    """An ellipse, its axes up to 1:2."""
+    angle = np.linspace(0, _TURN, 40, endpoint=False)
+    ratio = rng.uniform(0.5, 1.0)
+    return _still(np.stack([0.5 * np.cos(angle), 0.5 * ratio * np.sin(angle)], -1), moments)
+
+
+def box(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A rectangle, from square to 1:2."""
+    x, y = 0.45, 0.45 * rng.uniform(0.5, 1.0)
+    return _still(np.array([[-x, -y], [x, -y], [x, y], [-x, y]]), moments)
+
+
+def polygon(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A regular polygon of three to eight corners."""
+    angle = np.linspace(0, _TURN, rng.integers(3, 9), endpoint=False)
+    return _still(0.52 * np.stack([np.cos(angle), np.sin(angle)], -1), moments)
+
+
+def star(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A star of four to six points."""
+    points = 2 * int(rng.integers(4, 7))
+    radius = np.where(np.arange(points) % 2, rng.uniform(0.25, 0.36), 0.56)
+    angle = np.linspace(0, _TURN, points, endpoint=False)
+    return _still(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1), moments)
+
+
+def blob(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A closed curve of four harmonics, slowly changing."""
+    angle = np.linspace(0, _TURN, 48, endpoint=False)
+    radius = np.full((len(moments), 48), 0.45)
+    for harmonic in (2, 3, 4):
+        strength = rng.uniform(0, 0.13 / harmonic)
+        phase = rng.uniform(0, _TURN) + rng.uniform(-1.5, 1.5) * moments[:, None]
+        radius = radius + strength * np.cos(harmonic * angle + phase)
+    return [radius[:, :, None] * np.stack([np.cos(angle), np.sin(angle)], -1)]
+
+
+def cross(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A plus sign, an L or a T."""
+    wide, kind = rng.uniform(0.16, 0.24), rng.integers(3)
+    upright = np.array([[-wide, -0.5], [wide, -0.5], [wide, 0.5], [-wide, 0.5]])
+    across = upright[:, ::-1]
+    if kind == 1:
+        across, upright = across + [0, 0.5 - wide], upright - [0.5 - wide, 0]
+    elif kind == 2:
+        across = across - [0, 0.5 - wide]
+    return _still(upright, moments) + _still(across, moments)
+
+
+def walker(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A figure on two legs, swinging arms and legs."""
+    stride, phase = rng.uniform(0.25, 0.6), rng.uniform(0, _TURN)
+    swing = stride * np.sin(_TURN * rng.uniform(0.8, 2.0) * moments + phase)
+    thick = rng.uniform(0.09, 0.13)
+    hip, shoulder = np.array([0.0, 0.05]), np.array([0.0, -0.24])
+    torso = _limb(np.array([0.0, -0.2]), np.zeros_like(moments), 0.26, 1.5 * thick)
+    parts = [_still(_round(0.0, -0.42, 0.115), moments)[0], torso]
+    for side in (1, -1):
+        parts += _jointed(hip, side * swing, 0.24, 0.22, thick, -0.5 * np.abs(swing))
+        parts += _jointed(shoulder, -0.9 * side * swing, 0.17, 0.16, 0.75 * thick, 0.6 + 0 * swing)
+    return parts
+
+
+def walker_on_four(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A figure on four legs, with neck, head and tail."""
+    phase, rate = rng.uniform(0, _TURN), rng.uniform(0.8, 2.0)
+    stride, thick = rng.uniform(0.25, 0.5), rng.uniform(0.07, 0.1)
+    angle = np.linspace(0, _TURN, 32, endpoint=False)
+    body = np.stack([0.4 * np.cos(angle), -0.08 + 0.17 * np.sin(angle)], -1)
+    head = _round(0.48, -0.32, 0.11)
+    neck = _limb(np.array([0.3, -0.12]), np.full_like(moments, 2.4), 0.26, 1.3 * thick)
+    wag = -1.9 + 0.4 * np.sin(_TURN * 2 * rate * moments)
+    parts = [_still(body, moments)[0], _still(head, moments)[0], neck]
+    parts.append(_limb(np.array([-0.38, -0.14]), wag, 0.2, 0.6 * thick))
+    for leg, x in enumerate((-0.28, -0.22, 0.22, 0.28)):
+        swing = stride * np.sin(_TURN * rate * moments + phase + np.pi * (leg in (1, 2)))
+        parts += _jointed(np.array([x, 0.0]), swing, 0.2, 0.2, thick, -0.4 * np.abs(swing))
+    return parts
+
+
+def pole(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A bar far longer than a frame is high."""
+    wide = rng.uniform(0.4, 0.5)
+    return _still(np.array([[-wide, -12.0], [wide, -12.0], [wide, 12.0], [-wide, 12.0]]), moments)
+
+
+def hedge(rng: np.random.Generator, moments: Floats) -> Outline:
+    """A wavy upper edge with everything below it; the origin lies on the edge."""
+    x = np.linspace(-8, 8, 161)
+    wave = sum(
+        rng.uniform(0, 0.12) / k * np.sin(k * x * rng.uniform(1.5, 3.0) + rng.uniform(0, _TURN)) for k in (1, 2, 3)
+    )
+    edge = np.stack([x, np.asarray(wave)], -1)
+    return _still(np.concatenate([edge, [[8.0, 12.0], [-8.0, 12.0]]]), moments)
+
+
+SHAPES: tuple[Shape, ...] = (ellipse, box, polygon, star, blob, cross)
+FIGURES: tuple[Shape, ...] = (walker, walker_on_four)
+
+
+def _still(points: Floats, moments: Floats) -> Outline:
+    return [np.broadcast_to(points, (len(moments), *points.shape))]
+
+
+def _round(x: float, y: float, radius: float) -> Floats:
+    angle = np.linspace(0, _TURN, 20, endpoint=False)
+    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], -1)
+
+
+def _limb(root: Floats, angle: Floats, length: float, thick: float) -> Floats:
+    """A capsule from `root` ([2] or [T, 2]), hanging down at angle 0: [T, N, 2]."""
+    half = np.linspace(0, np.pi, 7)
+    cap = 0.5 * thick * np.stack([np.cos(half), np.sin(half)], -1)
+    capsule = np.concatenate([cap + [0, length], -cap])
+    cos, sin = np.cos(angle), np.sin(angle)
+    turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
+    return np.einsum("nj,tij->tni", capsule, turn) + np.broadcast_to(root, (len(angle), 2))[:, None]
+
+
+def _jointed(root: Floats, angle: Floats, upper: float, lower: float, thick: float, bend: Floats) -> Outline:
+    """Two capsules, the lower one bent against the upper."""
+    joint = root + upper * np.stack([np.sin(angle), np.cos(angle)], -1)
+    return [_limb(root, angle, upper, thick), _limb(joint, angle + bend, lower, 0.9 * thick)]
