@@ -109,9 +109,7 @@ def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, 
     return Scene(pictures, modal, amodal, depth, whole, _boxes(world.target.parts(), height), seed)
 
 
-def _background(
-    world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]
-) -> tuple[Bytes, Floats]:
+def _background(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]) -> tuple[Bytes, Floats]:
     height, width = size
     # Drawn at one resolution for all sizes, so that the random numbers are the same.
     canvas = scenery(rng, (96, round(96 * width / height)))

@@ -62,9 +62,9 @@ def cross(rng: np.random.Generator, moments: Floats) -> Outline:
     upright = np.array([[-wide, -0.5], [wide, -0.5], [wide, 0.5], [-wide, 0.5]])
     across = upright[:, ::-1]
     if kind == 1:
-        across, upright = across + [0, 0.5 - wide], upright - [0.5 - wide, 0]
+        across, upright = across + np.array([0, 0.5 - wide]), upright - np.array([0.5 - wide, 0])
     elif kind == 2:
-        across = across - [0, 0.5 - wide]
+        across = across - np.array([0, 0.5 - wide])
     return _still(upright, moments) + _still(across, moments)
 
 
@@ -132,10 +132,10 @@ def _limb(root: Floats, angle: Floats, length: float, thick: float) -> Floats:
     """A capsule from `root` ([2] or [T, 2]), hanging down at angle 0: [T, N, 2]."""
     half = np.linspace(0, np.pi, 7)
     cap = 0.5 * thick * np.stack([np.cos(half), np.sin(half)], -1)
-    capsule = np.concatenate([cap + [0, length], -cap])
+    capsule = np.concatenate([cap + np.array([0, length]), -cap])
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
-    return np.einsum("nj,tij->tni", capsule, turn) + np.broadcast_to(root, (len(angle), 2))[:, None]
+    return np.asarray(np.einsum("nj,tij->tni", capsule, turn) + np.broadcast_to(root, (len(angle), 2))[:, None])
 
 
 def _jointed(root: Floats, angle: Floats, upper: float, lower: float, thick: float, bend: Floats) -> Outline:

@@ -59,7 +59,7 @@ def scenery(rng: np.random.Generator, size: tuple[int, int]) -> Bytes:
         angle = rng.uniform(0, np.pi)
         stripes = _soft(np.sin(rng.uniform(15, 45) * (x * np.cos(angle) + y * np.sin(angle))), 2.0)
         picture = picture + 0.3 * (far - picture) * stripes[..., None]
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(picture), 0, 255), np.uint8)
 
 
 def colour(rng: np.random.Generator, saturation: float = 0.9) -> Floats:
@@ -69,7 +69,7 @@ def colour(rng: np.random.Generator, saturation: float = 0.9) -> Floats:
 
 
 def _soft(value: Floats, slope: float) -> Floats:
-    return np.clip(0.5 + 0.5 * slope * value, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(0.5 + 0.5 * slope * value, 0, 1), np.float32)
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int], cells: int) -> Floats:

@@ -37,7 +37,8 @@ class Thing:
 
     def parts(self) -> Outline:
         """The outline's parts [T, N, 2] in the frame's coordinates."""
-        return [np.einsum("tnj,tij->tni", part, self.pose[:, :, :2]) + self.pose[:, None, :, 2] for part in self.outline]
+        turned, moved = self.pose[:, :, :2], self.pose[:, None, :, 2]
+        return [np.einsum("tnj,tij->tni", part, turned) + moved for part in self.outline]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def _camera(rng: np.random.Generator, moments: Floats) -> Floats:
     """Where the camera has moved to, [T, 2]: still, panning, or held by hand."""
     reach = rng.choice([0.0, 0.15, 0.5], p=[0.3, 0.35, 0.35])
     pan = rng.uniform(-reach, reach, 2) * [1, 0.3]
-    shake = 0.015 * rng.random() * np.stack([np.sin(rng.uniform(4, 12) * moments + p) for p in rng.uniform(0, 6, 2)], -1)
+    strength, phases = 0.015 * rng.random(), rng.uniform(0, 6, 2)
+    shake = strength * np.stack([np.sin(rng.uniform(4, 12) * moments + phase) for phase in phases], -1)
     return np.asarray(moments[:, None] * pan + shake)
 
 

@@ -1,0 +1,4 @@
+"""How the default model is made: a small Diffusion-VAS, trained from nothing on scenes of `amodal.runtime.scenes`.
+
+`python -m amodal.export.default_model DIR` runs it all: VAE, latents of all scenes, both stages' U-Nets, bundle.
+"""

@@ -1,0 +1,99 @@
+"""The training loop that all parts share: averaged weights, a log, and a state to go on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Loss = Callable[[int], tuple[torch.Tensor, dict[str, float]]]
+
+_SAVE_SECONDS = 120.0
+_WARM_UP = 100
+
+
+def train(
+    folder: Path,
+    name: str,
+    module: torch.nn.Module,
+    loss_of: Loss,
+    *,
+    steps: int,
+    lr: float,
+    ema: float,
+    cooldown: float,
+    clip: float = 1.0,
+) -> None:
+    """Trains `module` and leaves its averaged weights in it.
+
+    State and log are `folder/NAME.pt` and `folder/NAME.jsonl`. A run that was cut off goes on where it last saved;
+    what a step sees depends on its number alone, so the result is that of a run that was not.
+
+    Args:
+        loss_of: maps a step's number to its loss and further values for the log.
+        steps: in all; a finished run is taken up again if this is larger than before.
+        lr: learning rate, after a warm-up of 100 steps and before the cooldown.
+        ema: decay of the averaged weights, reached as (1 + step) / (10 + step).
+        cooldown: share of the steps over which the rate falls to zero at the end.
+        clip: largest norm of the gradient.
+    """
+    state_file, log_file = folder / f"{name}.pt", folder / f"{name}.jsonl"
+    optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    average = {key: value.detach().clone() for key, value in module.state_dict().items()}
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, first = state["average"], int(state["step"])
+        _cut(log_file, first)
+    module.train()
+    start = saved = time.monotonic()
+    with log_file.open("a", encoding="utf-8") as log:
+        for step in range(first, steps):
+            rate = lr * min(1.0, (step + 1) / _WARM_UP, (steps - step) / max(1.0, cooldown * steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss, values = loss_of(step)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            _follow(average, module, min(ema, (1 + step) / (10 + step)))
+            seconds = time.monotonic() - start
+            record = {"step": step, "loss": loss.item(), "norm": norm.item(), "lr": rate, "seconds": seconds, **values}
+            log.write(json.dumps(record) + "\n")
+            if time.monotonic() - saved > _SAVE_SECONDS or step + 1 == steps:
+                log.flush()
+                state = {"module": module.state_dict(), "optimiser": optimiser.state_dict()}
+                _save(state_file, state, average, step + 1)
+                saved = time.monotonic()
+    module.load_state_dict(average)
+    module.eval().requires_grad_(False)
+
+
+def _follow(average: dict[str, torch.Tensor], module: torch.nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for key, value in module.state_dict().items():
+            if value.is_floating_point():
+                average[key].lerp_(value, 1 - decay)
+
+
+def _save(file: Path, state: dict[str, Any], average: dict[str, torch.Tensor], step: int) -> None:
+    part = file.with_suffix(".part")
+    torch.save({**state, "average": average, "step": step}, part)
+    os.replace(part, file)
+
+
+def _cut(log: Path, step: int) -> None:
+    """Drops what was logged after the state was saved."""
+    if log.exists():
+        lines = log.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
+        log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
