@@ -13,6 +13,7 @@ from amodal.runtime.errors import AmodalError
 
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
+    "eval": "How good predicted masks and RGB are, beside the baselines.",
     "export": "Turn checkpoints into a bundle that runs without PyTorch.",
     "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
     "doctor": "Versions, devices and backends, ready to paste into a bug report.",

@@ -1,0 +1,184 @@
+"""What is compared: the truth of a clip, and what was predicted for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amodal.runtime.errors import InputError
+from amodal.runtime.frames import describe_size
+from amodal.runtime.images import resize_masks
+
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ClipTruth:
+    """What is known of one object in a clip of T frames.
+
+    Attributes:
+        name: of the clip, for reports and errors.
+        modal: bool [T, H, W], visible pixels.
+        amodal: bool [T, H, W], the whole object as far as it lies in the frame.
+        whole_rgb: uint8 [T, H, W, 3], the whole object; needed for PSNR only.
+        frames: uint8 [T, H, W, 3], the frames; the mean colour is taken from them, or from `whole_rgb` without them.
+        boxes: [T, 4] x, y, width and height of the whole object in pixels, which may reach out of the frame; width 0
+            where it is absent. None: the boxes of `amodal`.
+
+    Raises:
+        InputError: shapes or dtypes that do not belong together.
+    """
+
+    name: str
+    modal: Bools
+    amodal: Bools
+    whole_rgb: Bytes | None = None
+    frames: Bytes | None = None
+    boxes: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        _require_masks(self.amodal, f"the truth of {self.name}")
+        _require_masks(self.modal, f"the visible masks of {self.name}")
+        shape = self.amodal.shape
+        if self.modal.shape != shape:
+            raise _differs(self.name, "visible masks", self.modal.shape, "whole-object masks of the truth", shape)
+        for what, pictures in (("whole-object RGB", self.whole_rgb), ("frames", self.frames)):
+            if pictures is not None:
+                _require_rgb(pictures, f"the {what} of {self.name}")
+                if pictures.shape[:3] != shape:
+                    raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
+        if self.boxes is not None:
+            _require_boxes(self.boxes, shape[0], f"the truth of {self.name}")
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the frames."""
+        return self.amodal.shape[1], self.amodal.shape[2]
+
+    @property
+    def hidden(self) -> Bools:
+        """bool [T, H, W]: the object's hidden pixels."""
+        return self.amodal & ~self.modal
+
+    @property
+    def pads(self) -> Size:
+        """(rows, columns) that the padded-frame protocol adds at every side: a quarter of the frame, rounded down."""
+        return self.size[0] // 4, self.size[1] // 4
+
+    @property
+    def padded_size(self) -> Size:
+        """(height, width) of the padded frame."""
+        return self.size[0] + 2 * self.pads[0], self.size[1] + 2 * self.pads[1]
+
+
+@dataclass(frozen=True)
+class ClipPrediction:
+    """What was predicted for a clip.
+
+    Attributes:
+        samples: K >= 1 times bool [T, h, w], Top-1 first. (h, w) is the frames' size, or that of the padded frame (a
+            quarter more at every side); any other size only in `official` mode, which resizes.
+        rgb: uint8 [T, h, w, 3], the whole object's RGB of the Top-1 sample, at the frames' or the padded size.
+        boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, where the boxes were predicted as such.
+            None: the boxes of the masks.
+
+    Raises:
+        InputError: no sample, or shapes and dtypes that do not belong together.
+    """
+
+    samples: Sequence[Bools]
+    rgb: Bytes | None = None
+    boxes: Sequence[NDArray[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise InputError("a prediction has no sample; give one mask per frame at least.")
+        for masks in self.samples:
+            _require_masks(masks, "a prediction")
+            if masks.shape != self.samples[0].shape:
+                raise _differs("a prediction", "masks of one sample", masks.shape, "first", self.samples[0].shape)
+        if self.rgb is not None:
+            _require_rgb(self.rgb, "a prediction's RGB")
+        if self.boxes is not None:
+            if len(self.boxes) != len(self.samples):
+                raise InputError(f"a prediction has {len(self.boxes)} sets of boxes for {len(self.samples)} samples.")
+            for boxes in self.boxes:
+                _require_boxes(boxes, len(self.samples[0]), "a prediction")
+
+
+def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> None:
+    """Whether a prediction can be measured against a truth.
+
+    Args:
+        resizes: masks of any size are taken, because nothing but `official` mode is asked for.
+
+    Raises:
+        InputError: the numbers of frames or the sizes differ.
+    """
+    masks = prediction.samples[0]
+    given = [("masks", masks, resizes)] + (
+        [("RGB frames", prediction.rgb, False)] if prediction.rgb is not None else []
+    )
+    for what, pictures, any_size in given:
+        if len(pictures) != len(truth.amodal):
+            raise InputError(
+                f"{truth.name}: {len(pictures)} {what} were predicted for {len(truth.amodal)} frames; "
+                "give one per frame."
+            )
+        if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not any_size:
+            mend = ", or measure with --mode official, which resizes" if what == "masks" else ""
+            raise InputError(
+                f"{truth.name}: the predicted {what} are {describe_size(pictures.shape[1:3])}, but the truth is "
+                f"{describe_size(truth.size)} ({describe_size(truth.padded_size)} when padded); give them at one of "
+                f"these sizes{mend}."
+            )
+
+
+def in_frame(pictures: NDArray[Any], truth: ClipTruth) -> NDArray[Any]:
+    """What lies in the frame: [T, h, w, ...] without the padding, if its size is the padded frame's."""
+    if pictures.shape[1:3] != truth.padded_size or pictures.shape[1:3] == truth.size:
+        return pictures
+    (rows, columns), (height, width) = truth.pads, truth.size
+    return pictures[:, rows : rows + height, columns : columns + width]
+
+
+def at_frame_size(masks: Bools, truth: ClipTruth) -> Bools:
+    """Masks [T, H, W] at the frames' size: without padding, resized (nearest) if they have a size of their own."""
+    return resize_masks(in_frame(masks, truth), truth.size)
+
+
+def _require_masks(masks: Any, what: str) -> None:
+    if not (isinstance(masks, np.ndarray) and masks.dtype == np.bool_ and masks.ndim == 3 and 0 not in masks.shape):
+        raise InputError(f"{what} has masks of {_described(masks)}; expected bool [T, H, W], none of them 0.")
+
+
+def _require_rgb(rgb: Any, what: str) -> None:
+    if not (isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3):
+        raise InputError(f"{what} is {_described(rgb)}; expected uint8 [T, H, W, 3].")
+
+
+def _require_boxes(boxes: Any, count: int, what: str) -> None:
+    values = np.asarray(boxes)
+    if values.dtype.kind not in "fiu" or values.shape != (count, 4) or not np.isfinite(values).all():
+        raise InputError(f"{what} has boxes of {_described(values)}; expected finite numbers [{count}, 4].")
+
+
+def _described(value: Any) -> str:
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return type(value).__name__ if shape is None else f"shape {list(shape)} and dtype {dtype}"
+
+
+def _differs(name: str, what: str, shape: tuple[int, ...], other: str, wanted: tuple[int, ...]) -> InputError:
+    if shape[0] != wanted[0]:
+        return InputError(f"{name}: there are {shape[0]} {what}, but {wanted[0]} {other}; expected one per frame.")
+    return InputError(
+        f"{name}: the {what} are {describe_size(shape[1:])}, but the {other} {describe_size(wanted[1:])}; "
+        "expected one size."
+    )

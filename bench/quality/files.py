@@ -1,0 +1,74 @@
+"""Reading folders and json, with errors that name the right argument."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amodal.runtime.errors import InputError
+from amodal.runtime.frames import natural_key, read_frames
+from amodal.runtime.masks import read_masks
+from amodal.runtime.rle import decode_rle
+
+from .clips import Bools, Bytes, Floats
+
+
+def masks_in(folder: Path, option: str) -> Bools:
+    """Masks of one object, bool [T, H, W]; errors speak of `option`."""
+    try:
+        return read_masks(folder)
+    except InputError as error:  # whose sentence is about another option
+        raise InputError(str(error).replace("--masks", option)) from error
+
+
+def rgb_in(folder: Path, option: str) -> Bytes:
+    """Frames, uint8 [T, H, W, 3]; errors speak of `option`."""
+    try:
+        return read_frames(folder)
+    except InputError as error:
+        raise InputError(str(error).replace("--frames", option)) from error
+
+
+def decode_masks(rles: Any, where: str) -> Bools:
+    """COCO RLEs, one per frame, as bool [T, H, W]; errors name `where` and the frame."""
+    masks = []
+    for i, rle in enumerate(rles if isinstance(rles, list) else [rles]):
+        try:
+            if not isinstance(rle, dict):
+                raise ValueError(f"{type(rle).__name__} where an RLE should be")
+            masks.append(decode_rle(rle))
+        except ValueError as error:
+            raise InputError(f"{where}: frame {i} has a broken mask ({error}); expected COCO RLE.") from error
+        if masks[i].shape != masks[0].shape:
+            raise InputError(f"{where}: frame {i} has a mask of another size than frame 0; expected one size.")
+    if not masks:
+        raise InputError(f"{where}: there are no masks; expected one per frame.")
+    return np.stack(masks)
+
+
+def as_boxes(values: Any, where: str) -> Floats:
+    """Lists of x, y, width and height as float64."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: the boxes are no lists of four numbers; expected x, y, width, height.") from error
+
+
+def load_json(path: Path, option: str) -> Any:
+    """The content of a json file; errors speak of `option`."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as json ({error}); {option} needs it whole.") from error
+
+
+def folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, in natural order, without hidden ones."""
+    try:
+        entries = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{root} cannot be opened as a folder ({error.strerror}).") from error
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
