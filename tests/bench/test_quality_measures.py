@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 from itertools import product
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate, measures
 from amodal.bench.quality.report import measure_clip
+from amodal.runtime.errors import InputError
 
 T, H, W = 5, 10, 16
 
@@ -324,3 +328,31 @@ def test_top_k_takes_the_best_sample_of_each_frame_for_each_measure() -> None:
     report = evaluate([(truth, ClipPrediction(samples))])
     assert [row.name for row in report.rows] == ["modal", "convex", "Top-1", "Top-3"]
     assert report.row("Top-3").strict.miou >= report.row("Top-1").strict.miou  # type: ignore[union-attr]
+
+
+def test_measuring_needs_no_torch() -> None:
+    code = "import sys, amodal.bench.quality; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda m: ClipTruth("clip", m, m.astype(np.uint8)), "expected bool [T, H, W]"),
+        (lambda m: ClipTruth("clip", m[:2], m), "clip: there are 2 visible masks, but 5 whole-object masks"),
+        (lambda m: ClipTruth("clip", m, m, whole_rgb=np.zeros((T, H, W), np.uint8)), "expected uint8 [T, H, W, 3]"),
+        (lambda m: ClipTruth("clip", m, m, boxes=np.full((T, 4), np.nan)), "expected finite numbers [5, 4]"),
+        (lambda m: ClipPrediction([]), "no sample"),
+        (lambda m: ClipPrediction([m, m[:, :4]]), "16 wide and 4 high"),
+        (lambda m: ClipPrediction([m], boxes=[np.zeros((T, 4))] * 2), "2 sets of boxes for 1 samples"),
+        (lambda m: evaluate([]), "no clip to measure"),
+        (lambda m: evaluate([], "exact"), "use 'official', 'strict' or 'both'"),  # type: ignore[arg-type]
+        (
+            lambda m: evaluate([(ClipTruth("clip", m, m), ClipPrediction([m[:3]]))]),
+            "clip: 3 masks were predicted for 5",
+        ),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_in_a_sentence(make: Any, what: str) -> None:
+    with pytest.raises(InputError, match=re.escape(what)):
+        make(blobs(0))

@@ -55,5 +55,6 @@ def command(predictions: str, truth: str, mode: Any, top_k: int | None, as_json:
 
     table, console = render(report), Console(highlight=False)
     # Figures are not to be cut where the output is a narrow terminal, or none.
-    console.width = max(console.width, console.measure(table).maximum)
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.width = max(console.width, needed)
     console.print(table)
