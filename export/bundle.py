@@ -222,7 +222,7 @@ class _Writer:
         if self.settings.check != "none":
             self.progress.phase("compare")
             difference = measure(job, file, places, self.settings.context == "sequence", size)
-            limit = TOLERANCES[self.settings.precision]
+            limit = TOLERANCES[self.settings.stored or self.settings.precision]
             if not difference <= limit:
                 raise ExportError(
                     f"the graph of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
@@ -234,7 +234,7 @@ class _Writer:
             kind=job.kind,
             files=tuple(FileEntry(path=f"graphs/{f.name}", bytes=f.stat().st_size, sha256=sha256_of(f)) for f in files),
             precision=job.precision,
-            stored=self.settings.precision,
+            stored=self.settings.stored or self.settings.precision,
             variant=self.settings.graph_variant.as_dict(),
             parameters=graph.parameters,
             inputs=tuple(graph.inputs),

@@ -8,14 +8,14 @@ import onnx_ir as ir
 
 from amodal.runtime.errors import CheckpointError
 
-from .graph import FLOAT, HALF, Graph
+from .graph import Dtypes, Graph
 from .layers import Variant, attention, layer_norm, linear, silu, transposed
 from .weights import Weights
 
 _EMBEDDINGS = "vision_model.embeddings"
 
 
-def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Variant, *, half: bool) -> Graph:
+def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Variant, *, dtypes: Dtypes) -> Graph:
     """The `image_encoder` graph.
 
     Input: `pixels` [N, 3, S, S], normalised with CLIP's mean and deviation. Output: `embeddings` [N, D].
@@ -23,8 +23,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
     Raises:
         CheckpointError: an activation that is not known.
     """
-    dtype = HALF if half else FLOAT
-    g = Graph("image_encoder", weights, compute=dtype, stored=dtype)
+    g = Graph("image_encoder", weights, *dtypes)
     width, heads, side, patch = (config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size"))
     eps, activation = config.get("layer_norm_eps", 1e-5), config.get("hidden_act", "quick_gelu")
     tokens, dim = (side // patch) ** 2 + 1, width // heads

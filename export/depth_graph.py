@@ -18,7 +18,7 @@ from amodal.runtime.errors import InputError
 
 from .depth import DepthNetwork, interpolate_positions
 from .depth_checkpoint import current_name
-from .graph import FLOAT, HALF, Graph
+from .graph import Dtypes, Graph
 from .layers import Variant, attention, conv, layer_norm, linear
 from .weights import Weight, Weights
 
@@ -31,7 +31,7 @@ _FACTORS = (4, 2, 1, 0.5)  # resolution of the four maps, in patches (config: `r
 _SCALED = {"attention.o_proj": "layer_scale1.lambda1", "mlp.fc2": "layer_scale2.lambda1"}
 
 
-def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, half: bool) -> Graph:
+def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: Dtypes) -> Graph:
     """The `depth` graph.
 
     Input: `pixels` [N, 3, h, w] as `amodal.runtime.depth.prepare_depth_input` makes them. Output: `depth`
@@ -46,8 +46,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, half: bo
     """
     if min(size) < DEPTH_MULTIPLE or any(side % DEPTH_MULTIPLE for side in size):
         raise InputError(f"Depth input of {size[0]}x{size[1]}: expected multiples of {DEPTH_MULTIPLE}.")
-    dtype = HALF if half else FLOAT
-    g = Graph("depth", _weights(network), compute=dtype, stored=dtype)
+    g = Graph("depth", _weights(network), *dtypes)
     grid = (size[0] // DEPTH_MULTIPLE, size[1] // DEPTH_MULTIPLE)
 
     taps = _backbone(g, g.input("pixels", ("frames", 3, *size)), network, grid, variant)

@@ -19,16 +19,30 @@ import onnx_ir as ir
 from torch import Tensor
 
 from amodal.runtime.errors import CheckpointError
-from amodal.runtime.manifest import TensorEntry
+from amodal.runtime.manifest import Precision, TensorEntry
 
 from .weights import Weights
 
 OPSET = 23
 ALIGNMENT = 4096  # bytes; lets loaders map tensors straight from the file
+_SMALL, _SMALL_ALIGNMENT = 1 << 16, 64  # bytes; in a small network, padding to pages would be a seventh of the file
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _NUMPY: dict[ir.DataType, type[np.generic]] = {FLOAT: np.float32, HALF: np.float16}
 
 Shape = Sequence[int | str]
+
+
+class Dtypes(NamedTuple):
+    """Dtype of a graph's activations and arithmetic, and of its weights in the file."""
+
+    compute: ir.DataType
+    stored: ir.DataType
+
+    @classmethod
+    def of(cls, precision: Precision, stored: Precision | None = None) -> Dtypes:
+        """By their names; weights are stored as they are computed with, unless told otherwise."""
+        names = {"fp32": FLOAT, "fp16": HALF}
+        return cls(names[precision], names[stored or precision])
 
 
 @dataclass(frozen=True)
@@ -196,7 +210,8 @@ class Graph:
                 place = (shared or {}).get(name)
                 if place is None or (place.shape, place.dtype) != (shape, hole.stored):
                     array = self._array(name, hole)
-                    out.write(b"\0" * (-out.tell() % ALIGNMENT))
+                    alignment = ALIGNMENT if array.nbytes >= _SMALL else _SMALL_ALIGNMENT
+                    out.write(b"\0" * (-out.tell() % alignment))
                     place = Stored(data.name, out.tell(), array.nbytes, shape, hole.stored)
                     array.tofile(out)
                     progress(array.nbytes)

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.manifest import ContextLayout, StageName
+from amodal.runtime.manifest import ContextLayout, Precision, StageName
 
 from .checkpoint import Network, StageCheckpoint
 from .clip import write_image_encoder
 from .depth import DepthNetwork
 from .depth_graph import write_depth
-from .graph import Graph
+from .graph import Dtypes, Graph
 from .layers import VARIANTS, Variant
 from .unet import write_conditioner, write_unet
 from .unet_plan import Plan
 from .vae import write_decoder, write_encoder
 
-Precision = Literal["fp16", "fp32"]
 Check = Literal["full", "small", "none"]
 Size = tuple[int, int]
 
@@ -39,6 +38,8 @@ class ExportSettings:
         size: (H, W) of the clip; divisible by what the VAE and the U-Net halve.
         frames: T.
         precision: `fp16` for half-precision weights and arithmetic (where the reference has them), or `fp32`.
+        stored: dtype of the weights in the files; None for `precision`. `fp16` under `fp32` halves the bundle and
+            computes as exactly as before with the rounded weights.
         context: context layout.
         decode_chunk: frames that the VAE decodes at once.
         variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
@@ -49,6 +50,7 @@ class ExportSettings:
     size: Size = (256, 512)
     frames: int = 25
     precision: Precision = "fp16"
+    stored: Precision | None = None
     context: ContextLayout = "reference"
     decode_chunk: int = 8
     variant: str | None = None
@@ -57,6 +59,7 @@ class ExportSettings:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("precision", self.precision, ("fp16", "fp32")),
+            ("stored", self.stored or self.precision, ("fp16", "fp32")),
             ("context", self.context, ("reference", "aligned", "sequence")),
             ("variant", self.variant or "cpu", tuple(VARIANTS)),
             ("check", self.check, ("full", "small", "none")),
@@ -70,8 +73,13 @@ class ExportSettings:
 
     @property
     def half(self) -> bool:
-        """Whether weights are stored in half precision."""
+        """Whether arithmetic is in half precision, where the reference has it so."""
         return self.precision == "fp16"
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """The dtypes to write."""
+        return Dtypes.of(self.precision, self.stored)
 
     @property
     def graph_variant(self) -> Variant:
@@ -143,7 +151,7 @@ def vae_factor(vae: Network) -> int:
 
 def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[Job]:
     """The five graphs of a stage, in the order in which they run."""
-    variant, half, frames = settings.graph_variant, settings.half, settings.frames
+    variant, dtypes, frames = settings.graph_variant, settings.dtypes, settings.frames
     factor, plan = vae_factor(checkpoint.vae), Plan.of(checkpoint.unet.config)
     check = check_size_of(settings.size, checkpoint, settings.check)
     clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
@@ -165,33 +173,33 @@ def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: Expor
         job(
             "image_encoder",
             clip,
-            lambda _: write_image_encoder(clip.weights, clip.config, variant, half=half),
+            lambda _: write_image_encoder(clip.weights, clip.config, variant, dtypes=dtypes),
             precision,
         ),
         job(
             "vae_encoder",
             vae,
-            lambda size: write_encoder(vae.weights, vae.config, size, variant, half=half),
+            lambda size: write_encoder(vae.weights, vae.config, size, variant, dtypes=dtypes),
             "fp32",
         ),
         job(
             "unet_conditioner",
             unet,
-            lambda _: write_conditioner(unet.weights, plan, frames, layout, half=half),
+            lambda _: write_conditioner(unet.weights, plan, frames, layout, dtypes=dtypes),
             "fp32",
             plan,
         ),
         job(
             "unet",
             unet,
-            lambda size: write_unet(unet.weights, plan, frames, latent(size), layout, variant, half=half),
+            lambda size: write_unet(unet.weights, plan, frames, latent(size), layout, variant, dtypes=dtypes),
             precision,
             plan,
         ),
         job(
             "vae_decoder",
             vae,
-            lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, half=half),
+            lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, dtypes=dtypes),
             precision,
         ),
     ]
@@ -206,6 +214,6 @@ def depth_job(network: DepthNetwork, input_size: Size, settings: ExportSettings)
         "depth",
         settings.precision,
         network,
-        lambda size: write_depth(network, size, settings.graph_variant, half=settings.half),
+        lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
         check,
     )

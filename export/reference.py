@@ -56,7 +56,7 @@ def _emptier(empty: dict[str, Any]) -> Any:
     return drop
 
 
-class _Rows:
+class Rows:
     """Context rows that diffusers' U-Net must take as they are.
 
     diffusers' class repeats each clip's context over the frames; the authors' does not, and gets a row per frame.
@@ -67,6 +67,7 @@ class _Rows:
         self.shape = rows.shape
 
     def repeat_interleave(self, *_: Any, **__: Any) -> Tensor:
+        """The rows, unrepeated."""
         return self.rows
 
 
@@ -90,7 +91,7 @@ def unet_velocity(
     sample = torch.cat([latents.expand(count, -1, -1, -1, -1), conditioning], dim=2)
     timestep = 0.25 * torch.log(torch.tensor([sigma], dtype=torch.float32))
     velocity: Tensor = module(
-        sample, timestep, _Rows(tokens.flatten(0, 1)), time_ids[None].expand(count, -1), return_dict=False
+        sample, timestep, Rows(tokens.flatten(0, 1)), time_ids[None].expand(count, -1), return_dict=False
     )[0]
     return velocity
 

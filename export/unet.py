@@ -27,7 +27,7 @@ from torch import Tensor
 
 from amodal.runtime.manifest import ContextLayout
 
-from .graph import FLOAT, HALF, Graph
+from .graph import Dtypes, Graph
 from .layers import (
     Variant,
     attention,
@@ -46,13 +46,13 @@ from .unet_plan import Plan, ResBlock, Transformer
 from .weights import Weights
 
 
-def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, half: bool) -> Graph:
+def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, dtypes: Dtypes) -> Graph:
     """The `unet_conditioner` graph, in float32 arithmetic.
 
     Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
     augmentation). Outputs: `time_table` [S, P] and the two tensors of `Plan.context_shapes`. B and S are free.
     """
-    g = Graph("unet_conditioner", weights, stored=HALF if half else FLOAT)
+    g = Graph("unet_conditioner", weights, stored=dtypes.stored)
     config = plan.config
     context = g.input("context", ("rows", frames, config["cross_attention_dim"]))
     sigmas = g.input("sigmas", ("steps",))
@@ -116,7 +116,7 @@ def write_unet(
     layout: ContextLayout,
     variant: Variant,
     *,
-    half: bool,
+    dtypes: Dtypes,
 ) -> Graph:
     """The `unet` graph: one evaluation of the denoiser.
 
@@ -127,8 +127,7 @@ def write_unet(
     Args:
         size: (h, w) of the latents; divisible by `plan.downscale`.
     """
-    dtype = HALF if half else FLOAT
-    g = Graph("unet", weights, compute=dtype, stored=dtype)
+    g = Graph("unet", weights, *dtypes)
     return _UNet(g, plan, frames, layout, variant).write(size)
 
 

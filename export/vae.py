@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from .graph import FLOAT, HALF, Graph
+from .graph import Dtypes, Graph
 from .layers import (
     Variant,
     attention,
@@ -31,16 +31,16 @@ _DECODER_EPS = (1e-6, 1e-5)  # spatial, temporal
 
 
 def write_encoder(
-    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool
+    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, dtypes: Dtypes
 ) -> Graph:
     """The `vae_encoder` graph, always in float32 arithmetic, as the reference runs it (`force_upcast`).
 
     Input: `frames` [N, 3, H, W] in [-1, 1] (noise on top). Output: `latents` [N, 4, H / f, W / f].
 
     Args:
-        half: store the weights in half precision.
+        dtypes: of which only that of the stored weights counts.
     """
-    g = Graph("vae_encoder", weights, stored=HALF if half else FLOAT)
+    g = Graph("vae_encoder", weights, stored=dtypes.stored)
     x = g.input("frames", ("frames", 3, *size))
     x = conv(g, x, "encoder.conv_in")
     count = len(config["block_out_channels"])
@@ -73,7 +73,7 @@ def write_encoder(
 
 
 def write_decoder(
-    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, half: bool
+    weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, dtypes: Dtypes
 ) -> Graph:
     """The `vae_decoder` graph.
 
@@ -82,8 +82,7 @@ def write_decoder(
     Args:
         size: (h, w) of the latents.
     """
-    dtype = HALF if half else FLOAT
-    g = Graph("vae_decoder", weights, compute=dtype, stored=dtype)
+    g = Graph("vae_decoder", weights, *dtypes)
     x = g.input("latents", ("frames", config["latent_channels"], *size))
     layers = config["layers_per_block"]
 

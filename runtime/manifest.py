@@ -14,6 +14,7 @@ STAGE_KINDS = ("image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_
 
 ContextLayout = Literal["reference", "aligned", "sequence"]
 StageName = Literal["segment", "complete"]
+Precision = Literal["fp32", "fp16"]
 
 
 def _inside(path: str) -> str:
@@ -60,8 +61,8 @@ class ComponentEntry(_Record):
 
     kind: str
     files: tuple[FileEntry, ...] = Field(min_length=1)
-    precision: Literal["fp32", "fp16"]
-    stored: Literal["fp32", "fp16"]
+    precision: Precision
+    stored: Precision
     variant: dict[str, str]
     parameters: int = Field(ge=0)
     inputs: tuple[TensorEntry, ...]

@@ -22,6 +22,7 @@ class Pictures:
     Attributes:
         modal, depth: conditions of `segment`; amodal: its target.
         visible, amodal: conditions of `complete`; whole: its target.
+        rgb: the frames, which only the VAE learns from.
     """
 
     modal: Floats
@@ -29,6 +30,7 @@ class Pictures:
     amodal: Floats
     visible: Floats
     whole: Floats
+    rgb: Floats
 
     def conditions(self, stage: str) -> tuple[Floats, Floats]:
         """The stage's two conditions, the first of which the image encoder sees."""
@@ -53,7 +55,8 @@ def pictures(index: int, recipe: Recipe) -> Pictures:
     depth = prepare_depth(source.depth, recipe.size)
     amodal = np.where(scene.amodal, np.float32(1), np.float32(-1))
     whole = to_signed(scene.whole).transpose(0, 3, 1, 2)
-    return Pictures(_three(modal), _three(depth), _three(amodal), visible_rgb(rgb, modal), np.ascontiguousarray(whole))
+    visible = visible_rgb(rgb, modal)
+    return Pictures(_three(modal), _three(depth), _three(amodal), visible, np.ascontiguousarray(whole), rgb)
 
 
 def augmented(frames: Floats, strength: float, rng: np.random.Generator) -> Floats:

@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from amodal.runtime.errors import InputError
+from amodal.runtime.manifest import StageName
 
 _UNet: Any = diffusers.UNetSpatioTemporalConditionModel
 _VAE: Any = diffusers.AutoencoderKLTemporalDecoder
@@ -26,9 +27,10 @@ class Recipe:
     Attributes:
         frames, height, width: of a clip.
         scenes: clips encoded for the U-Nets.
-        vae_steps, vae_clips, vae_lr, vae_kl: steps, clips per step, learning rate, and weight of the Kullback-Leibler
+        vae_steps, vae_clips, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
             divergence per latent value.
-        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames.
+        vae_chroma: weight of the error's chroma.
+        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames, of half as many scenes.
         steps, clips, lr: the same for a U-Net.
         sigma_mean, sigma_std: of log sigma.
         dropout: share of clips without conditions, for guidance.
@@ -40,13 +42,14 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: int = 1600
-    vae_steps: int = 1400
-    vae_clips: int = 3
+    scenes: int = 2400
+    vae_steps: int = 2100
+    vae_clips: int = 2
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
-    crop_share: float = 0.75
-    steps: int = 2000
+    vae_chroma: float = 4.0
+    crop_share: float = 0.85
+    steps: int = 4000
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7
@@ -58,7 +61,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name in ("vae_kl", "crop_share", "dropout", "cooldown", "seed", "sigma_mean") else None
+            least = 0 if name in ("vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean") else None
             if value < 0 or (least is None and value == 0):
                 raise InputError(f"recipe: {name} is {value}; expected a number above 0.")
 
@@ -73,21 +76,35 @@ class Recipe:
         return [field.name for field in fields(cls)]
 
 
+STAGES: tuple[StageName, ...] = ("segment", "complete")
 WIDTH = 32  # of the context
 
-UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 16,
-    "in_channels": 12,
-    "out_channels": 4,
-    "block_out_channels": (32, 64, 96),
-    "num_attention_heads": (1, 2, 3),
-    "layers_per_block": 1,
-    "cross_attention_dim": WIDTH,
-    "addition_time_embed_dim": 32,
-    "projection_class_embeddings_input_dim": 96,
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 2 + ("DownBlockSpatioTemporal",),
-    "up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 2,
-    "num_frames": 8,
+_ATTENDING = "CrossAttn{}BlockSpatioTemporal"
+_PLAIN = "{}BlockSpatioTemporal"
+
+
+def _unet_config(*levels: str) -> dict[str, Any]:
+    # No attention at full size: without it a step took half the time, and the lower levels may be wider for it.
+    return {
+        "sample_size": 16,
+        "in_channels": 12,
+        "out_channels": 4,
+        "block_out_channels": (32, 64, 96),
+        "num_attention_heads": (1, 2, 3),
+        "layers_per_block": 1,
+        "cross_attention_dim": WIDTH,
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+        "down_block_types": tuple(level.format("Down") for level in levels),
+        "up_block_types": tuple(level.format("Up") for level in reversed(levels)),
+        "num_frames": 8,
+    }
+
+
+# 5.1 and 3.6 million parameters: shapes take more than colours.
+UNET_CONFIGS: dict[StageName, dict[str, Any]] = {
+    "segment": _unet_config(_PLAIN, _ATTENDING, _ATTENDING),
+    "complete": _unet_config(_PLAIN, _ATTENDING, _PLAIN),
 }
 VAE_CONFIG: dict[str, Any] = {
     "block_out_channels": (32, 32, 64),
@@ -106,6 +123,7 @@ CLIP_CONFIG: dict[str, Any] = {
     "patch_size": 32,
     "hidden_act": "quick_gelu",
 }
+CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
 
 
 def make_vae(seed: int) -> Any:
@@ -113,9 +131,9 @@ def make_vae(seed: int) -> Any:
     return _seeded(lambda: _VAE(**VAE_CONFIG), 3 * seed)
 
 
-def make_unet(seed: int, stage: str) -> Any:
+def make_unet(seed: int, stage: StageName) -> Any:
     """A stage's U-Net with seeded random weights."""
-    return _seeded(lambda: _UNet(**UNET_CONFIG), 3 * seed + (1 if stage == "segment" else 2))
+    return _seeded(lambda: _UNet(**UNET_CONFIGS[stage]), 3 * seed + (1 if stage == "segment" else 2))
 
 
 def make_image_encoder(seed: int) -> Any:

@@ -16,8 +16,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from amodal.export import depth_checkpoint  # noqa: E402
 from amodal.export.depth import DepthNetwork, _skeleton, random_depth  # noqa: E402
 from amodal.export.depth_graph import _weights, write_depth  # noqa: E402
+from amodal.export.graph import Dtypes  # noqa: E402
 from amodal.export.layers import VARIANTS  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
+
+DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}
 
 SIZE = (56, 98)  # 4 x 7 patches: halved, once without a remainder and once with
 
@@ -45,7 +48,7 @@ def distance(a: Any, b: Any) -> float:
 def test_the_graph_gives_the_networks_depth_for_any_number_of_frames(
     network: DepthNetwork, name: str, half: bool, tmp_path: Path
 ) -> None:
-    write_depth(network, SIZE, VARIANTS[name], half=half).save(tmp_path / "depth.onnx")
+    write_depth(network, SIZE, VARIANTS[name], dtypes=DTYPES[half]).save(tmp_path / "depth.onnx")
     session = session_of(tmp_path / "depth.onnx")
     for count in (1, 3):
         pixels = pixels_of(count)
@@ -57,7 +60,7 @@ def test_the_graph_gives_the_networks_depth_for_any_number_of_frames(
 @pytest.mark.parametrize("size", [(14, 14), (112, 42), (518, 518)])
 def test_every_multiple_of_the_patch_is_a_size(network: DepthNetwork, size: tuple[int, int], tmp_path: Path) -> None:
     """One patch, a portrait, and the grid the position embedding was trained at."""
-    write_depth(network, size, VARIANTS["cpu"], half=False).save(tmp_path / "depth.onnx")
+    write_depth(network, size, VARIANTS["cpu"], dtypes=DTYPES[False]).save(tmp_path / "depth.onnx")
     pixels = pixels_of(1, size)
     (depth,) = session_of(tmp_path / "depth.onnx").run(None, {"pixels": pixels.numpy()})
     assert distance(depth, network(pixels)) <= 1e-5
@@ -65,7 +68,7 @@ def test_every_multiple_of_the_patch_is_a_size(network: DepthNetwork, size: tupl
 
 @pytest.mark.parametrize("name", ["cpu", "engine"])
 def test_shapes_follow_through_the_whole_graph(network: DepthNetwork, name: str, tmp_path: Path) -> None:
-    write_depth(network, (518, 1036), VARIANTS[name], half=True).save(tmp_path / "depth.onnx")
+    write_depth(network, (518, 1036), VARIANTS[name], dtypes=DTYPES[True]).save(tmp_path / "depth.onnx")
     onnx.checker.check_model(tmp_path / "depth.onnx", full_check=True)
     model = onnx.load(tmp_path / "depth.onnx", load_external_data=False)
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
@@ -83,7 +86,7 @@ def test_writing_reads_no_weights_and_leaves_none_out(name: str) -> None:
     """On the meta device: every parameter is in the graph but those that went into others or never run."""
     sizes = depth_checkpoint.VARIANTS[name]
     network = DepthNetwork(_skeleton(sizes), sizes, "nowhere")
-    graph = write_depth(network, (518, 518), VARIANTS["engine"], half=True)
+    graph = write_depth(network, (518, 518), VARIANTS["engine"], dtypes=DTYPES[True])
     scales = 2 * sizes.layers * sizes.width
     first_residual = 2 * (9 * sizes.fusion**2 + sizes.fusion)  # of the coarsest map, which is added to nothing
     assert graph.parameters == network.info.parameters - scales - first_residual
@@ -95,7 +98,7 @@ def test_faint_tokens_show_the_networks_epsilon(tmp_path: Path) -> None:
     embeddings = network.module.backbone.embeddings
     for parameter in embeddings.parameters():
         parameter.mul_(2e-3)
-    write_depth(network, SIZE, VARIANTS["cpu"], half=False).save(tmp_path / "depth.onnx")
+    write_depth(network, SIZE, VARIANTS["cpu"], dtypes=DTYPES[False]).save(tmp_path / "depth.onnx")
     (depth,) = session_of(tmp_path / "depth.onnx").run(None, {"pixels": pixels_of(1).numpy()})
     assert distance(depth, network(pixels_of(1))) <= 1e-5
 
@@ -106,7 +109,7 @@ def test_weights_are_not_copied_before_they_are_saved(network: DepthNetwork) -> 
 
 
 def test_a_half_precision_network_writes_the_same_graph(network: DepthNetwork, tmp_path: Path) -> None:
-    write_depth(random_depth("tiny").half(), SIZE, VARIANTS["cpu"], half=True).save(tmp_path / "depth.onnx")
+    write_depth(random_depth("tiny").half(), SIZE, VARIANTS["cpu"], dtypes=DTYPES[True]).save(tmp_path / "depth.onnx")
     (depth,) = session_of(tmp_path / "depth.onnx").run(None, {"pixels": pixels_of(1).numpy()})
     assert distance(depth, network(pixels_of(1))) <= 5e-3
 
@@ -116,10 +119,10 @@ def test_weights_beyond_half_precision_are_refused_by_name(tmp_path: Path) -> No
     network.module.head.conv2.bias[3] = 1e5
     network.source = "depth_anything_v2_vitl.pth"
     with pytest.raises(CheckpointError, match=r"depth_anything_v2_vitl\.pth: tensor head\.conv2\.bias"):
-        write_depth(network, SIZE, VARIANTS["cpu"], half=True).save(tmp_path / "depth.onnx")
+        write_depth(network, SIZE, VARIANTS["cpu"], dtypes=DTYPES[True]).save(tmp_path / "depth.onnx")
 
 
 @pytest.mark.parametrize("size", [(518, 1030), (0, 14)])
 def test_an_input_size_off_the_patch_grid_is_refused(network: DepthNetwork, size: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="multiples of 14"):
-        write_depth(network, size, VARIANTS["cpu"], half=False)
+        write_depth(network, size, VARIANTS["cpu"], dtypes=DTYPES[False])

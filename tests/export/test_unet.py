@@ -14,12 +14,14 @@ pytest.importorskip("onnxruntime")
 
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel  # noqa: E402
 
-from amodal.export.graph import FLOAT, HALF, Graph  # noqa: E402
+from amodal.export.graph import FLOAT, HALF, Dtypes, Graph  # noqa: E402
 from amodal.export.layers import VARIANTS, Variant  # noqa: E402
 from amodal.export.unet import _UNet, write_conditioner, write_unet  # noqa: E402
 from amodal.export.unet_plan import Plan, ResBlock, Transformer  # noqa: E402
 from amodal.export.weights import Weights  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
+
+DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}
 
 Session = Any  # tests/export/conftest.py
 Load = Callable[[Graph], Session]
@@ -74,8 +76,8 @@ class Case:
         self.plan = Plan.of(dict(self.module.config))
         self.frames, self.size, self.layout, self.half = frames, size, layout, half
         context: Any = layout
-        self.conditioner = write_conditioner(self.weights, self.plan, frames, context, half=half)
-        self.unet = write_unet(self.weights, self.plan, frames, size, context, variant, half=half)
+        self.conditioner = write_conditioner(self.weights, self.plan, frames, context, dtypes=DTYPES[half])
+        self.unet = write_unet(self.weights, self.plan, frames, size, context, variant, dtypes=DTYPES[half])
 
     def inputs(self, rows: int) -> tuple[Any, Any, Any]:
         """Latents, conditioning and context, other ones in every row and frame."""
@@ -417,8 +419,8 @@ def test_every_tensor_is_read_by_one_of_the_two_graphs_but_for_what_cross_attent
         weights = Watch(case.weights, "test weights")
         context: Any = layout
         for graph in (
-            write_conditioner(weights, case.plan, 3, context, half=False),
-            write_unet(weights, case.plan, 3, (4, 6), context, VARIANTS["cpu"], half=False),
+            write_conditioner(weights, case.plan, 3, context, dtypes=DTYPES[False]),
+            write_unet(weights, case.plan, 3, (4, 6), context, VARIANTS["cpu"], dtypes=DTYPES[False]),
         ):
             for hole in graph._holes.values():
                 hole.load()

@@ -12,8 +12,11 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
 from amodal.export.clip import write_image_encoder  # noqa: E402
+from amodal.export.graph import Dtypes  # noqa: E402
 from amodal.export.layers import VARIANTS  # noqa: E402
 from amodal.export.vae import write_decoder, write_encoder  # noqa: E402
+
+DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}
 
 BOTH = pytest.mark.parametrize("variant", VARIANTS.values(), ids=lambda v: v.name)
 HALF = pytest.mark.parametrize("half", [False, True])
@@ -36,7 +39,7 @@ def test_the_encoder_gives_the_mode_of_the_posterior(
     widths: tuple[int, ...], layers: int, variant: Any, half: bool, session: Any, seeded: Any, assert_close: Any
 ) -> None:
     module, config = vae(widths, layers)
-    run = session(write_encoder(seeded(module, 1), config, (32, 64), variant, half=half))
+    run = session(write_encoder(seeded(module, 1), config, (32, 64), variant, dtypes=DTYPES[half]))
     frames = torch.randn(3, 3, 32, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = module.encode(frames).latent_dist.mode()
@@ -50,7 +53,7 @@ def test_the_decoder_draws_any_number_of_frames(
     widths: tuple[int, ...], layers: int, variant: Any, half: bool, session: Any, seeded: Any, assert_close: Any
 ) -> None:
     module, config = vae(widths, layers)
-    run = session(write_decoder(seeded(module, 3), config, (4, 8), variant, half=half))
+    run = session(write_decoder(seeded(module, 3), config, (4, 8), variant, dtypes=DTYPES[half]))
     for count in (1, 3, 8):
         latents = torch.randn(count, 4, 4, 8, generator=torch.Generator().manual_seed(count))
         with torch.no_grad():
@@ -60,7 +63,7 @@ def test_the_decoder_draws_any_number_of_frames(
 
 def test_padding_a_chunk_changes_the_frame_that_was_not_padding(session: Any, seeded: Any) -> None:
     module, config = vae((32, 32), 1)
-    run = session(write_decoder(seeded(module, 4), config, (4, 8), VARIANTS["cpu"], half=False))
+    run = session(write_decoder(seeded(module, 4), config, (4, 8), VARIANTS["cpu"], dtypes=DTYPES[False]))
     latents = np.random.default_rng(5).standard_normal((1, 4, 4, 8), np.float32)
     alone, padded = run(latents=latents)["frames"], run(latents=np.repeat(latents, 8, axis=0))["frames"]
     assert np.linalg.norm(padded[0] - alone[0]) > 1e-3 * np.linalg.norm(alone)
@@ -87,7 +90,7 @@ def test_the_image_encoder_is_clips(
     weights = seeded(module, 6)
     if not any(name.startswith("vision_model.") for name in weights):
         pytest.skip("this release of transformers names the module's tensors otherwise; test_checkpoint has that")
-    run = session(write_image_encoder(weights, config, variant, half=half))
+    run = session(write_image_encoder(weights, config, variant, dtypes=DTYPES[half]))
     pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         expected = module(pixels).image_embeds

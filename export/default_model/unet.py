@@ -1,0 +1,119 @@
+"""Training a stage's U-Net: EDM with v-prediction, on latents that were encoded beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+
+from amodal.export.bundle import MOTION_BUCKET, NOISE_AUGMENTATION
+from amodal.export.reference import Rows
+from amodal.runtime.context import context_rows
+from amodal.runtime.manifest import ContextLayout, StageName
+
+from .latents import Latents
+from .loop import train
+from .recipe import Recipe, make_unet
+
+FPS = 8.0
+
+_SALT = {"segment": 303, "complete": 404}
+_LAYOUTS: tuple[ContextLayout, ...] = ("reference", "reference", "aligned", "sequence")
+
+
+def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
+    """The trained U-Net of a stage, from `folder` as far as it got there.
+
+    With sigma_data = 1, EDM's weight times c_out squared is 1, so that its loss is the plain square error of the
+    v-prediction (Karras et al. 2022, eq. 8). One in `1 / recipe.dropout` clips loses conditions and context, as
+    classifier-free guidance needs it. Each step draws a context layout, so that one set of weights serves all three.
+    Half of the clips run backwards.
+    """
+    unet, latents = make_unet(recipe.seed, stage), Latents(folder, stage, recipe)
+    set_attention(unet)
+    scaling_factor = np.float32(1 / latents.spread)
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
+        chosen = rng.integers(recipe.scenes, size=recipe.clips)
+        conditioning, target, embeddings = (
+            a[chosen].astype(np.float32) for a in (latents.conditioning, latents.target, latents.embeddings)
+        )
+        backwards = rng.random(recipe.clips) < 0.5
+        for array in (conditioning, target, embeddings):
+            array[backwards] = array[backwards, ::-1]
+        dropped = rng.random(recipe.clips) < recipe.dropout
+        conditioning[dropped] = 0
+        layout = _LAYOUTS[rng.integers(len(_LAYOUTS))]
+        context = np.stack([_context(e, layout, not d) for e, d in zip(embeddings, dropped, strict=True)])
+
+        log_sigma = rng.normal(recipe.sigma_mean, recipe.sigma_std, recipe.clips).astype(np.float32)
+        sigma = np.exp(log_sigma)[:, None, None, None, None]
+        clean = target * scaling_factor
+        noise = rng.standard_normal(clean.shape, dtype=np.float32)
+        scale = np.sqrt(sigma * sigma + np.float32(1))
+        noisy, velocity = (clean + sigma * noise) / scale, (noise - sigma * clean) / scale
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = velocities(
+                unet, torch.from_numpy(np.concatenate([noisy, conditioning], 2)), log_sigma, context, layout
+            )
+        errors = (predicted.float() - torch.from_numpy(velocity)).square().mean(dim=(1, 2, 3, 4))
+        kept = ~dropped
+        values = {
+            f"loss_{name}": float(errors.detach().numpy()[part].mean())
+            for name, part in (
+                ("low", kept & (log_sigma < 0)),
+                ("middle", kept & (log_sigma >= 0) & (log_sigma < 1.5)),
+                ("high", kept & (log_sigma >= 1.5)),
+            )
+            if part.any()
+        }
+        return errors.mean(), values
+
+    train(folder, stage, unet, loss_of, steps=recipe.steps, lr=recipe.lr, ema=recipe.ema, cooldown=recipe.cooldown)
+    return unet
+
+
+def set_attention(unet: Any) -> None:
+    """Attention as it is fastest on a CPU: plain products in bfloat16, and none where there is but one token."""
+    plain = AttnProcessor()
+    unet.set_attn_processor({name: _OneToken() if ".attn2." in name else plain for name in unet.attn_processors})
+
+
+class _OneToken(AttnProcessor):  # type: ignore[misc]
+    """Attention over one token has the weight 1, whatever the query."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **options: Any) -> Tensor:
+        if encoder_hidden_states.shape[1] > 1:
+            return cast(Tensor, super().__call__(attn, hidden_states, encoder_hidden_states, **options))
+        constant: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        return constant.expand(hidden_states.shape)
+
+
+def velocities(
+    unet: Any, sample: Tensor, log_sigma: np.ndarray[Any, Any], context: np.ndarray[Any, Any], layout: ContextLayout
+) -> Tensor:
+    """v-predictions [N, T, 4, h, w] of clips at noise levels of their own.
+
+    Args:
+        sample: [N, T, 12, h, w], scaled latents and conditions.
+        log_sigma: [N].
+        context: [N, T, D].
+    """
+    count, frames = sample.shape[:2]
+    rows = torch.from_numpy(context)
+    tokens = rows[:, None].expand(-1, frames, -1, -1) if layout == "sequence" else rows[:, :, None]
+    time_ids = torch.tensor([[FPS - 1, MOTION_BUCKET, NOISE_AUGMENTATION]]).expand(count, -1)
+    velocity: Tensor = unet(
+        sample, torch.from_numpy(0.25 * log_sigma), Rows(tokens.flatten(0, 1)), time_ids, return_dict=False
+    )[0]
+    return velocity
+
+
+def _context(embeddings: np.ndarray[Any, Any], layout: ContextLayout, conditional: bool) -> np.ndarray[Any, Any]:
+    """One clip's row of the context [T, D]: what guidance would hand the U-Net for that row."""
+    return context_rows(embeddings, layout, guided=True)[int(conditional)]
