@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -13,7 +14,17 @@ from .errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
 from .frames import PathLike
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
+DEFAULT_BUNDLE = "default"
+"""What names the bundle inside the package; a folder of that name is `./default`."""
+
 _PIECE = 1 << 22
+
+
+def find_bundle(bundle: PathLike) -> Path:
+    """The folder of a bundle: the path given, or the package's own for `default`."""
+    if str(bundle) == DEFAULT_BUNDLE:
+        return Path(str(files("amodal"))) / "default_bundle"
+    return Path(bundle)
 
 
 def sha256_of(file: Path, progress: Callable[[int], None] = lambda _: None) -> str:
@@ -30,7 +41,7 @@ class Bundle:
     """A finished bundle on disk.
 
     Args:
-        path: the folder.
+        path: the folder, or `default` for the small trained one inside the package.
 
     Raises:
         BundleNotFoundError: there is no finished bundle.
@@ -39,7 +50,7 @@ class Bundle:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
+        self.path = find_bundle(path)
         self.manifest = _read_manifest(self.path)
         self._verified: set[str] = set()
         for entry in self.manifest.components.values():

@@ -83,7 +83,8 @@ def load(
     """Opens a bundle for running; use the result as a context manager, or close it.
 
     Args:
-        bundle: folder that `amodal export` made.
+        bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
+            draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
         backend: what executes: `onnxruntime`, or `auto` for the best that is usable here.
         memory: `resident` keeps components loaded, `sequential` holds one at a time.
         device: where: `cpu`.

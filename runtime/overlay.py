@@ -76,18 +76,13 @@ def write_overlay(
         completed: uint8 [T, H, W, 3] RGB, or None.
         fps: frames per second, rounded to GIF's hundredths of a second.
     """
-    from PIL import Image
-
     size = _display_size(*frames.shape[1:3])
     pictures = []
     for i in range(len(frames)):
         inside = None if completed is None else _fit(completed[i], size)
         drawn = draw_overlay(_fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size), inside)
         pictures.append(_with_legend(drawn, f"{i + 1}/{len(frames)}"))
-    palette = _shared_palette(pictures)
-    images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    duration = max(20, round(100 / fps) * 10)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
+    _save_gif(path, pictures, fps)
 
 
 def write_contact_sheet(
@@ -97,6 +92,7 @@ def write_contact_sheet(
     amodal: Masks,
     completed: Frames | None = None,
     columns: int = 5,
+    truth: Masks | None = None,
 ) -> None:
     """Write a PNG with a few frames side by side and, below one another, frame, visible, whole and completed.
 
@@ -104,29 +100,84 @@ def write_contact_sheet(
         path: the file, ending in .png.
         frames, modal, amodal, completed: as for `write_overlay`.
         columns: how many frames, spread evenly over the clip.
+        truth: bool [T, H, W], what `amodal` should be; a row of its own, where it is known.
     """
     from PIL import Image, ImageDraw
 
     picked = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
     width, height = _display_size(*frames.shape[1:3])
     size = (max(1, width * 240 // max(width, height)), max(1, height * 240 // max(width, height)))
-    rows = ["frame", "visible", "whole"] + (["completed"] if completed is not None else [])
+    drawn = [_panels(size, i, frames, modal, amodal, completed, truth) for i in picked]
+    rows = list(drawn[0])
     gap, margin, head = 6, 96, 24
     sheet = Image.new("RGB", (margin + len(picked) * (size[0] + gap), head + len(rows) * (size[1] + gap)), _PAPER)
     draw, font = ImageDraw.Draw(sheet), _font(14)
     for row, label in enumerate(rows):
         draw.text((10, head + row * (size[1] + gap) + size[1] // 2), label, _INK, font, anchor="lm")
-    for column, i in enumerate(picked):
+    for column, (i, panels) in enumerate(zip(picked, drawn, strict=True)):
         left = margin + column * (size[0] + gap)
         draw.text((left + size[0] // 2, head // 2), f"{i + 1}", _INK, font, anchor="mm")
-        small, seen, whole = _fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
-        inside = None if completed is None else _fit(completed[i], size)
-        cells = [small, _mask_cell(seen, seen), _mask_cell(seen, whole)]
-        if inside is not None:
-            cells.append(np.where(whole[..., None], inside, _BLANK))
-        for row, cell in enumerate(cells):
-            sheet.paste(Image.fromarray(cell), (left, head + row * (size[1] + gap)))
+        for row, panel in enumerate(panels.values()):
+            sheet.paste(Image.fromarray(panel), (left, head + row * (size[1] + gap)))
     sheet.save(path)
+
+
+def write_panels(
+    path: PathLike,
+    frames: Frames,
+    modal: Masks,
+    amodal: Masks,
+    completed: Frames | None = None,
+    truth: Masks | None = None,
+    fps: float = 8,
+) -> None:
+    """Write an animated GIF of the contact sheet's rows, as named panels side by side, and of the overlay.
+
+    Args:
+        path: the file, ending in .gif.
+        frames, modal, amodal, completed, fps: as for `write_overlay`.
+        truth: as for `write_contact_sheet`.
+    """
+    from PIL import Image, ImageDraw
+
+    width, height = _display_size(*frames.shape[1:3])
+    size = (max(1, width // 2), max(1, height // 2))
+    gap, head, font = 8, 22, _font(14)
+    pictures = []
+    for i in range(len(frames)):
+        panels = _panels(size, i, frames, modal, amodal, completed, truth)
+        inside = None if completed is None else _fit(completed[i], size)
+        seen, whole = _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
+        panels["overlay"] = draw_overlay(_fit(frames[i], size), seen, whole, inside)
+        across = 3 if len(panels) > 4 else 2
+        down = -(-len(panels) // across)
+        picture = Image.new("RGB", (gap + across * (size[0] + gap), down * (size[1] + head + gap)), _PAPER)
+        draw = ImageDraw.Draw(picture)
+        for place, (label, panel) in enumerate(panels.items()):
+            left, top = gap + place % across * (size[0] + gap), place // across * (size[1] + head + gap)
+            draw.text((left, top + head // 2), label, _INK, font, anchor="lm")
+            picture.paste(Image.fromarray(panel), (left, top + head))
+        pictures.append(picture)
+    _save_gif(path, pictures, fps)
+
+
+def _panels(
+    size: tuple[int, int],
+    i: int,
+    frames: Frames,
+    modal: Masks,
+    amodal: Masks,
+    completed: Frames | None,
+    truth: Masks | None,
+) -> dict[str, Frames]:
+    """Frame i as named pictures uint8 [h, w, 3]; `size` is (w, h)."""
+    seen, whole = _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
+    panels = {"frame": _fit(frames[i], size), "visible": _mask_cell(seen, seen), "whole": _mask_cell(seen, whole)}
+    if truth is not None:
+        panels["truth"] = _mask_cell(seen, _fit_mask(truth[i], size))
+    if completed is not None:
+        panels["completed"] = np.where(whole[..., None], _fit(completed[i], size), _BLANK)
+    return panels
 
 
 def _mask_cell(seen: Masks, whole: Masks) -> Frames:
@@ -183,6 +234,15 @@ def _with_legend(picture: Frames, counter: str) -> Image.Image:
     if x + draw.textlength(counter, font) < width:
         draw.text((width - 10, middle), counter, _INK, font, anchor="rm")
     return image
+
+
+def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
+    from PIL import Image
+
+    palette = _shared_palette(pictures)
+    images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    duration = max(20, round(100 / fps) * 10)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

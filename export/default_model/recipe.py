@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import diffusers
@@ -22,15 +22,15 @@ FIRST_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training.
+    """Every number of the training; where there are two, of `segment` and of `complete`.
 
     Attributes:
         frames, height, width: of a clip.
-        scenes: clips encoded for the U-Nets.
-        vae_steps, vae_clips, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
+        scenes: clips encoded for a U-Net.
+        vae_steps, vae_scenes, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
             divergence per latent value.
         vae_chroma: weight of the error's chroma.
-        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames, of half as many scenes.
+        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
         steps, clips, lr: the same for a U-Net.
         sigma_mean, sigma_std: of log sigma.
         dropout: share of clips without conditions, for guidance.
@@ -42,14 +42,14 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: int = 2400
-    vae_steps: int = 2100
-    vae_clips: int = 2
+    scenes: tuple[int, int] = (2000, 1200)
+    vae_steps: tuple[int, int] = (1800, 1000)
+    vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
-    vae_chroma: float = 4.0
-    crop_share: float = 0.85
-    steps: int = 4000
+    vae_chroma: float = 2.0
+    crop_share: float = 0.95
+    steps: tuple[int, int] = (3600, 2400)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7
@@ -60,9 +60,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        free = {"vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
-            least = 0 if name in ("vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean") else None
-            if value < 0 or (least is None and value == 0):
+            least = min(value) if isinstance(value, tuple) else value
+            if least < 0 or (name not in free and least == 0):
                 raise InputError(f"recipe: {name} is {value}; expected a number above 0.")
 
     @property
@@ -70,10 +71,10 @@ class Recipe:
         """(H, W)."""
         return self.height, self.width
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """The attributes' names."""
-        return [field.name for field in fields(cls)]
+    def of(self, stage: StageName, name: str) -> int:
+        """A stage's own number."""
+        pair: tuple[int, int] = getattr(self, name)
+        return pair[STAGES.index(stage)]
 
 
 STAGES: tuple[StageName, ...] = ("segment", "complete")
@@ -84,13 +85,13 @@ _PLAIN = "{}BlockSpatioTemporal"
 
 
 def _unet_config(*levels: str) -> dict[str, Any]:
-    # No attention at full size: without it a step took half the time, and the lower levels may be wider for it.
+    # No attention at full size: without it a step took half the time.
     return {
         "sample_size": 16,
         "in_channels": 12,
         "out_channels": 4,
-        "block_out_channels": (32, 64, 96),
-        "num_attention_heads": (1, 2, 3),
+        "block_out_channels": (64, 64, 64),
+        "num_attention_heads": (2, 2, 2),
         "layers_per_block": 1,
         "cross_attention_dim": WIDTH,
         "addition_time_embed_dim": 32,
@@ -101,18 +102,26 @@ def _unet_config(*levels: str) -> dict[str, Any]:
     }
 
 
-# 5.1 and 3.6 million parameters: shapes take more than colours.
+# 3.8 and 3.1 million parameters: shapes take more than colours.
 UNET_CONFIGS: dict[StageName, dict[str, Any]] = {
     "segment": _unet_config(_PLAIN, _ATTENDING, _ATTENDING),
     "complete": _unet_config(_PLAIN, _ATTENDING, _PLAIN),
 }
-VAE_CONFIG: dict[str, Any] = {
-    "block_out_channels": (32, 32, 64),
-    "down_block_types": ("DownEncoderBlock2D",) * 3,
-    "layers_per_block": 1,
-    "latent_channels": 4,
-    "sample_size": 64,
-}
+
+
+def _vae_config(*channels: int) -> dict[str, Any]:
+    return {
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "sample_size": 64,
+        "scaling_factor": 1.0,
+    }
+
+
+# A norm has 32 groups: over 32 channels it takes each one's mean away, and with it all colour. Masks do not mind.
+VAE_CONFIGS: dict[StageName, dict[str, Any]] = {"segment": _vae_config(32, 32, 64), "complete": _vae_config(64, 64, 64)}
 CLIP_CONFIG: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -126,9 +135,12 @@ CLIP_CONFIG: dict[str, Any] = {
 CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
 
 
-def make_vae(seed: int) -> Any:
-    """The VAE with seeded random weights."""
-    return _seeded(lambda: _VAE(**VAE_CONFIG), 3 * seed)
+def make_vae(seed: int, stage: StageName) -> Any:
+    """A stage's VAE with seeded random weights; its last layer, over time and channels, starts as the identity."""
+    vae = _seeded(lambda: _VAE(**VAE_CONFIGS[stage]), 3 * seed)
+    torch.nn.init.dirac_(vae.decoder.time_conv_out.weight)
+    torch.nn.init.zeros_(vae.decoder.time_conv_out.bias)
+    return vae
 
 
 def make_unet(seed: int, stage: StageName) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,11 +35,10 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """
     unet, latents = make_unet(recipe.seed, stage), Latents(folder, stage, recipe)
     set_attention(unet)
-    scaling_factor = np.float32(1 / latents.spread)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
-        chosen = rng.integers(recipe.scenes, size=recipe.clips)
+        chosen = rng.integers(len(latents.target), size=recipe.clips)
         conditioning, target, embeddings = (
             a[chosen].astype(np.float32) for a in (latents.conditioning, latents.target, latents.embeddings)
         )
@@ -53,10 +52,9 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
 
         log_sigma = rng.normal(recipe.sigma_mean, recipe.sigma_std, recipe.clips).astype(np.float32)
         sigma = np.exp(log_sigma)[:, None, None, None, None]
-        clean = target * scaling_factor
-        noise = rng.standard_normal(clean.shape, dtype=np.float32)
+        noise = rng.standard_normal(target.shape, dtype=np.float32)
         scale = np.sqrt(sigma * sigma + np.float32(1))
-        noisy, velocity = (clean + sigma * noise) / scale, (noise - sigma * clean) / scale
+        noisy, velocity = (target + sigma * noise) / scale, (noise - sigma * target) / scale
         with torch.autocast("cpu", torch.bfloat16):
             predicted = velocities(
                 unet, torch.from_numpy(np.concatenate([noisy, conditioning], 2)), log_sigma, context, layout
@@ -74,7 +72,16 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         }
         return errors.mean(), values
 
-    train(folder, stage, unet, loss_of, steps=recipe.steps, lr=recipe.lr, ema=recipe.ema, cooldown=recipe.cooldown)
+    train(
+        folder,
+        stage,
+        unet,
+        loss_of,
+        steps=recipe.of(stage, "steps"),
+        lr=recipe.lr,
+        ema=recipe.ema,
+        cooldown=recipe.cooldown,
+    )
     return unet
 
 
@@ -84,12 +91,12 @@ def set_attention(unet: Any) -> None:
     unet.set_attn_processor({name: _OneToken() if ".attn2." in name else plain for name in unet.attn_processors})
 
 
-class _OneToken(AttnProcessor):  # type: ignore[misc]
+class _OneToken:
     """Attention over one token has the weight 1, whatever the query."""
 
     def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **options: Any) -> Tensor:
         if encoder_hidden_states.shape[1] > 1:
-            return cast(Tensor, super().__call__(attn, hidden_states, encoder_hidden_states, **options))
+            return AttnProcessor()(attn, hidden_states, encoder_hidden_states, **options)
         constant: Tensor = attn.to_out[0](attn.to_v(encoder_hidden_states))
         return constant.expand(hidden_states.shape)
 
@@ -116,4 +123,4 @@ def velocities(
 
 def _context(embeddings: np.ndarray[Any, Any], layout: ContextLayout, conditional: bool) -> np.ndarray[Any, Any]:
     """One clip's row of the context [T, D]: what guidance would hand the U-Net for that row."""
-    return context_rows(embeddings, layout, guided=True)[int(conditional)]
+    return np.asarray(context_rows(embeddings, layout, guided=True)[int(conditional)])

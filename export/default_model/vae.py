@@ -1,4 +1,4 @@
-"""Training the VAE: masks, depth and RGB alike, since one VAE serves both stages."""
+"""Training a stage's VAE, on what the stage reads and draws."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ from typing import Any
 import numpy as np
 import torch
 
+from amodal.runtime.manifest import StageName
+
 from .data import Floats, pictures
 from .loop import train
 from .recipe import Recipe, make_vae
 
-_SALT = 101
+_SALT = {"segment": 101, "complete": 111}
 # One of each group is drawn from every scene.
-_KINDS = (("modal", "depth", "visible"), ("amodal",), ("rgb", "whole"))
-_NAMES = ("input", "mask", "rgb")
+_KINDS: dict[StageName, tuple[tuple[str, ...], ...]] = {
+    "segment": (("modal",), ("depth",), ("amodal",)),
+    "complete": (("amodal",), ("visible", "whole"), ("rgb", "whole")),
+}
 _OBJECT_WEIGHT = 4.0
+_PROBED = 0.3
+_MEASURED = 16
 
 
-def train_vae(folder: Path, recipe: Recipe) -> Any:
+def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """The trained VAE, from `folder` as far as it got there.
 
     L1 plus squared distance plus a small Kullback-Leibler divergence; a pixel of the object weighs five times one of
-    the background, which is mostly plain. The error's chroma counts once more, `recipe.vae_chroma` times: in a mixture
-    of grey masks and coloured frames the latents held no colour at all after 1400 steps without it. Most steps see quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of
-    the norms are those of what they see.
+    the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. In the first
+    `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own. Most
+    steps see quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of the
+    norms are those of what they see.
     """
-    vae = make_vae(recipe.seed)
-    whole_from = round(recipe.crop_share * recipe.vae_steps)
+    vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
+    torch.manual_seed(recipe.seed)
+    pupil = torch.nn.ModuleDict({"vae": vae, "probe": torch.nn.Conv2d(4, 3, 1)})
+    probed = _PROBED * steps
+    whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        rng = np.random.default_rng([recipe.seed, _SALT, step])
+        rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         whole = step >= whole_from
-        scenes = max(1, recipe.vae_clips // 2) if whole else recipe.vae_clips
-        frames, weight = _batch(rng, recipe, scenes, crop=not whole)
+        scenes = 1 if whole else recipe.of(stage, "vae_scenes")
+        frames, weight = _batch(rng, stage, recipe, scenes, crop=not whole)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
@@ -43,15 +53,38 @@ def train_vae(folder: Path, recipe: Recipe) -> Any:
             decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
         distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(error - error.mean(1, keepdim=True), weight)
+        factor = frames.shape[-1] // mean.shape[-1]
+        colours = torch.nn.functional.avg_pool2d(frames, factor)
+        probe = (pupil["probe"](mean) - colours).square().mean() * max(0.0, 1 - step / probed)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         sizes = error.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4))
-        values = {f"l1_{name}": sizes[i :: len(_KINDS)].mean().item() for i, name in enumerate(_NAMES)}
+        values = {f"l1_{'/'.join(kind)}": sizes[i::3].mean().item() for i, kind in enumerate(_KINDS[stage])}
         chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, recipe.frames))
         values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[2::3].mean().item()}
-        values |= {"kl": divergence.item(), "std": mean.detach().std().item()}
-        return distance + recipe.vae_kl * divergence, values
+        values |= {"probe": probe.item(), "kl": divergence.item(), "std": mean.detach().std().item()}
+        return distance + probe + recipe.vae_kl * divergence, values
 
-    train(folder, "vae", vae, loss_of, steps=recipe.vae_steps, lr=recipe.vae_lr, ema=0.995, cooldown=recipe.cooldown)
+    name = f"vae_{stage}"
+    train(folder, name, pupil, loss_of, steps=steps, lr=recipe.vae_lr, ema=0.995, cooldown=recipe.cooldown)
+    return vae
+
+
+def trained_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
+    """The averaged VAE that `train_vae` left in `folder`, its latents scaled to unit variance over the stage's targets.
+
+    The scale lies in the weights, so that VAEs with different latents go into one bundle, which has one scaling factor.
+    """
+    average = torch.load(folder / f"vae_{stage}.pt", weights_only=True)["average"]
+    vae = make_vae(recipe.seed, stage)
+    vae.load_state_dict({name.removeprefix("vae."): value for name, value in average.items() if "probe" not in name})
+    vae.eval().requires_grad_(False)
+    targets = np.concatenate([pictures(index, recipe).target(stage) for index in range(_MEASURED)])
+    with torch.no_grad():
+        deviation = vae.encode(torch.from_numpy(targets)).latent_dist.mode().std()
+        means = slice(vae.config.latent_channels)
+        vae.quant_conv.weight[means] /= deviation
+        vae.quant_conv.bias[means] /= deviation
+        vae.decoder.conv_in.weight *= deviation
     return vae
 
 
@@ -59,16 +92,18 @@ def _weighted(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (weight * (error.abs() + error.square())).sum() / (3 * weight.sum())
 
 
-def _batch(rng: np.random.Generator, recipe: Recipe, scenes: int, crop: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(
+    rng: np.random.Generator, stage: StageName, recipe: Recipe, scenes: int, crop: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips [3 scenes * T, 3, H, W], or quarters of that, and each pixel's weight [3 scenes * T, 1, H, W]."""
     chosen: list[Floats] = []
     weights: list[Floats] = []
     for _ in range(scenes):
-        clip = pictures(int(rng.integers(recipe.scenes)), recipe)
+        clip = pictures(int(rng.integers(recipe.of(stage, "scenes"))), recipe)
         weight = 1 + np.float32(_OBJECT_WEIGHT) * (clip.amodal[:, :1] > 0)
         area = _around(rng, weight[:, 0] > 1) if crop else (slice(None), slice(None))
         turn = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
-        for kinds in _KINDS:
+        for kinds in _KINDS[stage]:
             kind = str(rng.choice(kinds))
             chosen.append(getattr(clip, kind)[(..., *area)][..., turn])
             plain = np.ones_like(weight) if kind in ("depth", "rgb") else weight

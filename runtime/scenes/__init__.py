@@ -1,5 +1,6 @@
 """Scenes: seeded videos of moving things that hide one another, with the truth of what is hidden."""
 
+from .files import write_scene
 from .scene import Scene, make_scene
 
-__all__ = ["Scene", "make_scene"]
+__all__ = ["Scene", "make_scene", "write_scene"]

@@ -14,6 +14,8 @@ from amodal.runtime.errors import AmodalError
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
     "eval": "How good predicted masks and RGB are, beside the baselines.",
+    "demo": "See hidden objects completed, in a minute, with nothing to download.",
+    "scenes": "Videos of things that hide one another, with the truth of what is hidden.",
     "export": "Turn checkpoints into a bundle that runs without PyTorch.",
     "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
     "doctor": "Versions, devices and backends, ready to paste into a bug report.",
@@ -45,8 +47,9 @@ def amodal(ctx: click.Context) -> None:
 
     \b
     Examples:
-      amodal export --random tiny --size 64x128 -o toy
-      amodal run toy --frames rgbs/ --masks masks/ -o out
+      amodal demo
+      amodal export --segment ckpt/ --complete ckpt2/ -o bundle
+      amodal run bundle --frames rgbs/ --masks masks/ -o out
       amodal inspect toy
       amodal doctor
     """

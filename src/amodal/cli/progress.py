@@ -36,6 +36,14 @@ class Watcher:
                 yield
 
     @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """A bar over things; yields what is to be called after each."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, disable=self.hidden, transient=True) as bars:
+            task = bars.add_task(what, total=total)
+            yield lambda: bars.advance(task)
+
+    @contextmanager
     def reading(self, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
         """A bar over bytes; yields what is to be told of each further piece."""
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

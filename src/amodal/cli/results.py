@@ -108,7 +108,7 @@ def _bundle(path: Path, model: Model) -> dict[str, Any]:
     manifest = model.manifest
     return {
         "path": str(path),
-        "manifest_sha256": sha256_of(path / MANIFEST_NAME),
+        "manifest_sha256": sha256_of(model.bundle.path / MANIFEST_NAME),
         "precision": sorted({c.precision for c in manifest.components.values()}),
         "size": list(manifest.size),
         "frames": manifest.frames,

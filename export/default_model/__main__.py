@@ -1,0 +1,90 @@
+"""`python -m amodal.export.default_model DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amodal.export.default_model.recipe import STAGES, Recipe
+from amodal.runtime.manifest import StageName
+
+
+@click.command("amodal.export.default_model", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--stage", type=click.Choice(STAGES), help="Only this stage, and no bundle.")
+@click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle goes. Default: DIR/bundle.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Of each stage; stages run side by side.")
+@click.option("--quick", is_flag=True, help="A few steps of everything, to see that it runs.")
+def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: int, quick: bool) -> None:
+    """Trains the default model from nothing, and exports it.
+
+    Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
+    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/ and the bundle. Interrupted, the
+    same command goes on where it was.
+
+    \b
+    Examples:
+      python -m amodal.export.default_model build
+      python -m amodal.export.default_model build --stage segment --threads 2
+    """
+    recipe = _quick() if quick else Recipe()
+    folder.mkdir(parents=True, exist_ok=True)
+    if stage is not None:
+        _train(folder, stage, recipe, threads)
+        return
+    options = ["--threads", str(threads), *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", "amodal.export.default_model", str(folder), *options, "--stage"]
+    running = [subprocess.Popen([*command, name]) for name in STAGES]
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()
+    if any(codes):
+        sys.exit(next(code for code in codes if code))
+
+    from amodal.export.default_model.checkpoint import write_bundle
+    from amodal.export.default_model.losses import plot_losses
+
+    plot_losses(folder)
+    out = bundle or folder / "bundle"
+    rows = write_bundle(folder, out, recipe, overwrite=True)
+    size = sum(row.entry.bytes for row in rows)
+    click.echo(f"Wrote {out}: {sum(row.entry.parameters for row in rows) / 1e6:.1f} M parameters, {size / 1e6:.1f} MB.")
+
+
+def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int) -> None:
+    import torch
+
+    from amodal.export.default_model.latents import encode_scenes
+    from amodal.export.default_model.unet import train_unet
+    from amodal.export.default_model.vae import train_vae
+
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if torch.get_num_threads() == 1:
+        import cv2
+
+        cv2.setNumThreads(1)
+    for part, work in (
+        ("VAE", lambda: train_vae(folder, stage, recipe)),
+        ("latents", lambda: encode_scenes(folder, stage, recipe, threads)),
+        ("U-Net", lambda: train_unet(folder, stage, recipe)),
+    ):
+        click.echo(f"{stage}: {part}", err=True)
+        work()
+
+
+def _quick() -> Recipe:
+    changes: dict[str, Any] = {"scenes": (4, 4), "vae_steps": (4, 4), "steps": (4, 4), "clips": 2}
+    return dataclasses.replace(Recipe(), **changes)
+
+
+if __name__ == "__main__":
+    main()
