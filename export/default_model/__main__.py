@@ -25,8 +25,8 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     """Trains the default model from nothing, and exports it.
 
     Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
-    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/ and the bundle. Interrupted, the
-    same command goes on where it was.
+    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and bundle_sequence with the
+    same weights for the context layout `sequence`. Interrupted, the same command goes on where it was.
 
     \b
     Examples:
@@ -55,6 +55,7 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     plot_losses(folder)
     out = bundle or folder / "bundle"
     rows = write_bundle(folder, out, recipe, overwrite=True)
+    write_bundle(folder, folder / "bundle_sequence", recipe, "sequence", overwrite=True)
     size = sum(row.entry.bytes for row in rows)
     click.echo(f"Wrote {out}: {sum(row.entry.parameters for row in rows) / 1e6:.1f} M parameters, {size / 1e6:.1f} MB.")
 

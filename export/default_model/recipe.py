@@ -43,13 +43,13 @@ class Recipe:
     height: int = 64
     width: int = 128
     scenes: tuple[int, int] = (2000, 1200)
-    vae_steps: tuple[int, int] = (1800, 1000)
+    vae_steps: tuple[int, int] = (1800, 900)
     vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
     vae_chroma: float = 2.0
-    crop_share: float = 0.95
-    steps: tuple[int, int] = (3600, 2400)
+    crop_share: float = 0.97
+    steps: tuple[int, int] = (2700, 1700)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7

@@ -16,10 +16,12 @@ from .recipe import Recipe, make_vae
 
 _SALT = {"segment": 101, "complete": 111}
 # One of each group is drawn from every scene.
-_KINDS: dict[StageName, tuple[tuple[str, ...], ...]] = {
+Groups = tuple[tuple[str, ...], ...]
+_KINDS: dict[StageName, Groups] = {
     "segment": (("modal",), ("depth",), ("amodal",)),
     "complete": (("amodal",), ("visible", "whole"), ("rgb", "whole")),
 }
+_COLOURS: Groups = (("rgb",), ("rgb",))
 _OBJECT_WEIGHT = 4.0
 _PROBED = 0.3
 _MEASURED = 16
@@ -30,8 +32,9 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
 
     L1 plus squared distance plus a small Kullback-Leibler divergence; a pixel of the object weighs five times one of
     the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. In the first
-    `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own. Most
-    steps see quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of the
+    `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own, and
+    the VAE for RGB sees nothing but whole frames: from a mixture with masks and white grounds, which grey serves well
+    enough, it learnt no colour in 1400 steps, and from frames in 100. Most steps see quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of the
     norms are those of what they see.
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
@@ -45,7 +48,8 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         whole = step >= whole_from
         scenes = 1 if whole else recipe.of(stage, "vae_scenes")
-        frames, weight = _batch(rng, stage, recipe, scenes, crop=not whole)
+        kinds = _COLOURS if stage == "complete" and step < probed else _KINDS[stage]
+        frames, weight = _batch(rng, kinds, recipe, scenes, crop=not whole)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
@@ -58,9 +62,9 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         probe = (pupil["probe"](mean) - colours).square().mean() * max(0.0, 1 - step / probed)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         sizes = error.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4))
-        values = {f"l1_{'/'.join(kind)}": sizes[i::3].mean().item() for i, kind in enumerate(_KINDS[stage])}
+        values = {f"l1_{'/'.join(kind)}": sizes[i :: len(kinds)].mean().item() for i, kind in enumerate(kinds)}
         chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, recipe.frames))
-        values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[2::3].mean().item()}
+        values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[len(kinds) - 1 :: len(kinds)].mean().item()}
         values |= {"probe": probe.item(), "kl": divergence.item(), "std": mean.detach().std().item()}
         return distance + probe + recipe.vae_kl * divergence, values
 
@@ -93,17 +97,17 @@ def _weighted(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _batch(
-    rng: np.random.Generator, stage: StageName, recipe: Recipe, scenes: int, crop: bool
+    rng: np.random.Generator, groups: Groups, recipe: Recipe, scenes: int, crop: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips [3 scenes * T, 3, H, W], or quarters of that, and each pixel's weight [3 scenes * T, 1, H, W]."""
+    """Clips [N, 3, H, W], one of each group of kinds, or quarters of them, and each pixel's weight [N, 1, H, W]."""
     chosen: list[Floats] = []
     weights: list[Floats] = []
     for _ in range(scenes):
-        clip = pictures(int(rng.integers(recipe.of(stage, "scenes"))), recipe)
+        clip = pictures(int(rng.integers(min(recipe.scenes))), recipe)
         weight = 1 + np.float32(_OBJECT_WEIGHT) * (clip.amodal[:, :1] > 0)
         area = _around(rng, weight[:, 0] > 1) if crop else (slice(None), slice(None))
         turn = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
-        for kinds in _KINDS[stage]:
+        for kinds in groups:
             kind = str(rng.choice(kinds))
             chosen.append(getattr(clip, kind)[(..., *area)][..., turn])
             plain = np.ones_like(weight) if kind in ("depth", "rgb") else weight

@@ -1,0 +1,153 @@
+"""How good the default model is, and what every shortcut costs: `python -m amodal.bench.default_model`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from amodal.bench.quality import ClipPrediction, ClipTruth, Report, evaluate, render
+from amodal.runtime.manifest import ContextLayout
+from amodal.runtime.model import Model, load
+from amodal.runtime.sampler import Churn
+from amodal.runtime.scenes import make_scene
+
+FIRST_SEED = 500_000  # below those of the training, above those that people look at
+SEED = 23
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a clip is run; see `amodal.runtime.stage.Settings`."""
+
+    bundle: str = "default"
+    steps: int = 25
+    guidance: float = 1.5
+    churn: float = 0.0
+    context: ContextLayout | None = None
+
+
+class Clip(NamedTuple):
+    """Truth and prediction of a scene, and seconds that each stage's first run took."""
+
+    truth: ClipTruth
+    prediction: ClipPrediction
+    segment_seconds: float
+    complete_seconds: float | None
+
+
+def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> Clip:
+    """Runs a scene with `samples` seeds of noise on one thread; the first one goes on to RGB if `complete`."""
+    model = _model(setting.bundle)
+    manifest = model.manifest
+    scene = make_scene(seed, manifest.frames, manifest.size)
+    options: dict[str, Any] = {
+        "steps": setting.steps,
+        "guidance": (setting.guidance, setting.guidance),
+        "churn": Churn(setting.churn),
+        "context": setting.context,
+    }
+    seen = [model.segment(scene.modal, depth=scene.depth, seed=SEED + k, **options) for k in range(samples)]
+    whole = None
+    if complete:
+        whole = model.complete(scene.frames, scene.modal, seen[0].masks, seed=seen[0].noise, **options)
+    rgb = (scene.whole, scene.frames) if complete else (None, None)
+    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, *rgb, scene.boxes)
+    prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)
+    return Clip(truth, prediction, seen[0].seconds, whole.seconds if whole else None)
+
+
+def figures(scenes: int, samples: int, workers: int, setting: Setting) -> tuple[Report, list[Clip]]:
+    """Quality over unseen scenes, in both modes."""
+    jobs = [(FIRST_SEED + index, setting, samples, True) for index in range(scenes)]
+    clips = _run(jobs, workers, "scenes")
+    return evaluate([(clip.truth, clip.prediction) for clip in clips], "both"), clips
+
+
+def tradeoffs(scenes: int, workers: int, bundle: str, sequence: str | None) -> str:
+    """A Markdown table of quality and time, one setting changed at a time.
+
+    Every scene runs through all settings, so that noise of the machine falls on all alike; times are medians, relative
+    to the default setting's.
+    """
+    settings = {f"{n} steps": Setting(bundle, steps=n) for n in (4, 6, 10, 15, 25, 50)}
+    settings |= {f"{n} steps, churn": Setting(bundle, steps=n, churn=float(n) / 2) for n in (4, 6, 10, 15, 25, 50)}
+    settings |= {f"guidance {g}": Setting(bundle, guidance=g) for g in (1.0, 2.5)}
+    settings |= {"context aligned": Setting(bundle, context="aligned")}
+    if sequence is not None:
+        settings |= {"context sequence": Setting(sequence)}
+    jobs = [(FIRST_SEED + index, setting) for index in range(scenes) for setting in settings.values()]
+    clips = _run(jobs, workers, "runs")
+    count = len(settings)
+    base = statistics.median(c.segment_seconds for c in clips[list(settings).index("25 steps") :: count])
+    lines = ["| setting | mIoU | mIoU_occ | flicker | time |", "|---|---:|---:|---:|---:|"]
+    first = evaluate([(c.truth, c.prediction) for c in clips[::count]], "strict")
+    lines += [_line(name, first, name, "") for name in ("modal", "convex")]
+    for place, name in enumerate(settings):
+        mine = clips[place::count]
+        report = evaluate([(c.truth, c.prediction) for c in mine], "strict")
+        ratio = statistics.median(c.segment_seconds for c in mine) / base
+        lines.append(_line(name, report, "Top-1", f"{ratio:.2f}"))
+    return "\n".join(lines)
+
+
+def _line(name: str, report: Report, row: str, time: str) -> str:
+    scores = report.row(row)
+    assert scores.strict is not None
+    miou, occ = scores.strict.miou, scores.strict.miou_occ
+    cells = ["-" if value is None else f"{100 * value:.1f}" for value in (miou, occ, scores.flicker)]
+    return f"| {name} | {' | '.join(cells)} | {time} |"
+
+
+def _run(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[Clip]:
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done: Iterable[Clip] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
+        return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
+
+
+@lru_cache(4)
+def _model(bundle: str) -> Model:
+    return load(bundle, threads=1)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Quality of the default model over scenes that its training has not seen."""
+
+
+@main.command("figures")
+@click.option("-n", "--scenes", type=click.IntRange(min=1), default=200, show_default=True)
+@click.option("--samples", type=click.IntRange(min=1), default=3, show_default=True, help="Seeds per scene, for Top-K.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes, one thread each.")
+@click.option("--bundle", default="default", show_default=True)
+@click.option("--steps", type=int, default=25, show_default=True)
+@click.option("--guidance", type=float, default=1.5, show_default=True)
+def _figures(scenes: int, samples: int, workers: int, bundle: str, steps: int, guidance: float) -> None:
+    """mIoU, mIoU_occ, AP, flicker and PSNR beside the baselines."""
+    report, clips = figures(scenes, samples, workers, Setting(bundle, steps, guidance))
+    Console(width=120).print(render(report))
+    segment = statistics.median(clip.segment_seconds for clip in clips)
+    complete = statistics.median(clip.complete_seconds or 0.0 for clip in clips)
+    click.echo(f"median seconds per clip, one thread: segment {segment:.2f}, complete {complete:.2f}")
+
+
+@main.command("tradeoffs")
+@click.option("-n", "--scenes", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes, one thread each.")
+@click.option("--bundle", default="default", show_default=True)
+@click.option("--sequence", metavar="BUNDLE", help="The same weights, exported for the context layout `sequence`.")
+def _tradeoffs(scenes: int, workers: int, bundle: str, sequence: str | None) -> None:
+    """Quality and time over steps, churn, guidance and context layouts, as a Markdown table."""
+    click.echo(tradeoffs(scenes, workers, bundle, sequence))
+
+
+if __name__ == "__main__":
+    main()
