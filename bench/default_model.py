@@ -59,8 +59,8 @@ def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = Fa
     whole = None
     if complete:
         whole = model.complete(scene.frames, scene.modal, seen[0].masks, seed=seen[0].noise, **options)
-    rgb = (scene.whole, scene.frames) if complete else (None, None)
-    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, *rgb, scene.boxes)
+    whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
+    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
     prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)
     return Clip(truth, prediction, seen[0].seconds, whole.seconds if whole else None)
 

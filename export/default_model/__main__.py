@@ -25,8 +25,8 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     """Trains the default model from nothing, and exports it.
 
     Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
-    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and bundle_sequence with the
-    same weights for the context layout `sequence`. Interrupted, the same command goes on where it was.
+    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and bundle_sequence,
+    the same weights for the context layout `sequence`. Interrupted, the same command goes on where it was.
 
     \b
     Examples:
