@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +41,8 @@ class Segmentation:
         masks_full: bool [T, h, w], the same at the size of the masks handed in.
         frames: uint8 [T, H, W, 3], the decoded picture before the threshold.
         noise: the noise stream after this stage; hand it to `complete` as its seed to go on with it.
-        seconds: wall time; `timings` has it by component.
+        seconds: wall time, of all samples together; `timings` has it by component.
+        others: what the further seeds found, if `samples` were asked for.
     """
 
     masks: NDArray[np.bool_]
@@ -50,6 +51,12 @@ class Segmentation:
     noise: NoiseStream
     seconds: float
     timings: Timings
+    others: tuple[Segmentation, ...] = ()
+
+    @property
+    def samples(self) -> tuple[Segmentation, ...]:
+        """One per seed, this one first."""
+        return self, *self.others
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,7 @@ class Model:
         context: ContextLayout | None = None,
         decode_chunk: int | None = None,
         cfg_rows: CfgRows = "auto",
+        samples: int = 1,
         callback: Callback | None = None,
     ) -> Segmentation:
         """Whole-object masks from visible ones.
@@ -155,7 +163,9 @@ class Model:
             context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
             decode_chunk: frames the VAE decodes at once; None for the bundle's.
             cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the backend does best.
-            callback: called after each step with (step, sigma, latents [T, 4, h, w]).
+            samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
+                were alone; the rest are in its `others`. What does not depend on noise is computed once.
+            callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
 
         Raises:
             InputError: shapes, dtypes or ranges that do not fit, or no depth and no way to compute it.
@@ -163,27 +173,29 @@ class Model:
         """
         start = time.perf_counter()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        stream = self._begin("segment", settings, seed)
+        streams = _further(self._begin("segment", settings, seed), seed, samples)
         shape = np.shape(modal)
         prepared = prepare_modal(modal, self.manifest.size)
         count = self._count("modal", len(prepared))
         maps = self._depth(depth, rgb, count)
         images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
-        output = run_stage(
+        outputs = run_stage(
             self._components,
             "segment",
             images,
             conditions,
-            stream,
+            streams,
             settings,
             _trimmed(callback, count),
         )
-        frames = output.frames[:count]
-        masks = threshold(frames, prepared)
-        full = resize_masks(masks, (int(shape[-2]), int(shape[-1])))
-        return Segmentation(
-            masks, full, frames, output.noise, time.perf_counter() - start, dict(self._components.timings)
-        )
+        found = []
+        for output in outputs:
+            frames = output.frames[:count]
+            masks = threshold(frames, prepared)
+            found.append((masks, resize_masks(masks, (int(shape[-2]), int(shape[-1]))), frames, output.noise))
+        seconds, timings = time.perf_counter() - start, dict(self._components.timings)
+        first, *others = (Segmentation(*drawn, seconds, timings) for drawn in found)
+        return replace(first, others=tuple(others))
 
     def complete(
         self,
@@ -228,12 +240,12 @@ class Model:
         images = visible_rgb(self._padded(pictures), self._padded(prepared))
         signed = np.where(self._padded(whole), np.float32(1.0), np.float32(-1.0))
         conditions = np.repeat(signed[:, None], 3, axis=1)
-        output = run_stage(
+        (output,) = run_stage(
             self._components,
             "complete",
             images,
             conditions,
-            stream,
+            [stream],
             settings,
             _trimmed(callback, count),
         )
@@ -309,6 +321,17 @@ class Model:
 def _same_count(name: str, count: int, other: str, found: int) -> None:
     if count != found:
         raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")
+
+
+def _further(first: NoiseStream, seed: int | NoiseStream, samples: int) -> list[NoiseStream]:
+    """The streams of all samples."""
+    if samples < 1:
+        raise InputError(f"{samples} samples: expected 1 or more (--samples).")
+    if isinstance(seed, NoiseStream):
+        if samples > 1:
+            raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
+        return [first]
+    return [first, *(NoiseStream(seed + index) for index in range(1, samples))]
 
 
 def _trimmed(callback: Callback | None, count: int) -> Callback | None:

@@ -6,7 +6,7 @@ what their two conditions are. Written against the array API, on the backend's a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -98,18 +98,25 @@ def run_stage(
     stage: StageName,
     images: NDArray[np.float32],
     rgb_images: NDArray[np.float32],
-    noise: NoiseStream,
+    noises: Sequence[NoiseStream],
     settings: Settings,
     callback: Callback | None = None,
-) -> StageOutput:
-    """Runs one stage.
+) -> list[StageOutput]:
+    """Runs one stage, once for each noise stream.
+
+    Samples share what does not depend on noise, CLIP and `unet_conditioner`, and each component is loaded once for all.
+    Conditions are encoded for each sample, because its noise is added to them first. A sample is the same bit for bit,
+    whatever the others.
 
     Args:
         images: [T, 3, H, W] in [-1, 1], the first condition; the one that CLIP sees.
         rgb_images: [T, 3, H, W] in [-1, 1], the second condition.
-        noise: draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as it was; the stream
-            after the run is in the result.
-        callback: called after each step with (step, sigma, latents [T, 4, h, w]).
+        noises: one or more; each draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as they
+            were; the stream after the run is in the result.
+        callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
+
+    Returns:
+        One result per noise stream.
 
     Raises:
         NonFiniteError: latents became NaN or infinite.
@@ -125,25 +132,30 @@ def run_stage(
     )
     schedule = Schedule.of(sigmas, settings.churn)
     scale = xp.asarray(guidance_ramp(settings.guidance, manifest.frames)).reshape(1, -1, 1, 1, 1)
-    stream = noise.clone()
+    streams = [noise.clone() for noise in noises]
+    strength = np.float32(manifest.noise_augmentation)
 
     with ThreadPoolExecutor(1, "amodal-noise") as pool:
-        # The noise is drawn while CLIP runs, which does not need it.
-        drawn: Future[_Noise] = pool.submit(_draw, stream, manifest)
+        # The noise is drawn while CLIP runs, which does not need it, and then one sample ahead: held for all at once,
+        # at the real size it would take 80 MB each.
+        coming: Future[_Noise] = pool.submit(_draw, streams[0], manifest)
         with components.use(keys["image_encoder"], len(images)) as image_encoder:
             embeddings = _embed(image_encoder, images, manifest, xp)
-        draws = drawn.result()
-
-    with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
-        strength = np.float32(manifest.noise_augmentation)
-        cond = xp.concatenate(
-            [
-                _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, xp)
-                for frames, augmentation in ((images, draws.images), (rgb_images, draws.rgb_images))
-            ],
-            axis=1,
-        )[None]
-    conditioning = xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond
+        conditionings, starts = [], []
+        with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
+            for following in (*streams[1:], None):
+                draws = coming.result()
+                if following is not None:
+                    coming = pool.submit(_draw, following, manifest)
+                cond = xp.concatenate(
+                    [
+                        _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, xp)
+                        for frames, augmentation in ((images, draws.images), (rgb_images, draws.rgb_images))
+                    ],
+                    axis=1,
+                )[None]
+                conditionings.append(xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond)
+                starts.append(draws.latents)
 
     with components.use(keys["unet_conditioner"]) as conditioner:
         ids = [settings.fps - 1, manifest.motion_bucket, manifest.noise_augmentation]
@@ -157,29 +169,36 @@ def run_stage(
     time_table = constants.pop("time_table")
 
     mode = settings.cfg_rows if settings.cfg_rows != "auto" or components.lanes == 1 else "side by side"
-    with components.use(keys["unet"], len(conditioning) if mode == "side by side" else 1) as unet:
-        evaluate = _rows(unet, conditioning, constants, mode in ("auto", "batched"), xp)
+    with components.use(keys["unet"], len(conditionings[0]) if mode == "side by side" else 1) as unet:
 
-        def denoise(x: Array, step: int) -> Array:
-            sigma = schedule.hats[step]
-            velocity = evaluate(scale_input(x, sigma), time_table[step])
-            if guided:
-                velocity = guide(velocity[:1], velocity[1:], scale)
-            return denoised_of(velocity, x, sigma)
+        def draw(conditioning: Array, start: NDArray[np.float32], stream: NoiseStream) -> Array:
+            evaluate = _rows(unet, conditioning, constants, mode in ("auto", "batched"), xp)
 
-        latents = run_sampler(
-            denoise,
-            xp.asarray(draws.latents * schedule.initial_scale),
-            schedule,
-            draw_noise=lambda: xp.asarray(stream.randn(draws.latents.shape, manifest.noise_dtype).astype(np.float32)),
-            callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
-            xp=xp,
-        )
+            def denoise(x: Array, step: int) -> Array:
+                sigma = schedule.hats[step]
+                velocity = evaluate(scale_input(x, sigma), time_table[step])
+                if guided:
+                    velocity = guide(velocity[:1], velocity[1:], scale)
+                return denoised_of(velocity, x, sigma)
+
+            return run_sampler(
+                denoise,
+                xp.asarray(start * schedule.initial_scale),
+                schedule,
+                draw_noise=lambda: xp.asarray(stream.randn(start.shape, manifest.noise_dtype).astype(np.float32)),
+                callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
+                xp=xp,
+            )
+
+        samples = [draw(*sample) for sample in zip(conditionings, starts, streams, strict=True)]
 
     chunk = settings.decode_chunk or manifest.decode_chunk
     with components.use(keys["vae_decoder"]) as vae_decoder:
-        decoded = _decode(vae_decoder, latents[0] / np.float32(manifest.scaling_factor), chunk, xp)
-    return StageOutput(to_bytes(decoded), stream)
+        pictures = [
+            to_bytes(_decode(vae_decoder, latents[0] / np.float32(manifest.scaling_factor), chunk, xp))
+            for latents in samples
+        ]
+    return [StageOutput(frames, stream) for frames, stream in zip(pictures, streams, strict=True)]
 
 
 def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest, xp: Any) -> Array:
