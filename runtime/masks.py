@@ -14,6 +14,7 @@ With an object id, that is the palette index, or the grey value of a picture wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -41,6 +42,11 @@ _KINDS = "a folder of mask images, a COCO RLE json or an npz file"
 # JPEG and palette quantisation leave a tint this strong on what was grey.
 _GREY_TOLERANCE = 8
 _WEB_LEVELS = range(0, 256, 51)
+
+
+def probability_map(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
+    """Share of samples that cover each pixel: float32 [T, H, W] in [0, 1], from K masks bool [T, H, W]."""
+    return np.asarray(np.mean(np.stack(samples), axis=0, dtype=np.float32))
 
 
 def binarise(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -60,6 +60,11 @@ def write_frames_png(folder: PathLike, frames: NDArray[np.uint8], names: Sequenc
     return _write_pngs(folder, frames, names)
 
 
+def write_grey_png(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
+    """Write grey pictures, uint8 [T, H, W], as PNGs; otherwise like `write_masks_png`."""
+    return _write_pngs(folder, pictures, names)
+
+
 def _write_pngs(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None) -> list[Path]:
     from PIL import Image
 

@@ -67,36 +67,6 @@ def official_ious(predicted: Bools, amodal: Bools, modal: Bools, size: Size = OF
     return whole, np.where(hidden < EPSILON, np.nan, hidden)
 
 
-def mask_boxes(masks: Bools) -> Floats:
-    """[T, 4] x, y, width and height in pixels of the box around each mask; zeros where it is empty."""
-    boxes = np.zeros((len(masks), 4))
-    for box, mask in zip(boxes, masks, strict=True):
-        if mask.any():
-            box[:] = cv2.boundingRect(mask.astype(np.uint8))
-    return boxes
-
-
-def protocol_boxes(predicted: Bools, modal: Bools, offset: Size = (0, 0)) -> Floats:
-    """Predicted boxes as Diffusion-VAS takes them for TAO-Amodal.
-
-    The box of the predicted mask, less the padding; the visible mask's if it is empty; united with the visible mask's.
-
-    Args:
-        predicted: bool [T, h, w], of the frame or of the padded frame.
-        modal: bool [T, H, W], of the frame.
-        offset: (rows, columns) of the frame's corner in the prediction.
-
-    Returns:
-        [T, 4] x, y, width and height in the frame's pixels; negative or beyond the frame where the prediction is.
-    """
-    boxes, seen = mask_boxes(predicted), mask_boxes(modal)
-    boxes[boxes[:, 2] > 0] -= [offset[1], offset[0], 0, 0]
-    low = np.minimum(boxes[:, :2], seen[:, :2])
-    united = np.hstack([low, np.maximum(boxes[:, :2] + boxes[:, 2:], seen[:, :2] + seen[:, 2:]) - low])
-    alone = np.where(boxes[:, 2:3] > 0, boxes, seen)
-    return np.where((boxes[:, 2:3] > 0) & (seen[:, 2:3] > 0), united, alone)
-
-
 def box_iou(predicted: Floats, boxes: Floats) -> Floats:
     """IoU of boxes [T, 4] (x, y, width, height) per frame, in [0, 1], NaN where the true box is empty."""
     low = np.maximum(predicted[:, :2], boxes[:, :2])

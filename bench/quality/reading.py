@@ -21,7 +21,7 @@ from .clips import ClipPrediction, ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in
 from .truth import COMPLETED, MASKS, SceneTruth, TruthSource, find_truth
 
-SAMPLES = "samples"
+SAMPLES, PADDED = "samples", "amodal_masks_padded"
 _PREDICTIONS = "what `amodal run` wrote, a folder of that, or a results json"
 
 
@@ -87,10 +87,15 @@ def _read_folders(
         truth = source.read(with_rgb)
         if isinstance(source, SceneTruth):
             _require_frames(folder / MASKS, source.folder / "truth" / MASKS)
-        samples = [masks_in(folder / MASKS, "PREDICTIONS")]
-        samples += [masks_in(seed / MASKS, "PREDICTIONS") for seed in _further_seeds(folder)]
+        samples = [masks_in(_widest(place), "PREDICTIONS") for place in (folder, *_further_seeds(folder))]
         rgb = rgb_in(folder / COMPLETED, "PREDICTIONS") if with_rgb and truth.whole_rgb is not None else None
         yield truth, _prediction(folder, _first(samples, top_k, folder), rgb)
+
+
+def _widest(folder: Path) -> Path:
+    """Masks of the padded frame, where `amodal run --pad` left them; those of the frame are cut out of them."""
+    padded = folder / PADDED
+    return padded if padded.is_dir() else folder / MASKS
 
 
 def _further_seeds(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from amodal.runtime.errors import InputError
+from amodal.runtime.padding import mask_boxes, protocol_boxes
 
 from . import measures
 from .clips import Bools, ClipPrediction, ClipTruth, Floats, at_frame_size, check_pair, in_frame
@@ -178,8 +179,8 @@ def _measure(truth: ClipTruth, predicted: Bools, boxes: Floats | None, mode: Mod
         frames["hidden_iou"] = measures.hidden_iou(masks, truth.amodal, truth.modal)
     if boxes is None:
         padded = predicted.shape[1:] == truth.padded_size
-        boxes = measures.protocol_boxes(predicted if padded else masks, truth.modal, truth.pads if padded else (0, 0))
-    true_boxes = measures.mask_boxes(truth.amodal) if truth.boxes is None else np.asarray(truth.boxes, np.float64)
+        boxes = protocol_boxes(predicted if padded else masks, truth.modal, truth.pads if padded else (0, 0))
+    true_boxes = mask_boxes(truth.amodal) if truth.boxes is None else np.asarray(truth.boxes, np.float64)
     frames["box_iou"] = measures.box_iou(np.asarray(boxes, np.float64), true_boxes)
     frames["flicker"] = measures.flicker(masks, truth.amodal)
     return frames

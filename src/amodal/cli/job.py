@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.frames import frame_names, read_depth, read_frames
 from amodal.runtime.masks import check_clip, read_masks
 from amodal.runtime.model import Completion, Model, Segmentation, load
+from amodal.runtime.padding import Padding, pad_depth
 from amodal.runtime.sampler import Churn
 
 from .progress import StageBars, Watcher
@@ -34,6 +35,8 @@ class RunOptions:
     amodal: str | None
     object_id: int | None
     seed: int
+    samples: int
+    pad: bool
     steps: int
     guidance: tuple[float, float]
     fps: float
@@ -78,6 +81,35 @@ class Clip:
     names: list[str] | None
     warnings: list[str]
 
+    def padded(self, padding: Padding) -> Clip:
+        """The same with room around it: white frames, empty masks, and depth as near as the nearest."""
+        return replace(
+            self,
+            frames=padding.pad(self.frames, 255),
+            modal=padding.pad(self.modal, False),
+            depth=None if self.depth is None else pad_depth(self.depth),
+            amodal=None if self.amodal is None else padding.pad(self.amodal, False),
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the stages found, at the frames' size.
+
+    Attributes:
+        samples: whole-object masks bool [T, H, W] of each seed, the run's own first; empty without `segment`.
+        completed: RGB uint8 [T, H, W, 3] of the first sample.
+        padded: the samples' masks in the padded frame, with --pad.
+        padding: the room around the frame, with --pad.
+        outputs: the stages' own results, for their times.
+    """
+
+    samples: list[NDArray[np.bool_]]
+    completed: NDArray[np.uint8] | None
+    padded: list[NDArray[np.bool_]]
+    padding: Padding | None
+    outputs: dict[str, Segmentation | Completion]
+
 
 def run_job(options: RunOptions) -> dict[str, Any]:
     """Runs the stages and writes OUT; returns the content of result.json."""
@@ -85,6 +117,8 @@ def run_job(options: RunOptions) -> dict[str, Any]:
     given = (options.bundle, options.frames, options.masks, options.depth, options.amodal)
     inputs = [path for path in given if path is not None]
     check_output(options.out, options.overwrite, MARKER, inputs)
+    if options.samples < 1:
+        raise InputError(f"--samples {options.samples}: expected 1 or more.")
     bars = StageBars(Watcher(options.quiet), options.steps)
     with load(
         options.bundle,
@@ -97,11 +131,12 @@ def run_job(options: RunOptions) -> dict[str, Any]:
     ) as model:
         stages = _stages(options, model)
         clip = _read(options, model, stages)
-        with staged_folder(options.out, options.overwrite, MARKER, inputs) as folder, bars.show(stages):
-            seen, whole = _run(options, model, clip, stages, bars)
+        shown = [*_samples(options, stages), *(["complete"] if "complete" in stages else [])]
+        with staged_folder(options.out, options.overwrite, MARKER, inputs) as folder, bars.show(shown):
+            found = _run(options, model, clip, stages, bars)
             bars.writing()
-            files = write_files(folder, clip, seen, whole, options.fps if options.overlay else None)
-            return describe(folder, files, options, model, clip, seen, whole, start)
+            files = write_files(folder, clip, found, options)
+            return describe(folder, files, options, model, clip, found, start)
 
 
 def _stages(options: RunOptions, model: Model) -> list[str]:
@@ -154,19 +189,38 @@ def _read_amodal(options: RunOptions, frames: NDArray[np.uint8]) -> NDArray[np.b
     return amodal
 
 
-def _run(
-    options: RunOptions, model: Model, clip: Clip, stages: list[str], bars: StageBars
-) -> tuple[Segmentation | None, Completion | None]:
-    seen = whole = None
-    if "segment" in stages:
-        seen = model.segment(
+def _samples(options: RunOptions, stages: list[str]) -> list[str]:
+    """What the progress bars call each sample."""
+    if "segment" not in stages:
+        return []
+    return ["segment", *(f"sample {index + 1}" for index in range(1, options.samples))]
+
+
+def _run(options: RunOptions, model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Found:
+    padding = None
+    if options.pad:
+        padding = Padding(*clip.frames.shape[1:3])
+        if clip.depth is None and "segment" in stages:
+            clip = replace(clip, depth=model.depth(clip.frames))
+        clip = clip.padded(padding)
+    elif options.samples > 1 and clip.depth is None and "segment" in stages:
+        clip = replace(clip, depth=model.depth(clip.frames))  # once, for all samples
+
+    samples: list[NDArray[np.bool_]] = []
+    seen: Segmentation | None = None
+    for index, name in enumerate(_samples(options, stages)):
+        sample = model.segment(
             clip.modal,
             depth=clip.depth,
             rgb=clip.frames if clip.depth is None else None,
-            seed=options.seed,
-            callback=bars.stage("segment"),
+            seed=options.seed + index,
+            callback=bars.stage(name),
             **options.sampling,
         )
+        samples.append(sample.masks_full)
+        seen = seen or sample
+    outputs: dict[str, Segmentation | Completion] = {} if seen is None else {"segment": seen}
+    completed = None
     if "complete" in stages:
         whole = model.complete(
             clip.frames,
@@ -176,4 +230,8 @@ def _run(
             callback=bars.stage("complete"),
             **options.sampling,
         )
-    return seen, whole
+        outputs["complete"], completed = whole, whole.frames_full
+    if padding is None:
+        return Found(samples, completed, [], None, outputs)
+    cut = [padding.crop(masks) for masks in samples]
+    return Found(cut, None if completed is None else padding.crop(completed), samples, padding, outputs)

@@ -17,30 +17,42 @@ from numpy.typing import NDArray
 from amodal import __version__
 from amodal.runtime.bundle import sha256_of
 from amodal.runtime.manifest import MANIFEST_NAME
-from amodal.runtime.model import Completion, Model, Segmentation
+from amodal.runtime.masks import probability_map
+from amodal.runtime.model import Model
 from amodal.runtime.overlay import write_contact_sheet, write_overlay
-from amodal.runtime.results import write_frames_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.results import write_frames_png, write_grey_png, write_json, write_masks_json, write_masks_png
 
 if TYPE_CHECKING:
-    from .job import Clip, RunOptions
+    from .job import Clip, Found, RunOptions
 
 MARKER = "result.json"
 
 
-def write_files(
-    folder: Path, clip: Clip, seen: Segmentation | None, whole: Completion | None, overlay_fps: float | None
-) -> list[str]:
-    """Writes masks, frames and pictures (no overlay without `overlay_fps`); returns their names."""
-    amodal = _whole_masks(clip, seen)
-    completed = whole.frames_full if whole else None
+def write_files(folder: Path, clip: Clip, found: Found, options: RunOptions) -> list[str]:
+    """Writes masks, frames and pictures; returns their names."""
+    amodal = _whole_masks(clip, found)
+    completed = found.completed
     files = ["masks.json"]
-    if seen:
+    if found.samples:
         write_masks_png(folder / "amodal_masks", amodal, clip.names)
         files.append("amodal_masks/")
+    if found.padded:
+        write_masks_png(folder / "amodal_masks_padded", found.padded[0], clip.names)
+        files.append("amodal_masks_padded/")
+    if len(found.samples) > 1:
+        for index, masks in enumerate(found.samples):
+            place = folder / "samples" / str(options.seed + index)
+            write_masks_png(place / "amodal_masks", masks, clip.names)
+            if found.padded:
+                write_masks_png(place / "amodal_masks_padded", found.padded[index], clip.names)
+        shares = np.rint(255 * probability_map(found.samples)).astype(np.uint8)
+        write_grey_png(folder / "probability", shares, clip.names)
+        files += ["samples/", "probability/"]
     if completed is not None:
         write_frames_png(folder / "completed", completed, clip.names)
         files.append("completed/")
     write_masks_json(folder / "masks.json", clip.modal, amodal, clip.names)
+    overlay_fps = options.fps if options.overlay else None
     if overlay_fps is not None:
         write_overlay(folder / "overlay.gif", clip.frames, clip.modal, amodal, completed, fps=overlay_fps)
         write_contact_sheet(folder / "sheet.png", clip.frames, clip.modal, amodal, completed)
@@ -54,12 +66,10 @@ def describe(
     options: RunOptions,
     model: Model,
     clip: Clip,
-    seen: Segmentation | None,
-    whole: Completion | None,
+    found: Found,
     start: float,
 ) -> dict[str, Any]:
     """Writes result.json, and returns its content; `start` is when the run began."""
-    outputs = {stage: output for stage, output in (("segment", seen), ("complete", whole)) if output is not None}
     result = {
         "schema_version": 1,
         "amodal_version": __version__,
@@ -74,12 +84,13 @@ def describe(
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
         },
-        "settings": {"stages": list(outputs), **_settings(options, model)},
+        "settings": {"stages": list(found.outputs), **_settings(options, model)},
         "seconds": {
             "total": time.perf_counter() - start,
-            **{stage: {"total": output.seconds, **output.timings} for stage, output in outputs.items()},
+            **{stage: {"total": output.seconds, **output.timings} for stage, output in found.outputs.items()},
         },
-        "hidden_share": [_hidden(a, m) for a, m in zip(_whole_masks(clip, seen), clip.modal, strict=True)],
+        "hidden_share": [_hidden(a, m) for a, m in zip(_whole_masks(clip, found), clip.modal, strict=True)],
+        **_boxes(clip, found),
         "bundle": _bundle(options.bundle, model),
         "backend": model.backend.describe(),
         "versions": {
@@ -101,7 +112,14 @@ def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
     settings["context"] = settings["context"] or model.manifest.context_layout
     settings["decode_chunk"] = settings["decode_chunk"] or model.manifest.decode_chunk
-    return {"seed": options.seed, **settings, "churn": churn, "memory": options.memory}
+    return {
+        "seed": options.seed,
+        "samples": options.samples,
+        "pad": options.pad,
+        **settings,
+        "churn": churn,
+        "memory": options.memory,
+    }
 
 
 def _bundle(path: Path, model: Model) -> dict[str, Any]:
@@ -117,8 +135,15 @@ def _bundle(path: Path, model: Model) -> dict[str, Any]:
     }
 
 
-def _whole_masks(clip: Clip, seen: Segmentation | None) -> NDArray[np.bool_]:
-    masks = seen.masks_full if seen else clip.amodal
+def _boxes(clip: Clip, found: Found) -> dict[str, Any]:
+    """With --pad: x, y, width and height of the whole object per frame, in the frame's pixels and beyond them."""
+    if found.padding is None or not found.padded:
+        return {}
+    return {"boxes": found.padding.boxes(found.padded[0], clip.modal).tolist()}
+
+
+def _whole_masks(clip: Clip, found: Found) -> NDArray[np.bool_]:
+    masks = found.samples[0] if found.samples else clip.amodal
     assert masks is not None
     return masks
 

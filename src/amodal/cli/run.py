@@ -33,6 +33,21 @@ from .console import RangeType, print_json, warn
 @click.option(
     "--seed", type=int, default=23, show_default=True, help="Of the noise: the same as torch's CPU generator draws."
 )
+@click.option(
+    "--samples",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Run K seeds, SEED to SEED + K - 1: their masks in samples/, and in probability/ the share that covers each "
+    "pixel. The first is the result.",
+)
+@click.option(
+    "--pad",
+    is_flag=True,
+    help="Room around the frame for objects that leave it, a quarter on every side, as published for TAO-Amodal: "
+    "also amodal_masks_padded/, and boxes beyond the frame in result.json.",
+)
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option(
     "--guidance",
@@ -88,6 +103,7 @@ def command(bundle: Path, **options: Any) -> None:
     Examples:
       amodal run bundle --frames rgbs/ --masks masks/ -o out
       amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5 --pad
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
     """
