@@ -19,7 +19,7 @@ _SALT = {"segment": 101, "complete": 111}
 Groups = tuple[tuple[str, ...], ...]
 _KINDS: dict[StageName, Groups] = {
     "segment": (("modal",), ("depth",), ("amodal",)),
-    "complete": (("amodal",), ("visible", "whole"), ("rgb", "whole")),
+    "complete": (("whole",), ("rgb", "whole")),  # its masks are only ever read
 }
 _COLOURS: Groups = (("rgb",), ("rgb",))
 _OBJECT_WEIGHT = 4.0
