@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from .noise import NoiseStream
 from .sampler import Callback, Churn
 from .stage import CfgRows, Settings, run_stage
 
+if TYPE_CHECKING:
+    from .padding import Padding
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -38,7 +41,7 @@ class Segmentation:
 
     Attributes:
         masks: bool [T, H, W], the whole object, at the bundle's size.
-        masks_full: bool [T, h, w], the same at the size of the masks handed in.
+        masks_full: bool [T, h, w], the same at the size of the masks handed in; with `padding`, of the padded frame.
         frames: uint8 [T, H, W, 3], the decoded picture before the threshold.
         noise: the noise stream after this stage; hand it to `complete` as its seed to go on with it.
         seconds: wall time, of all samples together; `timings` has it by component.
@@ -65,7 +68,8 @@ class Completion:
 
     Attributes:
         frames: uint8 [T, H, W, 3], RGB of the whole object, at the bundle's size.
-        frames_full: uint8 [T, h, w, 3], the same at the size of the frames handed in.
+        frames_full: uint8 [T, h, w, 3], the same at the size of the frames handed in; with `padding`, of the padded
+            frame.
         noise: the noise stream after this stage.
         seconds: wall time; `timings` has it by component.
     """
@@ -143,6 +147,7 @@ class Model:
         context: ContextLayout | None = None,
         decode_chunk: int | None = None,
         cfg_rows: CfgRows = "auto",
+        padding: Padding | None = None,
         samples: int = 1,
         callback: Callback | None = None,
     ) -> Segmentation:
@@ -163,6 +168,7 @@ class Model:
             context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
             decode_chunk: frames the VAE decodes at once; None for the bundle's.
             cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the backend does best.
+            padding: room around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
             samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
                 were alone; the rest are in its `others`. What does not depend on noise is computed once.
             callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
@@ -175,9 +181,10 @@ class Model:
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
         streams = _further(self._begin("segment", settings, seed), seed, samples)
         shape = np.shape(modal)
-        prepared = prepare_modal(modal, self.manifest.size)
+        size = self.manifest.size
+        prepared = prepare_modal(modal, size) if padding is None else padding.prepare_modal(modal, size)
         count = self._count("modal", len(prepared))
-        maps = self._depth(depth, rgb, count)
+        maps = self._depth(depth, rgb, count, padding)
         images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
         outputs = run_stage(
             self._components,
@@ -192,7 +199,11 @@ class Model:
         for output in outputs:
             frames = output.frames[:count]
             masks = threshold(frames, prepared)
-            found.append((masks, resize_masks(masks, (int(shape[-2]), int(shape[-1]))), frames, output.noise))
+            if padding is None:
+                full = resize_masks(masks, (int(shape[-2]), int(shape[-1])))
+            else:
+                full = padding.masks(frames, modal)
+            found.append((masks, full, frames, output.noise))
         seconds, timings = time.perf_counter() - start, dict(self._components.timings)
         first, *others = (Segmentation(*drawn, seconds, timings) for drawn in found)
         return replace(first, others=tuple(others))
@@ -211,6 +222,7 @@ class Model:
         context: ContextLayout | None = None,
         decode_chunk: int | None = None,
         cfg_rows: CfgRows = "auto",
+        padding: Padding | None = None,
         callback: Callback | None = None,
     ) -> Completion:
         """RGB of the whole object from its visible part and its amodal masks.
@@ -220,6 +232,8 @@ class Model:
             modal: visible masks as in `segment`.
             amodal: bool [T, H, W], whole-object masks, as `segment` gives them (other sizes: nearest neighbour).
             seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
+            padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
+                frame.
 
         The other arguments and the errors are those of `segment`.
         """
@@ -228,12 +242,12 @@ class Model:
         stream = self._begin("complete", settings, seed)
         size = self.manifest.size
         raw = np.asarray(rgb)
+        if padding is None:
+            prepared = prepare_modal(modal, size)
+        else:  # the edge goes on, so that resizing does not mix another colour into it
+            raw, prepared = padding.pad(raw), padding.prepare_modal(modal, size)
         full_size = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
-        pictures, prepared, whole = (
-            prepare_rgb(raw, size),
-            prepare_modal(modal, size),
-            prepare_amodal(amodal, size),
-        )
+        pictures, whole = prepare_rgb(raw, size), prepare_amodal(amodal, size)
         count = self._count("rgb", len(pictures))
         for name, other in (("modal", prepared), ("amodal", whole)):
             _same_count("rgb", count, name, len(other))
@@ -293,14 +307,16 @@ class Model:
         self._components.start_timing()
         return seed if isinstance(seed, NoiseStream) else NoiseStream(seed)
 
-    def _depth(self, depth: Any, rgb: Any, count: int) -> NDArray[np.float32]:
+    def _depth(self, depth: Any, rgb: Any, count: int, padding: Padding | None) -> NDArray[np.float32]:
         if depth is None and rgb is None:
             raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
         if depth is None:
             pictures = prepare_rgb(rgb, self.manifest.size)
             _same_count("modal", count, "rgb", len(pictures))  # before the network runs
-            return self.depth(pictures)
-        maps = prepare_depth(depth, self.manifest.size)
+            maps = self.depth(pictures)
+            return maps if padding is None else padding.prepare_depth(maps, self.manifest.size)
+        prepare = prepare_depth if padding is None else padding.prepare_depth
+        maps = prepare(depth, self.manifest.size)
         _same_count("modal", count, "depth", len(maps))
         return maps
 

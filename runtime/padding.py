@@ -1,11 +1,22 @@
 """The padded-frame protocol: room around the frame, for objects that leave it.
 
 Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side, where
-masks are 0 and depth is the nearest there is (Chen et al. 2025; the authors' evaluation code).
+masks are 0 and depth is the nearest there is: a border that may hide something, as an occluder does. What is here
+follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
+
+- Masks and depth are padded at the frame's size, then resized linearly as cv2 does; the demo resizes with PIL.
+- Depth is cut to 8 bits before.
+- The decoded picture is resized linearly to the padded size and thresholded there; the demo resizes masks, nearest.
+
+    padding = Padding(height, width)
+    seen = model.segment(modal, depth=depth, padding=padding)
+    in_frame = padding.crop(seen.masks_full)
+    boxes = padding.boxes(seen.masks_full, modal)
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +24,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .depth import resize_align_corners
 from .errors import InputError
+from .images import THRESHOLD
+from .masks import binarise
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -52,15 +66,15 @@ class Padding:
         """(H, W) of the padded frame."""
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
-    def pad(self, pictures: NDArray[Any], value: Any) -> NDArray[Any]:
-        """Pictures [T, H, W, ...] with `value` around them.
+    def pad(self, pictures: NDArray[Any], value: Any = None) -> NDArray[Any]:
+        """Pictures [T, H, W, ...] with `value` around them; None repeats the edge.
 
         Raises:
             InputError: pictures of another size.
         """
         self._check(pictures, (self.height, self.width))
         around = ((0, 0), (self.rows, self.rows), (self.columns, self.columns), *((0, 0),) * (pictures.ndim - 3))
-        return np.pad(pictures, around, constant_values=value)
+        return np.pad(pictures, around, "edge") if value is None else np.pad(pictures, around, constant_values=value)
 
     def crop(self, pictures: NDArray[Any]) -> NDArray[Any]:
         """The frame's part of padded pictures [T, H', W', ...]; a view.
@@ -71,19 +85,82 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
+    def prepare_modal(self, modal: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Visible masks as the networks read them, float32 [T, *size] in [-1, 1], edges grey.
+
+        Args:
+            modal: raw masks [T, height, width], bool or integers, as in `Model.segment`.
+            size: of the network's pictures.
+
+        Raises:
+            InputError: another size, or prepared floats.
+        """
+        seen = self._raw(modal).astype(np.float32)
+        return self._resized((self.pad(mask[None], 0)[0] for mask in seen), size)
+
+    def prepare_depth(self, depth: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Depth as the networks read it, float32 [T, *size] in [-1, 1], around the frame as near as the nearest.
+
+        Args:
+            depth: numbers [T, h, w] of any size, nearer is larger; brought to the frame's size as the authors' depth
+                network does it, and normalised per clip.
+            size: of the network's pictures.
+
+        Raises:
+            InputError: another shape, no numbers, or NaN.
+        """
+        numbers = np.asarray(depth)
+        integers = np.issubdtype(numbers.dtype, np.integer)
+        maps = resize_align_corners(numbers.astype(np.float32) if integers else numbers, (self.height, self.width))
+        low, high = maps.min(), maps.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")
+        span = high - low if high > low else np.float32(1)
+        levels = (((one - low) / span * 255).astype(np.uint8) / 255.0 for one in maps)
+        return self._resized((self.pad(one[None], 1.0)[0] for one in levels), size)
+
+    def masks(self, pictures: NDArray[np.uint8], modal: Any) -> Bools:
+        """Whole-object masks of the padded frame: bool [T, *self.size].
+
+        Args:
+            pictures: uint8 [T, H, W, 3], decoded, of any size.
+            modal: raw masks [T, height, width], which are part of the result.
+
+        Raises:
+            InputError: masks of another size, or prepared floats.
+        """
+        whole: Bools = self.pad(self._raw(modal), False)
+        height, width = self.size
+        for mask, picture in zip(whole, pictures, strict=True):
+            resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+            mask |= resized.sum(axis=-1, dtype=np.uint16) > THRESHOLD
+        return whole
+
     def boxes(self, predicted: Bools, modal: Bools) -> Floats:
         """Boxes of padded masks, in the frame's pixels; see `protocol_boxes`."""
         return protocol_boxes(predicted, modal, (self.rows, self.columns))
+
+    def _raw(self, modal: Any) -> Bools:
+        masks = np.asarray(modal)
+        if masks.ndim != 3 or not (masks.dtype == bool or np.issubdtype(masks.dtype, np.integer)):
+            raise InputError(
+                f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "
+                f"[T, {self.height}, {self.width}]."
+            )
+        self._check(masks, (self.height, self.width))
+        return binarise(masks)
+
+    def _resized(self, unit: Iterable[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
+        """Pictures in [0, 1], one after the other, linearly resized, in [-1, 1]."""
+        shape = (size[1], size[0])
+        return np.stack(
+            [(cv2.resize(one, shape, interpolation=cv2.INTER_LINEAR) * 2 - 1).astype(np.float32) for one in unit]
+        )
 
     def _check(self, pictures: NDArray[Any], size: tuple[int, int]) -> None:
         if pictures.shape[1:3] != size:
             found = "x".join(map(str, pictures.shape[1:3]))
             raise InputError(f"padding: pictures are {found}, expected {size[0]}x{size[1]}.")
-
-
-def pad_depth(depth: NDArray[Any]) -> NDArray[Any]:
-    """Depth [T, h, w] of any size with a quarter of it on every side, as near as the nearest of the clip."""
-    return Padding(*(int(n) for n in depth.shape[1:])).pad(depth, depth.max())
 
 
 def mask_boxes(masks: Bools) -> Floats:

@@ -239,6 +239,10 @@ def test_more_frames_than_the_bundle_takes(refused: Refused, toy_bundle: Path, c
         (("--guidance", "1:2:3"), "'1:2:3' is no range"),
         (("--guidance", "nan"), "(--guidance MIN:MAX)"),
         (("--steps", "0"), "(--steps)"),
+        (("--samples", "0"), "0 samples: expected 1 or more (--samples)"),
+        (("--samples", "-1"), "(--samples)"),
+        (("--samples", "many"), "'many' is not a valid integer"),
+        (("--samples", "2", "--seed", str(2**64 - 1)), "out of range"),
         (("--steps", "many"), "'many' is not a valid integer"),
         (("--fps", "0"), "(--fps)"),
         (("--fps", "nan"), "(--fps)"),
@@ -268,8 +272,27 @@ def test_settings_are_checked_before_anything_runs(
 
     monkeypatch.setattr(Components, "use", lambda *_: pytest.fail("a component was loaded"))
     inputs = ("run", toy_with_depth[0], "--frames", kept_clip.frames, "--masks", kept_clip.masks)
-    for options in (("--steps", 0), ("--guidance", "inf"), ("--context", "sequence"), ("--seed", 2**64)):
+    for options in (
+        *(("--steps", 0), ("--guidance", "inf"), ("--context", "sequence"), ("--seed", 2**64), ("--samples", 0)),
+        *(("--pad", "--steps", 0), ("--samples", 3, "--fps", 0)),
+    ):
         refused(*inputs, *options)
+
+
+def test_samples_and_padding_without_the_stage_that_has_them(
+    refused: Refused, toy_bundle: Path, kept_clip: Clip
+) -> None:
+    alone = ("run", toy_bundle, *kept_clip.inputs, "--stage", "complete", "--amodal", kept_clip.masks)
+    assert "--samples needs the segment stage" in refused(*alone, "--samples", 2)
+    assert "--pad needs the segment stage" in refused(*alone, "--pad")
+
+
+def test_frames_too_small_to_pad(refused: Refused, toy_bundle: Path, clip: Clip) -> None:
+    for folder in (clip.frames, clip.masks, clip.depth):
+        for name in NAMES:
+            Image.open(folder / name).crop((10, 20, 40, 23)).save(folder / name)
+    sentence = refused("run", toy_bundle, *clip.inputs, "--pad")
+    assert "frames of 3x30 cannot be padded by a quarter" in sentence
 
 
 def test_missing_arguments(refused: Refused) -> None:

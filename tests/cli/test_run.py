@@ -59,6 +59,8 @@ def test_result_json_says_what_was_run_on_what(both: tuple[Path, Outcome], toy_b
     assert result["settings"] == {
         "stages": ["segment", "complete"],
         "seed": 23,
+        "seeds": [23],
+        "pad": False,
         "steps": 2,
         "guidance": [1.5, 1.5],
         "fps": 8.0,
@@ -201,7 +203,8 @@ def test_fewer_frames_than_the_bundle_has_give_as_many_results(toy_bundle: Path,
 
 def test_every_setting_reaches_the_run(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
     options = (
-        *("--seed", -5, "--steps", 3, "--guidance", "1:2.5", "--fps", 2, "--context", "aligned", "--decode-chunk", 2),
+        *("--seed", -5, "--samples", 2, "--pad", "--steps", 3),
+        *("--guidance", "1:2.5", "--fps", 2, "--context", "aligned", "--decode-chunk", 2),
         *("--churn", 4, "--churn-sigmas", "0.1:50", "--churn-noise", 1.003, "--cfg-rows", "separate"),
         *("--memory", "sequential", "--backend", "auto", "--threads", 1, "--no-verify", "--stage", "segment"),
     )
@@ -210,6 +213,8 @@ def test_every_setting_reaches_the_run(toy_bundle: Path, kept_clip: Clip, tmp_pa
     assert json.loads(outcome.out)["settings"] == {
         "stages": ["segment"],
         "seed": -5,
+        "seeds": [-5, -4],
+        "pad": True,
         "steps": 3,
         "guidance": [1.0, 2.5],
         "fps": 2.0,

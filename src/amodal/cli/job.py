@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.frames import frame_names, read_depth, read_frames
 from amodal.runtime.masks import check_clip, read_masks
 from amodal.runtime.model import Completion, Model, Segmentation, load
-from amodal.runtime.padding import Padding, pad_depth
+from amodal.runtime.padding import Padding
 from amodal.runtime.sampler import Churn
 
 from .progress import StageBars, Watcher
@@ -57,6 +57,11 @@ class RunOptions:
     quiet: bool
 
     @property
+    def seeds(self) -> list[int]:
+        """One per sample."""
+        return [self.seed + index for index in range(self.samples)]
+
+    @property
     def sampling(self) -> dict[str, Any]:
         """The arguments that both stages share."""
         return {
@@ -81,34 +86,29 @@ class Clip:
     names: list[str] | None
     warnings: list[str]
 
-    def padded(self, padding: Padding) -> Clip:
-        """The same with room around it: white frames, empty masks, and depth as near as the nearest."""
-        return replace(
-            self,
-            frames=padding.pad(self.frames, 255),
-            modal=padding.pad(self.modal, False),
-            depth=None if self.depth is None else pad_depth(self.depth),
-            amodal=None if self.amodal is None else padding.pad(self.amodal, False),
-        )
-
 
 @dataclass(frozen=True)
 class Found:
-    """What the stages found, at the frames' size.
+    """What the stages found; `padding` is the room around the frame, with --pad."""
 
-    Attributes:
-        samples: whole-object masks bool [T, H, W] of each seed, the run's own first; empty without `segment`.
-        completed: RGB uint8 [T, H, W, 3] of the first sample.
-        padded: the samples' masks in the padded frame, with --pad.
-        padding: the room around the frame, with --pad.
-        outputs: the stages' own results, for their times.
-    """
-
-    samples: list[NDArray[np.bool_]]
-    completed: NDArray[np.uint8] | None
-    padded: list[NDArray[np.bool_]]
+    seen: Segmentation | None
+    whole: Completion | None
     padding: Padding | None
-    outputs: dict[str, Segmentation | Completion]
+
+    @property
+    def outputs(self) -> dict[str, Segmentation | Completion]:
+        """The results of the stages that ran, by their names."""
+        named = {"segment": self.seen, "complete": self.whole}
+        return {stage: output for stage, output in named.items() if output is not None}
+
+    @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """Whole-object masks bool [T, H, W] of each seed, as large as the run drew them; none without `segment`."""
+        return [sample.masks_full for sample in self.seen.samples] if self.seen else []
+
+    def in_frame(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """What lies in the frame."""
+        return pictures if self.padding is None else self.padding.crop(pictures)
 
 
 def run_job(options: RunOptions) -> dict[str, Any]:
@@ -117,9 +117,7 @@ def run_job(options: RunOptions) -> dict[str, Any]:
     given = (options.bundle, options.frames, options.masks, options.depth, options.amodal)
     inputs = [path for path in given if path is not None]
     check_output(options.out, options.overwrite, MARKER, inputs)
-    if options.samples < 1:
-        raise InputError(f"--samples {options.samples}: expected 1 or more.")
-    bars = StageBars(Watcher(options.quiet), options.steps)
+    bars = StageBars(Watcher(options.quiet), options.steps, options.samples)
     with load(
         options.bundle,
         options.backend,
@@ -131,8 +129,7 @@ def run_job(options: RunOptions) -> dict[str, Any]:
     ) as model:
         stages = _stages(options, model)
         clip = _read(options, model, stages)
-        shown = [*_samples(options, stages), *(["complete"] if "complete" in stages else [])]
-        with staged_folder(options.out, options.overwrite, MARKER, inputs) as folder, bars.show(shown):
+        with staged_folder(options.out, options.overwrite, MARKER, inputs) as folder, bars.show(stages):
             found = _run(options, model, clip, stages, bars)
             bars.writing()
             files = write_files(folder, clip, found, options)
@@ -152,6 +149,9 @@ def _stages(options: RunOptions, model: Model) -> list[str]:
             )
     if wanted == ["complete"] and options.amodal is None:
         raise InputError("the complete stage alone needs whole-object masks; give them with --amodal DIR.")
+    for option, given in (("--samples", options.samples > 1), ("--pad", options.pad)):
+        if given and "segment" not in wanted:
+            raise InputError(f"{option} needs the segment stage, which finds the masks; leave it out, or --stage.")
     if "segment" in wanted:
         if options.amodal is not None:
             raise InputError("--amodal is for --stage complete; the segment stage finds the masks itself.")
@@ -189,49 +189,28 @@ def _read_amodal(options: RunOptions, frames: NDArray[np.uint8]) -> NDArray[np.b
     return amodal
 
 
-def _samples(options: RunOptions, stages: list[str]) -> list[str]:
-    """What the progress bars call each sample."""
-    if "segment" not in stages:
-        return []
-    return ["segment", *(f"sample {index + 1}" for index in range(1, options.samples))]
-
-
 def _run(options: RunOptions, model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Found:
-    padding = None
-    if options.pad:
-        padding = Padding(*clip.frames.shape[1:3])
-        if clip.depth is None and "segment" in stages:
-            clip = replace(clip, depth=model.depth(clip.frames))
-        clip = clip.padded(padding)
-    elif options.samples > 1 and clip.depth is None and "segment" in stages:
-        clip = replace(clip, depth=model.depth(clip.frames))  # once, for all samples
-
-    samples: list[NDArray[np.bool_]] = []
-    seen: Segmentation | None = None
-    for index, name in enumerate(_samples(options, stages)):
-        sample = model.segment(
+    padding = Padding(clip.frames.shape[1], clip.frames.shape[2]) if options.pad else None
+    seen = whole = None
+    if "segment" in stages:
+        seen = model.segment(
             clip.modal,
             depth=clip.depth,
             rgb=clip.frames if clip.depth is None else None,
-            seed=options.seed + index,
-            callback=bars.stage(name),
+            seed=options.seed,
+            samples=options.samples,
+            padding=padding,
+            callback=bars.stage("segment"),
             **options.sampling,
         )
-        samples.append(sample.masks_full)
-        seen = seen or sample
-    outputs: dict[str, Segmentation | Completion] = {} if seen is None else {"segment": seen}
-    completed = None
     if "complete" in stages:
         whole = model.complete(
             clip.frames,
             clip.modal,
             seen.masks if seen else clip.amodal,
             seed=seen.noise if seen else options.seed,
+            padding=padding,
             callback=bars.stage("complete"),
             **options.sampling,
         )
-        outputs["complete"], completed = whole, whole.frames_full
-    if padding is None:
-        return Found(samples, completed, [], None, outputs)
-    cut = [padding.crop(masks) for masks in samples]
-    return Found(cut, None if completed is None else padding.crop(completed), samples, padding, outputs)
+    return Found(seen, whole, padding)

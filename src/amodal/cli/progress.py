@@ -53,10 +53,15 @@ class Watcher:
 
 
 class StageBars:
-    """A run's progress: one bar per stage over the sampler's steps, and what is being done beside it."""
+    """A run's progress: one bar per stage over the sampler's steps, and what is being done beside it.
 
-    def __init__(self, watcher: Watcher, steps: int) -> None:
-        self._steps = steps
+    Args:
+        steps: of each sample.
+        samples: that `segment` draws, one after the other, in one bar.
+    """
+
+    def __init__(self, watcher: Watcher, steps: int, samples: int = 1) -> None:
+        self._steps, self._samples, self._sample = steps, samples, 0
         self._task: TaskID | None = None
         self._bars = Progress(
             TextColumn("{task.description:<8}"),
@@ -74,13 +79,15 @@ class StageBars:
         """Shows the bars of `stages`, until the block ends."""
         with self._bars:
             for name in stages:
-                self._bars.add_task(name, total=self._steps, phase="", start=False)
+                total = self._steps * (self._samples if name == "segment" else 1)
+                self._bars.add_task(name, total=total, phase="", start=False)
             yield
             self._phase("done")
 
     def stage(self, name: str) -> Callable[[int, float, Any], None]:
         """Goes on to a stage; returns the sampler's callback."""
         self._phase("done")
+        self._sample = 0
         self._task = next((task.id for task in self._bars.tasks if task.description == name), None)
         if self._task is not None:
             self._bars.start_task(self._task)
@@ -95,8 +102,12 @@ class StageBars:
         self._phase("writing")
 
     def _step(self, index: int, sigma: float, _: Any) -> None:
+        self._sample += index == 0
         if self._task is not None:
-            self._bars.update(self._task, completed=index + 1, phase=f"unet, sigma {sigma:.3g}")
+            several = self._bars.tasks[self._task].total != self._steps
+            what = f"{self._sample} of {self._samples}" if several else "unet"
+            done = (self._sample - 1) * self._steps + index + 1
+            self._bars.update(self._task, completed=done, phase=f"{what}, sigma {sigma:.3g}")
 
     def _phase(self, what: str) -> None:
         if self._task is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,34 +31,36 @@ MARKER = "result.json"
 
 def write_files(folder: Path, clip: Clip, found: Found, options: RunOptions) -> list[str]:
     """Writes masks, frames and pictures; returns their names."""
-    amodal = _whole_masks(clip, found)
-    completed = found.completed
-    files = ["masks.json"]
-    if found.samples:
-        write_masks_png(folder / "amodal_masks", amodal, clip.names)
-        files.append("amodal_masks/")
-    if found.padded:
-        write_masks_png(folder / "amodal_masks_padded", found.padded[0], clip.names)
-        files.append("amodal_masks_padded/")
-    if len(found.samples) > 1:
-        for index, masks in enumerate(found.samples):
-            place = folder / "samples" / str(options.seed + index)
-            write_masks_png(place / "amodal_masks", masks, clip.names)
-            if found.padded:
-                write_masks_png(place / "amodal_masks_padded", found.padded[index], clip.names)
-        shares = np.rint(255 * probability_map(found.samples)).astype(np.uint8)
-        write_grey_png(folder / "probability", shares, clip.names)
-        files += ["samples/", "probability/"]
+    files: list[str] = []
+    amodal, completed = _whole_masks(clip, found), found.whole.frames_full if found.whole else None
+    if found.masks:
+        files += _write(write_masks_png, folder / "amodal_masks", found.masks[0], clip, found)
+    if len(found.masks) > 1:
+        for seed, masks in zip(options.seeds, found.masks, strict=True):
+            _write(write_masks_png, folder / "samples" / str(seed) / "amodal_masks", masks, clip, found)
+        shares = np.rint(255 * probability_map(found.masks)).astype(np.uint8)
+        files += ["samples/", *_write(write_grey_png, folder / "probability", shares, clip, found)]
     if completed is not None:
-        write_frames_png(folder / "completed", completed, clip.names)
-        files.append("completed/")
-    write_masks_json(folder / "masks.json", clip.modal, amodal, clip.names)
-    overlay_fps = options.fps if options.overlay else None
-    if overlay_fps is not None:
-        write_overlay(folder / "overlay.gif", clip.frames, clip.modal, amodal, completed, fps=overlay_fps)
-        write_contact_sheet(folder / "sheet.png", clip.frames, clip.modal, amodal, completed)
+        files += _write(write_frames_png, folder / "completed", completed, clip, found)
+    write_masks_json(folder / "masks.json", clip.modal, found.in_frame(amodal), clip.names)
+    files.append("masks.json")
+    if options.overlay:
+        frames, modal = clip.frames, clip.modal
+        if found.padding is not None:
+            frames, modal = found.padding.pad(frames, 255), found.padding.pad(modal, False)
+        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options.fps)
+        write_contact_sheet(folder / "sheet.png", frames, modal, amodal, completed)
         files += ["overlay.gif", "sheet.png"]
     return files
+
+
+def _write(write: Callable[..., Any], place: Path, pictures: NDArray[Any], clip: Clip, found: Found) -> list[str]:
+    """Writes what lies in the frame to PLACE and, with --pad, everything to PLACE_padded; returns their names."""
+    write(place, found.in_frame(pictures), clip.names)
+    if found.padding is None:
+        return [f"{place.name}/"]
+    write(place.with_name(f"{place.name}_padded"), pictures, clip.names)
+    return [f"{place.name}/", f"{place.name}_padded/"]
 
 
 def describe(
@@ -89,8 +92,10 @@ def describe(
             "total": time.perf_counter() - start,
             **{stage: {"total": output.seconds, **output.timings} for stage, output in found.outputs.items()},
         },
-        "hidden_share": [_hidden(a, m) for a, m in zip(_whole_masks(clip, found), clip.modal, strict=True)],
-        **_boxes(clip, found),
+        "hidden_share": [
+            _hidden(a, m) for a, m in zip(found.in_frame(_whole_masks(clip, found)), clip.modal, strict=True)
+        ],
+        **_beyond(clip, found),
         "bundle": _bundle(options.bundle, model),
         "backend": model.backend.describe(),
         "versions": {
@@ -114,7 +119,7 @@ def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
     settings["decode_chunk"] = settings["decode_chunk"] or model.manifest.decode_chunk
     return {
         "seed": options.seed,
-        "samples": options.samples,
+        "seeds": options.seeds,
         "pad": options.pad,
         **settings,
         "churn": churn,
@@ -135,15 +140,17 @@ def _bundle(path: Path, model: Model) -> dict[str, Any]:
     }
 
 
-def _boxes(clip: Clip, found: Found) -> dict[str, Any]:
-    """With --pad: x, y, width and height of the whole object per frame, in the frame's pixels and beyond them."""
-    if found.padding is None or not found.padded:
+def _beyond(clip: Clip, found: Found) -> dict[str, Any]:
+    """With --pad: the padding, and x, y, width and height of the whole object in the frame's pixels and beyond them."""
+    if found.padding is None:
         return {}
-    return {"boxes": found.padding.boxes(found.padded[0], clip.modal).tolist()}
+    boxes = found.padding.boxes(found.masks[0], clip.modal).astype(int)
+    return {"padding": {"rows": found.padding.rows, "columns": found.padding.columns}, "boxes": boxes.tolist()}
 
 
 def _whole_masks(clip: Clip, found: Found) -> NDArray[np.bool_]:
-    masks = found.samples[0] if found.samples else clip.amodal
+    """Of the first seed; of the padded frame, with --pad."""
+    masks = found.masks[0] if found.masks else clip.amodal
     assert masks is not None
     return masks
 

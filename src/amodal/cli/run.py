@@ -46,7 +46,7 @@ from .console import RangeType, print_json, warn
     "--pad",
     is_flag=True,
     help="Room around the frame for objects that leave it, a quarter on every side, as published for TAO-Amodal: "
-    "also amodal_masks_padded/, and boxes beyond the frame in result.json.",
+    "also amodal_masks_padded/ and completed_padded/, and boxes beyond the frame in result.json.",
 )
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option(
@@ -97,13 +97,15 @@ from .console import RangeType, print_json, warn
 def command(bundle: Path, **options: Any) -> None:
     """Whole-object masks and RGB from frames and visible masks.
 
-    Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png.
+    Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png; with
+    --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255).
 
     \b
     Examples:
       amodal run bundle --frames rgbs/ --masks masks/ -o out
       amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
-      amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5 --pad
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --pad --fps 2
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
     """
