@@ -36,10 +36,9 @@ class Latents:
 
     def __init__(self, folder: Path, stage: StageName, recipe: Recipe) -> None:
         blocks = [np.load(_file(folder, stage, block)) for block in range(_blocks(stage, recipe))]
-        scenes = recipe.of(stage, "scenes")
-        self.conditioning = np.concatenate([b["conditioning"] for b in blocks])[:scenes]
-        self.target = np.concatenate([b["target"] for b in blocks])[:scenes]
-        self.embeddings = np.concatenate([b["embeddings"] for b in blocks])[:scenes]
+        self.conditioning = np.concatenate([b["conditioning"] for b in blocks])
+        self.target = np.concatenate([b["target"] for b in blocks])
+        self.embeddings = np.concatenate([b["embeddings"] for b in blocks])
 
 
 def encode_scenes(folder: Path, stage: StageName, recipe: Recipe, workers: int) -> None:
@@ -68,7 +67,7 @@ def _encode_block(folder: Path, stage: StageName, recipe: Recipe, block: int) ->
     torch.set_num_threads(1)
     vae, image_encoder = _networks(folder, stage, recipe)
     arrays: dict[str, list[NDArray[np.float16]]] = {}
-    for index in range(block * _BLOCK, (block + 1) * _BLOCK):
+    for index in range(block * _BLOCK, min((block + 1) * _BLOCK, recipe.of(stage, "scenes"))):
         rng = np.random.default_rng([recipe.seed, _SALT + STAGES.index(stage), index])
         clip = pictures(index, recipe)
         first, second = clip.conditions(stage)

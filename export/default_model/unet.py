@@ -15,6 +15,7 @@ from amodal.export.reference import Rows
 from amodal.runtime.context import context_rows
 from amodal.runtime.manifest import ContextLayout, StageName
 
+from .data import Floats
 from .latents import Latents
 from .loop import train
 from .recipe import Recipe, make_unet
@@ -53,8 +54,7 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         log_sigma = rng.normal(recipe.sigma_mean, recipe.sigma_std, recipe.clips).astype(np.float32)
         sigma = np.exp(log_sigma)[:, None, None, None, None]
         noise = rng.standard_normal(target.shape, dtype=np.float32)
-        scale = np.sqrt(sigma * sigma + np.float32(1))
-        noisy, velocity = (target + sigma * noise) / scale, (noise - sigma * target) / scale
+        noisy, velocity = noised(target, noise, sigma)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = velocities(
                 unet, torch.from_numpy(np.concatenate([noisy, conditioning], 2)), log_sigma, context, layout
@@ -83,6 +83,15 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         cooldown=recipe.cooldown,
     )
     return unet
+
+
+def noised(target: Floats, noise: Floats, sigma: Floats) -> tuple[Floats, Floats]:
+    """The network's input c_in (y + sigma n) and the v-prediction that denoises it to y (EDM, with sigma_data = 1).
+
+    From D = c_skip x + c_out F = y: F = (n - sigma y) / sqrt(sigma^2 + 1).
+    """
+    scale = np.sqrt(sigma * sigma + np.float32(1))
+    return (target + sigma * noise) / scale, (noise - sigma * target) / scale
 
 
 def set_attention(unet: Any) -> None:

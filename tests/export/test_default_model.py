@@ -1,0 +1,199 @@
+"""The recipe of the default model, on a handful of steps: what it promises, not what it reaches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
+
+from amodal.export.default_model import loop  # noqa: E402
+from amodal.export.default_model.data import augmented, pictures  # noqa: E402
+from amodal.export.default_model.latents import Latents, encode_scenes  # noqa: E402
+from amodal.export.default_model.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
+from amodal.export.default_model.unet import _context, noised, set_attention, train_unet, velocities  # noqa: E402
+from amodal.export.default_model.vae import train_vae, trained_vae  # noqa: E402
+from amodal.runtime.errors import InputError  # noqa: E402
+from amodal.runtime.sampler import denoised_of  # noqa: E402
+from amodal.runtime.scenes import make_scene  # noqa: E402
+
+SMALL = replace(
+    Recipe(), frames=2, height=32, width=64, scenes=(3, 3), vae_steps=(3, 3), vae_scenes=(1, 1), steps=(3, 3), clips=2
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    for stage in STAGES:
+        train_vae(folder, stage, SMALL)
+        encode_scenes(folder, stage, SMALL, workers=1)
+        train_unet(folder, stage, SMALL)
+    return folder
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_SAVE_SECONDS", -1.0)  # after every step
+
+    def run(folder: Path, stop: int | None) -> Any:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 2)
+
+        def loss_of(step: int) -> tuple[Any, dict[str, float]]:
+            if step == stop:
+                raise KeyboardInterrupt
+            given = torch.from_numpy(np.random.default_rng(step).standard_normal((5, 3), np.float32))
+            loss = (module(given) - 1).square().mean()
+            return loss, {"twice": 2 * loss.item()}
+
+        loop.train(folder, "toy", module, loss_of, steps=7, lr=0.1, ema=0.9, cooldown=0.5)
+        return module.state_dict()
+
+    whole = run(tmp_path / "whole", None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", 4)
+    resumed = run(tmp_path / "cut", None)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
+    logs = [(tmp_path / name / "toy.jsonl").read_text().splitlines() for name in ("whole", "cut")]
+    losses = [[json.loads(line)["loss"] for line in log] for log in logs]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 7
+
+
+def test_the_average_follows_the_weights_as_defined(tmp_path: Path) -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    seen = [module.weight.item()]
+
+    def loss_of(step: int) -> tuple[Any, dict[str, float]]:
+        if step:
+            seen.append(module.weight.item())
+        return module.weight.square().sum(), {}
+
+    loop.train(tmp_path, "toy", module, loss_of, steps=5, lr=0.1, ema=0.5, cooldown=0.2)
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    average = seen[0]
+    for step, weight in enumerate([*seen[1:], state["module"]["weight"].item()]):
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * weight
+    assert module.weight.item() == pytest.approx(average, rel=1e-5)
+
+
+def test_the_target_is_what_the_runtime_denoises_with() -> None:
+    rng = np.random.default_rng(0)
+    clean, noise = rng.standard_normal((2, 3, 4, 5, 6), np.float32), rng.standard_normal((2, 3, 4, 5, 6), np.float32)
+    for sigma in (0.01, 1.0, 80.0):
+        scale = np.full((2, 1, 1, 1, 1), sigma, np.float32)
+        given, velocity = noised(clean, noise, scale)
+        np.testing.assert_allclose(given, (clean + sigma * noise) / np.sqrt(sigma**2 + 1), rtol=1e-4, atol=1e-6)
+        denoised = denoised_of(velocity, clean + scale * noise, np.float32(sigma))
+        np.testing.assert_allclose(denoised, clean, atol=3e-4 * max(1.0, sigma / 8))
+
+
+@pytest.mark.parametrize("layout", ["reference", "aligned", "sequence"])
+def test_fast_attention_is_attention(layout: Any) -> None:
+    rng = np.random.default_rng(1)
+    sample = torch.from_numpy(rng.standard_normal((2, 2, 12, 8, 16), np.float32))
+    context, log_sigma = rng.standard_normal((2, 2, 32), np.float32), rng.standard_normal(2).astype(np.float32)
+    unet = make_unet(0, "segment").eval()
+    with torch.no_grad():
+        unet.set_attn_processor(AttnProcessor())
+        plain = velocities(unet, sample, log_sigma, context, layout)
+        set_attention(unet)
+        fast = velocities(unet, sample, log_sigma, context, layout)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_dropped_clip_sees_what_guidance_shows_the_unconditional_row() -> None:
+    embeddings = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
+    assert (_context(embeddings, "aligned", conditional=False) == 0).all()
+    np.testing.assert_array_equal(_context(embeddings, "aligned", conditional=True), embeddings)
+    np.testing.assert_array_equal(_context(embeddings, "reference", conditional=False)[:, 0], [0, 1, 0, 3])
+    np.testing.assert_array_equal(_context(embeddings, "reference", conditional=True)[:, 0], [0, 5, 0, 7])
+
+
+def test_pictures_are_what_the_pipeline_would_prepare() -> None:
+    recipe = Recipe()
+    for index in (0, 1):
+        clip, scene = pictures(index, recipe), make_scene(FIRST_SEED + index)
+        for name in ("modal", "depth", "amodal", "visible", "whole", "rgb"):
+            frames = getattr(clip, name)
+            assert frames.shape == (8, 3, 64, 128)
+            assert frames.dtype == np.float32
+            assert -1 <= frames.min() <= frames.max() <= 1
+        np.testing.assert_array_equal(clip.amodal[:, 0] > 0, scene.amodal)
+        assert ((clip.modal[:, 0] > 0) == scene.modal).mean() > 0.98
+        # Clips of odd number come from twice the size, so that edges are grey.
+        assert (len(np.unique(clip.modal)) > 2) == (index == 1)
+        hidden = clip.modal[:, 0] <= 0
+        assert (clip.visible.transpose(0, 2, 3, 1)[hidden] == 1).all()
+
+
+def test_a_condition_is_rescaled_and_noisy() -> None:
+    rng = np.random.default_rng(0)
+    white = np.ones((2, 3, 8, 8), np.float32)
+    bright = np.full((2, 3, 8, 8), 0.5, np.float32)
+    assert augmented(white, 0.0, rng) == pytest.approx(white)
+    assert augmented(bright, 0.0, rng) == pytest.approx(np.zeros_like(bright))
+    assert augmented(-white, 0.02, rng).std() == pytest.approx(0.02, rel=0.2)
+
+
+def test_latents_are_of_unit_variance_and_decode_through_the_same_scale(trained: Path) -> None:
+    vae = trained_vae(trained, "segment", SMALL)
+    targets = np.concatenate([pictures(index, SMALL).target("segment") for index in range(16)])
+    with torch.no_grad():
+        latents = vae.encode(torch.from_numpy(targets)).latent_dist.mode()
+    assert latents.std().item() == pytest.approx(1.0, rel=1e-3)
+    average = torch.load(trained / "vae_segment.pt", weights_only=True)["average"]
+    raw = trained_vae(trained, "segment", SMALL)
+    raw.load_state_dict({k.removeprefix("vae."): v for k, v in average.items() if "probe" not in k})
+    with torch.no_grad():
+        frames = torch.from_numpy(targets[:2])
+        want = raw.decode(raw.encode(frames).latent_dist.mode(), num_frames=2).sample
+        got = vae.decode(vae.encode(frames).latent_dist.mode(), num_frames=2).sample
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
+
+
+def test_encoded_scenes_are_encoded_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latents = Latents(trained, "complete", SMALL)
+    assert latents.conditioning.shape == (3, 2, 8, 8, 16)
+    assert latents.target.shape == (3, 2, 4, 8, 16)
+    assert latents.embeddings.shape == (3, 2, 32)
+    file = trained / "latents_complete" / "0000.npz"
+    before = file.stat().st_mtime_ns
+    encode_scenes(trained, "complete", SMALL, workers=1)
+    assert file.stat().st_mtime_ns == before
+
+
+def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) -> None:
+    import amodal
+    from amodal.export.default_model.checkpoint import write_bundle
+    from amodal.export.default_model.losses import plot_losses
+
+    rows = write_bundle(trained, tmp_path / "bundle", SMALL)
+    assert {row.entry.stored for row in rows} == {"fp16"}
+    assert {row.entry.precision for row in rows} == {"fp32"}
+    scene = make_scene(1, 2, (32, 64))
+    with amodal.load(tmp_path / "bundle", threads=1) as model:
+        assert model.manifest.scaling_factor == 1.0
+        seen = model.segment(scene.modal, depth=scene.depth, steps=2)
+        whole = model.complete(scene.frames, scene.modal, seen.masks, steps=2)
+    assert whole.frames.shape == (2, 32, 64, 3)
+    assert plot_losses(trained).stat().st_size > 5000
+
+
+def test_a_recipe_out_of_range_is_refused() -> None:
+    with pytest.raises(InputError, match="steps is"):
+        replace(Recipe(), steps=(0, 5))
