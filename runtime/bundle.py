@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from .errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
 from .frames import PathLike
-from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
+from .manifest import FAMILY, MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
 DEFAULT_BUNDLE = "default"
 """What names the bundle inside the package; a folder of that name is `./default`."""
@@ -110,6 +110,7 @@ def _read_manifest(path: Path) -> Manifest:
     try:
         document = json.loads(file.read_text("utf-8"))
         version = document["schema_version"] if isinstance(document, dict) else None
+        family = document.get("family", FAMILY) if isinstance(document, dict) else FAMILY
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
     if not isinstance(version, int):
@@ -118,6 +119,10 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleVersionError(
             f"{file} has schema version {version}, this amodal reads up to {SCHEMA_VERSION}; update amodal "
             "(pip install -U amodal) or export the bundle again."
+        )
+    if isinstance(family, str) and family != FAMILY:
+        raise BundleVersionError(
+            f"{file} is of the family {family}, this amodal runs {FAMILY}; update amodal (pip install -U amodal)."
         )
     try:
         return Manifest.model_validate_json(file.read_bytes())

@@ -73,10 +73,11 @@ class MissingDependencyError(AmodalError, ImportError):
 
 
 class NonFiniteError(AmodalError, ArithmeticError):
-    """The latents became NaN or infinite.
+    """The latents became NaN or infinite, or what the VAE decoded from them.
 
     Attributes:
-        step: 0-based index of the first sampler step after which a latent was not finite.
+        step: 0-based index of the first sampler step after which a latent was not finite; that of the last one, if it
+            was the decoder that overflowed.
         sigma: the noise level of that step.
     """
 

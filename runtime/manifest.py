@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+FAMILY = "diffusion-vas"
 
 STAGE_KINDS = ("image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_decoder")
 

@@ -165,9 +165,10 @@ def sample(
             x = x + spread * draw_noise()
 
         # Euler step from sigma_hat to sigma_next.
-        denoised = denoise(x, step)
-        slope = (x - denoised) / sigma_hat
-        x = x + slope * (sigma_next - sigma_hat)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, once
+            denoised = denoise(x, step)
+            slope = (x - denoised) / sigma_hat
+            x = x + slope * (sigma_next - sigma_hat)
 
         finite.append(xp.isfinite(x).all())
         if xp is np and not finite[-1]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .components import Component, Components, stage_keys
 from .context import check_layout, context_rows
-from .errors import InputError
+from .errors import InputError, NonFiniteError
 from .images import clip_pixels, rescale_unsigned, to_bytes
 from .manifest import ContextLayout, Manifest, StageName
 from .noise import NoiseStream
@@ -119,7 +119,7 @@ def run_stage(
         One result per noise stream.
 
     Raises:
-        NonFiniteError: latents became NaN or infinite.
+        NonFiniteError: latents or decoded frames became NaN or infinite.
         InputError: settings that the bundle cannot serve.
     """
     manifest = components.bundle.manifest
@@ -194,10 +194,15 @@ def run_stage(
 
     chunk = settings.decode_chunk or manifest.decode_chunk
     with components.use(keys["vae_decoder"]) as vae_decoder:
-        pictures = [
-            to_bytes(_decode(vae_decoder, latents[0] / np.float32(manifest.scaling_factor), chunk, xp))
-            for latents in samples
-        ]
+        decoded = [_decode(vae_decoder, x[0] / np.float32(manifest.scaling_factor), chunk, xp) for x in samples]
+    if not all(bool(xp.isfinite(frames).all()) for frames in decoded):
+        raise NonFiniteError(
+            schedule.steps - 1,
+            float(schedule.sigmas[-2]),
+            "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision "
+            "fp32, or check the checkpoint's weights.",
+        )
+    pictures = [to_bytes(frames) for frames in decoded]
     return [StageOutput(frames, stream) for frames, stream in zip(pictures, streams, strict=True)]
 
 

@@ -42,14 +42,14 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (2000, 960)
+    scenes: tuple[int, int] = (2000, 800)
     vae_steps: tuple[int, int] = (1800, 1700)
     vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
     vae_chroma: float = 4.0
     crop_share: float = 0.97
-    steps: tuple[int, int] = (2700, 1200)
+    steps: tuple[int, int] = (2500, 900)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7

@@ -151,6 +151,12 @@ def test_a_manifest_of_a_newer_schema_is_told_apart_whatever_else_it_says(copy: 
         amodal.load(copy)
 
 
+def test_a_bundle_of_another_family_is_refused(copy: Path) -> None:
+    rewrite(copy, lambda d: d.update(family="another"))
+    with pytest.raises(BundleVersionError, match=r"family another, this amodal runs diffusion-vas; update amodal"):
+        amodal.load(copy)
+
+
 @pytest.mark.parametrize(
     ("change", "where"),
     [
@@ -160,7 +166,7 @@ def test_a_manifest_of_a_newer_schema_is_told_apart_whatever_else_it_says(copy: 
         (lambda d: d.update(frames=0), "frames"),
         (lambda d: d.update(context_layout="both"), "context_layout"),
         (lambda d: d.update(scaling_factor=-1.0), "scaling_factor"),
-        (lambda d: d.update(family="another"), "family"),
+        (lambda d: d.update(family=3), "family"),
         (lambda d: d["components"]["image_encoder"].update(files=[]), r"components\.image_encoder\.files"),
         (lambda d: file_entry(d, GRAPH).update(sha256="0"), "sha256"),
         (

@@ -617,7 +617,7 @@ def test_a_half_precision_bundle_runs_and_is_near_the_full_one(
 # Failures.
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(("stage", "poison"), [("segment", np.nan), ("complete", np.inf)])
 def test_latents_that_are_not_finite_stop_the_run_and_the_step_is_named(
     stage: str, poison: float, toy_bundle: Path, clip: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -632,6 +632,21 @@ def test_latents_that_are_not_finite_stop_the_run_and_the_step_is_named(
             traced(model, clip, stage, steps=5)
     assert caught.value.step == 2
     assert caught.value.sigma == pytest.approx(float(karras_sigmas(5, 0.002, 700.0)[2]))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_frames_that_are_not_finite_are_not_drawn(
+    poison: float, toy_bundle: Path, clip: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(kind: str, call: int, outputs: Any) -> None:
+        if kind == "vae_decoder":
+            outputs[-1]["frames"][0, 1, 2, 3] = poison
+
+    with amodal.load(toy_bundle, memory="sequential") as model:
+        Shop(model, monkeypatch, spoil)
+        with pytest.raises(NonFiniteError, match="VAE decoder"):
+            traced(model, clip, "segment", steps=2)
 
 
 def test_weights_that_are_not_finite_stop_the_first_step(
