@@ -27,7 +27,7 @@ class Recipe:
     Attributes:
         frames, height, width: of a clip.
         scenes: clips encoded for a U-Net.
-        vae_steps, vae_scenes, vae_frames, vae_lr, vae_kl: steps, scenes per step, frames of each, learning rate, and weight of the Kullback-Leibler
+        vae_steps, vae_scenes, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
             divergence per latent value.
         vae_chroma: weight of the error's chroma.
         crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
@@ -43,12 +43,11 @@ class Recipe:
     height: int = 64
     width: int = 128
     scenes: tuple[int, int] = (2000, 800)
-    vae_steps: tuple[int, int] = (1800, 640)
-    vae_scenes: tuple[int, int] = (2, 3)
-    vae_frames: tuple[int, int] = (8, 2)
+    vae_steps: tuple[int, int] = (1800, 1700)
+    vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
-    vae_chroma: float = 6.0
+    vae_chroma: float = 4.0
     crop_share: float = 0.97
     steps: tuple[int, int] = (2500, 800)
     clips: int = 8

@@ -24,8 +24,6 @@ _KINDS: dict[StageName, Groups] = {
 _COLOURS: Groups = (("rgb",), ("rgb",))
 _OBJECT_WEIGHT = 4.0
 _PROBED = 0.3
-_PROBE_WEIGHT = 5.0
-_DEVIATION = 0.05
 _MEASURED = 16
 
 
@@ -36,8 +34,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. In the first
     `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own, and
     the VAE for RGB sees nothing but whole frames: from a mixture with masks and white grounds, which grey serves well
-    enough, it learnt no colour in 1400 steps. Nor is its posterior sampled: noise that starts at one buries what is
-    weak, and colour is; a fixed deviation of `_DEVIATION` does not. Most steps see quarter crops at a quarter of
+    enough, it learnt no colour in 1400 steps, and from frames in 100. Most steps see quarter crops at a quarter of
     the cost; the last ones see whole frames, because the statistics of the norms are those of what they see.
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
@@ -52,23 +49,21 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         whole = step >= whole_from
         scenes = 1 if whole else recipe.of(stage, "vae_scenes")
         kinds = _COLOURS if stage == "complete" and step < probed else _KINDS[stage]
-        count = recipe.frames if whole else min(recipe.frames, recipe.of(stage, "vae_frames"))
-        frames, weight = _batch(rng, kinds, recipe, scenes, count, crop=not whole)
+        frames, weight = _batch(rng, kinds, recipe, scenes, crop=not whole)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator)
-            deviation = (0.5 * log_variance).exp() if stage == "segment" else _DEVIATION
-            decoded = vae.decode(mean + noise * deviation, num_frames=count).sample
+            decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
         distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(error - error.mean(1, keepdim=True), weight)
         factor = frames.shape[-1] // mean.shape[-1]
         colours = torch.nn.functional.avg_pool2d(frames, factor)
-        probe = _PROBE_WEIGHT * (pupil["probe"](mean) - colours).square().mean() * max(0.0, 1 - step / probed)
+        probe = (pupil["probe"](mean) - colours).square().mean() * max(0.0, 1 - step / probed)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        sizes = error.detach().abs().unflatten(0, (-1, count)).mean(dim=(1, 2, 3, 4))
+        sizes = error.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4))
         values = {f"l1_{'/'.join(kind)}": sizes[i :: len(kinds)].mean().item() for i, kind in enumerate(kinds)}
-        chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, count))
+        chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, recipe.frames))
         values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[len(kinds) - 1 :: len(kinds)].mean().item()}
         values |= {"probe": probe.item(), "kl": divergence.item(), "std": mean.detach().std().item()}
         return distance + probe + recipe.vae_kl * divergence, values
@@ -102,7 +97,7 @@ def _weighted(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _batch(
-    rng: np.random.Generator, groups: Groups, recipe: Recipe, scenes: int, count: int, crop: bool
+    rng: np.random.Generator, groups: Groups, recipe: Recipe, scenes: int, crop: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips [N, 3, H, W], one of each group of kinds, or quarters of them, and each pixel's weight [N, 1, H, W]."""
     chosen: list[Floats] = []
@@ -110,15 +105,13 @@ def _batch(
     for _ in range(scenes):
         clip = pictures(int(rng.integers(min(recipe.scenes))), recipe)
         weight = 1 + np.float32(_OBJECT_WEIGHT) * (clip.amodal[:, :1] > 0)
-        begin = int(rng.integers(recipe.frames - count + 1))
-        part = slice(begin, begin + count)
         area = _around(rng, weight[:, 0] > 1) if crop else (slice(None), slice(None))
         turn = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
         for kinds in groups:
             kind = str(rng.choice(kinds))
-            chosen.append(getattr(clip, kind)[part][(..., *area)][..., turn])
+            chosen.append(getattr(clip, kind)[(..., *area)][..., turn])
             plain = np.ones_like(weight) if kind in ("depth", "rgb") else weight
-            weights.append(plain[part][(..., *area)][..., turn])
+            weights.append(plain[(..., *area)][..., turn])
     both = (torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays))) for arrays in (chosen, weights))
     frames, weight_of = both
     return frames, weight_of
