@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import diffusers
 import torch
 
 from amodal.export.bundle import Exported, Progress, export_bundle
-from amodal.export.checkpoint import read_checkpoint
+from amodal.export.checkpoint import StageCheckpoint, read_checkpoint
 from amodal.export.plan import ExportSettings
 from amodal.runtime.manifest import ContextLayout, StageName
 
@@ -96,8 +97,17 @@ def write_bundle(
         context=context,
         decode_chunk=recipe.frames,
     )
-    checkpoints = {stage: read_checkpoint(places[stage]) for stage in STAGES}
+    checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
     return export_bundle(out, checkpoints, None, settings, overwrite=overwrite, progress=progress)
+
+
+def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:
+    """With the recipe as its source, for the manifest, instead of a folder on one machine."""
+    source = f"amodal.export.default_model/{stage}"
+    networks = {
+        kind: replace(getattr(checkpoint, kind), source=f"{source}/{kind}") for kind in ("unet", "vae", "image_encoder")
+    }
+    return replace(checkpoint, source=source, **networks)
 
 
 def _averaged(network: Any, state: Path) -> Any:
