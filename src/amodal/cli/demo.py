@@ -11,7 +11,7 @@ from .console import print_json
 
 @click.command("demo")
 @click.option("-o", "--out", default="amodal-demo", show_default=True, metavar="DIR", help="Folder to write.")
-@click.option("--seed", type=click.IntRange(min=0), default=7, show_default=True, help="Of the scene.")
+@click.option("--seed", type=click.IntRange(min=0), default=8, show_default=True, help="Of the scene.")
 @click.option("--noise-seed", type=int, default=23, show_default=True, help="Of the noise.")
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
