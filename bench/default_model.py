@@ -117,7 +117,10 @@ def _run(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[Clip]
 
 @lru_cache(4)
 def _model(bundle: str) -> Model:
-    return load(bundle, threads=1)
+    model = load(bundle, threads=1)
+    scene = make_scene(0, model.manifest.frames, model.manifest.size)
+    model.segment(scene.modal, depth=scene.depth, steps=1)  # loads what the first clip would be charged for
+    return model
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

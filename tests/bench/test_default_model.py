@@ -1,0 +1,63 @@
+"""The measurements of the default model, on a toy: that they run what they say, and tabulate what they ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import amodal
+from amodal.bench import default_model
+from amodal.bench.default_model import FIRST_SEED, SEED, Setting, run_scene
+from amodal.bench.quality import evaluate
+from amodal.runtime.scenes import make_scene
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers would import everything anew."""
+    monkeypatch.setattr(default_model, "_run", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
+    default_model._model.cache_clear()
+
+
+def test_a_scene_is_run_as_set(toy_bundle: Path) -> None:
+    clip = run_scene(7, Setting(str(toy_bundle), steps=3, guidance=2.0), samples=2, complete=True)
+    with amodal.load(toy_bundle, threads=1) as model:
+        scene = make_scene(7, model.manifest.frames, model.manifest.size)
+        options = {"steps": 3, "guidance": (2.0, 2.0)}
+        first, second = (model.segment(scene.modal, depth=scene.depth, seed=SEED + k, **options) for k in (0, 1))
+        whole = model.complete(scene.frames, scene.modal, first.masks, seed=first.noise, **options)
+    for got, want in zip(clip.prediction.samples, (first, second), strict=True):
+        np.testing.assert_array_equal(got, want.masks)
+    np.testing.assert_array_equal(clip.prediction.rgb, whole.frames)
+    np.testing.assert_array_equal(clip.truth.amodal, scene.amodal)
+
+
+def test_figures_are_those_of_the_unseen_scenes(toy_bundle: Path) -> None:
+    setting = Setting(str(toy_bundle), steps=2)
+    report, clips = default_model.figures(2, 1, 1, setting, complete=False)
+    assert [clip.truth.name for clip in clips] == [f"scene {FIRST_SEED}", f"scene {FIRST_SEED + 1}"]
+    again = evaluate([(clip.truth, clip.prediction) for clip in clips], "both")
+    assert report == again
+    assert {"modal", "convex", "Top-1"} <= {row.name for row in report.rows}
+
+
+def test_the_table_has_a_line_per_setting(toy_bundle: Path) -> None:
+    lines = default_model.tradeoffs(1, 1, str(toy_bundle), None).splitlines()
+    names = [line.split("|")[1].strip() for line in lines[2:]]
+    assert names[:2] == ["modal", "convex"]
+    assert {"4 steps", "50 steps, churn", "guidance 1.0", "context aligned"} <= set(names)
+    assert "context sequence" not in names
+    times = {name: line.split("|")[-2].strip() for name, line in zip(names, lines[2:], strict=True)}
+    assert times["25 steps"] == "1.00"
+
+
+def test_the_command_prints_the_report(toy_bundle: Path) -> None:
+    outcome = CliRunner().invoke(
+        default_model.main, ["figures", "-n", "1", "--samples", "2", "--bundle", str(toy_bundle), "--steps", "2"]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    for name in ("mIoU_occ", "Top-2", "mean colour", "median seconds per clip"):
+        assert name in outcome.output
