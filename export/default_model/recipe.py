@@ -120,7 +120,7 @@ def _vae_config(*channels: int) -> dict[str, Any]:
     }
 
 
-# A norm has 32 groups: over 32 channels it takes each one's mean away, and with it all colour. Masks do not mind.
+# A norm has 32 groups: over 32 channels it takes each one's mean away, which masks do not mind and colour may.
 VAE_CONFIGS: dict[StageName, dict[str, Any]] = {"segment": _vae_config(32, 32, 64), "complete": _vae_config(64, 64, 64)}
 CLIP_CONFIG: dict[str, Any] = {
     "hidden_size": 64,

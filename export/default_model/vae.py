@@ -34,7 +34,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. In the first
     `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own, and
     the VAE for RGB sees nothing but whole frames: from a mixture with masks and white grounds, which grey serves well
-    enough, it learnt no colour in 1400 steps, and from frames in 100. Most steps see quarter crops at a quarter of
+    enough, it learnt no colour in 1400 steps. Most steps see quarter crops at a quarter of
     the cost; the last ones see whole frames, because the statistics of the norms are those of what they see.
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
