@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from amodal.bench.quality import ClipPrediction, ClipTruth, Report, evaluate, render
+from amodal.runtime.errors import AmodalError
 from amodal.runtime.manifest import ContextLayout
 from amodal.runtime.model import Model, load
 from amodal.runtime.sampler import Churn
@@ -123,6 +125,14 @@ def _model(bundle: str) -> Model:
     return model
 
 
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
+    except AmodalError as error:
+        raise click.ClickException(str(error)) from error
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Quality of the default model over scenes that its training has not seen."""
@@ -138,7 +148,8 @@ def main() -> None:
 @click.option("--complete/--no-complete", default=True, show_default=True, help="RGB too, or masks alone.")
 def _figures(scenes: int, samples: int, workers: int, bundle: str, steps: int, guidance: float, complete: bool) -> None:
     """mIoU, mIoU_occ, AP, flicker and PSNR beside the baselines."""
-    report, clips = figures(scenes, samples, workers, Setting(bundle, steps, guidance), complete)
+    with _one_sentence():
+        report, clips = figures(scenes, samples, workers, Setting(bundle, steps, guidance), complete)
     Console(width=120).print(render(report))
     segment = statistics.median(clip.segment_seconds for clip in clips)
     line = f"median seconds per clip, one thread: segment {segment:.2f}"
@@ -153,7 +164,8 @@ def _figures(scenes: int, samples: int, workers: int, bundle: str, steps: int, g
 @click.option("--sequence", metavar="BUNDLE", help="The same weights, exported for the context layout `sequence`.")
 def _tradeoffs(scenes: int, workers: int, bundle: str, sequence: str | None) -> None:
     """Quality and time over steps, churn, guidance and context layouts, as a Markdown table."""
-    click.echo(tradeoffs(scenes, workers, bundle, sequence))
+    with _one_sentence():
+        click.echo(tradeoffs(scenes, workers, bundle, sequence))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.frames import PathLike, require_path
+from amodal.runtime.scenes.files import SCENE_FORMAT
 
 from .clips import ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in
@@ -78,8 +79,8 @@ class SceneTruth:
         if not path.is_file():
             return {}
         facts = load_json(path, "--truth")
-        if not isinstance(facts, dict) or facts.get("format", "amodal-scene") != "amodal-scene":
-            raise InputError(f"{path} is no scene of amodal; --truth expects the format 'amodal-scene'.")
+        if not isinstance(facts, dict) or facts.get("format", SCENE_FORMAT) != SCENE_FORMAT:
+            raise InputError(f"{path} is no scene of amodal; --truth expects the format {SCENE_FORMAT!r}.")
         return facts
 
 

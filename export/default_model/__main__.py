@@ -6,13 +6,19 @@ import dataclasses
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from amodal.export.default_model.recipe import STAGES, Recipe
 from amodal.runtime.manifest import StageName
+
+if TYPE_CHECKING:
+    from amodal.export.default_model.recipe import Recipe
+
+STAGES = get_args(StageName)
+_NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxruntime", "matplotlib")
 
 
 @click.command("amodal.export.default_model", context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +39,14 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
       python -m amodal.export.default_model build
       python -m amodal.export.default_model build --stage segment --threads 2
     """
-    recipe = _quick() if quick else Recipe()
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(
+            f'training needs {", ".join(missing)}, not installed here; `pip install "amodal[export]"` brings it.'
+        )
+    from amodal.export.default_model.recipe import Recipe
+
+    recipe = _quick(Recipe()) if quick else Recipe()
     folder.mkdir(parents=True, exist_ok=True)
     if stage is not None:
         _train(folder, stage, recipe, threads)
@@ -82,9 +95,9 @@ def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int) -> None
         work()
 
 
-def _quick() -> Recipe:
+def _quick(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {"scenes": (4, 4), "vae_steps": (4, 4), "steps": (4, 4), "clips": 2}
-    return dataclasses.replace(Recipe(), **changes)
+    return dataclasses.replace(recipe, **changes)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 
-from amodal.export.bundle import Exported, Progress, export_bundle
+from amodal.export.bundle import Exported, export_bundle
 from amodal.export.checkpoint import StageCheckpoint, read_checkpoint
 from amodal.export.plan import ExportSettings
 from amodal.runtime.manifest import ContextLayout, StageName
@@ -85,7 +85,6 @@ def write_bundle(
     context: ContextLayout = "reference",
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> list[Exported]:
     """Exports the checkpoints: weights in half precision, arithmetic in single, graphs in the form for CPUs."""
     places = write_checkpoints(folder, recipe)
@@ -98,7 +97,7 @@ def write_bundle(
         decode_chunk=recipe.frames,
     )
     checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
-    return export_bundle(out, checkpoints, None, settings, overwrite=overwrite, progress=progress)
+    return export_bundle(out, checkpoints, None, settings, overwrite=overwrite)
 
 
 def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:

@@ -15,6 +15,7 @@ Loss = Callable[[int], tuple[torch.Tensor, dict[str, float]]]
 
 _SAVE_SECONDS = 120.0
 _WARM_UP = 100
+_LARGEST_NORM = 1.0  # of a gradient
 
 
 def train(
@@ -27,7 +28,6 @@ def train(
     lr: float,
     ema: float,
     cooldown: float,
-    clip: float = 1.0,
 ) -> None:
     """Trains `module` and leaves its averaged weights in it.
 
@@ -40,7 +40,6 @@ def train(
         lr: learning rate, after a warm-up of 100 steps and before the cooldown.
         ema: decay of the averaged weights, reached as (1 + step) / (10 + step).
         cooldown: share of the steps over which the rate falls to zero at the end.
-        clip: largest norm of the gradient.
     """
     state_file, log_file = folder / f"{name}.pt", folder / f"{name}.jsonl"
     optimiser = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
@@ -62,7 +61,7 @@ def train(
             loss, values = loss_of(step)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+            norm = torch.nn.utils.clip_grad_norm_(module.parameters(), _LARGEST_NORM)
             if torch.isfinite(norm):
                 optimiser.step()
             _follow(average, module, min(ema, (1 + step) / (10 + step)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..frames import PathLike
 from ..results import write_frames_png, write_json, write_masks_png
 from .scene import Scene
@@ -23,7 +25,12 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
     `truth/amodal_masks/*.png`, `truth/completed/*.png` (the whole object on white), and `scene.json` with `format`,
     `version`, `seed`, `object_id`, `image_ids`, `fps`, `visibility` (share per frame) and `boxes` (x, y, width and
     height of the whole object in pixels, beyond the frame too).
+
+    Raises:
+        InputError: `fps` is no number above 0.
     """
+    if not 0 < fps < math.inf:
+        raise InputError(f"fps {fps}: expected a number above 0 (--fps).")
     root = Path(folder)
     write_frames_png(root / "frames", scene.frames)
     write_masks_png(root / "masks", scene.modal)

@@ -61,3 +61,10 @@ def test_the_command_prints_the_report(toy_bundle: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     for name in ("mIoU_occ", "Top-2", "mean colour", "median seconds per clip"):
         assert name in outcome.output
+
+
+@pytest.mark.parametrize("command", ["figures", "tradeoffs"])
+def test_a_bundle_that_is_not_there_is_a_sentence(command: str, tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(default_model.main, [command, "-n", "1", "--bundle", str(tmp_path / "none")])
+    assert outcome.exit_code == 1
+    assert "is not a bundle" in outcome.output

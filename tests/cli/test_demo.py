@@ -136,3 +136,16 @@ def test_scenes_refuses_sizes_in_a_sentence(tmp_path: Path, size: str) -> None:
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("fps", ["0", "-2", "nan", "inf"])
+def test_scenes_refuses_a_frame_rate_in_a_sentence(tmp_path: Path, fps: str) -> None:
+    outcome = issue("scenes", "-o", tmp_path / "s", "--fps", fps)
+    assert outcome.code == 2
+    assert "expected a number above 0" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_prints_what_it_wrote(tmp_path: Path) -> None:
+    outcome = issue("demo", "-o", tmp_path / "d", "--steps", "1", "--threads", "1", "--json", "-q")
+    assert json.loads(outcome.out) == json.loads((tmp_path / "d" / "result.json").read_text())

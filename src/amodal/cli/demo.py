@@ -33,8 +33,8 @@ def command(**options: Any) -> None:
     """
     from .demonstration import run_demo
 
-    result = run_demo(options)
+    result, summary = run_demo(options)
     if options["as_json"]:
         print_json(result)
     elif not options["quiet"]:
-        click.echo(result["text"])
+        click.echo(summary)

@@ -56,8 +56,8 @@ def write_scenes(options: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def run_demo(options: dict[str, Any]) -> dict[str, Any]:
-    """Runs the default model on a scene and writes the folder of `amodal demo`; returns the content of result.json."""
+def run_demo(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Runs the default model on a scene and writes the folder of `amodal demo`; returns result.json and a summary."""
     out, steps = options["out"], options["steps"]
     start = time.perf_counter()
     check_output(out, options["overwrite"], MARKER)
@@ -101,4 +101,4 @@ def run_demo(options: dict[str, Any]) -> dict[str, Any]:
     with console.capture() as table:
         console.print(render(report))
     pictures_at = f"Pictures: {place / 'sheet.png'}, {place / 'demo.gif'}"
-    return {**result, "text": f"{table.get().rstrip()}\n\n{pictures_at}\n{seconds['total']:.1f} s in all."}
+    return result, f"{table.get().rstrip()}\n\n{pictures_at}\n{seconds['total']:.1f} s in all."
