@@ -34,7 +34,7 @@ def diagnose() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "machine": {"cpu": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "packages": {extra: {n: _version(n) for n in names} for extra, names in _PACKAGES.items()},
         "backends": {
             name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None} for name, a in found.items()
@@ -90,7 +90,7 @@ def _memory_gb() -> float | None:
         return None
 
 
-def _gpus() -> list[dict[str, str]]:
+def gpus() -> list[dict[str, str]]:
     """NVIDIA GPUs as the driver's own tool lists them; empty without one."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

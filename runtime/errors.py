@@ -9,8 +9,14 @@
     │   └── BundleVersionError
     ├── CheckpointError      the weights to convert (export)
     ├── ExportError          a graph that could not be made, or that differs from its module
+    ├── EngineError          a graph compiled for a backend and target
+    │   ├── EngineNotFoundError
+    │   ├── EngineStaleError
+    │   ├── EngineCorruptError
+    │   └── EngineBuildError
     ├── BackendError         what executes
     │   └── BackendUnavailableError
+    ├── MemoryBudgetError    no way to run within the memory allowed
     ├── MissingDependencyError   an optional package that this call needs
     ├── NonFiniteError       NaN or infinity in the latents
     └── OutputError          results that could not be written (disk full, no permission)
@@ -60,12 +66,36 @@ class ExportError(AmodalError):
     """A component could not be exported, or its graph differs from the module by more than the tolerance."""
 
 
+class EngineError(AmodalError):
+    """An engine cannot be used or made."""
+
+
+class EngineNotFoundError(EngineError):
+    """No engine was built for this component, backend and target."""
+
+
+class EngineStaleError(EngineError):
+    """An engine was built from another graph, by another version, for another target, or with other options."""
+
+
+class EngineCorruptError(EngineError):
+    """An engine's file or record is missing, truncated, or differs from its hash."""
+
+
+class EngineBuildError(EngineError):
+    """A graph could not be compiled."""
+
+
 class BackendError(AmodalError):
     """A backend failed while loading or running a component."""
 
 
 class BackendUnavailableError(BackendError):
     """A backend was asked for by name and cannot be used here."""
+
+
+class MemoryBudgetError(AmodalError, MemoryError):
+    """Nothing fits into the memory that was allowed; raised before anything is loaded."""
 
 
 class MissingDependencyError(AmodalError, ImportError):

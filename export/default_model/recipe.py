@@ -12,6 +12,8 @@ import transformers
 from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import StageName
 
+from .blur import start_as_blur
+
 _UNet: Any = diffusers.UNetSpatioTemporalConditionModel
 _VAE: Any = diffusers.AutoencoderKLTemporalDecoder
 _CLIP: Any = transformers.CLIPVisionModelWithProjection
@@ -42,14 +44,14 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (2000, 800)
+    scenes: tuple[int, int] = (3600, 800)
     vae_steps: tuple[int, int] = (1800, 1700)
     vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
     vae_kl: float = 3e-4
     vae_chroma: float = 4.0
     crop_share: float = 0.97
-    steps: tuple[int, int] = (2500, 800)
+    steps: tuple[int, int] = (6000, 2400)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7
@@ -120,7 +122,7 @@ def _vae_config(*channels: int) -> dict[str, Any]:
     }
 
 
-# A norm has 32 groups: over 32 channels it takes each one's mean away, which masks do not mind and colour may.
+# A norm has 32 groups: over 32 channels it takes each one's mean away, which masks do not mind.
 VAE_CONFIGS: dict[StageName, dict[str, Any]] = {"segment": _vae_config(32, 32, 64), "complete": _vae_config(64, 64, 64)}
 CLIP_CONFIG: dict[str, Any] = {
     "hidden_size": 64,
@@ -136,10 +138,15 @@ CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
 
 
 def make_vae(seed: int, stage: StageName) -> Any:
-    """A stage's VAE with seeded random weights; its last layer, over time and channels, starts as the identity."""
+    """A stage's VAE with seeded random weights.
+
+    Its last layer, over time and channels, starts as the identity; that of `complete` starts as a blur (see `start_as_blur`).
+    """
     vae = _seeded(lambda: _VAE(**VAE_CONFIGS[stage]), 3 * seed)
     torch.nn.init.dirac_(vae.decoder.time_conv_out.weight)
     torch.nn.init.zeros_(vae.decoder.time_conv_out.bias)
+    if stage == "complete":
+        start_as_blur(vae)
     return vae
 
 

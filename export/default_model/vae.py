@@ -21,9 +21,7 @@ _KINDS: dict[StageName, Groups] = {
     "segment": (("modal",), ("depth",), ("amodal",)),
     "complete": (("whole",), ("rgb", "whole")),  # its masks are only ever read
 }
-_COLOURS: Groups = (("rgb",), ("rgb",))
 _OBJECT_WEIGHT = 4.0
-_PROBED = 0.3
 _MEASURED = 16
 
 
@@ -31,16 +29,13 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """The trained VAE, from `folder` as far as it got there.
 
     L1 plus squared distance plus a small Kullback-Leibler divergence; a pixel of the object weighs five times one of
-    the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. In the first
-    `_PROBED` of the steps a linear probe reads each cell's mean colour from its latent, with a loss of its own, and
-    the VAE for RGB sees nothing but whole frames: from a mixture with masks and white grounds, which grey serves well
-    enough, it learnt no colour in 1400 steps. Most steps see quarter crops at a quarter of
-    the cost; the last ones see whole frames, because the statistics of the norms are those of what they see.
+    the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. Most steps see
+    quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of the norms are
+    those of what they see.
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
     torch.manual_seed(recipe.seed)
-    pupil = torch.nn.ModuleDict({"vae": vae, "probe": torch.nn.Conv2d(4, 3, 1)})
-    probed = _PROBED * steps
+    pupil = torch.nn.ModuleDict({"vae": vae})
     whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -48,7 +43,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         whole = step >= whole_from
         scenes = 1 if whole else recipe.of(stage, "vae_scenes")
-        kinds = _COLOURS if stage == "complete" and step < probed else _KINDS[stage]
+        kinds = _KINDS[stage]
         frames, weight = _batch(rng, kinds, recipe, scenes, crop=not whole)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
@@ -57,16 +52,13 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
             decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
         distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(error - error.mean(1, keepdim=True), weight)
-        factor = frames.shape[-1] // mean.shape[-1]
-        colours = torch.nn.functional.avg_pool2d(frames, factor)
-        probe = (pupil["probe"](mean) - colours).square().mean() * max(0.0, 1 - step / probed)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         sizes = error.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4))
         values = {f"l1_{'/'.join(kind)}": sizes[i :: len(kinds)].mean().item() for i, kind in enumerate(kinds)}
         chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, recipe.frames))
         values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[len(kinds) - 1 :: len(kinds)].mean().item()}
-        values |= {"probe": probe.item(), "kl": divergence.item(), "std": mean.detach().std().item()}
-        return distance + probe + recipe.vae_kl * divergence, values
+        values |= {"kl": divergence.item(), "std": mean.detach().std().item()}
+        return distance + recipe.vae_kl * divergence, values
 
     name = f"vae_{stage}"
     train(folder, name, pupil, loss_of, steps=steps, lr=recipe.vae_lr, ema=0.995, cooldown=recipe.cooldown)

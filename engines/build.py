@@ -1,0 +1,351 @@
+"""Builds a bundle's engines: what is there and right is kept, everything else is built, each in a process of its own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from filelock import FileLock, Timeout
+
+from amodal.runtime import errors
+from amodal.runtime.bundle import Bundle
+from amodal.runtime.diagnosis import gpus
+from amodal.runtime.engine_store import (
+    RECORD_VERSION,
+    EngineBackend,
+    EngineKey,
+    EngineRecord,
+    EngineStore,
+    engine_folder,
+    graph_hash,
+)
+from amodal.runtime.errors import (
+    AmodalError,
+    EngineBuildError,
+    EngineCorruptError,
+    EngineNotFoundError,
+    EngineStaleError,
+    InputError,
+    OutputError,
+)
+from amodal.runtime.frames import PathLike
+from amodal.runtime.manifest import FileEntry
+
+from .profiles import profiles_of
+from .targets import BACKENDS, THIS, Target, parse_target
+
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What to build.
+
+    Attributes:
+        backend: `tensorrt_rtx` or `tensorrt`.
+        target: `portable`, `this`, or compute capabilities (`sm86,sm89`).
+        components: keys or kinds; None for all.
+        weight_streaming: let the runtime keep part of the weights in host memory.
+        engine_dir: where engines go; None for `engine_folder`'s choice.
+        rebuild: build even what is there and right.
+    """
+
+    backend: EngineBackend = "tensorrt_rtx"
+    target: str = "portable"
+    components: tuple[str, ...] | None = None
+    weight_streaming: bool = False
+    engine_dir: PathLike | None = None
+    rebuild: bool = False
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise InputError(f"--backend {self.backend} builds no engines; expected one of {', '.join(BACKENDS)}.")
+
+
+class Built(NamedTuple):
+    """One component: its record, and why it was built (`new`, or what was wrong with the old one); None if kept."""
+
+    record: EngineRecord
+    file: Path
+    reason: str | None
+
+
+class Library(NamedTuple):
+    """An installed compiler: version, and the compute capabilities it builds for without a GPU."""
+
+    backend: EngineBackend
+    version: str
+    capabilities: tuple[str, ...]
+
+
+class Progress(Protocol):
+    """Hears how a build goes on."""
+
+    def start(self, component: str) -> None:
+        """A component is looked at."""
+
+    def phase(self, what: str) -> None:
+        """What is done with it: `check`, `read`, `compile`, `write`, or `kept`."""
+
+
+class Silent:
+    """A `Progress` that says nothing."""
+
+    def start(self, component: str) -> None:
+        """See `Progress`."""
+
+    def phase(self, what: str) -> None:
+        """See `Progress`."""
+
+
+def describe(backend: EngineBackend) -> Library:
+    """Asks an installed compiler what it is.
+
+    Raises:
+        BackendUnavailableError: it cannot be imported.
+    """
+    found = _work({"task": "describe", "backend": backend}, lambda what: None)
+    return Library(backend, found["version"], tuple(found["capabilities"]))
+
+
+def target_of(settings: BuildSettings, library: Library) -> Target:
+    """The target to build for; `this` gets the name of the GPU's compute capability.
+
+    Raises:
+        InputError: the library does not know it, or there is no GPU where one is needed.
+    """
+    target = parse_target(settings.target, settings.backend, library.capabilities)
+    if not target.needs_gpu:
+        return target
+    capability = next((gpu["compute_cap"] for gpu in gpus()), None)
+    if capability is None:
+        known = ", ".join(library.capabilities)
+        mend = f"name what it is for ({known})" if known else "build there, or with --backend tensorrt_rtx"
+        raise InputError(f"--target {settings.target} needs the GPU it is for, and none is found here; {mend}.")
+    return Target(f"{THIS}-sm{capability.replace('.', '')}") if target.name == THIS else target
+
+
+def store_of(bundle: Bundle, settings: BuildSettings, library: Library, target: Target) -> EngineStore:
+    """Where these engines lie."""
+    return EngineStore(engine_folder(bundle.path, settings.engine_dir), settings.backend, library.version, target.name)
+
+
+def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Library, target: Target) -> EngineKey:
+    """The key of a component's engine."""
+    entry = bundle.component(component)
+    return EngineKey(
+        component=component,
+        graph=graph_hash(bundle, component),
+        backend=settings.backend,
+        version=library.version,
+        target="+".join(target.capabilities) or target.name,
+        precision=entry.precision,
+        profiles=profiles_of(entry, bundle.manifest),
+        options={"weight_streaming": settings.weight_streaming},
+    )
+
+
+def chosen_components(bundle: Bundle, wanted: tuple[str, ...] | None) -> list[str]:
+    """Keys of the components asked for by key or kind.
+
+    Raises:
+        InputError: one that the bundle does not have.
+    """
+    entries = bundle.manifest.components
+    if wanted is None:
+        return list(entries)
+    known = {*entries, *(entry.kind for entry in entries.values())}
+    wrong = [name for name in wanted if name not in known]
+    if wrong or not wanted:
+        raise InputError(
+            f"--components: {', '.join(wrong) or 'nothing'} is not in {bundle.path}; expected {', '.join(entries)}."
+        )
+    return [key for key, entry in entries.items() if key in wanted or entry.kind in wanted]
+
+
+def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | None = None) -> list[Built]:
+    """Builds the engines that are missing, stale or damaged.
+
+    Returns:
+        One row per component asked for.
+
+    Raises:
+        InputError: a target or component that is not known.
+        BackendUnavailableError: the library is not installed.
+        BundleCorruptError: a graph differs from its hash.
+        EngineBuildError: a graph is refused, memory runs out, the compiler crashes, or another build is at it.
+        OutputError: the folder cannot be written.
+    """
+    progress = progress or Silent()
+    components = chosen_components(bundle, settings.components)
+    library = describe(settings.backend)
+    target = target_of(settings, library)
+    store = store_of(bundle, settings, library, target)
+    rows = []
+    with _alone(store.folder):
+        for key in components:
+            progress.start(key)
+            progress.phase("check")
+            wanted = key_of(bundle, key, settings, library, target)
+            reason = _reason(store, wanted, settings.rebuild)
+            if reason is None:
+                record = store.read(key)
+                progress.phase("kept")
+            else:
+                bundle.verify(key)
+                record = _build(bundle, store, wanted, target, progress)
+            rows.append(Built(record, store.engine_file(record), reason))
+    return rows
+
+
+def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
+    try:
+        store.find(wanted)
+    except EngineNotFoundError:
+        return "new"
+    except EngineStaleError as error:
+        return str(error)
+    except EngineCorruptError as error:
+        return str(error)
+    return "--rebuild" if rebuild else None
+
+
+def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, progress: Progress) -> EngineRecord:
+    part = store.folder / f"{key.component}.part-{os.getpid()}"
+    job = {
+        "task": "build",
+        "backend": key.backend,
+        "graph": str(bundle.files(key.component)[0]),
+        "out": str(part),
+        "target": {"name": target.name, "capabilities": target.capabilities},
+        "profiles": [profile.model_dump(mode="json") for profile in key.profiles],
+        "options": key.options,
+    }
+    try:
+        said = _work(job, progress.phase, key.component)
+        activations = dict(zip((p.name for p in key.profiles), said["activation_bytes"], strict=True))
+        record = EngineRecord(
+            record_version=RECORD_VERSION,
+            key=key,
+            file=FileEntry(path=f"{key.component}-{key.short}.engine", bytes=said["bytes"], sha256=said["sha256"]),
+            weights_bytes=said["weights_bytes"],
+            activation_bytes=activations,
+            layers=tuple(said["layers"]),
+            seconds=said["seconds"],
+            peak_bytes=said["peak_bytes"],
+        )
+        store.write(record, part)
+    except OSError as error:
+        raise _unwritable(store.folder, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return record
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps a second builder out of it; takes away what a killed one left."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise EngineBuildError(
+            f"another build is writing to {folder}; wait until it has ended, or give another folder with --engine-dir."
+        ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        for left in folder.glob("*.part*"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        if not any(folder.glob("*.json")):
+            (folder / _LOCK).unlink(missing_ok=True)
+        lock.release()
+        for place in made:
+            try:
+                place.rmdir()  # only those that stayed empty
+            except OSError:
+                break
+
+
+def _unwritable(folder: Path, error: OSError) -> AmodalError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    reason = "the disk is full" if full else (error.strerror or str(error)).lower()
+    mend = "make room, or give another folder with --engine-dir" if full else "give another folder with --engine-dir"
+    return OutputError(f"engines cannot be written to {folder}, {reason}; {mend}.")
+
+
+def _work(job: dict[str, Any], say: Callable[[str], None], component: str = "") -> dict[str, Any]:
+    """Has a worker do a job; returns what it said at the end."""
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "amodal.engines.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                with process.stdin as pipe:
+                    json.dump(job, pipe)
+            except BrokenPipeError:
+                pass  # it died at once; what it left says why
+            last: dict[str, Any] = {}
+            for line in process.stdout:
+                last = json.loads(line)
+                if last["event"] == "phase":
+                    say(last["what"])
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if code == 0 and last.get("event") == "done":
+            return last
+        if last.get("event") == "error":
+            raise _reported(last, component)
+        complaints.seek(0)
+        text = complaints.read().decode("utf-8", "replace").strip()
+    raise EngineBuildError(_crash(code, component, text.splitlines()[-1] if text else "it said nothing"))
+
+
+def _reported(event: dict[str, Any], component: str) -> Exception:
+    if event["kind"] == "OSError":
+        return OSError(event["errno"], event["message"])
+    if event["kind"] == "MemoryError":
+        return EngineBuildError(_no_memory(component))
+    kind = getattr(errors, event["kind"], EngineBuildError)
+    return kind(event["message"]) if issubclass(kind, AmodalError) else EngineBuildError(event["message"])
+
+
+def _crash(code: int, component: str, last: str) -> str:
+    if -code == signal.SIGKILL:
+        return _no_memory(component)
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"the compiler crashed while building {component or 'nothing yet'} ({how}): {last}"
+
+
+def _no_memory(component: str) -> str:
+    return (
+        f"the compiler was killed while building {component}, as happens when memory runs out; close other programs, "
+        "or build the engine on a larger machine with the same --target and copy the folder."
+    )
