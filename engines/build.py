@@ -1,4 +1,4 @@
-"""Builds a bundle's engines: what is there and right is kept, everything else is built, each in a process of its own."""
+"""Builds a bundle's engines: keeps what is there and right, builds the rest, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "See hidden objects completed, in a minute, with nothing to download.",
     "scenes": "Videos of things that hide one another, with the truth of what is hidden.",
     "export": "Turn checkpoints into a bundle that runs without PyTorch.",
+    "build": "Compile a bundle's graphs into engines for RTX-class GPUs, on any machine.",
     "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
     "doctor": "Versions, devices and backends, ready to paste into a bug report.",
 }
@@ -50,6 +51,7 @@ def amodal(ctx: click.Context) -> None:
       amodal demo
       amodal export --segment ckpt/ --complete ckpt2/ -o bundle
       amodal run bundle --frames rgbs/ --masks masks/ -o out
+      amodal build bundle --target sm86,sm89
       amodal inspect toy
       amodal doctor
     """

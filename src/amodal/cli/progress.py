@@ -12,6 +12,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
@@ -162,3 +163,40 @@ class ExportBars:
         if self._current is not None:
             self._bars.update(self._current, phase="done")
             self._bars.stop_task(self._current)
+
+
+class BuildBars:
+    """A build's progress: what is being built, and for how long; see `amodal.engines.build.Progress`."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._current: TaskID | None = None
+        self._bars = Progress(
+            TextColumn("{task.description:<25}"),
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.fields[phase]:<9}"),
+            TimeElapsedColumn(),
+            console=watcher.console,
+            disable=watcher.hidden,
+        )
+
+    @contextmanager
+    def show(self) -> Iterator[None]:
+        """Shows the lines, until the block ends."""
+        with self._bars:
+            yield
+            self._finish()
+
+    def start(self, component: str) -> None:
+        """See `Progress`."""
+        self._finish()
+        self._current = self._bars.add_task(component, total=1, phase="check")
+
+    def phase(self, what: str) -> None:
+        """See `Progress`."""
+        if self._current is not None:
+            self._bars.update(self._current, phase=what)
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            kept = self._bars.tasks[-1].fields["phase"] == "kept"
+            self._bars.update(self._current, completed=1, phase="kept" if kept else "done")
