@@ -177,6 +177,7 @@ class ReferencePipeline:
         noise_aug: float = 0.02,
         motion_bucket: int = 127,
         churn: Churn | None = None,
+        noise_dtype: torch.dtype | None = None,
         callback: StepCallback | None = None,
     ) -> Result:
         """Run the stage.
@@ -193,6 +194,8 @@ class ReferencePipeline:
             noise_aug: standard deviation of the noise added to both conditions before the VAE.
             motion_bucket: SVD's motion bucket id.
             churn: EDM's stochastic sampler, see `euler`; None as released.
+            noise_dtype: dtype in which the first latents are drawn; None for the pipeline's own. One seed gives other
+                numbers in another dtype.
             callback: sees (step, sigma, latents [T,4,h,w]).
 
         Raises:
@@ -218,7 +221,8 @@ class ReferencePipeline:
         # Latents, drawn in the pipeline's dtype.
         sigmas = karras_sigmas(steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
         shape = (1, frames, 4, height // self.vae_factor, width // self.vae_factor)
-        latents = torch.randn(shape, generator=generator, dtype=self.dtype).to(self.device)
+        latents = torch.randn(shape, generator=generator, dtype=noise_dtype or self.dtype)
+        latents = latents.to(self.device, self.dtype)
         latents = latents * (sigmas[0] ** 2 + 1) ** 0.5
         scale = torch.linspace(*guidance, frames).to(self.device, self.dtype).view(1, frames, 1, 1, 1)
 
