@@ -26,6 +26,7 @@ from amodal.runtime.engine_store import (
     EngineKey,
     EngineRecord,
     EngineStore,
+    Profile,
     engine_folder,
     graph_hash,
 )
@@ -78,6 +79,18 @@ class Built(NamedTuple):
     record: EngineRecord
     file: Path
     reason: str | None
+
+
+class Compilation(NamedTuple):
+    """What is known of an engine once it was compiled; see `EngineRecord`."""
+
+    weights_bytes: int
+    activation_bytes: dict[str, int]
+    layers: tuple[int, int]
+    seconds: float
+    peak_bytes: int
+    bytes: int
+    sha256: str
 
 
 class Library(NamedTuple):
@@ -142,7 +155,7 @@ def store_of(bundle: Bundle, settings: BuildSettings, library: Library, target: 
 
 def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Library, target: Target) -> EngineKey:
     """The key of a component's engine."""
-    entry = bundle.component(component)
+    entry, manifest = bundle.component(component), bundle.manifest
     return EngineKey(
         component=component,
         graph=graph_hash(bundle, component),
@@ -150,7 +163,7 @@ def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Lib
         version=library.version,
         target="+".join(target.capabilities) or target.name,
         precision=entry.precision,
-        profiles=profiles_of(entry, bundle.manifest),
+        profiles=profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
         options={"weight_streaming": settings.weight_streaming},
     )
 
@@ -208,6 +221,42 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
     return rows
 
 
+def compile_graph(
+    graph: Path,
+    backend: EngineBackend,
+    target: Target,
+    profiles: tuple[Profile, ...],
+    options: dict[str, bool | int],
+    out: Path,
+    say: Callable[[str], None] = lambda what: None,
+) -> Compilation:
+    """Compiles one graph in a process of its own, which a crash takes with it and an interrupt ends.
+
+    Args:
+        graph: ONNX, its external data beside it.
+        out: the engine's file.
+        say: told what is being done: `read`, `compile`, `write`.
+
+    Raises:
+        EngineBuildError: the graph is refused, memory runs out, or the compiler crashes.
+        OSError: `out` cannot be written.
+    """
+    job = {
+        "task": "build",
+        "backend": backend,
+        "graph": str(graph),
+        "out": str(out),
+        "target": {"name": target.name, "capabilities": target.capabilities},
+        "profiles": [profile.model_dump(mode="json") for profile in profiles],
+        "options": options,
+    }
+    said = _work(job, say, graph.stem)
+    activations = dict(zip((p.name for p in profiles), said.pop("activation_bytes"), strict=True))
+    before, after = said.pop("layers")
+    del said["event"]
+    return Compilation(activation_bytes=activations, layers=(before, after), **said)
+
+
 def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
     try:
         store.find(wanted)
@@ -222,27 +271,19 @@ def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
 
 def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, progress: Progress) -> EngineRecord:
     part = store.folder / f"{key.component}.part-{os.getpid()}"
-    job = {
-        "task": "build",
-        "backend": key.backend,
-        "graph": str(bundle.files(key.component)[0]),
-        "out": str(part),
-        "target": {"name": target.name, "capabilities": target.capabilities},
-        "profiles": [profile.model_dump(mode="json") for profile in key.profiles],
-        "options": key.options,
-    }
     try:
-        said = _work(job, progress.phase, key.component)
-        activations = dict(zip((p.name for p in key.profiles), said["activation_bytes"], strict=True))
+        made = compile_graph(
+            bundle.files(key.component)[0], key.backend, target, key.profiles, key.options, part, progress.phase
+        )
         record = EngineRecord(
             record_version=RECORD_VERSION,
             key=key,
-            file=FileEntry(path=f"{key.component}-{key.short}.engine", bytes=said["bytes"], sha256=said["sha256"]),
-            weights_bytes=said["weights_bytes"],
-            activation_bytes=activations,
-            layers=tuple(said["layers"]),
-            seconds=said["seconds"],
-            peak_bytes=said["peak_bytes"],
+            file=FileEntry(path=f"{key.component}-{key.short}.engine", bytes=made.bytes, sha256=made.sha256),
+            weights_bytes=made.weights_bytes,
+            activation_bytes=made.activation_bytes,
+            layers=made.layers,
+            seconds=made.seconds,
+            peak_bytes=made.peak_bytes,
         )
         store.write(record, part)
     except OSError as error:

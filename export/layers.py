@@ -58,6 +58,13 @@ VARIANTS = {
     for v in (
         Variant("cpu", attention="decomposed", group_norm="instance", gates="split", upsample="phases"),
         Variant("engine", attention="decomposed"),
+        # One form changed at a time, for `amodal.bench.variants` and for whoever has a GPU to overrule the choice.
+        Variant("engine-attention", attention="native"),
+        Variant("engine-group-norm", attention="decomposed", group_norm="instance"),
+        Variant("engine-conv3d", attention="decomposed", temporal_conv="conv3d"),
+        Variant("engine-gates", attention="decomposed", gates="split"),
+        Variant("engine-qkv", attention="decomposed", qkv="merged"),
+        Variant("engine-phases", attention="decomposed", upsample="phases"),
     )
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import DEFAULT, create
+from .backends import DEFAULT, Backend, create
 from .bundle import Bundle
 from .components import Components, Memory, Timings, Watch, stage_keys
 from .context import check_layout
@@ -27,6 +27,9 @@ from .images import (
     visible_rgb,
 )
 from .manifest import ContextLayout, Manifest, StageName
+from .memory_buffers import RunShape
+from .memory_choice import MemoryWish, Planned, Vram, plan_model
+from .memory_plan import MemoryPlan
 from .noise import NoiseStream
 from .sampler import Callback, Churn
 from .stage import CfgRows, Settings, run_stage
@@ -85,7 +88,10 @@ def load(
     bundle: PathLike,
     backend: str = DEFAULT,
     *,
-    memory: Memory = "resident",
+    memory: MemoryWish = "resident",
+    vram: Vram = None,
+    engine_dir: PathLike | None = None,
+    shape: RunShape | None = None,
     device: str = "cpu",
     threads: int | None = None,
     verify: bool = True,
@@ -97,7 +103,12 @@ def load(
         bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
         backend: what executes: `onnxruntime`, or `auto` for the best that is usable here.
-        memory: `resident` keeps components loaded, `sequential` holds one at a time.
+        memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
+            fits, which on a CPU is `resident`.
+        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only for a backend that runs engines.
+        engine_dir: where that one's engines lie; None for the bundle's own folder.
+        shape: the runs that the memory is planned for; None for every stage of the bundle, with the settings that
+            `segment` has by default. A run that takes more is held to `vram` again before it starts.
         device: where: `cpu`.
         threads: CPU threads; None for all cores.
         verify: compare each component with its hash before loading it.
@@ -106,27 +117,47 @@ def load(
     Raises:
         BundleError: no finished, readable, undamaged bundle.
         BackendUnavailableError: the backend cannot be used here.
+        EngineError: its engines are not there, or not of this bundle.
+        MemoryBudgetError: no way of running fits into `vram`.
     """
-    return Model(Bundle(bundle), backend, memory=memory, device=device, threads=threads, verify=verify, watch=watch)
+    opened = Bundle(bundle)
+    executor = create(backend, device=device, threads=threads)
+    planned = plan_model(opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape)
+    return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 
 
 class Model:
-    """A loaded bundle. Not for use by two threads at once; load one per thread."""
+    """A loaded bundle, as `load` makes it. Not for use by two threads at once; load one per thread.
+
+    Args:
+        planned: its `memory` counts, and each run is held to what it allows; None where no GPU memory is used.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        backend: str = DEFAULT,
+        backend: Backend,
+        memory: MemoryWish = "resident",
+        planned: Planned | None = None,
         *,
-        memory: Memory = "resident",
-        device: str = "cpu",
-        threads: int | None = None,
         verify: bool = True,
         watch: Watch | None = None,
     ) -> None:
-        self.bundle = bundle
-        self.backend = create(backend, device=device, threads=threads)
-        self._components = Components(bundle, self.backend, memory, verify=verify, watch=watch)
+        self.bundle, self.backend, self._planned = bundle, backend, planned
+        if planned is not None:
+            memory = planned.plan.memory
+        chosen: Memory = "resident" if memory == "auto" else memory
+        self._components = Components(bundle, backend, chosen, verify=verify, watch=watch)
+
+    @property
+    def memory(self) -> Memory:
+        """Whether components stay loaded (`resident`) or are held one at a time (`sequential`)."""
+        return self._components.memory
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """The GPU memory that the model was loaded for; None on a backend that uses none."""
+        return None if self._planned is None else self._planned.plan
 
     @property
     def manifest(self) -> Manifest:
@@ -167,7 +198,8 @@ class Model:
             churn: EDM's stochasticity; None for none, as released.
             context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
             decode_chunk: frames the VAE decodes at once; None for the bundle's.
-            cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the backend does best.
+            cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the plan says, or where there is
+                none, what the backend does best.
             padding: room around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
             samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
                 were alone; the rest are in its `others`. What does not depend on noise is computed once.
@@ -175,11 +207,14 @@ class Model:
 
         Raises:
             InputError: shapes, dtypes or ranges that do not fit, or no depth and no way to compute it.
+            MemoryBudgetError: the run would take more GPU memory than was allowed.
             NonFiniteError: the latents became NaN or infinite.
         """
         start = time.perf_counter()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
         streams = _further(self._begin("segment", settings, seed), seed, samples)
+        if self._planned is not None:
+            settings = self._planned.settle("segment", settings, samples, depth is None)
         shape = np.shape(modal)
         size = self.manifest.size
         prepared = prepare_modal(modal, size) if padding is None else padding.prepare_modal(modal, size)
@@ -240,6 +275,8 @@ class Model:
         start = time.perf_counter()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
         stream = self._begin("complete", settings, seed)
+        if self._planned is not None:
+            settings = self._planned.settle("complete", settings, 1, False)
         size = self.manifest.size
         raw = np.asarray(rgb)
         if padding is None:

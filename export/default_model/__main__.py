@@ -26,8 +26,9 @@ _NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxruntime
 @click.option("--stage", type=click.Choice(STAGES), help="Only this stage, and no bundle.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle goes. Default: DIR/bundle.")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of each stage; stages run side by side.")
+@click.option("--device", default="cpu", show_default=True, help="Of the trainings: cpu, or cuda for one GPU.")
 @click.option("--quick", is_flag=True, help="A few steps of everything, to see that it runs.")
-def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: int, quick: bool) -> None:
+def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: int, device: str, quick: bool) -> None:
     """Trains the default model from nothing, and exports it.
 
     Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
@@ -38,6 +39,7 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     Examples:
       python -m amodal.export.default_model build
       python -m amodal.export.default_model build --stage segment --threads 2
+      python -m amodal.export.default_model build --device cuda --threads 8
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -46,12 +48,13 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
         )
     from amodal.export.default_model.recipe import Recipe
 
+    _check_device(device)
     recipe = _quick(Recipe()) if quick else Recipe()
     folder.mkdir(parents=True, exist_ok=True)
     if stage is not None:
-        _train(folder, stage, recipe, threads)
+        _train(folder, stage, recipe, threads, device)
         return
-    options = ["--threads", str(threads), *(["--quick"] if quick else [])]
+    options = ["--threads", str(threads), "--device", device, *(["--quick"] if quick else [])]
     command = [sys.executable, "-m", "amodal.export.default_model", str(folder), *options, "--stage"]
     running = [subprocess.Popen([*command, name]) for name in STAGES]
     try:
@@ -73,7 +76,7 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     click.echo(f"Wrote {out}: {sum(row.entry.parameters for row in rows) / 1e6:.1f} M parameters, {size / 1e6:.1f} MB.")
 
 
-def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int) -> None:
+def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int, device: str) -> None:
     import torch
 
     from amodal.export.default_model.latents import encode_scenes
@@ -87,12 +90,24 @@ def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int) -> None
 
         cv2.setNumThreads(1)
     for part, work in (
-        ("VAE", lambda: train_vae(folder, stage, recipe)),
+        ("VAE", lambda: train_vae(folder, stage, recipe, device)),
         ("latents", lambda: encode_scenes(folder, stage, recipe, threads)),
-        ("U-Net", lambda: train_unet(folder, stage, recipe)),
+        ("U-Net", lambda: train_unet(folder, stage, recipe, device)),
     ):
         click.echo(f"{stage}: {part}", err=True)
         work()
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise click.ClickException(
+            f"--device {device} cannot be used here ({reason}); expected cpu, or cuda."
+        ) from error
 
 
 def _quick(recipe: Recipe) -> Recipe:

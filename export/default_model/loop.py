@@ -29,7 +29,7 @@ def train(
     ema: float,
     cooldown: float,
 ) -> None:
-    """Trains `module` and leaves its averaged weights in it.
+    """Trains `module`, on the device where it is, and leaves its averaged weights in it.
 
     State and log are `folder/NAME.pt` and `folder/NAME.jsonl`. A run that was cut off goes on where it last saved;
     what a step sees depends on its number alone, so the result is that of a run that was not.
@@ -46,7 +46,7 @@ def train(
     average = {key: value.detach().clone() for key, value in module.state_dict().items()}
     first = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, weights_only=True, map_location=next(module.parameters()).device)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         average, first = state["average"], int(state["step"])

@@ -51,7 +51,7 @@ class Recipe:
     vae_kl: float = 3e-4
     vae_chroma: float = 4.0
     crop_share: float = 0.97
-    steps: tuple[int, int] = (6000, 2400)
+    steps: tuple[int, int] = (5200, 1000)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7
@@ -140,7 +140,8 @@ CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
 def make_vae(seed: int, stage: StageName) -> Any:
     """A stage's VAE with seeded random weights.
 
-    Its last layer, over time and channels, starts as the identity; that of `complete` starts as a blur (see `start_as_blur`).
+    Its last layer, over time and channels, starts as the identity; that of `complete` starts as a blur (see
+    `start_as_blur`).
     """
     vae = _seeded(lambda: _VAE(**VAE_CONFIGS[stage]), 3 * seed)
     torch.nn.init.dirac_(vae.decoder.time_conv_out.weight)

@@ -26,7 +26,7 @@ _SALT = {"segment": 303, "complete": 404}
 _LAYOUTS: tuple[ContextLayout, ...] = ("reference", "reference", "aligned", "sequence")
 
 
-def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
+def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu") -> Any:
     """The trained U-Net of a stage, from `folder` as far as it got there.
 
     With sigma_data = 1, EDM's weight times c_out squared is 1, so that its loss is the plain square error of the
@@ -36,6 +36,7 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """
     unet, latents = make_unet(recipe.seed, stage), Latents(folder, stage, recipe)
     set_attention(unet)
+    torch.nn.Module.to(unet, device)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
@@ -55,14 +56,13 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         sigma = np.exp(log_sigma)[:, None, None, None, None]
         noise = rng.standard_normal(target.shape, dtype=np.float32)
         noisy, velocity = noised(target, noise, sigma)
-        with torch.autocast("cpu", torch.bfloat16):
-            predicted = velocities(
-                unet, torch.from_numpy(np.concatenate([noisy, conditioning], 2)), log_sigma, context, layout
-            )
-        errors = (predicted.float() - torch.from_numpy(velocity)).square().mean(dim=(1, 2, 3, 4))
+        sample = torch.from_numpy(np.concatenate([noisy, conditioning], 2)).to(device)
+        with torch.autocast(sample.device.type, torch.bfloat16):
+            predicted = velocities(unet, sample, log_sigma, context, layout)
+        errors = (predicted.float() - torch.from_numpy(velocity).to(device)).square().mean(dim=(1, 2, 3, 4))
         kept = ~dropped
         values = {
-            f"loss_{name}": float(errors.detach().numpy()[part].mean())
+            f"loss_{name}": float(errors.detach().cpu().numpy()[part].mean())
             for name, part in (
                 ("low", kept & (log_sigma < 0)),
                 ("middle", kept & (log_sigma >= 0) & (log_sigma < 1.5)),
@@ -121,11 +121,15 @@ def velocities(
         context: [N, T, D].
     """
     count, frames = sample.shape[:2]
-    rows = torch.from_numpy(context)
+    rows = torch.from_numpy(context).to(sample.device)
     tokens = rows[:, None].expand(-1, frames, -1, -1) if layout == "sequence" else rows[:, :, None]
-    time_ids = torch.tensor([[FPS - 1, MOTION_BUCKET, NOISE_AUGMENTATION]]).expand(count, -1)
+    time_ids = torch.tensor([[FPS - 1, MOTION_BUCKET, NOISE_AUGMENTATION]]).expand(count, -1).to(sample.device)
     velocity: Tensor = unet(
-        sample, torch.from_numpy(0.25 * log_sigma), Rows(tokens.flatten(0, 1)), time_ids, return_dict=False
+        sample,
+        torch.from_numpy(0.25 * log_sigma).to(sample.device),
+        Rows(tokens.flatten(0, 1)),
+        time_ids,
+        return_dict=False,
     )[0]
     return velocity
 

@@ -25,7 +25,7 @@ _OBJECT_WEIGHT = 4.0
 _MEASURED = 16
 
 
-def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
+def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu") -> Any:
     """The trained VAE, from `folder` as far as it got there.
 
     L1 plus squared distance plus a small Kullback-Leibler divergence; a pixel of the object weighs five times one of
@@ -35,7 +35,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
     torch.manual_seed(recipe.seed)
-    pupil = torch.nn.ModuleDict({"vae": vae})
+    pupil = torch.nn.ModuleDict({"vae": vae}).to(device)
     whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -44,11 +44,11 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
         whole = step >= whole_from
         scenes = 1 if whole else recipe.of(stage, "vae_scenes")
         kinds = _KINDS[stage]
-        frames, weight = _batch(rng, kinds, recipe, scenes, crop=not whole)
-        with torch.autocast("cpu", torch.bfloat16):
+        frames, weight = (x.to(device) for x in _batch(rng, kinds, recipe, scenes, crop=not whole))
+        with torch.autocast(frames.device.type, torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
             mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-            noise = torch.randn(mean.shape, generator=generator)
+            noise = torch.randn(mean.shape, generator=generator).to(device)
             decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
         distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(error - error.mean(1, keepdim=True), weight)
@@ -70,7 +70,7 @@ def trained_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
 
     The scale lies in the weights, so that VAEs with different latents go into one bundle, which has one scaling factor.
     """
-    average = torch.load(folder / f"vae_{stage}.pt", weights_only=True)["average"]
+    average = torch.load(folder / f"vae_{stage}.pt", weights_only=True, map_location="cpu")["average"]
     vae = make_vae(recipe.seed, stage)
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in average.items() if "probe" not in name})
     vae.eval().requires_grad_(False)

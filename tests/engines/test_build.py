@@ -105,7 +105,7 @@ def test_portable_engines_and_streamed_weights_are_asked_for(bundle: Bundle, sta
 def test_profiles_cover_what_the_runtime_asks_for(bundle: Bundle) -> None:
     manifest = bundle.manifest
     for entry in manifest.components.values():
-        for profile in profiles_of(entry, manifest):
+        for profile in profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk):
             named = {t.name: t.shape for t in entry.inputs if any(isinstance(n, str) for n in t.shape)}
             assert set(profile.shapes) == set(named)
             for name, (low, likely, high) in profile.shapes.items():

@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": "Turn checkpoints into a bundle that runs without PyTorch.",
     "build": "Compile a bundle's graphs into engines for RTX-class GPUs, on any machine.",
     "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
+    "verify": "Whether a bundle computes what it should, component by component.",
     "doctor": "Versions, devices and backends, ready to paste into a bug report.",
 }
 

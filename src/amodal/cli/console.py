@@ -41,6 +41,24 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx)
 
 
+class BytesType(click.ParamType):  # type: ignore[type-arg]
+    """`6GB`: an amount of memory, in bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click."""
+        if isinstance(value, int):
+            return value
+        from amodal.runtime.errors import InputError
+        from amodal.runtime.memory_plan import parse_bytes
+
+        try:
+            return parse_bytes(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
 def warn(messages: Sequence[str]) -> None:
     """Prints warnings to standard error, each as one line."""
     for message in messages:

@@ -61,8 +61,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--variant",
-    type=click.Choice(["cpu", "engine"]),
-    help="How graphs are written: for ONNX Runtime on a CPU (default with fp32), or for engines (with fp16).",
+    metavar="NAME",
+    help="How graphs are written: cpu for ONNX Runtime on a CPU (default with fp32), engine for engines (with fp16), or "
+    "engine-..., which differ from engine in one form (an unknown name lists them).",
 )
 @click.option("--weights", metavar="NAME", help="Which variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")

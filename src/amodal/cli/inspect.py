@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .console import human_bytes, human_count, human_difference, print_json, table
+from .memory import memory_options, show_memory
 
 if TYPE_CHECKING:
     from amodal.runtime.manifest import Manifest
@@ -18,15 +19,26 @@ if TYPE_CHECKING:
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
 @click.option("--shapes", is_flag=True, help="Show the inputs and outputs of every graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def command(bundle: Path, verify: bool, shapes: bool, as_json: bool) -> None:
-    """What is inside a bundle: graphs, shapes, sizes, integrity.
+@memory_options
+def command(bundle: Path, verify: bool, shapes: bool, as_json: bool, memory: bool, **options: Any) -> None:
+    """What is inside a bundle: graphs, shapes, sizes, integrity; with --memory, the GPU memory that a run takes.
 
     \b
     Examples:
       amodal inspect bundle
       amodal inspect bundle --shapes
       amodal inspect bundle --json --no-verify
+      amodal inspect bundle --memory --vram 6GB --picture memory.png
     """
+    if memory and shapes:
+        raise click.UsageError("--shapes and --memory show different things; choose one.")
+    if memory:  # from the engines' records and the manifest; no weights are looked at
+        show_memory(bundle, as_json, options)
+        return
+    stray = [name.replace("_", "-") for name, value in options.items() if value is not None]
+    if stray:
+        raise click.UsageError(f"--{stray[0]} is for --memory; give that too.")
+
     from amodal.runtime.bundle import Bundle
 
     from .progress import Watcher

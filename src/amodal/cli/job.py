@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from amodal.runtime.atomic import check_output, staged_folder
 from amodal.runtime.errors import InputError
 from amodal.runtime.frames import frame_names, read_depth, read_frames
+from amodal.runtime.manifest import StageName
 from amodal.runtime.masks import check_clip, read_masks
+from amodal.runtime.memory_buffers import RunShape
 from amodal.runtime.model import Completion, Model, Segmentation, load
 from amodal.runtime.padding import Padding
-from amodal.runtime.sampler import Churn
+from amodal.runtime.sampler import Churn, is_guided
 
 from .progress import StageBars, Watcher
 from .results import MARKER, describe, write_files
@@ -50,6 +52,8 @@ class RunOptions:
     device: str
     threads: int | None
     memory: Any
+    vram: int | None
+    engine_dir: Path | None
     verify: bool
     overlay: bool
     overwrite: bool
@@ -60,6 +64,24 @@ class RunOptions:
     def seeds(self) -> list[int]:
         """One per sample."""
         return [self.seed + index for index in range(self.samples)]
+
+    @property
+    def shape(self) -> RunShape:
+        """What of the run decides its memory."""
+        stages: dict[str | None, tuple[StageName, ...]] = {
+            "segment": ("segment",),
+            "complete": ("complete",),
+            "both": ("segment", "complete"),
+        }
+        return RunShape(
+            stages.get(self.stage, ()),
+            depth=self.depth is None,
+            guided=is_guided(self.guidance),
+            steps=self.steps,
+            samples=self.samples,
+            decode_chunk=self.decode_chunk,
+            cfg_rows=self.cfg_rows,
+        )
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -122,6 +144,9 @@ def run_job(options: RunOptions) -> dict[str, Any]:
         options.bundle,
         options.backend,
         memory=options.memory,
+        vram=options.vram,
+        engine_dir=options.engine_dir,
+        shape=options.shape,
         device=options.device,
         threads=options.threads,
         verify=options.verify,

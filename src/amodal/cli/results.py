@@ -123,7 +123,8 @@ def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
         "pad": options.pad,
         **settings,
         "churn": churn,
-        "memory": options.memory,
+        "memory": model.memory,
+        **({"memory_plan": model.plan.as_json()} if model.plan else {}),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .console import RangeType, print_json, warn
+from .console import BytesType, RangeType, print_json, warn
 
 
 @click.command("run")
@@ -84,10 +84,19 @@ from .console import RangeType, print_json, warn
 @click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--memory",
-    type=click.Choice(["resident", "sequential"]),
+    type=click.Choice(["auto", "resident", "sequential"]),
     default="resident",
     show_default=True,
-    help="Keep every component loaded, or one at a time.",
+    help="Keep every component loaded, or one at a time; auto for the faster of what fits.",
+)
+@click.option(
+    "--vram",
+    type=BytesType(),
+    help="The most GPU memory to take (6GB, 800MB), for backends that run engines: a run that needs more is refused "
+    "before anything is loaded. `amodal inspect --memory` shows what is needed.",
+)
+@click.option(
+    "--engine-dir", type=click.Path(path_type=Path), help="Folder with the engines, as given to `amodal build`."
 )
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check the bundle's hashes first.")
 @click.option("--overlay/--no-overlay", default=True, show_default=True, help="Write overlay.gif and sheet.png.")

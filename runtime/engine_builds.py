@@ -1,0 +1,112 @@
+"""Which builds of a bundle's engines lie in a folder, and which of them serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bundle import DEFAULT_BUNDLE, Bundle, find_bundle
+from .engine_store import EngineRecord, engine_folder, graph_hash, read_record
+from .errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """Engines that were built for one backend, version and target.
+
+    Attributes:
+        folder: `<backend>-<version>-<target>`.
+        records: by component.
+    """
+
+    folder: Path
+    version: str
+    target: str
+    records: dict[str, EngineRecord]
+
+
+def find_build(
+    bundle: Bundle, folder: Path, backend: str, components: Iterable[str], target: str | None = None
+) -> EngineBuild:
+    """The build of a backend that holds records of all `components`, made from the bundle's present graphs.
+
+    Args:
+        folder: the bundle's engines (`engine_folder`).
+        target: what it must run on (`sm86`, `portable`, `this`); None for any. The target of that very name is taken
+            before one that covers it.
+
+    Returns:
+        The one that was written last.
+
+    Raises:
+        EngineNotFoundError: none was built.
+        EngineStaleError, EngineCorruptError, EngineNotFoundError: there are some, and none can be used; says what is
+            the matter with the one that was written last.
+    """
+    keys = tuple(components)
+    places = [place for place in folder.glob(f"{backend}-*-*") if any(place.glob("*.json"))]
+    places.sort(key=lambda place: max(file.stat().st_mtime for file in place.glob("*.json")), reverse=True)
+    matching = [(match, place) for place in places if (match := _match(place, target))]
+    first: EngineError | None = None
+    for _, place in sorted(matching, key=lambda found: found[0], reverse=True):  # stable: the newest stay first
+        try:
+            return _read(bundle, place, keys)
+        except (EngineNotFoundError, EngineStaleError, EngineCorruptError) as error:
+            first = first or error
+    if first is not None:
+        raise first
+    others = f", only for {', '.join(sorted(map(_target, places)))}" if places else ""
+    wanted = f" for {target}" if target else ""
+    rtx = backend == "tensorrt_rtx"
+    where = "which needs no GPU" if rtx else "on the machine with the GPU"
+    command = ["amodal build", bundle_name(bundle), *(() if rtx else ("--backend", backend))]
+    command += ["--target", target or ("sm86" if rtx else "this")]
+    if folder != engine_folder(bundle.path):
+        command += ["--engine-dir", str(folder)]
+    raise EngineNotFoundError(
+        f"{folder} holds no engines of {backend}{wanted}{others}; run `{' '.join(command)}` first, {where}."
+    )
+
+
+def bundle_name(bundle: Bundle) -> str:
+    """How a bundle is named on the command line."""
+    return DEFAULT_BUNDLE if bundle.path == find_bundle(DEFAULT_BUNDLE) else str(bundle.path)
+
+
+def _read(bundle: Bundle, place: Path, components: tuple[str, ...]) -> EngineBuild:
+    records = {key: read_record(place / f"{key}.json") for key in components}
+    for key, record in records.items():
+        if record.key.component != key or record.key.graph != graph_hash(bundle, key):
+            raise EngineStaleError(
+                f"the engine of {key} in {place} is stale, the graph has changed since; build it again with "
+                "`amodal build`."
+            )
+    return EngineBuild(place, place.name.split("-", 2)[1], _target(place), records)
+
+
+def _target(place: Path) -> str:
+    return place.name.split("-", 2)[2]
+
+
+def _match(place: Path, wanted: str | None) -> int:
+    """2 if a build is for the target that is wanted, 1 if it covers it, 0 if it does not."""
+    has = _target(place)
+    if wanted is None or wanted == has:
+        return 2
+    names = {_plain(name) for name in wanted.split(",")}
+    if names == set(has.split("+")):
+        return 2
+    if wanted == "this":
+        return int(has.startswith("this-"))
+    for file in place.glob("*.json"):  # `portable` is the folder's name alone: a record lists what it runs on
+        try:
+            return int(names <= set(read_record(file).key.target.split("+")))
+        except EngineError:
+            continue
+    return 0
+
+
+def _plain(name: str) -> str:
+    name = name.strip().lower().replace("_", "")
+    return f"sm{name}" if name.isdigit() else name

@@ -1,0 +1,181 @@
+"""`amodal inspect --memory`: what GPU memory a bundle's engines take, before any is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .console import BytesType, SizeType, human_bytes, print_json, table
+
+if TYPE_CHECKING:
+    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.engine_builds import EngineBuild
+    from amodal.runtime.memory_plan import MemoryPlan
+
+_OPTIONS = (
+    click.option("--memory", is_flag=True, help="Show the GPU memory of a run; the options below are for that."),
+    click.option("--backend", type=click.Choice(["tensorrt_rtx", "tensorrt"]), help="Default: tensorrt_rtx."),
+    click.option("--target", metavar="GPUS", help="Engines for what: sm86, portable, this. Default: the newest."),
+    click.option("--engine-dir", type=click.Path(path_type=Path), help="Where they lie, as given to `amodal build`."),
+    click.option("--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has."),
+    click.option("--size", type=SizeType(), help="An estimate for frames of another size."),
+    click.option("--mode", type=click.Choice(["auto", "resident", "sequential"]), help="Default: auto, which is both."),
+    click.option("--vram", type=BytesType(), help="GPU memory there is, say 6GB: what fits, or exit code 2."),
+    click.option(
+        "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png or .svg."
+    ),
+)
+
+
+def memory_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of `--memory`, for `amodal inspect`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def show_memory(bundle: Path, as_json: bool, options: dict[str, Any]) -> None:
+    """Prints what a run takes, phase by phase, and which way of running is chosen.
+
+    Raises:
+        MemoryBudgetError: nothing fits; it is raised once all is printed.
+        EngineError: there are no engines for it.
+    """
+    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.engine_builds import find_build
+    from amodal.runtime.engine_store import engine_folder
+    from amodal.runtime.errors import MemoryBudgetError
+    from amodal.runtime.memory_buffers import RunShape, needed_components
+    from amodal.runtime.memory_choice import MEMORIES, choose, plans
+    from amodal.runtime.memory_plan import footprints_of
+
+    picture, budget, mode = options["picture"], options["vram"], options["mode"]
+    if picture is not None:
+        from .memory_picture import check_picture
+
+        check_picture(picture)
+    opened = Bundle(bundle)
+    shape = RunShape(stages=_stages(options["stage"]), size=options["size"])
+    needed = needed_components(opened.manifest, shape)
+    folder = engine_folder(bundle, options["engine_dir"])
+    build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", needed, options["target"])
+    footprints = footprints_of(build.records.values())
+    memories = MEMORIES if mode in (None, "auto") else (mode,)
+    ways = list(plans(opened.manifest, footprints, shape, memories))
+    chosen, refusal = None, None
+    try:
+        chosen = choose(opened.manifest, footprints, shape, budget, memories)
+    except MemoryBudgetError as error:
+        refusal = error
+    shown = [_best([way for way in ways if way.memory == memory], budget) for memory in memories]
+    if as_json:
+        print_json(_plain(opened, build, ways, budget, chosen))
+    else:
+        click.echo(_text(bundle, build, ways, shown, budget, chosen))
+    if picture is not None:
+        from .memory_picture import draw
+
+        draw(picture, shown, budget)
+        click.echo(f"Wrote {picture}.", err=as_json)
+    if refusal is not None:
+        raise refusal
+
+
+def _best(ways: list[MemoryPlan], budget: int | None) -> MemoryPlan:
+    """The fastest that fits, or if none does, the one that takes least."""
+    return next((way for way in ways if way.fits(budget)), min(ways, key=lambda way: way.peak_bytes))
+
+
+def _stages(name: str | None) -> tuple[Any, ...]:
+    return {None: (), "both": ("segment", "complete")}.get(name, (name,))
+
+
+def _plain(
+    bundle: Bundle, build: EngineBuild, ways: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.path),
+        "engines": str(build.folder),
+        "version": build.version,
+        "target": build.target,
+        "budget_bytes": budget,
+        "chosen": ways.index(chosen) if chosen is not None else None,
+        "plans": [{"fits": way.fits(budget), **way.as_json()} for way in ways],
+    }
+
+
+def _text(
+    bundle: Path,
+    build: EngineBuild,
+    ways: list[MemoryPlan],
+    shown: list[MemoryPlan],
+    budget: int | None,
+    chosen: MemoryPlan | None,
+) -> str:
+    height, width = shown[0].shape.size or (0, 0)
+    clip = f"frames of {height}x{width}"
+    lines = [
+        f"{bundle}, {' and '.join(shown[0].shape.stages)}, {clip}",
+        f"engines  {build.folder}",
+    ]
+    if shown[0].estimated:
+        lines.append("An estimate: the engines are of another size; activations are taken to grow with the area.")
+    lines += ["", _ways(ways, budget)]
+    for plan in shown:
+        lines += ["", f"{_way(plan)}:", _phases(plan, budget)]
+        if plan.memory == "resident":
+            largest = max(plan.activations, key=lambda key: plan.activations[key])
+            lines.append(f"All share one scratch, as large as {largest} needs.")
+    lines += ["", _components(ways)]
+    lines.append("The CUDA context comes on top, some hundred MB; only a GPU can tell.")
+    if budget is not None and chosen is not None:
+        lines.append(f"Chosen for {human_bytes(budget)}: {_way(chosen)}, which takes {human_bytes(chosen.peak_bytes)}.")
+    return "\n".join(lines)
+
+
+def _way(plan: MemoryPlan) -> str:
+    return f"{plan.memory}, {plan.cfg_rows}"
+
+
+def _ways(ways: list[MemoryPlan], budget: int | None) -> str:
+    head = ["memory, CFG rows", "in the phase", "running", "peak"]
+    rows = [[_way(w), f"{w.peak.stage} {w.peak.name}", w.peak.runs, human_bytes(w.peak_bytes)] for w in ways]
+    return _with_verdict(head, rows, [w.peak_bytes for w in ways], budget, 3)
+
+
+def _phases(plan: MemoryPlan, budget: int | None) -> str:
+    head = ["phase", "resident", "scratch", "buffers", "peak"]
+    rows = [
+        [
+            f"{phase.stage} {phase.name}",
+            human_bytes(phase.resident_bytes),
+            human_bytes(phase.scratch),
+            human_bytes(phase.buffer_bytes),
+            human_bytes(phase.peak_bytes),
+        ]
+        for phase in plan.phases
+    ]
+    rows.append(["peak of the run", "", "", "", human_bytes(plan.peak_bytes)])
+    return _with_verdict(head, rows, [*(p.peak_bytes for p in plan.phases), plan.peak_bytes], budget)
+
+
+def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budget: int | None, texts: int = 1) -> str:
+    if budget is not None:
+        head = [*head, "fits"]
+        rows = [[*row, "yes" if peak <= budget else "no"] for row, peak in zip(rows, peaks, strict=True)]
+    return table(head, rows, texts)
+
+
+def _components(ways: list[MemoryPlan]) -> str:
+    """Weights, and activations with batched and with separate rows."""
+    calls = {way.cfg_rows: way for way in reversed(ways)}
+    first = ways[0]
+    rows = []
+    for key, weights in first.weights.items():
+        activations = dict.fromkeys(calls[name].activations[key] for name in ("batched", "separate") if name in calls)
+        rows.append([key, human_bytes(weights), " / ".join(map(human_bytes, activations))])
+    rows.append(["total", human_bytes(sum(first.weights.values())), ""])
+    return table(["component", "weights", "activations"], rows)
