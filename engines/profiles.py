@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amodal.runtime.engine_store import Profile, Shape
+from amodal.runtime.engine_store import ENCODE_FRAMES, Profile, Shape
 from amodal.runtime.manifest import TensorEntry
-
-ENCODE_FRAMES = 5
-"""Frames that the VAE encodes at once: twice the memory of two, and a GPU's cores are full by then."""
 
 LARGEST_STEPS = 200
 """Sampler steps that a conditioner's engine takes."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from .backends import Backend, Executable
 from .bundle import Bundle
@@ -18,12 +19,23 @@ Timings = dict[str, float]
 Watch: TypeAlias = Callable[[str, str], None]
 
 
+class Source(Protocol):
+    """What a backend loads components from."""
+
+    def files(self, component: str) -> list[Path]:
+        """A component's files, the one to load first."""
+
+    def verify(self, component: str) -> None:
+        """Compares the files with their hashes."""
+
+
 class Components:
     """A bundle's components on one backend.
 
     Args:
         memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
-        verify: compare a component's files with the manifest's hashes before it is loaded.
+        source: where the backend's files come from: None for the bundle and its graphs, or a build of its engines.
+        verify: compare a component's files with their hashes before it is loaded.
         watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
 
     Attributes:
@@ -36,6 +48,7 @@ class Components:
         backend: Backend,
         memory: Memory = "resident",
         *,
+        source: Source | None = None,
         verify: bool = True,
         watch: Watch | None = None,
     ) -> None:
@@ -43,6 +56,7 @@ class Components:
             raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
         self.bundle, self.backend, self.memory = bundle, backend, memory
         self.timings: Timings = {}
+        self._source: Source = source or bundle
         self._verify = verify
         self._watch: Watch = watch or (lambda kind, what: None)
         self._loaded: dict[tuple[str, int], Executable] = {}
@@ -71,9 +85,9 @@ class Components:
             start = time.perf_counter()
             if self._verify:
                 self._watch(kind, "check")
-                self.bundle.verify(key)
+                self._source.verify(key)
             self._watch(kind, "load")
-            executable = self.backend.load(self.bundle.component(key), self.bundle.files(key), lanes)
+            executable = self.backend.load(self.bundle.component(key), self._source.files(key), lanes)
             self._add("load", time.perf_counter() - start)
         if self.memory == "resident":
             self._loaded[key, lanes] = executable

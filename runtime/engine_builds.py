@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .bundle import DEFAULT_BUNDLE, Bundle, find_bundle
-from .engine_store import EngineRecord, engine_folder, graph_hash, read_record
+from .engine_store import EngineRecord, check_engine, engine_folder, graph_hash, read_record
 from .errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
 
 
@@ -25,14 +25,44 @@ class EngineBuild:
     target: str
     records: dict[str, EngineRecord]
 
+    def files(self, component: str) -> list[Path]:
+        """A component's engine, alone.
+
+        Raises:
+            EngineNotFoundError: none was built.
+        """
+        return [self.folder / self._record(component).file.path]
+
+    def verify(self, component: str) -> None:
+        """Compares a component's engine with the hash in its record.
+
+        Raises:
+            EngineNotFoundError: none was built.
+            EngineCorruptError: it is missing or damaged.
+        """
+        record = self._record(component)
+        check_engine(self.folder / record.file.path, record)
+
+    def _record(self, component: str) -> EngineRecord:
+        try:
+            return self.records[component]
+        except KeyError:
+            return read_record(self.folder / f"{component}.json")
+
 
 def find_build(
-    bundle: Bundle, folder: Path, backend: str, components: Iterable[str], target: str | None = None
+    bundle: Bundle,
+    folder: Path,
+    backend: str,
+    components: Iterable[str],
+    target: str | None = None,
+    version: str | None = None,
 ) -> EngineBuild:
     """The build of a backend that holds records of all `components`, made from the bundle's present graphs.
 
     Args:
         folder: the bundle's engines (`engine_folder`).
+        version: of the library that built it; None for any.
         target: what it must run on (`sm86`, `portable`, `this`); None for any. The target of that very name is taken
             before one that covers it.
 
@@ -47,6 +77,8 @@ def find_build(
     keys = tuple(components)
     places = [place for place in folder.glob(f"{backend}-*-*") if any(place.glob("*.json"))]
     places.sort(key=lambda place: max(file.stat().st_mtime for file in place.glob("*.json")), reverse=True)
+    if version is not None:
+        places = [place for place in places if place.name.split("-", 2)[1] == version]
     matching = [(match, place) for place in places if (match := _match(place, target))]
     first: EngineError | None = None
     for _, place in sorted(matching, key=lambda found: found[0], reverse=True):  # stable: the newest stay first
@@ -92,7 +124,7 @@ def _target(place: Path) -> str:
 def _match(place: Path, wanted: str | None) -> int:
     """2 if a build is for the target that is wanted, 1 if it covers it, 0 if it does not."""
     has = _target(place)
-    if wanted is None or wanted == has:
+    if wanted is None or wanted in (has, has.removeprefix("this-")):
         return 2
     names = {_plain(name) for name in wanted.split(",")}
     if names == set(has.split("+")):
@@ -101,7 +133,10 @@ def _match(place: Path, wanted: str | None) -> int:
         return int(has.startswith("this-"))
     for file in place.glob("*.json"):  # `portable` is the folder's name alone: a record lists what it runs on
         try:
-            return int(names <= set(read_record(file).key.target.split("+")))
+            runs_on = read_record(file).key.target
+            if runs_on == "portable":  # TensorRT's own: Ampere and newer
+                return int(all(name[2:].isdigit() and int(name[2:]) >= 80 for name in names))
+            return int(names <= set(runs_on.split("+")))
         except EngineError:
             continue
     return 0

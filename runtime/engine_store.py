@@ -22,6 +22,8 @@ from .frames import PathLike
 from .manifest import FileEntry, Precision
 
 RECORD_VERSION = 1
+ENCODE_FRAMES = 5
+"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
 ENGINES = "engines"
 
 EngineBackend = Literal["tensorrt_rtx", "tensorrt"]

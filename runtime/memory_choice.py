@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Literal, get_args
 
+from .backends import EngineNeeds
 from .bundle import Bundle
 from .components import Memory
-from .engine_builds import find_build
+from .engine_builds import EngineBuild, find_build
 from .engine_store import EngineBackend, engine_folder
 from .errors import InputError, MemoryBudgetError
 from .frames import PathLike
@@ -121,12 +122,14 @@ class Planned:
     Attributes:
         budget: in bytes; None for no limit.
         plan: of the run that the model was loaded for.
+        build: the engines that it was made from.
     """
 
     manifest: Manifest
     footprints: Mapping[str, Footprint]
     budget: int | None
     plan: MemoryPlan
+    build: EngineBuild | None = None
 
     def settle(self, stage: StageName, settings: Settings, samples: int, depth: bool) -> Settings:
         """The settings of one run, with its CFG rows settled: those asked for; or with `auto` the plan's, or where the
@@ -168,12 +171,14 @@ def plan_model(
     vram: Vram = None,
     engine_dir: PathLike | None = None,
     shape: RunShape | None = None,
+    needs: EngineNeeds | None = None,
 ) -> Planned | None:
     """The plan of a model on a backend that runs engines; None for one that uses no GPU memory.
 
     Args:
         memory: `auto` for what fits and is fastest.
         vram: the most GPU memory that may be taken, in bytes or as in `parse_bytes`; None for no limit.
+        needs: which engines the backend can run; None for any.
         shape: what will be run; None for every stage of the bundle, with the settings of `Model.segment`.
 
     Raises:
@@ -193,10 +198,11 @@ def plan_model(
         return None
     budget, shape = budget_of(vram), shape or RunShape()
     folder = engine_folder(bundle.path, engine_dir)
-    build = find_build(bundle, folder, backend, needed_components(bundle.manifest, shape))
+    wanted = (None, None) if needs is None else (needs.target, needs.version)
+    build = find_build(bundle, folder, backend, needed_components(bundle.manifest, shape), *wanted)
     footprints = footprints_of(build.records.values())
     plan = choose(bundle.manifest, footprints, shape, budget, MEMORIES if memory == "auto" else (memory,))
-    return Planned(bundle.manifest, footprints, budget, plan)
+    return Planned(bundle.manifest, footprints, budget, plan, build)
 
 
 def budget_of(vram: Vram) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import DEFAULT, Backend, create
+from .backends import AUTO, DEFAULT, Backend, availability, create, preferred
 from .bundle import Bundle
 from .components import Components, Memory, Timings, Watch, stage_keys
 from .context import check_layout
-from .errors import InputError
+from .errors import EngineError, InputError
 from .frames import PathLike
 from .images import (
     prepare_amodal,
@@ -92,7 +93,7 @@ def load(
     vram: Vram = None,
     engine_dir: PathLike | None = None,
     shape: RunShape | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     verify: bool = True,
     watch: Watch | None = None,
@@ -102,14 +103,15 @@ def load(
     Args:
         bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
-        backend: what executes: `onnxruntime`, or `auto` for the best that is usable here.
+        backend: what executes: `onnxruntime`, `tensorrt_rtx`, `tensorrt`, or `auto` for the first of those with
+            engines that is usable here and whose engines are there, and `onnxruntime` otherwise.
         memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
             fits, which on a CPU is `resident`.
         vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only for a backend that runs engines.
         engine_dir: where that one's engines lie; None for the bundle's own folder.
         shape: the runs that the memory is planned for; None for every stage of the bundle, with the settings that
             `segment` has by default. A run that takes more is held to `vram` again before it starts.
-        device: where: `cpu`.
+        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs.
         threads: CPU threads; None for all cores.
         verify: compare each component with its hash before loading it.
         watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
@@ -121,9 +123,21 @@ def load(
         MemoryBudgetError: no way of running fits into `vram`.
     """
     opened = Bundle(bundle)
-    executor = create(backend, device=device, threads=threads)
-    planned = plan_model(opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape)
-    return Model(opened, executor, memory, planned, verify=verify, watch=watch)
+
+    def opening(name: str) -> Model:
+        executor = create(name, device=device, threads=threads)
+        planned = plan_model(
+            opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape, needs=executor.engines
+        )
+        return Model(opened, executor, memory, planned, verify=verify, watch=watch)
+
+    if backend == AUTO:
+        for name in preferred():
+            if name != DEFAULT and availability(name).usable:
+                with suppress(EngineError):
+                    return opening(name)
+        backend = DEFAULT if availability(DEFAULT).usable else AUTO  # which says of each why not
+    return opening(backend)
 
 
 class Model:
@@ -147,7 +161,8 @@ class Model:
         if planned is not None:
             memory = planned.plan.memory
         chosen: Memory = "resident" if memory == "auto" else memory
-        self._components = Components(bundle, backend, chosen, verify=verify, watch=watch)
+        source = planned.build if planned is not None and backend.engines is not None else None
+        self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
 
     @property
     def memory(self) -> Memory:
@@ -323,7 +338,7 @@ class Model:
         with self._components.use("depth") as network:
             for frame in frames:
                 pixels = chain.prepare_depth_input(frame[None])
-                relative = network({"pixels": pixels})["depth"]
+                relative = self.backend.to_host(network({"pixels": pixels})["depth"])
                 maps.append(chain.resize_align_corners(relative, self.manifest.size)[0])
         return chain.normalise_clip(np.stack(maps))
 

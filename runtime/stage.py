@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .components import Component, Components, stage_keys
 from .context import check_layout, context_rows
+from .engine_store import ENCODE_FRAMES
 from .errors import InputError, NonFiniteError
 from .images import clip_pixels, rescale_unsigned, to_bytes
 from .manifest import ContextLayout, Manifest, StageName
@@ -125,7 +126,8 @@ def run_stage(
     manifest = components.bundle.manifest
     layout = check_layout(settings.context, manifest.context_layout)
     keys = stage_keys(components.bundle, stage)
-    xp = components.backend.xp
+    backend = components.backend
+    xp, engines = backend.xp, backend.engines is not None
     guided = is_guided(settings.guidance)
     sigmas = karras_sigmas(
         settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho
@@ -140,8 +142,10 @@ def run_stage(
         # at the real size it would take 80 MB each.
         coming: Future[_Noise] = pool.submit(_draw, streams[0], manifest)
         with components.use(keys["image_encoder"], len(images)) as image_encoder:
-            embeddings = _embed(image_encoder, images, manifest, xp)
+            embeddings = _embed(image_encoder, images, manifest, manifest.frames if engines else 5, xp)
         conditionings, starts = [], []
+        # Frames are independent. On a CPU, one at a time is the least memory, and was no slower than five.
+        chunk = ENCODE_FRAMES if engines else 1
         with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
             for following in (*streams[1:], None):
                 draws = coming.result()
@@ -149,7 +153,7 @@ def run_stage(
                     coming = pool.submit(_draw, following, manifest)
                 cond = xp.concatenate(
                     [
-                        _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, xp)
+                        _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, chunk, xp)
                         for frames, augmentation in ((images, draws.images), (rgb_images, draws.rgb_images))
                     ],
                     axis=1,
@@ -202,19 +206,18 @@ def run_stage(
             "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision "
             "fp32, or check the checkpoint's weights.",
         )
-    pictures = [to_bytes(frames) for frames in decoded]
+    pictures = [to_bytes(backend.to_host(frames)) for frames in decoded]
     return [StageOutput(frames, stream) for frames, stream in zip(pictures, streams, strict=True)]
 
 
-def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest, xp: Any) -> Array:
+def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest, chunk: int, xp: Any) -> Array:
     entry = manifest.image_encoder
     pixels = clip_pixels(images, entry.side, entry.mean, entry.std)
-    return xp.concatenate([out["embeddings"] for out in image_encoder.map(_chunks("pixels", pixels, 5))])
+    return xp.concatenate([out["embeddings"] for out in image_encoder.map(_chunks("pixels", pixels, chunk))])
 
 
-def _encode(vae_encoder: Component, frames: Array, xp: Any) -> Array:
-    # Frames are independent: one at a time is the least memory, and was no slower than five.
-    return xp.concatenate([out["latents"] for out in vae_encoder.map(_chunks("frames", frames, 1))])
+def _encode(vae_encoder: Component, frames: Array, chunk: int, xp: Any) -> Array:
+    return xp.concatenate([out["latents"] for out in vae_encoder.map(_chunks("frames", frames, chunk))])
 
 
 def _decode(vae_decoder: Component, latents: Array, chunk: int, xp: Any) -> Array:

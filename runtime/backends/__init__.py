@@ -10,8 +10,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from amodal.runtime.errors import BackendUnavailableError
 from amodal.runtime.manifest import ComponentEntry
+
+
+class EngineNeeds(NamedTuple):
+    """Which engines a backend can run: those of its library's version, for its GPU (`sm86`)."""
+
+    version: str
+    target: str
 
 
 class Executable(Protocol):
@@ -33,6 +42,7 @@ class Backend(Protocol):
     name: str
     xp: Any
     lanes: int  # how many calls of one component are best run side by side; 1 where batching is better
+    engines: EngineNeeds | None  # what engines it runs; None for one that runs graphs
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """Loads a component from its files, the graph first, to run in up to `lanes` calls at a time.
@@ -40,6 +50,9 @@ class Backend(Protocol):
         Raises:
             BackendError: the files cannot be loaded.
         """
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """One of its arrays as numpy's."""
 
     def describe(self) -> dict[str, str]:
         """Name, version and settings, for result files."""
@@ -53,8 +66,12 @@ class Availability(NamedTuple):
     reason: str = ""
 
 
-_REGISTRY = {"onnxruntime": "amodal.runtime.backends.onnxruntime"}
-DEFAULT = "onnxruntime"
+_REGISTRY = {
+    "onnxruntime": "amodal.runtime.backends.onnxruntime",
+    "tensorrt_rtx": "amodal.runtime.backends.tensorrt",
+    "tensorrt": "amodal.runtime.backends.tensorrt",
+}
+DEFAULT, AUTO = "onnxruntime", "auto"
 
 
 def names() -> list[str]:
@@ -62,32 +79,37 @@ def names() -> list[str]:
     return list(_REGISTRY)
 
 
+def preferred() -> list[str]:
+    """The same, those that need more of a machine first."""
+    return sorted(_REGISTRY, key=lambda name: name == DEFAULT)
+
+
 def availability(name: str) -> Availability:
     """Whether the backend `name` can run here, and why not."""
-    result: Availability = _module(name).availability()
+    result: Availability = _module(name).availability(name)
     return result
 
 
-def create(name: str = DEFAULT, *, device: str = "cpu", threads: int | None = None) -> Backend:
+def create(name: str = DEFAULT, *, device: str | None = None, threads: int | None = None) -> Backend:
     """Makes a backend.
 
     Args:
         name: one of `names()`, or `auto` for the first that is usable here.
-        device: `cpu`.
+        device: `cpu` for graphs; `cuda`, or `cuda:1` and so on, for engines; None for what the backend runs on.
         threads: CPU threads; None for all cores.
 
     Raises:
         BackendUnavailableError: it is unknown, not installed, or has no such device.
     """
-    if name == "auto":
+    if name == AUTO:
         reasons = []
-        for candidate in _REGISTRY:
+        for candidate in preferred():
             found = availability(candidate)
             if found.usable:
                 return create(candidate, device=device, threads=threads)
             reasons.append(f"{candidate}: {found.reason}")
         raise BackendUnavailableError(f"no backend is usable here ({'; '.join(reasons)}).")
-    backend: Backend = _module(name).create(device=device, threads=threads)
+    backend: Backend = _module(name).create(name, device=device, threads=threads)
     return backend
 
 

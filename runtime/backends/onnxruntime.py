@@ -19,7 +19,7 @@ from amodal.runtime.manifest import ComponentEntry
 _DEVICES = ("cpu",)
 
 
-def availability() -> Availability:
+def availability(name: str = "onnxruntime") -> Availability:
     """Whether onnxruntime can be imported."""
     try:
         ort = _import()
@@ -28,9 +28,9 @@ def availability() -> Availability:
     return Availability(True, f"onnxruntime {ort.__version__}: {', '.join(ort.get_available_providers())}")
 
 
-def create(*, device: str, threads: int | None) -> OnnxRuntimeBackend:
+def create(name: str = "onnxruntime", *, device: str | None = None, threads: int | None) -> OnnxRuntimeBackend:
     """Makes the backend; see `amodal.runtime.backends.create`."""
-    if device not in _DEVICES:
+    if device is not None and device not in _DEVICES:
         raise BackendUnavailableError(f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}.")
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
@@ -63,6 +63,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     xp = np
+    engines = None
 
     def __init__(self, ort: Any, threads: int | None) -> None:
         self._ort = ort
@@ -90,6 +91,10 @@ class OnnxRuntimeBackend:
                 "export the bundle again."
             ) from error
         return _Session(session, entry, self._lane_pool if lanes > 1 else None)
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """See `Backend.to_host`."""
+        return np.asarray(array)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

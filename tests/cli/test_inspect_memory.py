@@ -259,9 +259,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         return real.load(entry, files, lanes)
 
     gpu = types.SimpleNamespace(
-        name="tensorrt_rtx", xp=real.xp, lanes=1, load=load, describe=lambda: {"name": "tensorrt_rtx"}, loaded=loaded
+        name="tensorrt_rtx",
+        xp=real.xp,
+        lanes=1,
+        engines=None,
+        load=load,
+        to_host=real.to_host,
+        describe=lambda: {"name": "tensorrt_rtx"},
+        loaded=loaded,
     )
-    module = types.SimpleNamespace(create=lambda device, threads: gpu)
+    module = types.SimpleNamespace(create=lambda name, device, threads: gpu)
     monkeypatch.setitem(backends._REGISTRY, "tensorrt_rtx", "stand-in")
     monkeypatch.setattr(backends, "import_module", lambda name: module if name == "stand-in" else there(name))
     return gpu

@@ -31,7 +31,7 @@ from amodal.runtime.errors import (
     OutputError,
 )
 
-STAND_IN = Path(__file__).parent / "stand_in"
+STAND_IN = Path(__file__).parents[1] / "stand_in"
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
@@ -51,7 +51,7 @@ class StandIn:
         monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
         self.set()
 
-    def set(self, version: str = "10.13.2", trouble: str | None = None) -> None:
+    def set(self, version: str = "10.13.2", trouble: str | None = "plain") -> None:
         asked = {"version": version, "trouble": trouble, "calls": str(self._calls)}
         self._patch.setenv("STAND_IN", json.dumps(asked))
 

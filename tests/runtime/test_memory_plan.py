@@ -582,7 +582,7 @@ def test_engines_of_another_graph_are_stale_after_a_new_export(bundle: Bundle, m
 class Gpu:
     """A backend that draws zeros and counts what its engines take."""
 
-    name, xp, lanes = "tensorrt_rtx", np, 1
+    name, xp, lanes, engines = "tensorrt_rtx", np, 1, None
 
     def __init__(self, sizes: Mapping[str, Footprint]) -> None:
         self.sizes = sizes
@@ -598,6 +598,9 @@ class Gpu:
         self.weights += self.sizes[files[0].stem].weights
         self.peak = max(self.peak, self.weights)
         return Zeros(self, entry, files[0].stem)
+
+    def to_host(self, array: Any) -> Any:
+        return array
 
     def describe(self) -> dict[str, str]:
         return {"name": self.name}
@@ -635,7 +638,7 @@ def gpu(bundle: Bundle, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> 
     sizes = heavy_unets(manifest)
     write_build(bundle, sizes)
     gpu = Gpu(sizes)
-    module = types.SimpleNamespace(create=lambda device, threads: gpu)
+    module = types.SimpleNamespace(create=lambda name, device, threads: gpu)
     monkeypatch.setitem(backends._REGISTRY, "tensorrt_rtx", "made up")
     monkeypatch.setattr(backends, "import_module", lambda name: module)
     return gpu

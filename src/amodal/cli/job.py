@@ -49,7 +49,7 @@ class RunOptions:
     decode_chunk: int | None
     cfg_rows: Any
     backend: str
-    device: str
+    device: str | None
     threads: int | None
     memory: Any
     vram: int | None

@@ -80,7 +80,7 @@ from .console import BytesType, RangeType, print_json, warn
     show_default=True,
     help="What executes; auto for the best usable. `amodal doctor` lists them.",
 )
-@click.option("--device", metavar="NAME", default="cpu", show_default=True, help="Where the backend executes.")
+@click.option("--device", metavar="NAME", help="Where the backend executes: cpu, cuda, cuda:1. Default: where it can.")
 @click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--memory",

@@ -53,12 +53,13 @@ def command(**options: Any) -> int:
     """Whether a bundle computes what it should; exit code 1 if it does not.
 
     Every graph is compared with its float32 twin (the same stored weights, all arithmetic in float32) on inputs
-    recorded from a run over a drawn scene, and then the whole pipeline with the same of twins. In fp16 graphs the
+    recorded from a run over a drawn scene, and then the whole pipeline with that of the twins. In fp16 graphs the
     greatest value of every half-precision tensor is measured: beyond 65504 a GPU overflows. On a CPU, ONNX Runtime
-    computes half precision in float32 and rounds at norms only, so that the differences are less than a GPU's will be.
+    computes half precision in float32 and rounds or overflows at norms only: the differences are less than a GPU's
+    will be.
 
     With --backend tensorrt_rtx or tensorrt, every engine must be there, undamaged, and built from this very graph. No
-    engine is executed, for this version has no GPU runtime.
+    engine is executed, for this command uses no GPU runtime yet.
 
     \b
     Examples:
@@ -113,7 +114,13 @@ def _text(found: Verification, with_ranges: bool) -> list[str]:
     said = [f"FAIL {name}: {problem}" for name, problem in found.problems]
     said += [f"Warning: {name}: {problem}" for name, problem in found.warnings]
     said += [f"Note: {note}" for note in found.notes]
-    verdict = "FAILED" if not found.ok else "there, and of these graphs" if found.engines else "verified"
+    verdict = (
+        "FAILED"
+        if not found.ok
+        else "its engines are there, whole and of these graphs"
+        if found.engines
+        else "verified"
+    )
     return ["\n\n".join(parts), *said, f"{found.bundle}: {verdict}."]
 
 

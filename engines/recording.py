@@ -1,0 +1,87 @@
+"""Keeps what components are given and give while a pipeline runs, for a few of their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amodal.runtime.backends import Backend, Executable
+from amodal.runtime.bundle import Bundle
+from amodal.runtime.manifest import ComponentEntry
+
+
+class Call(NamedTuple):
+    """One call of a component: named arrays in, named arrays out."""
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+
+class Recorder:
+    """A backend that runs on the CPU, and keeps calls; see `amodal.runtime.backends.Backend`.
+
+    Of the U-Net those of a stage's first, middle and last step, of every other component the first; of calls that are
+    made together, the first.
+
+    Args:
+        steps: of the sampler.
+
+    Attributes:
+        calls: by component.
+    """
+
+    def __init__(self, backend: Backend, bundle: Bundle, steps: int) -> None:
+        self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
+        self.calls: dict[str, list[Call]] = {}
+        self._backend = backend
+        self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
+        self._unet_turns = frozenset({0, steps // 2, steps - 1})
+        self._turns: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """A stage begins: its calls are counted from here, and kept beside those before."""
+        self._turns = {}
+
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """See `Backend.load`."""
+        turns = self._unet_turns if entry.kind == "unet" else frozenset({0})
+        return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Backend.to_host`."""
+        return self._backend.to_host(array)
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return self._backend.describe()
+
+    def heard(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """A component was called."""
+        turn = self._turns.get(key, 0)
+        self._turns[key] = turn + 1
+        if turn in turns:
+            # Copies: the sampler's arrays are not for keeping.
+            copies = [{name: np.array(value) for name, value in values.items()} for values in (inputs, outputs)]
+            self.calls.setdefault(key, []).append(Call(*copies))
+
+
+class _Recorded:
+    def __init__(self, executable: Executable, recorder: Recorder, key: str, turns: frozenset[int]) -> None:
+        self._executable, self._recorder, self._key, self._turns = executable, recorder, key, turns
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = self._executable(inputs)
+        self._recorder.heard(self._key, self._turns, inputs, outputs)
+        return outputs
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        results = self._executable.map(batches)
+        self._recorder.heard(self._key, self._turns, batches[0], results[0])
+        return results
+
+    def close(self) -> None:
+        self._executable.close()

@@ -1,0 +1,230 @@
+"""Running engines, with stand-ins where the driver begins: ONNX Runtime computes what the GPU would.
+
+What only a GPU can show, speed and the engines' own numbers, is not here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from amodal.engines import build
+from amodal.engines.build import BuildSettings, build_engines
+from amodal.runtime import backends
+from amodal.runtime.bundle import Bundle
+from amodal.runtime.errors import (
+    BackendError,
+    BackendUnavailableError,
+    EngineCorruptError,
+    EngineNotFoundError,
+    InputError,
+    MemoryBudgetError,
+)
+from amodal.runtime.model import load
+
+STAND_IN = Path(__file__).parents[1] / "stand_in"
+SIZE, FRAMES = (64, 64), 3
+STEPS = 2
+
+
+class Gpu:
+    """The stand-ins, as if a GPU and TensorRT were here."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._patch, self._calls = monkeypatch, folder / "calls"
+        monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        monkeypatch.syspath_prepend(str(STAND_IN))
+        monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
+        self.set()
+
+    def set(self, version: str = "10.13.2", trouble: str | None = None, rtx: bool = False) -> None:
+        asked = {"version": version, "trouble": trouble, "calls": str(self._calls), "rtx": rtx}
+        self._patch.setenv("STAND_IN", json.dumps(asked))
+        for name in ("tensorrt", "cupy"):
+            self._patch.delitem(sys.modules, name, raising=False)
+
+    @property
+    def calls(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
+
+    @property
+    def waits(self) -> int:
+        return int(sys.modules["cupy"].waits)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gpu]:
+    yield Gpu(monkeypatch, tmp_path)
+    for name in ("tensorrt", "cupy"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def engines(gpu: Gpu, toy_bundle: Path, tmp_path: Path) -> Path:
+    """Engines of the toy bundle."""
+    build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+def clip() -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(3)
+    modal = np.zeros((FRAMES, *SIZE), bool)
+    modal[:, 20:44, 16:40] = True
+    return modal, rng.random((FRAMES, *SIZE), np.float32), rng.integers(0, 256, (FRAMES, *SIZE, 3), np.uint8)
+
+
+def both(bundle: Path, **options: Any) -> tuple[Any, Any]:
+    modal, depth, rgb = clip()
+    with load(bundle, **options) as model:
+        seen = model.segment(modal, depth=depth, steps=STEPS)
+        return seen, model.complete(rgb, modal, seen.masks, seed=seen.noise, steps=STEPS)
+
+
+@pytest.mark.parametrize("memory", ["resident", "sequential", "auto"])
+def test_engines_draw_what_the_graphs_draw(toy_bundle: Path, engines: Path, memory: Any) -> None:
+    wanted = both(toy_bundle)
+    found = both(toy_bundle, backend="tensorrt", engine_dir=engines, memory=memory)
+    for a, b in zip(found, wanted, strict=True):
+        # Two CFG rows in one call, or side by side: the same numbers in another order of rounding.
+        assert np.abs(a.frames.astype(int) - b.frames).max() <= 1
+    assert type(found[0].frames) is np.ndarray
+
+
+def test_nothing_waits_for_the_device_inside_the_loop(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    modal, depth, _ = clip()
+
+    def waits(steps: int) -> int:
+        inside: list[int] = []
+        with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+            before = gpu.waits
+            model.segment(modal, depth=depth, steps=steps, callback=lambda *_: inside.append(gpu.waits))
+            assert inside == [before] * steps
+            return gpu.waits - before
+
+    # After the loop: one flag per step, then whether the picture is finite, then the picture.
+    assert [waits(2), waits(6)] == [2 + 2, 6 + 2]
+
+
+@pytest.mark.parametrize(("rows", "profile", "calls"), [("batched", 1, 1), ("separate", 0, 2)])
+def test_cfg_rows_choose_their_profile(
+    toy_bundle: Path, gpu: Gpu, engines: Path, rows: Any, profile: int, calls: int
+) -> None:
+    modal, depth, _ = clip()
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        model.segment(modal, depth=depth, steps=STEPS, cfg_rows=rows)
+    ran = [call for call in gpu.calls if call[0] == "run" and call[1] == [1, FRAMES, 4, 8, 8]]
+    assert len(ran) == STEPS * calls
+    assert {call[2] for call in ran} == {profile}
+
+
+def test_engines_share_one_scratch_that_goes_with_the_last(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    modal, depth, _ = clip()
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        model.segment(modal, depth=depth, steps=1)
+        cupy = sys.modules["cupy"]
+        assert cupy._bytes["now"] == 2000 + 256  # the U-Net's two profiles
+        assert cupy._bytes["most"] == 2000 + 256
+    assert cupy._bytes["now"] == 0
+
+
+def test_a_budget_that_is_too_small_refuses_before_anything_is_loaded(
+    toy_bundle: Path, gpu: Gpu, engines: Path
+) -> None:
+    before = len(gpu.calls)
+    with pytest.raises(MemoryBudgetError):
+        load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=100)
+    assert len(gpu.calls) == before
+
+
+def test_engines_of_another_version_are_not_used(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    gpu.set(version="11.4.0")
+    with pytest.raises(EngineNotFoundError, match="amodal build"):
+        load(toy_bundle, "tensorrt", engine_dir=engines)
+
+
+def test_auto_takes_engines_that_are_there(toy_bundle: Path, gpu: Gpu, engines: Path, tmp_path: Path) -> None:
+    with load(toy_bundle, "auto", engine_dir=engines) as model:
+        assert model.backend.name == "tensorrt"
+    with load(toy_bundle, "auto") as model:
+        assert model.backend.name == "onnxruntime"
+
+
+def test_a_damaged_engine_is_not_loaded(toy_bundle: Path, engines: Path) -> None:
+    (file,) = engines.glob("*/segment_unet-*.engine")
+    file.write_bytes(file.read_bytes()[:-3] + b"}  ")
+    modal, depth, _ = clip()
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model, pytest.raises(EngineCorruptError, match="hash"):
+        model.segment(modal, depth=depth, steps=1)
+
+
+def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Gpu, tmp_path: Path) -> None:
+    gpu.set(trouble="plain")
+    build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=tmp_path / "engines"))
+    modal, depth, _ = clip()
+    with (
+        load(toy_bundle, "tensorrt", engine_dir=tmp_path / "engines") as model,
+        pytest.raises(EngineCorruptError, match=r"RTX 3090.*magic tag"),
+    ):
+        model.segment(modal, depth=depth, steps=1)
+
+
+def test_a_failure_on_the_device_names_the_component(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    gpu.set(trouble="device")
+    modal, depth, _ = clip()
+    with (
+        load(toy_bundle, "tensorrt", engine_dir=engines) as model,
+        pytest.raises(BackendError, match="failed in component image_encoder: an illegal memory access"),
+    ):
+        model.segment(modal, depth=depth, steps=1)
+
+
+def test_more_frames_at_once_than_an_engine_takes_are_refused(toy_bundle: Path, engines: Path) -> None:
+    backend = backends.create("tensorrt")
+    entry = Bundle(toy_bundle).component("vae_decoder")
+    (file,) = engines.glob("*/vae_decoder-*.engine")
+    engine = backend.load(entry, [file])
+    with pytest.raises(BackendError, match=r"vae_decoder does not take these shapes \(latents \[9, 4, 8, 8\]\)"):
+        engine({"latents": np.zeros((9, 4, 8, 8), np.float32)})
+    engine.close()
+    engine.close()
+    with pytest.raises(BackendError, match="closed"):
+        engine({"latents": np.zeros((1, 4, 8, 8), np.float32)})
+
+
+def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    gpu.set(rtx=True)
+    both(toy_bundle, backend="tensorrt", engine_dir=engines)
+    caches = list(engines.rglob("*.runtime_cache"))
+    assert len(caches) == len(Bundle(toy_bundle).manifest.components)
+    assert not [call for call in gpu.calls if call[0] == "cache"]
+    both(toy_bundle, backend="tensorrt", engine_dir=engines)
+    assert len([call for call in gpu.calls if call[0] == "cache"]) == len(caches)
+
+
+def test_what_is_missing_is_said(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backends.availability("tensorrt").usable
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendUnavailableError, match=r"needs CuPy.*amodal\[tensorrt\]"):
+        backends.create("tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    found = backends.availability("tensorrt")
+    assert not found.usable
+    assert "cannot be imported" in found.reason
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu", "cuda:x", "cuda:3"])
+def test_unknown_devices_are_named(gpu: Gpu, device: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=device.rpartition(":")[2]):
+        backends.create("tensorrt", device=device)
+
+
+def test_threads_are_for_a_cpu(gpu: Gpu) -> None:
+    with pytest.raises(InputError, match="--threads"):
+        backends.create("tensorrt", threads=2)

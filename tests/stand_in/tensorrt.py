@@ -1,0 +1,272 @@
+"""A stand-in for TensorRT's Python module, whose libraries need a GPU: what the adapter calls, and nothing else.
+
+`STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong while building), `calls` (a file that gets
+one line per call).
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from enum import IntEnum
+
+_ASKED = json.loads(os.environ["STAND_IN"])
+_MAJOR = int(_ASKED["version"].split(".")[0])
+__version__ = _ASKED["version"]
+
+
+def _note(*call):
+    with open(_ASKED["calls"], "a") as file:
+        file.write(json.dumps(call) + "\n")
+
+
+class ILogger:
+    class Severity(IntEnum):
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+
+class NetworkDefinitionCreationFlag(IntEnum):
+    if _MAJOR < 11:
+        EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
+    else:
+        PREFER_JIT_PYTHON_PLUGINS = 2
+
+
+class BuilderFlag(IntEnum):
+    WEIGHT_STREAMING = 7
+
+
+class HardwareCompatibilityLevel(IntEnum):
+    NONE, AMPERE_PLUS = range(2)
+
+
+class Builder:
+    def __init__(self, log):
+        self._log = log
+
+    def create_network(self, flags):
+        _note("create_network", flags)
+        return _Network()
+
+    def create_builder_config(self):
+        return _Config()
+
+    def create_optimization_profile(self):
+        return _Profile()
+
+    def build_serialized_network(self, network, config):
+        trouble = _ASKED.get("trouble")
+        if trouble == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "crash":
+            print("double free or corruption", file=sys.stderr)
+            os.abort()
+        if trouble == "hang":
+            time.sleep(600)
+        if trouble == "refused":
+            self._log.log(ILogger.Severity.ERROR, "Error Code 9: no tactic for  node_7")
+            return None
+        if trouble == "memory":
+            self._log.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (std::bad_alloc)")
+            return None
+        print("something that is printed to standard output")
+        for index in range(config.profiles or 1):
+            self._log.log(ILogger.Severity.INFO, f"Total Activation Memory: {1000 * (index + 1)} bytes")
+        if trouble != "silent":
+            self._log.log(ILogger.Severity.INFO, "Total Weights Memory: 77 bytes")
+        self._log.log(ILogger.Severity.VERBOSE, "Engine Layer Information:\nLayer(Myelin): {a}\nLayer(Myelin): {b}")
+        if trouble == "plain":
+            return b"engine"
+        return json.dumps({"graph": network.file, "profiles": config.shapes}).encode()
+
+
+class _Network:
+    num_layers = 12
+
+
+class _Config:
+    def __init__(self):
+        object.__setattr__(self, "profiles", 0)
+        object.__setattr__(self, "shapes", [])
+
+    def __setattr__(self, name, value):
+        _note("set", name, int(value))
+
+    def set_flag(self, flag):
+        _note("set_flag", flag.name)
+
+    def add_optimization_profile(self, profile):
+        object.__setattr__(self, "profiles", self.profiles + 1)
+        self.shapes.append(profile.shapes)
+        _note("profile", profile.shapes)
+
+
+class _Profile:
+    def __init__(self):
+        self.shapes = {}
+
+    def set_shape(self, name, low, likely, high):
+        self.shapes[name] = [list(low), list(likely), list(high)]
+
+
+class _Error:
+    def node(self):
+        return 5
+
+    def node_name(self):
+        return "down_blocks.0/Conv_5"
+
+    def node_operator(self):
+        return "Conv"
+
+    def desc(self):
+        return "Assertion failed:\n  kernel  is too large."
+
+
+class OnnxParser:
+    def __init__(self, network, log):
+        self._network = network
+
+    def parse_from_file(self, file):
+        self._network.file = file
+        _note("parse", os.path.basename(file))
+        return _ASKED.get("trouble") != "parser"
+
+    def get_error(self, index):
+        return _Error()
+
+
+# Running: an engine holds the graph's place, and ONNX Runtime does the work on what lies at the addresses it is given.
+
+
+class TensorIOMode(IntEnum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+class ExecutionContextAllocationStrategy(IntEnum):
+    STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
+
+
+class CudaGraphStrategy(IntEnum):
+    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+
+
+class Runtime:
+    def __init__(self, log):
+        self._log = log
+
+    def deserialize_cuda_engine(self, content):
+        try:
+            return _Engine(json.loads(bytes(content)), self._log)
+        except ValueError:
+            self._log.log(ILogger.Severity.ERROR, "Serialization assertion failed: magic tag")
+            return None
+
+
+class _Engine:
+    def __init__(self, said, log):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
+        self.log, self.profiles = log, said["profiles"]
+        self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
+        self._inputs = {t.name for t in self.session.get_inputs()}
+        self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), max(1, len(self.profiles))
+        self.device_memory_size_v2 = 1000 * self.num_optimization_profiles
+
+    def get_tensor_name(self, index):
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name):
+        return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_shape(self, name):
+        return [n if isinstance(n, int) else -1 for n in self.tensors[name].shape]
+
+    def get_tensor_profile_shape(self, name, index):
+        return self.profiles[index][name]
+
+    if _ASKED.get("rtx"):
+
+        def create_runtime_config(self):
+            return _RuntimeConfig()
+
+    def create_execution_context(self, how):
+        strategy = how if isinstance(how, IntEnum) else how.strategy
+        assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+        return _Context(self, how)
+
+
+class _RuntimeConfig:
+    def set_execution_context_allocation_strategy(self, strategy):
+        self.strategy = strategy
+
+    def create_runtime_cache(self):
+        return _RuntimeCache()
+
+    def set_runtime_cache(self, cache):
+        self.cache = cache
+
+
+class _RuntimeCache:
+    content = b""
+
+    def deserialize(self, content):
+        self.content = bytes(content)
+        _note("cache", len(content))
+
+    def serialize(self):
+        return self.content or b"kernels"
+
+
+class _Context:
+    def __init__(self, engine, how):
+        self._engine, self._index = engine, 0
+        self._shapes, self._addresses, self._memory = {}, {}, (0, 0)
+
+    def set_optimization_profile_async(self, index, stream):
+        self._index = index
+
+    def set_input_shape(self, name, shape):
+        self._shapes[name] = tuple(shape)
+
+    def get_tensor_shape(self, name):
+        free = {}
+        for known, shape in self._shapes.items():
+            for said, n in zip(self._engine.tensors[known].shape, shape, strict=False):
+                if isinstance(said, str):
+                    free[said] = n
+        return [free[n] if isinstance(n, str) else n for n in self._engine.tensors[name].shape]
+
+    def set_tensor_address(self, name, address):
+        self._addresses[name] = address
+
+    def set_device_memory(self, address, size):
+        self._memory = (address, size)
+
+    def execute_async_v3(self, stream):
+        import ctypes
+
+        import numpy as np
+
+        engine, (address, size) = self._engine, self._memory
+        if stream != 77 or address % 256 or size < engine.device_memory_size_v2:
+            engine.log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
+            return False
+        if _ASKED.get("trouble") == "device":
+            engine.log.log(ILogger.Severity.ERROR, "an illegal memory access was encountered")
+            return False
+
+        def at(name, shape):
+            kind = ctypes.c_float * int(np.prod(shape))
+            return np.frombuffer(kind.from_address(self._addresses[name]), np.float32).reshape(shape)
+
+        for name, (low, _, high) in (engine.profiles[self._index] if engine.profiles else {}).items():
+            assert all(a <= n <= b for a, n, b in zip(low, self._shapes[name], high, strict=False))
+        names = [t.name for t in engine.session.get_outputs()]
+        found = engine.session.run(names, {n: at(n, s) for n, s in self._shapes.items()})
+        for name, value in zip(names, found, strict=False):
+            at(name, value.shape)[...] = value
+        _note("run", next(iter(self._shapes.values())), self._index)
+        return True
