@@ -20,7 +20,8 @@ class VerifySettings:
     """What to verify.
 
     Attributes:
-        backend: `onnxruntime` to run the graphs; `tensorrt_rtx` or `tensorrt` to look at their engines.
+        backend: `onnxruntime` to run the graphs; `tensorrt_rtx` or `tensorrt` for their engines, which are run too
+            where the GPU is.
         components: keys or kinds; None for all, and the whole pipeline.
         steps: sampler steps.
         seed: of the scene and of the noise.

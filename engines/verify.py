@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.backends import DEFAULT, Backend, create
+from amodal.runtime.backends import DEFAULT, Backend, availability, create
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.components import Source
 from amodal.runtime.engine_store import EngineBackend
 from amodal.runtime.errors import EngineError, NonFiniteError
 from amodal.runtime.manifest import Precision, StageName
+from amodal.runtime.memory_choice import Planned, plan_model
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 
@@ -42,10 +45,11 @@ _HALF_NOTE = (
     "on x86). A GPU will round more than the differences show, and overflow wherever the greatest values are beyond "
     "65504."
 )
-_ENGINE_NOTE = (
-    "No engine was executed: this command uses no GPU runtime yet. What the graphs compute: `amodal verify BUNDLE`, "
-    "without --backend."
+_UNSEEN = (
+    "No engine was executed: {reason} What the graphs compute: `amodal verify BUNDLE`, without --backend. What the "
+    "engines compute: this command, on a machine with the GPU they were built for."
 )
+_TF32_NOTE = "Engines compute float32 convolutions in TF32, which has the mantissa of half, as torch does by default."
 
 
 def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: Say = lambda what: None) -> Verification:
@@ -68,9 +72,19 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: S
         say(f"{key}: hashes")
         bundle.verify(key)
     if settings.backend == DEFAULT:
-        return _verify_graphs(bundle, keys, settings, say)
+        executor = create(settings.backend, threads=settings.threads)
+        return _against_float32(bundle, keys, settings, say, executor, None)
     engines = _check_engines(bundle, keys, settings, say)
-    return Verification(str(bundle.path), settings, engines=engines, notes=(_ENGINE_NOTE,))
+    found = availability(settings.backend)
+    if not found.usable:
+        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=found.reason),))
+    if any(row.problems for row in engines):
+        reason = "some are missing, or not to be used."
+        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
+    executor = create(settings.backend)
+    planned = plan_model(bundle, settings.backend, "sequential", engine_dir=settings.engine_dir, needs=executor.engines)
+    ran = _against_float32(bundle, keys, settings, say, executor, planned)
+    return replace(ran, engines=engines, notes=(_TF32_NOTE,))
 
 
 # Graphs
@@ -84,12 +98,17 @@ class _Drawn(NamedTuple):
     masks: NDArray[np.bool_] | None
 
 
-def _verify_graphs(bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say) -> Verification:
+def _against_float32(
+    bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say, backend: Backend, planned: Planned | None
+) -> Verification:
+    """Runs the twins, then what `backend` executes: graphs, or the engines of `planned`."""
     manifest = bundle.manifest
     scene = make_scene(settings.seed, manifest.frames, manifest.size)
     stages = [stage for stage, entry in manifest.stages.items() if {*entry.components.values()} & {*keys}]
-    backend = create(settings.backend, threads=settings.threads)
-    threads = int(backend.describe()["threads"])  # the same for both: sums are split by it
+    source: Source = bundle if planned is None or planned.build is None else planned.build
+    # The same number of threads for both, since sums are split by it.
+    graphs = backend if planned is None else create(DEFAULT, threads=settings.threads)
+    threads = int(graphs.describe()["threads"])
     recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
     expected: dict[StageName, _Drawn | NonFiniteError] = {}
     with Model(bundle, recorder, "sequential", verify=False) as model:
@@ -102,13 +121,13 @@ def _verify_graphs(bundle: Bundle, keys: list[str], settings: VerifySettings, sa
     components = []
     for key in keys:
         say(f"{key}: against float32")
-        components.append(_check_component(bundle, key, recorder.calls.get(key, []), backend, threads, say))
+        components.append(_check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, say))
     checked = []
     if settings.components is None:
-        with Model(bundle, backend, "sequential", verify=False) as model:
+        with Model(bundle, backend, "sequential", planned, verify=False) as model:
             for stage in stages:
                 drawn = _draw(model, stage, scene, settings, say)
-                checked.append(_check_stage(bundle, stage, drawn, expected[stage]))
+                checked.append(_check_stage(bundle, stage, drawn, expected[stage], planned is not None))
     half = any(row.precision == "fp16" for row in components)
     return Verification(
         str(bundle.path), settings, tuple(components), tuple(checked), notes=(_HALF_NOTE,) if half else ()
@@ -120,7 +139,7 @@ def _draw(model: Model, stage: StageName, scene: Scene, settings: VerifySettings
     latents: list[NDArray[np.float32]] = []
 
     def after(step: int, sigma: float, x: Any) -> None:
-        latents[:] = [np.array(x)]
+        latents[:] = [np.array(model.backend.to_host(x))]
         say(f"{stage}: step {step + 1} of {settings.steps}")
 
     say(stage)
@@ -141,18 +160,18 @@ def _draw(model: Model, stage: StageName, scene: Scene, settings: VerifySettings
 
 
 def _check_component(
-    bundle: Bundle, key: str, calls: list[Call], backend: Backend, threads: int, say: Say
+    bundle: Bundle, key: str, calls: list[Call], backend: Backend, source: Source, threads: int, say: Say
 ) -> ComponentCheck:
     entry, files = bundle.component(key), bundle.files(key)
-    limit = TOLERANCES[entry.precision]
+    limit = TOLERANCES["fp16" if backend.engines else entry.precision]
     if not calls:
         problem = "it was never reached: the run in float32 ended before."
         return ComponentCheck(key, entry.precision, 0, math.inf, limit, (), (problem,))
     differences = []
-    executable = backend.load(entry, files)
+    executable = backend.load(entry, source.files(key))
     for call in calls:
         outputs = executable(call.inputs)
-        differences += [_difference(outputs[name], value) for name, value in call.outputs.items()]
+        differences += [_difference(backend.to_host(outputs[name]), value) for name, value in call.outputs.items()]
     executable.close()
     ranges: list[Range] = []
     if entry.precision == "fp16":
@@ -175,10 +194,14 @@ def _check_component(
 
 
 def _check_stage(
-    bundle: Bundle, stage: StageName, drawn: _Drawn | NonFiniteError, expected: _Drawn | NonFiniteError
+    bundle: Bundle,
+    stage: StageName,
+    drawn: _Drawn | NonFiniteError,
+    expected: _Drawn | NonFiniteError,
+    engines: bool,
 ) -> StageCheck:
     keys = bundle.manifest.stages[stage].components.values()
-    half = any(bundle.component(key).precision == "fp16" for key in keys)
+    half = engines or any(bundle.component(key).precision == "fp16" for key in keys)
     precision: Precision = "fp16" if half else "fp32"
     limit, least = LATENTS[precision], MASK_IOU[precision]
     for what, result in (("in float32: ", expected), ("", drawn)):

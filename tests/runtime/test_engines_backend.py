@@ -228,3 +228,18 @@ def test_unknown_devices_are_named(gpu: Gpu, device: str) -> None:
 def test_threads_are_for_a_cpu(gpu: Gpu) -> None:
     with pytest.raises(InputError, match="--threads"):
         backends.create("tensorrt", threads=2)
+
+
+def test_verify_runs_engines_where_there_is_a_gpu(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+    from amodal.engines.verification import VerifySettings
+    from amodal.engines.verify import verify_bundle
+
+    settings = VerifySettings("tensorrt", steps=STEPS, threads=1, target="this", engine_dir=engines)
+    found = verify_bundle(Bundle(toy_bundle), settings)
+    assert found.ok, found
+    assert {row.component for row in found.components} == {row.component for row in found.engines}
+    assert [row.stage for row in found.stages] == ["segment", "complete"]
+    assert any(call[0] == "run" for call in gpu.calls)
+    gpu.set(trouble="device")
+    with pytest.raises(BackendError, match="illegal memory access"):
+        verify_bundle(Bundle(toy_bundle), settings)
