@@ -35,7 +35,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
     torch.manual_seed(recipe.seed)
-    pupil = torch.nn.ModuleDict({"vae": vae}).to(device)
+    torch.nn.Module.to(vae, device)
     whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -61,7 +61,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
         return distance + recipe.vae_kl * divergence, values
 
     name = f"vae_{stage}"
-    train(folder, name, pupil, loss_of, steps=steps, lr=recipe.vae_lr, ema=0.995, cooldown=recipe.cooldown)
+    train(folder, name, vae, loss_of, steps=steps, lr=recipe.vae_lr, ema=0.995, cooldown=recipe.cooldown)
     return vae
 
 
@@ -72,7 +72,7 @@ def trained_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
     """
     average = torch.load(folder / f"vae_{stage}.pt", weights_only=True, map_location="cpu")["average"]
     vae = make_vae(recipe.seed, stage)
-    vae.load_state_dict({name.removeprefix("vae."): value for name, value in average.items() if "probe" not in name})
+    vae.load_state_dict(average)
     vae.eval().requires_grad_(False)
     targets = np.concatenate([pictures(index, recipe).target(stage) for index in range(_MEASURED)])
     with torch.no_grad():
