@@ -1,6 +1,6 @@
 """What half precision costs in masks, where it really happens: `python -m amodal.bench.half CHECKPOINT`.
 
-ONNX Runtime's CPU provider widens half precision to float32, so that it shows the rounding of weights and no more. Here
+ONNX Runtime's CPU provider computes half precision in float32 and rounds at few places, so it shows little of it. Here
 the untouched torch modules run in half, activations, norms, softmax and all, beside the same half-rounded weights in
 float32, from the same noise, over scenes whose truth is known.
 """

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -34,6 +34,7 @@ from amodal.runtime.errors import (
     AmodalError,
     EngineBuildError,
     EngineCorruptError,
+    EngineError,
     EngineNotFoundError,
     EngineStaleError,
     InputError,
@@ -204,6 +205,9 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
     library = describe(settings.backend)
     target = target_of(settings, library)
     store = store_of(bundle, settings, library, target)
+    kept = [_kept(store, key_of(bundle, key, settings, library, target)) for key in components]
+    if all(kept) and not settings.rebuild:  # asks for no right to write
+        return [Built(record, store.engine_file(record), None) for record in kept if record]
     rows = []
     with _alone(store.folder):
         for key in components:
@@ -255,6 +259,13 @@ def compile_graph(
     before, after = said.pop("layers")
     del said["event"]
     return Compilation(activation_bytes=activations, layers=(before, after), **said)
+
+
+def _kept(store: EngineStore, wanted: EngineKey) -> EngineRecord | None:
+    try:
+        return store.find(wanted)
+    except EngineError:
+        return None
 
 
 def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
@@ -309,7 +320,8 @@ def _alone(folder: Path) -> Iterator[None]:
         raise _unwritable(folder, error) from error
     try:
         for left in folder.glob("*.part*"):
-            left.unlink(missing_ok=True)
+            with suppress(OSError):
+                left.unlink()
         yield
     finally:
         if not any(folder.glob("*.json")):
@@ -343,11 +355,10 @@ def _work(job: dict[str, Any], say: Callable[[str], None], component: str = "") 
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            try:
-                with process.stdin as pipe:
-                    json.dump(job, pipe)
-            except BrokenPipeError:
-                pass  # it died at once; what it left says why
+            with suppress(BrokenPipeError):  # it died at once; what it left says why
+                # One line, and the pipe stays open: when it closes, whatever ended this process, the worker ends too.
+                process.stdin.write(json.dumps(job) + "\n")
+                process.stdin.flush()
             last: dict[str, Any] = {}
             for line in process.stdout:
                 last = json.loads(line)
@@ -358,8 +369,10 @@ def _work(job: dict[str, Any], say: Callable[[str], None], component: str = "") 
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
         if code == 0 and last.get("event") == "done":
             return last
         if last.get("event") == "error":

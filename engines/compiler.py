@@ -51,7 +51,7 @@ class Compiler:
         self.backend = backend
         try:
             self._trt: Any = import_module(backend)
-        except ImportError as error:
+        except Exception as error:  # what a broken installation raises is anything: OSError, RuntimeError
             raise BackendUnavailableError(
                 f'{backend} cannot be imported ({error}); install it with `pip install "amodal[{_EXTRA[backend]}]"`.'
             ) from error

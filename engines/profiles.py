@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amodal.runtime.engine_store import ENCODE_FRAMES, Profile, Shape
+from amodal.runtime.engine_store import ENCODE_FRAMES, LARGEST_STEPS, Profile, Shape
 from amodal.runtime.manifest import TensorEntry
-
-LARGEST_STEPS = 200
-"""Sampler steps that a conditioner's engine takes."""
 
 
 def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:

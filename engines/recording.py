@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,10 @@ class Recorder:
         """See `Backend.load`."""
         turns = self._unet_turns if entry.kind == "unet" else frozenset({0})
         return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return self._backend.active()
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`."""

@@ -7,6 +7,7 @@ graph, a backend or an engine in half precision is held against. It is made in m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -181,6 +182,10 @@ class TwinBackend:
         graph = files[0]
         content = graph.read_bytes() if entry.precision == "fp32" else upcast(read_graph(graph)).SerializeToString()
         return GraphSession(content, graph.parent, graph.stem, self._threads)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return nullcontext()
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`."""

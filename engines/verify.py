@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from amodal.runtime.backends import DEFAULT, Backend, availability, create
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.components import Source
-from amodal.runtime.engine_store import EngineBackend
+from amodal.runtime.engine_builds import EngineBuild, runs_on
+from amodal.runtime.engine_store import EngineBackend, read_record
 from amodal.runtime.errors import EngineError, NonFiniteError
 from amodal.runtime.manifest import Precision, StageName
-from amodal.runtime.memory_choice import Planned, plan_model
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 
@@ -82,8 +83,13 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: S
         reason = "some are missing, or not to be used."
         return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
     executor = create(settings.backend)
-    planned = plan_model(bundle, settings.backend, "sequential", engine_dir=settings.engine_dir, needs=executor.engines)
-    ran = _against_float32(bundle, keys, settings, say, executor, planned)
+    # Those that were looked at above, and no others that may lie beside them.
+    build = EngineBuild(Path(engines[0].file or "").parent, "", "", {})
+    record = read_record(build.folder / f"{keys[0]}.json")
+    if executor.engines is None or not runs_on(record, executor.engines.target):
+        reason = f"they are for {record.key.target}, and the GPU here is another."
+        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
+    ran = _against_float32(bundle, keys, settings, say, executor, build)
     return replace(ran, engines=engines, notes=(_TF32_NOTE,))
 
 
@@ -99,15 +105,15 @@ class _Drawn(NamedTuple):
 
 
 def _against_float32(
-    bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say, backend: Backend, planned: Planned | None
+    bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say, backend: Backend, build: EngineBuild | None
 ) -> Verification:
-    """Runs the twins, then what `backend` executes: graphs, or the engines of `planned`."""
+    """Runs the twins, then what `backend` executes: graphs, or the engines of `build`."""
     manifest = bundle.manifest
     scene = make_scene(settings.seed, manifest.frames, manifest.size)
     stages = [stage for stage, entry in manifest.stages.items() if {*entry.components.values()} & {*keys}]
-    source: Source = bundle if planned is None or planned.build is None else planned.build
+    source: Source = build or bundle
     # The same number of threads for both, since sums are split by it.
-    graphs = backend if planned is None else create(DEFAULT, threads=settings.threads)
+    graphs = backend if build is None else create(DEFAULT, threads=settings.threads)
     threads = int(graphs.describe()["threads"])
     recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
     expected: dict[StageName, _Drawn | NonFiniteError] = {}
@@ -124,10 +130,10 @@ def _against_float32(
         components.append(_check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, say))
     checked = []
     if settings.components is None:
-        with Model(bundle, backend, "sequential", planned, verify=False) as model:
+        with Model(bundle, backend, "sequential", source=source, verify=False) as model:
             for stage in stages:
                 drawn = _draw(model, stage, scene, settings, say)
-                checked.append(_check_stage(bundle, stage, drawn, expected[stage], planned is not None))
+                checked.append(_check_stage(bundle, stage, drawn, expected[stage], build is not None))
     half = any(row.precision == "fp16" for row in components)
     return Verification(
         str(bundle.path), settings, tuple(components), tuple(checked), notes=(_HALF_NOTE,) if half else ()
@@ -168,11 +174,12 @@ def _check_component(
         problem = "it was never reached: the run in float32 ended before."
         return ComponentCheck(key, entry.precision, 0, math.inf, limit, (), (problem,))
     differences = []
-    executable = backend.load(entry, source.files(key))
-    for call in calls:
-        outputs = executable(call.inputs)
-        differences += [_difference(backend.to_host(outputs[name]), value) for name, value in call.outputs.items()]
-    executable.close()
+    with backend.active():
+        executable = backend.load(entry, source.files(key))
+        for call in calls:
+            outputs = executable(call.inputs)
+            differences += [_difference(backend.to_host(outputs[name]), value) for name, value in call.outputs.items()]
+        executable.close()
     ranges: list[Range] = []
     if entry.precision == "fp16":
         say(f"{key}: greatest values")
@@ -255,7 +262,9 @@ def _check_engines(bundle: Bundle, keys: list[str], settings: VerifySettings, sa
     for key in keys:
         say(f"{key}: engine")
         try:
-            record = store.find(key_of(bundle, key, chosen, library, target))
+            # Whatever options it was built with: they change where weights lie, not what is computed.
+            streaming = bool(store.read(key).key.options.get("weight_streaming"))
+            record = store.find(key_of(bundle, key, replace(chosen, weight_streaming=streaming), library, target))
         except EngineError as error:
             rows.append(EngineCheck(key, None, built.get(key), (str(error),)))
         else:

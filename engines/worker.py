@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +31,8 @@ def main() -> None:
             events.write(json.dumps(event) + "\n")
             events.flush()
 
-        job = json.load(sys.stdin)
+        job = json.loads(sys.stdin.readline())
+        threading.Thread(target=_end_with_the_parent, daemon=True).start()
         try:
             compiler = Compiler(job["backend"])
             if job["task"] == "describe":
@@ -47,6 +49,12 @@ def main() -> None:
             say(event="error", kind="OSError", message=str(error), errno=error.errno)
             _leave(1)
     _leave(0)
+
+
+def _end_with_the_parent() -> None:
+    """Ends this process when the pipe it got its job from closes: nobody waits for the engine any more."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 def _build(compiler: Compiler, job: dict[str, Any], say: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bundle import DEFAULT_BUNDLE, Bundle, find_bundle
@@ -24,24 +24,31 @@ class EngineBuild:
     version: str
     target: str
     records: dict[str, EngineRecord]
+    _verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def files(self, component: str) -> list[Path]:
         """A component's engine, alone.
 
         Raises:
             EngineNotFoundError: none was built.
+            EngineCorruptError: it is missing, or of another size.
         """
-        return [self.folder / self._record(component).file.path]
+        record = self._record(component)
+        file = self.folder / record.file.path
+        check_engine(file, record, verify=False)
+        return [file]
 
     def verify(self, component: str) -> None:
-        """Compares a component's engine with the hash in its record.
+        """Compares a component's engine with the hash in its record, once.
 
         Raises:
             EngineNotFoundError: none was built.
             EngineCorruptError: it is missing or damaged.
         """
-        record = self._record(component)
-        check_engine(self.folder / record.file.path, record)
+        if component not in self._verified:
+            record = self._record(component)
+            check_engine(self.folder / record.file.path, record)
+            self._verified.add(component)
 
     def _record(self, component: str) -> EngineRecord:
         try:
@@ -133,13 +140,19 @@ def _match(place: Path, wanted: str | None) -> int:
         return int(has.startswith("this-"))
     for file in place.glob("*.json"):  # `portable` is the folder's name alone: a record lists what it runs on
         try:
-            runs_on = read_record(file).key.target
-            if runs_on == "portable":  # TensorRT's own: Ampere and newer
-                return int(all(name[2:].isdigit() and int(name[2:]) >= 80 for name in names))
-            return int(names <= set(runs_on.split("+")))
+            record = read_record(file)
         except EngineError:
             continue
+        return int(all(runs_on(record, name) for name in names))
     return 0
+
+
+def runs_on(record: EngineRecord, capability: str) -> bool:
+    """Whether an engine was built for GPUs of a compute capability (`sm86`)."""
+    target = record.key.target
+    if target == "portable":  # TensorRT's own: Ampere and newer
+        return capability[2:].isdigit() and int(capability[2:]) >= 80
+    return capability in target.removeprefix("this-").split("+")
 
 
 def _plain(name: str) -> str:

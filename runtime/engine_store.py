@@ -24,6 +24,8 @@ from .manifest import FileEntry, Precision
 RECORD_VERSION = 1
 ENCODE_FRAMES = 5
 """Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
+LARGEST_STEPS = 200
+"""Sampler steps that a conditioner's engine takes."""
 ENGINES = "engines"
 
 EngineBackend = Literal["tensorrt_rtx", "tensorrt"]
@@ -189,13 +191,17 @@ class EngineStore:
             engine: a finished file in this folder, which is moved.
         """
         file = self.engine_file(record)
-        os.replace(engine, file)
         place = self.record_file(record.key.component)
         part = place.with_suffix(".json.part")
-        part.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-        os.replace(part, place)
-        for other in self.folder.glob(f"{record.key.component}-*.engine"):
-            # `segment_unet-` also begins the name of no other component: keys hold no hyphen.
+        try:  # first what may not fit on the disk
+            part.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+            os.replace(engine, file)
+            os.replace(part, place)
+        finally:
+            part.unlink(missing_ok=True)
+        for other in self.folder.glob(f"{record.key.component}-*"):
+            # `segment_unet-` also begins the name of no other component: keys hold no hyphen. With the old engine go
+            # the kernels that were kept beside it.
             if other != file:
                 other.unlink(missing_ok=True)
 
@@ -203,13 +209,16 @@ class EngineStore:
 def read_record(file: Path) -> EngineRecord:
     """A record; see `EngineStore.read`."""
     try:
-        text = file.read_text("utf-8")
+        content = file.read_bytes()
     except FileNotFoundError:
         raise EngineNotFoundError(
             f"there is no engine of {file.stem} in {file.parent}; build it with `amodal build`."
         ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise EngineCorruptError(f"{file} cannot be read, {reason}; build the engine again elsewhere.") from error
     try:
-        document = json.loads(text)
+        document = json.loads(content.decode("utf-8"))
         version = document["record_version"]
         if isinstance(version, int) and version > RECORD_VERSION:
             raise EngineStaleError(
@@ -218,10 +227,10 @@ def read_record(file: Path) -> EngineRecord:
             )
         return EngineRecord.model_validate(document)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise EngineCorruptError(
-            f"{file} cannot be read ({reason}); build the engine again with `amodal build`."
-        ) from (error)
+            f"{file} cannot be read ({why}); build the engine again with `amodal build`."
+        ) from error
 
 
 def check_engine(file: Path, record: EngineRecord, *, verify: bool = True) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .backends import AUTO, DEFAULT, Backend, availability, create, preferred
 from .bundle import Bundle
-from .components import Components, Memory, Timings, Watch, stage_keys
+from .components import Components, Memory, Source, Timings, Watch, stage_keys
 from .context import check_layout
 from .errors import EngineError, InputError
 from .frames import PathLike
@@ -145,6 +145,7 @@ class Model:
 
     Args:
         planned: its `memory` counts, and each run is held to what it allows; None where no GPU memory is used.
+        source: what the backend loads from; None for the engines of `planned`, or the bundle.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Model:
         memory: MemoryWish = "resident",
         planned: Planned | None = None,
         *,
+        source: Source | None = None,
         verify: bool = True,
         watch: Watch | None = None,
     ) -> None:
@@ -161,7 +163,8 @@ class Model:
         if planned is not None:
             memory = planned.plan.memory
         chosen: Memory = "resident" if memory == "auto" else memory
-        source = planned.build if planned is not None and backend.engines is not None else None
+        if source is None and planned is not None and backend.engines is not None:
+            source = planned.build
         self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
 
     @property
@@ -236,15 +239,16 @@ class Model:
         count = self._count("modal", len(prepared))
         maps = self._depth(depth, rgb, count, padding)
         images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
-        outputs = run_stage(
-            self._components,
-            "segment",
-            images,
-            conditions,
-            streams,
-            settings,
-            _trimmed(callback, count),
-        )
+        with self.backend.active():
+            outputs = run_stage(
+                self._components,
+                "segment",
+                images,
+                conditions,
+                streams,
+                settings,
+                _trimmed(callback, count),
+            )
         found = []
         for output in outputs:
             frames = output.frames[:count]
@@ -306,15 +310,16 @@ class Model:
         images = visible_rgb(self._padded(pictures), self._padded(prepared))
         signed = np.where(self._padded(whole), np.float32(1.0), np.float32(-1.0))
         conditions = np.repeat(signed[:, None], 3, axis=1)
-        (output,) = run_stage(
-            self._components,
-            "complete",
-            images,
-            conditions,
-            [stream],
-            settings,
-            _trimmed(callback, count),
-        )
+        with self.backend.active():
+            (output,) = run_stage(
+                self._components,
+                "complete",
+                images,
+                conditions,
+                [stream],
+                settings,
+                _trimmed(callback, count),
+            )
         frames = output.frames[:count]
         full = resize_frames(frames, (int(full_size[0]), int(full_size[1])))
         return Completion(frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings))
@@ -335,7 +340,7 @@ class Model:
             )
         frames = chain.quantise_frames(prepare_rgb(rgb, self.manifest.size))
         maps = []
-        with self._components.use("depth") as network:
+        with self.backend.active(), self._components.use("depth") as network:
             for frame in frames:
                 pixels = chain.prepare_depth_input(frame[None])
                 relative = self.backend.to_host(network({"pixels": pixels})["depth"])
@@ -344,7 +349,8 @@ class Model:
 
     def close(self) -> None:
         """Gives all memory back; calling again does nothing."""
-        self._components.close()
+        with self.backend.active():
+            self._components.close()
 
     def __enter__(self) -> Model:
         return self

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .components import Component, Components, stage_keys
 from .context import check_layout, context_rows
-from .engine_store import ENCODE_FRAMES
+from .engine_store import ENCODE_FRAMES, LARGEST_STEPS
 from .errors import InputError, NonFiniteError
 from .images import clip_pixels, rescale_unsigned, to_bytes
 from .manifest import ContextLayout, Manifest, StageName
@@ -128,6 +128,8 @@ def run_stage(
     keys = stage_keys(components.bundle, stage)
     backend = components.backend
     xp, engines = backend.xp, backend.engines is not None
+    if engines and settings.steps > LARGEST_STEPS:
+        raise InputError(f"--steps {settings.steps}: engines take at most {LARGEST_STEPS} steps.")
     guided = is_guided(settings.guidance)
     sigmas = karras_sigmas(
         settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho

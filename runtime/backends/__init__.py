@@ -6,6 +6,7 @@ A backend asked for by name and missing is an error, never a silent fallback.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,6 +51,9 @@ class Backend(Protocol):
         Raises:
             BackendError: the files cannot be loaded.
         """
+
+    def active(self) -> AbstractContextManager[None]:
+        """Within it this thread uses the backend's device: around everything that runs, loads or closes."""
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """One of its arrays as numpy's."""

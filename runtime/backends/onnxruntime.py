@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -91,6 +92,10 @@ class OnnxRuntimeBackend:
                 "export the bundle again."
             ) from error
         return _Session(session, entry, self._lane_pool if lanes > 1 else None)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return nullcontext()
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """See `Backend.to_host`."""

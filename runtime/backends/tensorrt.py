@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal.runtime.backends import Availability, EngineNeeds, Executable
-from amodal.runtime.errors import BackendError, BackendUnavailableError, EngineCorruptError, InputError
+from amodal.runtime.errors import (
+    AmodalError,
+    BackendError,
+    BackendUnavailableError,
+    EngineCorruptError,
+    InputError,
+    MemoryBudgetError,
+)
 from amodal.runtime.manifest import ComponentEntry
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
@@ -27,8 +34,12 @@ def availability(name: str) -> Availability:
     try:
         trt, cupy = _import(name), _import_cupy(name)
         gpu = _gpu(cupy, name, None)
+        with cupy.cuda.Device(gpu.number):
+            bool((cupy.zeros(1) + 1).all())  # a kernel: without NVRTC, CuPy finds out here
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
+    except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this backend is not usable)
+        return Availability(False, "", f"backend {name} cannot use the GPU here ({_first_line(error)}).")
     return Availability(True, f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})")
 
 
@@ -52,7 +63,7 @@ class _Gpu(NamedTuple):
 def _import(name: str) -> Any:
     try:
         return import_module(name)
-    except ImportError as error:
+    except Exception as error:  # what a broken installation raises is anything: OSError, RuntimeError
         raise BackendUnavailableError(
             f'backend {name} cannot be imported ({error}); install it with `pip install "amodal[{_EXTRAS[name]}]"`.'
         ) from error
@@ -61,7 +72,7 @@ def _import(name: str) -> Any:
 def _import_cupy(name: str) -> Any:
     try:
         return import_module("cupy")
-    except ImportError as error:
+    except Exception as error:
         raise BackendUnavailableError(
             f"backend {name} needs CuPy, which cannot be imported ({error}); install it with "
             f'`pip install "amodal[{_EXTRAS[name]}]"`.'
@@ -72,8 +83,7 @@ def _gpu(cupy: Any, name: str, index: int | None) -> _Gpu:
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackendUnavailableError(f"backend {name} finds no GPU ({reason}).") from error
+        raise BackendUnavailableError(f"backend {name} finds no GPU ({_first_line(error)}).") from error
     chosen = int(cupy.cuda.Device().id) if index is None and count else index or 0
     if chosen >= count:
         raise BackendUnavailableError(f"backend {name} has no GPU {chosen}; {count} are here.")
@@ -83,12 +93,16 @@ def _gpu(cupy: Any, name: str, index: int | None) -> _Gpu:
     return _Gpu(chosen, label, str(cupy.cuda.Device(chosen).compute_capability))
 
 
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class TensorRTBackend:
     """Runs engines on one GPU; see `Backend`.
 
-    Everything is queued on CuPy's current stream of the calling thread, so that a caller's stream and context are
-    honoured, and nothing waits for the device: a result is there when that stream says so. All engines share one
-    scratch, since no two run at once on a stream.
+    Inside `active`, everything is queued on the caller's stream, or where that is CUDA's default one, which cannot be
+    captured and makes TensorRT wait at each call, on one of the backend's own that waits for it. Nothing waits for the
+    device: a result is there when the stream says so. All engines share one scratch, since no two run at once.
     """
 
     lanes = 1
@@ -98,17 +112,56 @@ class TensorRTBackend:
         self._trt, self._gpu = trt, gpu
         self._log = _log(trt)
         self._runtime: Any = trt.Runtime(self._log)
-        self._scratch = _Scratch(cupy)
+        self._scratch = _Scratch(self)
+        with cupy.cuda.Device(gpu.number):
+            self._stream: Any = cupy.cuda.Stream(non_blocking=True)
         self.engines = EngineNeeds(str(trt.__version__), f"sm{gpu.capability}")
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Backend.active`: this GPU is the current one, and a stream that is not the default one."""
+        cuda = self.xp.cuda
+        with cuda.Device(self._gpu.number):
+            outside = cuda.get_current_stream()
+            with self._explained(), ExitStack() as inside:
+                if not outside.ptr:
+                    self._stream.wait_event(outside.record())
+                    inside.enter_context(self._stream)
+                yield
+                if not outside.ptr:
+                    outside.wait_event(self._stream.record())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the device reports comes late, from whatever call waits for it next."""
+        try:
+            yield
+        except AmodalError:
+            raise
+        except Exception as error:
+            if not type(error).__module__.startswith("cupy"):
+                raise
+            if "OutOfMemory" in type(error).__name__:
+                raise MemoryBudgetError(
+                    f"GPU memory ran out on the {self._gpu.name} ({_first_line(error)}); close other programs, or run "
+                    "with --memory sequential or --cfg-rows separate."
+                ) from error
+            raise BackendError(f"{self.name} failed on the {self._gpu.name}: {_first_line(error)}") from error
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`; `files` is the engine alone."""
         file = files[0]
-        with self.xp.cuda.Device(self._gpu.number), open(file, "rb") as source:
+        self._free()
+        with open(file, "rb") as source:
             self._log.errors.clear()
             # Mapped: the file need not lie in host memory beside the device's copy.
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 engine = self._runtime.deserialize_cuda_engine(content)
+            if engine is None and self._log.out_of_memory():
+                raise MemoryBudgetError(
+                    f"GPU memory ran out while the engine {file} was loaded ({self._log.last()}); close other "
+                    "programs, or run with --memory sequential, or --memory auto and a --vram that is free."
+                )
             if engine is None:
                 raise EngineCorruptError(
                     f"{self.name} {self.engines.version} cannot load the engine {file} on this "
@@ -118,7 +171,13 @@ class TensorRTBackend:
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """See `Backend.to_host`; waits for the stream."""
-        return np.asarray(self.xp.asnumpy(array))
+        with self._explained():
+            return np.asarray(self.xp.asnumpy(array))
+
+    def _free(self) -> None:
+        """Gives back what CuPy's pool keeps of arrays that are gone: TensorRT's own allocations cannot use it."""
+        self.xp.cuda.get_current_stream().synchronize()
+        self.xp.get_default_memory_pool().free_all_blocks()
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -134,22 +193,33 @@ class TensorRTBackend:
 
 
 class _Scratch:
-    """One allocation for the activations of all engines that are loaded, as large as the largest needs."""
+    """One allocation for the activations of all engines that are loaded, as large as the largest has asked for."""
 
-    def __init__(self, cupy: Any) -> None:
-        self._cupy, self._needs = cupy, list[int]()
+    def __init__(self, backend: TensorRTBackend) -> None:
+        self._backend = backend
+        self._needs: dict[int, int] = {}  # by engine
         self._memory: Any = None
         self._size = 0
 
-    def reserve(self, size: int) -> None:
-        self._needs.append(size)
+    def reserve(self, owner: int, size: int) -> None:
+        """Makes room for what an engine takes."""
         if size > self._size:
-            self._memory = None  # before the larger one is there: never both
-            self._memory = self._cupy.cuda.alloc(size + _ALIGNMENT)
+            self._backend._free()
+            self._memory, self._size = None, 0  # before the larger one is there: never both
+            try:
+                # Not from CuPy's pool, which would keep the smaller ones.
+                self._memory = self._backend.xp.cuda.Memory(size + _ALIGNMENT)
+            except Exception as error:
+                raise MemoryBudgetError(
+                    f"GPU memory ran out: {size / 1e6:.0f} MB for activations are not free ({_first_line(error)}); "
+                    "close other programs, or run with --memory sequential or --cfg-rows separate."
+                ) from error
             self._size = size
+        self._needs[owner] = max(size, self._needs.get(owner, 0))
 
-    def release(self, size: int) -> None:
-        self._needs.remove(size)
+    def release(self, owner: int) -> None:
+        """An engine is gone."""
+        self._needs.pop(owner, None)
         if not self._needs:
             self._memory, self._size = None, 0
 
@@ -177,8 +247,7 @@ class _Engine:
         self._outputs = [n for n in names if n not in self._inputs]
         self._cache: Any = None
         self._config = self._configured()
-        self._size = int(engine.device_memory_size_v2)
-        backend._scratch.reserve(self._size)
+        self._sizes: dict[tuple[tuple[int, ...], ...], int] = {}  # activations, by the inputs' shapes
         self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
 
     def _configured(self) -> Any:
@@ -225,20 +294,29 @@ class _Engine:
         if self._engine is None:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
         xp = backend.xp
-        arrays = {n: xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32)) for n in self._inputs}
+        arrays = {n: self._aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
         context = self._context(arrays)
         stream = xp.cuda.get_current_stream()
         for name, array in arrays.items():
             context.set_input_shape(name, array.shape)
             context.set_tensor_address(name, int(array.data.ptr))
+        backend._log.errors.clear()
+        shapes = tuple(array.shape for array in arrays.values())
+        if shapes not in self._sizes:
+            # What these shapes take, which may be less than the largest that the engine accepts.
+            self._sizes[shapes] = int(context.update_device_memory_size_for_shapes())
+        backend._scratch.reserve(id(self), self._sizes[shapes])
+        context.set_device_memory(*backend._scratch.address)
         results = {n: xp.empty(tuple(context.get_tensor_shape(n)), np.float32) for n in self._outputs}
         for name, array in results.items():
             context.set_tensor_address(name, int(array.data.ptr))
-        context.set_device_memory(*backend._scratch.address)
-        backend._log.errors.clear()
         if not context.execute_async_v3(stream.ptr):
             raise BackendError(f"{backend.name} failed in component {self._entry.kind}: {backend._log.last()}")
         return results
+
+    def _aligned(self, array: Any) -> Any:
+        """The array, or a copy where it is a view that begins between the places TensorRT reads from."""
+        return array.copy() if int(array.data.ptr) % _ALIGNMENT else array
 
     def _context(self, arrays: Mapping[str, Any]) -> Any:
         for profile in self._profiles:
@@ -256,10 +334,11 @@ class _Engine:
     def close(self) -> None:
         if self._engine is None:
             return
-        self._backend.xp.cuda.get_current_stream().synchronize()
-        self._keep_cache()
+        with suppress(Exception):  # where the device failed, that error is on its way, and this must not hide it
+            self._backend.xp.cuda.get_current_stream().synchronize()
+            self._keep_cache()
         self._profiles, self._config, self._cache, self._engine = [], None, None, None
-        self._backend._scratch.release(self._size)
+        self._backend._scratch.release(id(self))
 
     def _keep_cache(self) -> None:
         """Writes the kernels that were compiled on this GPU beside the engine; where that may not be, they go."""
@@ -290,5 +369,9 @@ def _log(trt: Any) -> Any:
 
         def last(self) -> str:
             return self.errors[-1] if self.errors else "no reason given"
+
+        def out_of_memory(self) -> bool:
+            words = ("out of memory", "outofmemory", "out_of_memory")
+            return any(word in error.lower() for error in self.errors for word in words)
 
     return Log()

@@ -265,6 +265,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         engines=None,
         load=load,
         to_host=real.to_host,
+        active=real.active,
         describe=lambda: {"name": "tensorrt_rtx"},
         loaded=loaded,
     )

@@ -255,3 +255,16 @@ def test_every_failure_of_a_bundle_is_one_kind_of_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         amodal.load(tmp_path)
     assert all(issubclass(e, amodal.AmodalError) for e in (BundleCorruptError, BundleNotFoundError, BundleVersionError))
+
+
+def test_a_folder_called_default_is_not_the_packages_own(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from amodal.cli import main
+
+    shutil.copytree(toy_bundle, tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    for name, frames in (("./default", "3 frames of 64x64"), ("default", "8 frames of 64x128")):
+        with pytest.raises(SystemExit):
+            main(["inspect", name])
+        assert frames in capsys.readouterr().out

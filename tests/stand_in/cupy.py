@@ -34,7 +34,11 @@ class ndarray(np.ndarray):  # noqa: N801
     def __bool__(self):
         global waits
         waits += 1
+        _streams[-1].synchronize()
         return bool(self.view(np.ndarray))
+
+    def copy(self):
+        return asarray(self.view(np.ndarray))
 
     def all(self, *arguments, **options):
         return _device(self.view(np.ndarray).all(*arguments, **options))
@@ -62,23 +66,33 @@ def _of(name):
     return call
 
 
+# What makes arrays gives some that begin anywhere: only `empty` and `asarray` are at CuPy's places.
 concatenate, stack, zeros_like, isfinite, ascontiguousarray = map(
     _of, ("concatenate", "stack", "zeros_like", "isfinite", "ascontiguousarray")
 )
 
 
 def asarray(value, dtype=None):
-    plain = value.view(np.ndarray) if isinstance(value, ndarray) else np.array(value)
-    return _device(plain if dtype is None else plain.astype(dtype, copy=False))
+    if isinstance(value, ndarray):
+        return value if dtype is None else _device(value.view(np.ndarray).astype(dtype, copy=False))
+    found = empty(np.shape(value), dtype or np.asarray(value).dtype)
+    found.view(np.ndarray)[...] = value
+    return found
 
 
 def empty(shape, dtype):
-    return _device(np.full(shape, np.nan, dtype))
+    """Begins where CuPy's arrays begin, at multiples of 256 bytes."""
+    _used.add(_devices[-1])
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.full(size + 256, 255, np.uint8)
+    start = -room.ctypes.data % 256
+    return room[start : start + size].view(dtype).reshape(shape).view(ndarray)
 
 
 def asnumpy(value):
     global waits
     waits += 1
+    _streams[-1].synchronize()
     return np.array(value.view(np.ndarray))
 
 
@@ -93,30 +107,63 @@ class _Memory:
 
 
 class _Stream:
-    ptr = 77
+    def __init__(self, non_blocking=False, ptr=77):
+        self.ptr = ptr
 
     def synchronize(self):
+        if failing:
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    def record(self):
+        return object()
+
+    def wait_event(self, event):
         pass
+
+    def __enter__(self):
+        _streams.append(self)
+
+    def __exit__(self, *error):
+        assert _streams.pop() is self
 
 
 class _Device:
-    def __init__(self, number=0):
-        self.id = number
+    def __init__(self, number=None):
+        self.id = _devices[-1] if number is None else number
         self.compute_capability = "86"
 
     def __enter__(self):
+        _devices.append(self.id)
         return self
 
     def __exit__(self, *error):
-        pass
+        assert _devices.pop() == self.id
+
+
+class CUDARuntimeError(RuntimeError):
+    """What the driver reports, at the next call that waits."""
+
+
+CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
+failing = False
+_streams, _devices, _used = [_Stream(ptr=0)], [0], set()
+
+
+def zeros(shape):
+    return _device(np.zeros(shape))
+
+
+def get_default_memory_pool():
+    return types.SimpleNamespace(free_all_blocks=lambda: None)
 
 
 cuda = types.SimpleNamespace(
     Device=_Device,
-    alloc=_Memory,
-    get_current_stream=_Stream,
+    Memory=_Memory,
+    Stream=_Stream,
+    get_current_stream=lambda: _streams[-1],
     runtime=types.SimpleNamespace(
-        getDeviceCount=lambda: 1,
+        getDeviceCount=lambda: 2,
         getDeviceProperties=lambda number: {"name": b"RTX 3090"},
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,

@@ -173,7 +173,6 @@ class _Engine:
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self._inputs = {t.name for t in self.session.get_inputs()}
         self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), max(1, len(self.profiles))
-        self.device_memory_size_v2 = 1000 * self.num_optimization_profiles
 
     def get_tensor_name(self, index):
         return list(self.tensors)[index]
@@ -240,7 +239,11 @@ class _Context:
         return [free[n] if isinstance(n, str) else n for n in self._engine.tensors[name].shape]
 
     def set_tensor_address(self, name, address):
+        assert address % 256 == 0
         self._addresses[name] = address
+
+    def update_device_memory_size_for_shapes(self):
+        return 1000 * (self._index + 1)
 
     def set_device_memory(self, address, size):
         self._memory = (address, size)
@@ -251,7 +254,7 @@ class _Context:
         import numpy as np
 
         engine, (address, size) = self._engine, self._memory
-        if stream != 77 or address % 256 or size < engine.device_memory_size_v2:
+        if stream != 77 or address % 256 or size < self.update_device_memory_size_for_shapes():
             engine.log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
             return False
         if _ASKED.get("trouble") == "device":

@@ -72,7 +72,7 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; nothing was written.", 130)
+        _fail("interrupted; nothing half-written is left.", 130)
     except MemoryError as error:
         _fail(f"there is not enough memory ({error}); `amodal run` takes less with --memory sequential.", 2)
     except OSError as error:  # a file of the bundle that may not be read, standard output on a full disk

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command("build")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path())
 @click.option(
     "--backend",
     metavar="NAME",
@@ -77,7 +77,7 @@ def command(**options: Any) -> None:
 
 
 def _plain(row: Built) -> dict[str, Any]:
-    return {"built": row.reason is not None, "reason": row.reason, "file": str(row.file)} | row.record.model_dump(
+    return {"built": row.reason is not None, "reason": row.reason, "path": str(row.file)} | row.record.model_dump(
         mode="json"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path())
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
 @click.option("--shapes", is_flag=True, help="Show the inputs and outputs of every graph.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @memory_options
-def command(bundle: Path, verify: bool, shapes: bool, as_json: bool, memory: bool, **options: Any) -> None:
+def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool, **options: Any) -> None:
     """What is inside a bundle: graphs, shapes, sizes, integrity; with --memory, the GPU memory that a run takes.
 
     \b

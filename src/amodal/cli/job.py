@@ -28,7 +28,7 @@ from .results import MARKER, describe, write_files
 class RunOptions:
     """The options of `amodal run`, by their names there."""
 
-    bundle: Path
+    bundle: str
     frames: str
     masks: str
     out: str

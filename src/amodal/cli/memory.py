@@ -37,7 +37,7 @@ def memory_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def show_memory(bundle: Path, as_json: bool, options: dict[str, Any]) -> None:
+def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     """Prints what a run takes, phase by phase, and which way of running is chosen.
 
     Raises:
@@ -108,7 +108,7 @@ def _plain(
 
 
 def _text(
-    bundle: Path,
+    bundle: str,
     build: EngineBuild,
     ways: list[MemoryPlan],
     shown: list[MemoryPlan],

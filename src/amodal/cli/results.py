@@ -128,7 +128,7 @@ def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
     }
 
 
-def _bundle(path: Path, model: Model) -> dict[str, Any]:
+def _bundle(path: str, model: Model) -> dict[str, Any]:
     manifest = model.manifest
     return {
         "path": str(path),

@@ -11,7 +11,7 @@ from .console import BytesType, RangeType, print_json, warn
 
 
 @click.command("run")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path())
 @click.option("--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, or a video.")
 @click.option(
     "--masks",
@@ -103,7 +103,7 @@ from .console import BytesType, RangeType, print_json, warn
 @click.option("--overwrite", is_flag=True, help="Replace OUT if amodal wrote it.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
-def command(bundle: Path, **options: Any) -> None:
+def command(bundle: str, **options: Any) -> None:
     """Whole-object masks and RGB from frames and visible masks.
 
     Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png; with
