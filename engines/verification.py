@@ -62,7 +62,7 @@ class ComponentCheck:
         component: key in the bundle.
         precision: of its arithmetic.
         calls: compared.
-        difference: relative L2, the worst of all calls and outputs; infinite where one is not finite.
+        difference: relative L2 over all calls, of the worst output; infinite where one is not finite.
         limit: the largest that is right.
         ranges: greatest absolute values of its FLOAT16 tensors, the largest first; none in float32.
         problems: what is wrong, as sentences; none if it is right.

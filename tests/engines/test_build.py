@@ -269,24 +269,44 @@ def test_what_a_killed_builder_left_is_cleared_away(bundle: Bundle, stand_in: St
     assert sorted(p.name for p in folder.iterdir()) == [".lock", row.file.name, "vae_decoder.json"]
 
 
-def test_ctrl_c_stops_the_compiler_and_leaves_nothing(bundle: Bundle, stand_in: StandIn) -> None:
-    stand_in.set(trouble="hang")
-    command = [sys.executable, "-m", "amodal", "build", str(bundle.path), "--backend", "tensorrt"]
+def _start(bundle: Bundle, stand_in: StandIn) -> subprocess.Popen[str]:
+    """A build in a process of its own, at the point where the compiler works."""
+    command = ["build", str(bundle.path), "--backend", "tensorrt", "--target", "this", "--components", "vae_decoder"]
     code = (
         "import sys; from amodal.engines import build; "
         "build.gpus = lambda: [{'name': 'x', 'compute_cap': '8.6'}]; "
-        f"from amodal.cli import main; main({[*command[3:], '--target', 'this']!r})"
+        f"from amodal.cli import main; main({command!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
     while not any(call[0] == "parse" for call in stand_in.calls):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process
+
+
+def test_ctrl_c_stops_the_compiler_and_leaves_nothing(bundle: Bundle, stand_in: StandIn) -> None:
+    stand_in.set(trouble="hang")
+    process = _start(bundle, stand_in)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.strip().splitlines()[-1] == "Error: interrupted; nothing half-written is left."
     assert not (bundle.path / "engines").exists()
+
+
+def test_a_killed_build_takes_its_compiler_with_it(bundle: Bundle, stand_in: StandIn) -> None:
+    psutil = pytest.importorskip("psutil")
+    stand_in.set(trouble="hang")
+    process = _start(bundle, stand_in)
+    (worker,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    worker.wait(30)  # raises if it still runs
+    (folder,) = (bundle.path / "engines").iterdir()
+    stand_in.set()
+    assert build_engines(bundle, settings())[0].reason == "new"
+    assert not list(folder.glob("*.part*"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
