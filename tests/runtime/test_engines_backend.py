@@ -47,8 +47,8 @@ class Gpu:
     def set(self, version: str = "10.13.2", trouble: str | None = None, rtx: bool = False) -> None:
         asked = {"version": version, "trouble": trouble, "calls": str(self._calls), "rtx": rtx}
         self._patch.setenv("STAND_IN", json.dumps(asked))
-        for name in ("tensorrt", "cupy"):
-            self._patch.delitem(sys.modules, name, raising=False)
+        for name in ("tensorrt", "cupy"):  # not by the patch, which would bring the stand-ins back at its end
+            sys.modules.pop(name, None)
 
     @property
     def calls(self) -> list[list[Any]]:
