@@ -59,11 +59,17 @@ class Gpu:
         return int(sys.modules["cupy"].waits)
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gpu]:
-    yield Gpu(monkeypatch, tmp_path)
+@pytest.fixture(autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Set up first, so that it ends after `monkeypatch`, which would bring the stand-ins back."""
+    yield
     for name in ("tensorrt", "cupy"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
+    return Gpu(monkeypatch, tmp_path)
 
 
 @pytest.fixture
