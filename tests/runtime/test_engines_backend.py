@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,10 +73,20 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
     return Gpu(monkeypatch, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def built(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Engines of the toy bundle; not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        Gpu(patch, folder)
+        build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=folder / "engines"))
+    return folder / "engines"
+
+
 @pytest.fixture
-def engines(gpu: Gpu, toy_bundle: Path, tmp_path: Path) -> Path:
-    """Engines of the toy bundle."""
-    build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=tmp_path / "engines"))
+def engines(gpu: Gpu, built: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    shutil.copytree(built, tmp_path / "engines")
     return tmp_path / "engines"
 
 
