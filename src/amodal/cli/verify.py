@@ -58,8 +58,8 @@ def command(**options: Any) -> int:
     computes half precision in float32 and rounds or overflows at norms only: the differences are less than a GPU's
     will be.
 
-    With --backend tensorrt_rtx or tensorrt, every engine must be there, undamaged, and built from this very graph. Where
-    the GPU is that they were built for, they are then run and compared in the same way.
+    With --backend tensorrt_rtx or tensorrt, every engine must be there, undamaged, and built from this very graph.
+    Where the GPU is that they were built for, they are then run and compared in the same way.
 
     \b
     Examples:
