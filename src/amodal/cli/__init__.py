@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from amodal import __version__
 from amodal.runtime.errors import AmodalError
+
+from .lazy import lazy_group
 
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
@@ -20,28 +21,16 @@ _COMMANDS = {
     "build": "Compile a bundle's graphs into engines for RTX-class GPUs, on any machine.",
     "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
     "verify": "Whether a bundle computes what it should, component by component.",
+    "bench": "Time, memory, fidelity and quality on this machine, beside the other ways to run it.",
     "doctor": "Versions, devices and backends, ready to paste into a bug report.",
 }
 
 
-class _Commands(click.Group):
-    """Imports a command's module when it is asked for, so that --help costs nothing."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = import_module(f"amodal.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=lazy_group("amodal.cli", _COMMANDS),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="amodal")
 @click.pass_context
 def amodal(ctx: click.Context) -> None:

@@ -1,0 +1,57 @@
+"""Options that the benchmarks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from amodal.cli.console import BytesType
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _all(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    def add(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def work_options() -> Callable[[_F], _F]:
+    """What a clip is asked to do: --stage, --steps, --guidance, --churn, --seed."""
+    return _all(
+        click.option(
+            "--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has."
+        ),
+        click.option("--steps", type=click.IntRange(min=1), default=25, show_default=True, help="Sampler steps."),
+        click.option("--guidance", type=float, default=1.5, show_default=True, help="1 turns it off."),
+        click.option("--churn", type=float, default=0.0, show_default=True, help="EDM's S_churn."),
+        click.option("--seed", type=int, default=23, show_default=True, help="Of the noise."),
+    )
+
+
+def backend_options() -> Callable[[_F], _F]:
+    """How it is executed: --backend, --device, --threads, --memory, --vram, --engine-dir."""
+    return _all(
+        click.option("--backend", metavar="NAME", default="onnxruntime", show_default=True, help="What executes."),
+        click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1. Default: where the backend can."),
+        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores."),
+        click.option(
+            "--memory", type=click.Choice(["auto", "resident", "sequential"]), default="resident", show_default=True
+        ),
+        click.option("--vram", type=BytesType(), help="The most GPU memory to take, for instance 6GB."),
+        click.option("--engine-dir", type=click.Path(path_type=Path), help="Folder with the engines."),
+    )
+
+
+def output_options() -> Callable[[_F], _F]:
+    """What becomes of the results: -o, --json."""
+    return _all(
+        click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write a results file."),
+        click.option("--json", "as_json", is_flag=True, help="Print the results file to standard output."),
+    )
