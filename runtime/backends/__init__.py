@@ -88,19 +88,28 @@ def preferred() -> list[str]:
     return sorted(_REGISTRY, key=lambda name: name == DEFAULT)
 
 
-def availability(name: str) -> Availability:
-    """Whether the backend `name` can run here, and why not."""
-    result: Availability = _module(name).availability(name)
-    return result
+def availability(name: str, device: str | None = None) -> Availability:
+    """Whether the backend `name` can run here, and why not; on a device, for one that has several (`cuda`)."""
+    module = _module(name)
+    found: Availability = module.availability(name) if device is None else module.availability(name, device)
+    return found
 
 
-def create(name: str = DEFAULT, *, device: str | None = None, threads: int | None = None) -> Backend:
+def gpu_choices() -> list[tuple[str, str | None]]:
+    """The backends that use a GPU, each with the device to ask it for."""
+    return [(DEFAULT, "cuda"), *((name, None) for name in _REGISTRY if name != DEFAULT)]
+
+
+def create(
+    name: str = DEFAULT, *, device: str | None = None, threads: int | None = None, vram: int | None = None
+) -> Backend:
     """Makes a backend.
 
     Args:
         name: one of `names()`, or `auto` for the first that is usable here.
-        device: `cpu` for graphs; `cuda`, or `cuda:1` and so on, for engines; None for what the backend runs on.
+        device: `cpu`, or `cuda`, `cuda:1` and so on; None for what the backend runs on, which for graphs is the CPU.
         threads: CPU threads; None for all cores.
+        vram: the most GPU memory to take, in bytes, where graphs run on a GPU; engines have their memory plan.
 
     Raises:
         BackendUnavailableError: it is unknown, not installed, or has no such device.
@@ -110,10 +119,11 @@ def create(name: str = DEFAULT, *, device: str | None = None, threads: int | Non
         for candidate in preferred():
             found = availability(candidate)
             if found.usable:
-                return create(candidate, device=device, threads=threads)
+                return create(candidate, device=device, threads=threads, vram=vram)
             reasons.append(f"{candidate}: {found.reason}")
         raise BackendUnavailableError(f"no backend is usable here ({'; '.join(reasons)}).")
-    backend: Backend = _module(name).create(name, device=device, threads=threads)
+    options = {"vram": vram} if name == DEFAULT else {}
+    backend: Backend = _module(name).create(name, device=device, threads=threads, **options)
     return backend
 
 

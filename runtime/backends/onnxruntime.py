@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU; `onnxruntime_cuda` has it on a GPU."""
 
 from __future__ import annotations
 
@@ -13,43 +13,58 @@ from typing import Any
 
 import numpy as np
 
-from amodal.runtime.backends import Availability, Executable
+from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
 from amodal.runtime.manifest import ComponentEntry
 
-_DEVICES = ("cpu",)
+_DEVICES = ("cpu", "cuda", "cuda:1 and so on")
 
 
-def availability(name: str = "onnxruntime") -> Availability:
-    """Whether onnxruntime can be imported."""
+def availability(name: str = "onnxruntime", device: str | None = None) -> Availability:
+    """Whether onnxruntime can be imported, or for `device="cuda"`, can use a GPU."""
+    if device is not None and device != "cpu":
+        from .onnxruntime_cuda import availability as on_gpu
+
+        return on_gpu(device)
     try:
-        ort = _import()
+        ort = import_onnxruntime()
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
     return Availability(True, f"onnxruntime {ort.__version__}: {', '.join(ort.get_available_providers())}")
 
 
-def create(name: str = "onnxruntime", *, device: str | None = None, threads: int | None) -> OnnxRuntimeBackend:
+def create(
+    name: str = "onnxruntime", *, device: str | None = None, threads: int | None, vram: int | None = None
+) -> Backend:
     """Makes the backend; see `amodal.runtime.backends.create`."""
-    if device is not None and device not in _DEVICES:
+    if device is not None and device.startswith("cuda"):
+        from .onnxruntime_cuda import create as on_gpu
+
+        return on_gpu(device=device, threads=threads, vram=vram)
+    if device is not None and device != "cpu":
         raise BackendUnavailableError(f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}.")
     if threads is not None and threads < 1:
         raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
-    return OnnxRuntimeBackend(_import(), threads)
+    return OnnxRuntimeBackend(import_onnxruntime(), threads)
 
 
-def _import() -> Any:
+def import_onnxruntime(extra: str = "cpu") -> Any:
+    """ONNX Runtime's module.
+
+    Raises:
+        BackendUnavailableError: it is not there, or only in part; `extra` is what installs it.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(
-            f'backend onnxruntime cannot be imported ({error}); install it with `pip install "amodal[cpu]"`.'
+            f'backend onnxruntime cannot be imported ({error}); install it with `pip install "amodal[{extra}]"`.'
         ) from error
     if not hasattr(onnxruntime, "InferenceSession"):
         # What is left after one of the two distributions, which share their files, was removed.
         raise BackendUnavailableError(
             "onnxruntime is installed only in part; onnxruntime and onnxruntime-gpu overwrite each other: uninstall "
-            'both, then `pip install "amodal[cpu]"`.'
+            f'both, then `pip install "amodal[{extra}]"`.'
         )
     return onnxruntime
 
@@ -63,10 +78,10 @@ class OnnxRuntimeBackend:
     """
 
     name = "onnxruntime"
-    xp = np
-    engines = None
+    engines: EngineNeeds | None = None
 
     def __init__(self, ort: Any, threads: int | None) -> None:
+        self.xp: Any = np
         self._ort = ort
         self.threads = threads or _cores()
         self.lanes = min(2, self.threads)

@@ -89,6 +89,11 @@ def empty(shape, dtype):
     return room[start : start + size].view(dtype).reshape(shape).view(ndarray)
 
 
+def copyto(target, source):
+    _require_device([target, source])
+    np.copyto(target.view(np.ndarray), source.view(np.ndarray))
+
+
 def asnumpy(value):
     global waits
     waits += 1
@@ -146,6 +151,7 @@ class CUDARuntimeError(RuntimeError):
 
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
 failing = False
+free_bytes = 20 * 10**9
 _streams, _devices, _used = [_Stream(ptr=0)], [0], set()
 
 
@@ -167,5 +173,6 @@ cuda = types.SimpleNamespace(
         getDeviceProperties=lambda number: {"name": b"RTX 3090"},
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
+        memGetInfo=lambda: (free_bytes, 24 * 10**9),
     ),
 )

@@ -1,0 +1,123 @@
+"""One NVIDIA GPU through CuPy: finding it, and saying in a sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from amodal.runtime.errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError
+
+ALIGNMENT = 256
+"""Bytes: where CUDA's allocations begin, and what kernels that read several values at once count on."""
+
+
+class Gpu(NamedTuple):
+    """A GPU: its number, its name, and its compute capability as in `86`."""
+
+    number: int
+    name: str
+    capability: str
+
+
+def device_number(backend: str, device: str | None) -> int | None:
+    """`cuda:1` -> 1; None for `cuda` or nothing, which is the current device.
+
+    Raises:
+        BackendUnavailableError: it is no CUDA device.
+    """
+    found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
+    if found is None:
+        raise BackendUnavailableError(
+            f"backend {backend} has no device {device!r}; expected cuda, or cuda:1 and so on."
+        )
+    return int(found[1]) if found[1] else None
+
+
+def import_cupy(backend: str, extra: str) -> Any:
+    """CuPy's module.
+
+    Raises:
+        BackendUnavailableError: it is not there, or broken; `extra` is what installs it.
+    """
+    try:
+        return import_module("cupy")
+    except Exception as error:  # what a broken installation raises is anything: OSError, RuntimeError
+        raise BackendUnavailableError(
+            f"backend {backend} needs CuPy, which cannot be imported ({error}); install it with "
+            f'`pip install "amodal[{extra}]"`.'
+        ) from error
+
+
+def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
+    """The GPU of a number; None for the current one.
+
+    Raises:
+        BackendUnavailableError: there is none, or its driver is too old for CuPy's CUDA.
+    """
+    try:
+        count = int(cupy.cuda.runtime.getDeviceCount())
+    except Exception as error:
+        raise BackendUnavailableError(_no_gpu(cupy, backend, error)) from error
+    chosen = int(cupy.cuda.Device().id) if number is None and count else number or 0
+    if chosen >= count:
+        raise BackendUnavailableError(f"backend {backend} has no GPU {chosen}; {count} are here.")
+    properties = cupy.cuda.runtime.getDeviceProperties(chosen)
+    found = properties["name"]
+    label = found.decode() if isinstance(found, bytes) else str(found)
+    return Gpu(chosen, label, str(cupy.cuda.Device(chosen).compute_capability))
+
+
+def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
+    """CUDA says of a machine without any driver that its driver is insufficient; its version is then 0."""
+    try:
+        driver = int(cupy.cuda.runtime.driverGetVersion())
+        needed = int(cupy.cuda.runtime.runtimeGetVersion())
+    except Exception:  # noqa: BLE001 (then what was said first is all there is)
+        driver = needed = 0
+    if driver and driver // 1000 < needed // 1000:
+        return (
+            f"backend {backend} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
+            f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver."
+        )
+    return f"backend {backend} finds no GPU ({first_line(error)})."
+
+
+def cuda_version(number: int) -> str:
+    """13020 -> `13.2`."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows in further lines."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def explained(backend: str, gpu: Gpu) -> Iterator[None]:
+    """What the device reports comes late, from whatever call waits for it next: here it becomes a sentence.
+
+    Raises:
+        MemoryBudgetError: its memory ran out.
+        BackendError: anything else that CuPy reports.
+    """
+    try:
+        yield
+    except AmodalError:
+        raise
+    except Exception as error:
+        if not type(error).__module__.startswith("cupy"):
+            raise
+        if "OutOfMemory" in type(error).__name__ or "out of memory" in str(error).lower():
+            raise MemoryBudgetError(out_of_memory(gpu, first_line(error))) from error
+        raise BackendError(f"{backend} failed on the {gpu.name}: {first_line(error)}") from error
+
+
+def out_of_memory(gpu: Gpu, reason: str) -> str:
+    """The sentence for it."""
+    return (
+        f"GPU memory ran out on the {gpu.name} ({reason}); close other programs, or run with --memory sequential or "
+        "--cfg-rows separate."
+    )
