@@ -172,13 +172,16 @@ def plan_model(
     engine_dir: PathLike | None = None,
     shape: RunShape | None = None,
     needs: EngineNeeds | None = None,
+    on_gpu: bool = False,
 ) -> Planned | None:
-    """The plan of a model on a backend that runs engines; None for one that uses no GPU memory.
+    """The plan of a model on a backend that runs engines; None for one that runs graphs.
 
     Args:
         memory: `auto` for what fits and is fastest.
         vram: the most GPU memory that may be taken, in bytes or as in `parse_bytes`; None for no limit.
         needs: which engines the backend can run; None for any.
+        on_gpu: whether graphs run on a GPU: there is no plan then, as nothing tells their activations before they run,
+            and the backend itself holds them to `vram`.
         shape: what will be run; None for every stage of the bundle, with the settings of `Model.segment`.
 
     Raises:
@@ -193,7 +196,7 @@ def plan_model(
             ("--vram", vram, "uses no GPU memory"),
             ("--engine-dir", engine_dir, "runs graphs, not engines"),
         ):
-            if given is not None:
+            if given is not None and not (on_gpu and option == "--vram"):
                 raise InputError(f"{option}: backend {backend} {why}; leave it out, or choose another with --backend.")
         return None
     budget, shape = budget_of(vram), shape or RunShape()

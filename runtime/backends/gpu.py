@@ -71,13 +71,15 @@ def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
 
 
 def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
-    """CUDA says of a machine without any driver that its driver is insufficient; its version is then 0."""
+    """CUDA says of a machine without any driver that its driver is insufficient; the driver's version is then 0."""
     try:
         driver = int(cupy.cuda.runtime.driverGetVersion())
         needed = int(cupy.cuda.runtime.runtimeGetVersion())
     except Exception:  # noqa: BLE001 (then what was said first is all there is)
-        driver = needed = 0
-    if driver and driver // 1000 < needed // 1000:
+        return f"backend {backend} finds no GPU ({first_line(error)})."
+    if not driver:
+        return f"backend {backend} finds no GPU: there is no NVIDIA driver here ({first_line(error)})."
+    if driver // 1000 < needed // 1000:
         return (
             f"backend {backend} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
             f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver."

@@ -5,6 +5,7 @@ Written for the CUDA provider; device and provider are a `Place`, so that the sa
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -162,11 +163,11 @@ class BoundSession:
             self._session.run_with_iobinding(binding, options)
         except Exception as error:
             if is_out_of_memory(error):
-                raise MemoryBudgetError(out_of_memory(self._gpu, f"component {self._kind}: {first_line(error)}")) from (
+                raise MemoryBudgetError(out_of_memory(self._gpu, f"component {self._kind}: {reason_of(error)}")) from (
                     error
                 )
             raise BackendError(
-                f"onnxruntime failed in component {self._kind} on the {self._gpu.name}: {first_line(error)}"
+                f"onnxruntime failed in component {self._kind} on the {self._gpu.name}: {reason_of(error)}"
             ) from error
 
     def close(self) -> None:
@@ -177,6 +178,12 @@ class BoundSession:
             self._xp.cuda.get_current_stream().synchronize()
         self._captured, self._running, self._binding, self._session = {}, [], None, None
         self._closed(self)
+
+
+def reason_of(error: BaseException) -> str:
+    """What ONNX Runtime says, without the places in its sources before it and the host's name after it."""
+    text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
+    return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

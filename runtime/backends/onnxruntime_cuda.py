@@ -18,7 +18,7 @@ from amodal.runtime.manifest import ComponentEntry
 
 from .gpu import Gpu, cuda_version, device_number, explained, find_gpu, first_line, import_cupy, out_of_memory
 from .onnxruntime import import_onnxruntime, installed_distributions
-from .onnxruntime_bound import ALONE, BoundSession, Place, is_out_of_memory
+from .onnxruntime_bound import ALONE, BoundSession, Place, is_out_of_memory, reason_of
 
 _NAME, _PROVIDER = "onnxruntime", "CUDAExecutionProvider"
 _INSTALL = 'uninstall them, then `pip install "amodal[cuda]"`'
@@ -62,7 +62,7 @@ def availability(device: str = "cuda") -> Availability:
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
     except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this device is not usable)
-        return Availability(False, "", f"backend {_NAME} cannot use the GPU here ({first_line(error)}).")
+        return Availability(False, "", f"backend {_NAME} cannot use the GPU here ({reason_of(error)}).")
     return Availability(True, f"{_NAME} {ort.__version__}, {_PROVIDER}, on {gpu.name} (sm{gpu.capability})")
 
 
@@ -186,9 +186,9 @@ class OnnxRuntimeCudaBackend:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                raise MemoryBudgetError(out_of_memory(self._gpu, first_line(error))) from error
+                raise MemoryBudgetError(out_of_memory(self._gpu, reason_of(error))) from error
             raise BundleCorruptError(
-                f"onnxruntime cannot load {files[0]} on the {self._gpu.name}: {first_line(error)}; update onnxruntime, "
+                f"onnxruntime cannot load {files[0]} on the {self._gpu.name}: {reason_of(error)}; update onnxruntime, "
                 "or export the bundle again."
             ) from error
         bound = BoundSession(self._ort, session, entry.kind, self.xp, self._place, self._gpu, graph, self._closed)
@@ -210,7 +210,7 @@ class OnnxRuntimeCudaBackend:
         except Exception as error:
             if not graph or "graph capture" not in str(error):
                 raise
-            self._notes["cuda_graph_refused"] = first_line(error)
+            self._notes["cuda_graph_refused"] = reason_of(error)
             return self._open(file, {**options, "enable_cuda_graph": "0"}, False)
 
     def _provider_options(self, entry: ComponentEntry, graph: bool, limit: int | None) -> dict[str, str]:

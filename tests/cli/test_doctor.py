@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from importlib import metadata
 from typing import Any
@@ -96,3 +97,32 @@ def test_without_a_command_there_is_help() -> None:
         assert shown.code == 0
         assert max(map(len, shown.out.splitlines())) <= 80
     assert issue("--version").out == f"amodal, version {amodal.__version__}\n"
+
+
+def test_without_a_gpu_it_says_so_and_is_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "cupy.py").write_text("raise ImportError('no cupy')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    outcome = issue("doctor", "--gpu", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["gpu"]["problem"].startswith("no GPU: ")
+    outcome = issue("doctor", "--gpu")
+    assert outcome.code == 0
+    assert "On the GPU:\n  no GPU: nvidia-smi lists none" in outcome.out
+
+
+def test_what_was_tried_on_a_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from amodal.engines import gpu_probe
+
+    cupy = {"executes": True, "gpu": "RTX 3090", "capability": "sm86", "memory_free": 2 * 10**10}
+    cupy |= {"memory_total": 24 * 10**9, "cuda_driver": "13.0", "cuda_runtime": "13.0"}
+    rows = [
+        {"name": "onnxruntime", "device": "cuda", "executes": True, "detail": "1.31", "seconds": {"load": 0.5}},
+        {"name": "tensorrt_rtx", "executes": False, "reason": "crashed with SIGSEGV"},
+    ]
+    report = {"gpus": [], "cupy": cupy, "backends": rows, "problem": None}
+    monkeypatch.setattr(gpu_probe, "probe_gpu", lambda: report)
+    shown = " ".join(issue("doctor", "--gpu").out.split())
+    assert "RTX 3090 (sm86), 20.00 GB of 24.00 GB free" in shown
+    assert "onnxruntime --device cuda: executes (1.31; load 0.5 s)" in shown
+    assert "tensorrt_rtx: does not execute: crashed with SIGSEGV" in shown

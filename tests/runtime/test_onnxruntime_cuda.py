@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU, with stand-ins where the driver begins: numpy's memory, and the CPU provider, bound the same way.
+"""ONNX Runtime on a GPU, with stand-ins where the driver begins: numpy's memory, and the CPU provider, bound alike.
 
 What only a GPU can show is in `tests/gpu`.
 """
@@ -18,7 +18,7 @@ import pytest
 from amodal.runtime import backends
 from amodal.runtime.backends import onnxruntime_cuda
 from amodal.runtime.backends.gpu import Gpu, find_gpu
-from amodal.runtime.backends.onnxruntime_bound import _MOST_GRAPHS, Place
+from amodal.runtime.backends.onnxruntime_bound import _MOST_GRAPHS, Place, reason_of
 from amodal.runtime.backends.onnxruntime_cuda import CudaOptions, OnnxRuntimeCudaBackend
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import (
@@ -239,7 +239,7 @@ def test_too_little_memory_refuses_before_loading(cupy: Any, bundle: Bundle) -> 
 def test_weights_that_are_loaded_count(cupy: Any, bundle: Bundle) -> None:
     made = backend(cupy, vram=20_000_000)
     unet = component(made, bundle, "segment_unet")
-    with pytest.raises(MemoryBudgetError, match="left of the 0.02 GB allowed"):
+    with pytest.raises(MemoryBudgetError, match=r"left of the 0\.02 GB allowed"):
         component(made, bundle, "complete_unet")
     unet.close()
     component(made, bundle, "complete_unet")
@@ -311,6 +311,17 @@ def test_the_options_of_the_provider(cupy: Any, bundle: Bundle) -> None:
     assert made._provider_options(half, False, None)["prefer_nhwc"] == "1"
     assert all(isinstance(value, str) for value in options.values())
     assert made.describe()["device"] == "cuda:1"
+
+
+def test_what_onnxruntime_says_is_told_without_places_and_hosts() -> None:
+    said = (
+        "/src/core/cuda_info.cc:63 static Info FromProviderOptions(const Options&) [ONNXRuntimeError] : 1 : FAIL : "
+        'options_utils.h:187 Parse Failed to parse provider option "device_id": CUDA failure 35: driver too old '
+        "; GPU=-1 ; hostname=robot ; file=/src/core/cuda_info.cc ; line=70 ; "
+    )
+    expected = 'Failed to parse provider option "device_id": CUDA failure 35: driver too old'
+    assert reason_of(RuntimeError(said)) == expected
+    assert reason_of(RuntimeError("out of tea\n\nTraceback")) == "out of tea"
 
 
 class Pretended:
@@ -400,7 +411,7 @@ def test_a_driver_that_is_too_old_is_told_from_none(cupy: Any) -> None:
     with pytest.raises(BackendUnavailableError, match=r"too old \(it supports CUDA 12.8, CuPy here needs 13.0\)"):
         find_gpu(cupy, "onnxruntime")
     cupy.cuda.runtime.driverGetVersion = lambda: 0
-    with pytest.raises(BackendUnavailableError, match="finds no GPU"):
+    with pytest.raises(BackendUnavailableError, match="there is no NVIDIA driver here"):
         find_gpu(cupy, "onnxruntime")
 
 

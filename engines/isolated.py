@@ -1,0 +1,100 @@
+"""A command in a process of its own, with a time limit: what crashes or hangs there ends nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
+
+_KEPT = 200_000  # bytes of each output, from its end
+_GRACE = 3.0  # seconds to end in peace
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: as the shell counts; negative for a signal; None if it ran past its limit.
+        seconds: wall time.
+        out, err: the ends of what it wrote.
+    """
+
+    code: int | None
+    seconds: float
+    out: str
+    err: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself, with 0."""
+        return self.code == 0
+
+    @property
+    def trouble(self) -> str:
+        """What went wrong, in a few words; empty if nothing did."""
+        if self.ok:
+            return ""
+        lines = [line for line in self.err.strip().splitlines() if line.strip()]
+        last = f": {lines[-1].strip().removeprefix('Error: ')}" if lines else ""
+        if self.code is None:
+            return f"stopped after {self.seconds:.0f} s, its time limit{last}"
+        if self.code < 0:
+            with suppress(ValueError):
+                return f"crashed with {signal.Signals(-self.code).name}{last}"
+        return f"failed with exit code {self.code}{last}"
+
+
+def run_isolated(
+    command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None, cwd: str | None = None
+) -> Ended:
+    """Runs a command, and stops it with all its children once `limit` seconds have passed, or if this is interrupted.
+
+    Args:
+        environment: added to that of this process.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    begin = time.monotonic()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **(environment or {})},
+            cwd=cwd,
+            start_new_session=True,  # so that its children can be stopped with it
+        )
+        code: int | None = None
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            _stop(process)
+        return Ended(code, time.monotonic() - begin, _end_of(out), _end_of(err))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """The process, and whatever of its session is left of it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _end_of(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _KEPT))
+    return file.read().decode("utf-8", "replace")
