@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from amodal.bench.default_model import FIRST_SEED, SEED
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate
+from amodal.bench.scene_runs import FIRST_SEED, SEED
 from amodal.runtime.errors import AmodalError
 from amodal.runtime.images import prepare_depth, prepare_modal
 from amodal.runtime.scenes import make_scene

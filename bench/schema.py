@@ -77,7 +77,11 @@ class Subject(Record):
 
 
 class Work(Record):
-    """What a clip is asked to do; see `amodal.runtime.stage.Settings`."""
+    """What a clip is asked to do; see `amodal.runtime.stage.Settings`.
+
+    Attributes:
+        depth: computed from the frames by the bundle's own component, not given.
+    """
 
     stages: list[StageName]
     frames: int
@@ -87,6 +91,7 @@ class Work(Record):
     churn: float = 0.0
     seed: int = 23
     samples: int = 1
+    depth: bool = False
 
 
 class Executed(Record):
