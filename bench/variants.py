@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 from amodal.engines.build import BuildSettings, compile_graph, describe, target_of
-from amodal.engines.profiles import profiles_of
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
 
 if TYPE_CHECKING:
