@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from pydantic import ValidationError
 from amodal import __version__
 from amodal.runtime.backends import DEFAULT, availability, names
 from amodal.runtime.bundle import Bundle
-from amodal.runtime.errors import AmodalError, InputError, OutputError
+from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.manifest import StageName
 
 from .clips import Execution
+from .files import write_whole
 from .latency import Note
 from .machine import results_of, this_machine
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
@@ -102,7 +102,7 @@ def run_suite(
             kept = None if fresh else _read(parts / f"{_file(name)}.json", key)
             if kept is None:
                 kept = _run(name, key, job)
-                _write(parts / f"{_file(name)}.json", kept)
+                write_whole(parts / f"{_file(name)}.json", kept.model_dump_json())
             done.append(kept)
     except KeyboardInterrupt:
         keep(results(False))
@@ -204,17 +204,3 @@ def _read(file: Path, key: str) -> Kept | None:
         return None
     failed = not kept.measurements
     return kept if kept.key == key and not failed else None
-
-
-def _write(file: Path, kept: Kept) -> None:
-    part = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(kept.model_dump_json())
-        os.replace(part, file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{file.parent} cannot be written ({error.strerror}); what was measured before is kept there. Free some "
-            "space, or choose another place with -o."
-        ) from error

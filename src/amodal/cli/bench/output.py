@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from amodal.bench.clips import Execution
+from amodal.bench.files import write_whole
 from amodal.bench.machine import results_of, work_of
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.cli.progress import Watcher
 from amodal.runtime.bundle import Bundle
-from amodal.runtime.errors import OutputError
 
 Note = Callable[[str, int, int], None]
 
@@ -56,14 +55,7 @@ def write_results(results: Results, file: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(results.model_dump_json(indent=2) + "\n")
-        os.replace(part, file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{file} cannot be written ({error.strerror}); choose another place with -o.") from error
+    write_whole(file, results.model_dump_json(indent=2) + "\n")
 
 
 @contextmanager
