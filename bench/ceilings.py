@@ -67,7 +67,8 @@ def gpu_ceilings(seconds: float = SECONDS) -> Ceilings:
         import cupy as cp
     except ImportError as error:
         raise BackendUnavailableError(
-            f'a GPU\'s ceilings are measured with CuPy, which cannot be imported ({error}); `pip install "amodal[rtx]"`.'
+            f"ceilings of a GPU are measured with CuPy, which cannot be imported ({error}); "
+            '`pip install "amodal[rtx]"`.'
         ) from error
     side, flops = _fastest(GPU_SIDES, lambda side: _gpu_product(cp, side), seconds)
     source = cp.zeros(_GPU_COPY, cp.uint8)
@@ -157,7 +158,7 @@ def _onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(
-            f"a CPU's ceilings are measured with onnxruntime, which cannot be imported ({error}); `pip install "
+            f"ceilings of a CPU are measured with onnxruntime, which cannot be imported ({error}); `pip install "
             '"amodal[cpu]"`.'
         ) from error
     return onnxruntime

@@ -7,8 +7,8 @@ A multiply-add is two operations. By kind of operator:
   products of the operator Attention.
 - `convolution`: Conv and ConvTranspose; one with a single value per channel is a scaling, and counted as such.
 - `other`: one per element for what works element by element, a bias too; 5 per element for a softmax (maximum,
-  difference, exponential, sum, quotient); 7 for a normalisation (mean, difference, square, sum, quotient, scale, shift);
-  two per tap and element for interpolation. What only moves data has none.
+  difference, exponential, sum, quotient); 7 for a normalisation (mean, difference, square, sum, quotient, scale,
+  shift); two per tap and element for interpolation. What only moves data has none.
 
 Bytes are those of memory if every operator reads its inputs and writes its outputs once. Fusion lowers that, down to
 the weights and a graph's own inputs and outputs. What depends on weights alone counts as a weight, in the dtype in
@@ -31,21 +31,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 _MOVES = frozenset(
-    [
-        "Transpose",
-        "Concat",
-        "Split",
-        "Slice",
-        "Gather",
-        "Expand",
-        "Tile",
-        "Pad",
-        "Cast",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Where",
-        "Constant",
-    ]
+    "Transpose Concat Split Slice Gather Expand Tile Pad Cast Where Constant DepthToSpace SpaceToDepth".split()  # noqa: SIM905
 )
 _PER_ELEMENT = {
     "Softmax": 5,
@@ -157,7 +143,7 @@ def _attention(node: Any, shapes: list[tuple[int, ...]], tensors: _Tensors) -> f
     if len(query) == 4:
         batch, heads, length, width = query
         return 2.0 * batch * heads * length * key[2] * (width + value[3])
-    heads, shared = (tensors.attribute(node, f"{which}_num_heads") for which in ("q", "kv"))
+    heads, shared = (int(tensors.attribute(node, f"{which}_num_heads")) for which in ("q", "kv"))
     return 2.0 * query[0] * query[1] * key[1] * (query[2] + value[2] // shared * heads)
 
 

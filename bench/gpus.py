@@ -1,9 +1,10 @@
 """What GPUs can do according to what their maker published, for predictions; nothing here was measured.
 
 Rates are dense, never with structured sparsity, which data sheets like to print. GeForce cards sum FP16 products in
-FP32 at half the rate at which they sum them in FP16; the others do both at one rate. TF32 is half of FP16 summed in FP32
-in every sheet that lists both. Where the maker lists no rate for a card, it is streaming multiprocessors x boost clock x
-512 operations (FP32 sums) or 1024 (FP16 sums), which gives the listed rates of all GeForce cards that have them.
+FP32 at half the rate at which they sum them in FP16; the others do both at one rate. TF32 is half of FP16 summed in
+FP32 in every sheet that lists both. Rates of a card that name its multiprocessors and clock as their source are
+these two times 512 operations (FP32 sums) or 1024 (FP16 sums), which gives the listed rates of the RTX 3090, 4090 and
+5090.
 """
 
 from __future__ import annotations
@@ -73,9 +74,7 @@ GPUS: tuple[GpuSpec, ...] = (
     _by_clock("RTX 5080", 84, 2.617, 960, 16),
     GpuSpec("RTX 5090", 209.5, 419.0, 1792, 32, _BLACKWELL),
     GpuSpec("RTX A6000", 154.8, 154.8, 768, 48, _AMPERE),
-    GpuSpec(
-        "RTX 6000 Ada", 364.2, 364.2, 960, 48, "NVIDIA RTX 6000 Ada data sheet, a quarter of its FP8 with sparsity"
-    ),
+    GpuSpec("RTX 6000 Ada", 364.2, 364.2, 960, 48, "NVIDIA RTX 6000 Ada data sheet: a quarter of FP8 with sparsity"),
     GpuSpec("RTX PRO 6000 Blackwell", 503.8, 503.8, 1792, 96, _PRO),
     GpuSpec("L4", 121.0, 121.0, 300, 24, f"NVIDIA L4 {_HALVED}"),
     GpuSpec("L40S", 362.05, 362.05, 864, 48, "NVIDIA L40S data sheet"),
