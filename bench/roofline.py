@@ -78,14 +78,17 @@ def measure_roofline(
         BundleError: a graph whose operations cannot be counted.
     """
     told("counting operations")
-    way = Way() if model is None else Way.of(model.backend, model.memory, *_planned_rows(model))
+    way = Way()
+    if model is not None:
+        way = Way.of(model.backend, model.memory, "batched" if model.plan is None else model.plan.cfg_rows)
     counted = count_clip(bundle, work, way)
     for_engines = counted if way == Way() else count_clip(bundle, work)
     told("measuring this machine's ceilings")
     executor = create(backend, device=device, threads=threads) if model is None else model.backend
     ceilings, seconds = measure_ceilings(executor), {}
     if model is not None:
-        seconds = run_clips(model, work, clips, told)
+        least = floor_here(counted, ceilings, work) * work.frames
+        seconds = run_clips(model, work, clips, lambda what: told(f"{what}, {least:.2g} s a clip at the least"))
         told("measuring this machine's ceilings")
         # Whatever else a machine does only lowers a ceiling, and may have been there in one of two moments.
         ceilings = max(ceilings, measure_ceilings(executor), key=lambda found: found.rate)
@@ -205,10 +208,6 @@ def _run_clip(model: Model, work: Work, steps: int) -> dict[str, float]:
         completion = model.complete(scene.frames, scene.modal, masks, **settings)
         found |= {f"complete/{kind}": seconds for kind, seconds in completion.timings.items()}
     return found
-
-
-def _planned_rows(model: Model) -> tuple[Any, ...]:
-    return () if model.plan is None else (model.plan.cfg_rows,)
 
 
 @dataclass(frozen=True)

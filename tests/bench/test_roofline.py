@@ -247,9 +247,9 @@ def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monke
         def synchronize(self) -> None:
             pass
 
-    def matmul(left: Any, right: Any, out: Any) -> None:
-        products.append((left.dtype, left.shape, out.dtype))
-        np.matmul(left, right, out=out)
+    def matmul(left: Any, right: Any) -> Any:
+        products.append({left.dtype, right.dtype})
+        return np.matmul(left, right)
 
     class Rng:
         @staticmethod
@@ -261,10 +261,11 @@ def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monke
         **{name: getattr(np, name) for name in ("zeros", "empty", "empty_like", "copyto")},
         **{dtype.__name__: dtype for dtype in (np.uint8, np.float16, np.float32)},
         matmul=matmul, random=Rng, cuda=cuda, __version__="14",
+        get_default_memory_pool=lambda: types.SimpleNamespace(free_all_blocks=lambda: None),
     )  # fmt: skip
     monkeypatch.setitem(__import__("sys").modules, "cupy", fake)
     found = ceilings.gpu_ceilings(seconds=0.0)
-    assert {dtype for dtype, _, _ in products} == {np.dtype(np.float16)}
+    assert all(dtypes == {np.dtype(np.float16)} for dtypes in products)
     assert found.side == 32  # every event a second after the last: the larger product is the faster
     assert found.flops == [2.0 * 32**3] * 3
     assert found.bandwidth == [2.0 * (1 << 16)] * 3
@@ -272,7 +273,7 @@ def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monke
 
 
 def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -> None:
-    work = work_of(bundle, "segment", steps=2)
+    work = work_of(bundle, "segment", steps=1)
     said: list[str] = []
     with Model(bundle, create("onnxruntime", threads=2), verify=False) as model:
         measured = measure_roofline(bundle, work, model=model, clips=1, gpus=[find_gpu("3090")], told=said.append)
@@ -280,12 +281,12 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
     assert {cost.component for cost in measured.components} >= {"segment/unet", "segment/vae_decoder"}
     assert all(cost.seconds is not None and cost.seconds > 0 for cost in measured.components)
     unet = next(cost for cost in measured.components if cost.component == "segment/unet")
-    assert unet.calls == 4  # two CFG rows side by side
+    assert unet.calls == 2  # two CFG rows side by side
     share = roofline.share_of_ceiling(unet, measured.ceilings)
     assert share == pytest.approx(unet.products / (unet.seconds or 0) / measured.ceilings.rate)
     assert [prediction.gpu for prediction in measured.predictions] == ["RTX 3090"] * 2
     assert measured.predictions[0].planned is None
-    assert "running clip 1 of 1" in said
+    assert any(what.startswith("running clip 1 of 1") for what in said)
 
 
 def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -> None:
