@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import psutil
+
 from amodal.runtime.backends import create
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_builds import find_build
@@ -37,6 +39,9 @@ LIKELY_SHARE = 0.47
 NVIDIA's TensorRT demo of SVD takes 27.5 s for 25 steps of 25 frames of 576x1024 on an A100 SXM: 25 x 159.9 TFLOP (the
 untouched U-Net, both CFG rows) in that time are 145 TFLOPS of 312. On an H100 PCIe, at 19.1 s, it was 28 %.
 """
+
+BUSY = 0.2
+"""Share of all processors' time that others may use before it is said."""
 
 PAPER_SECONDS = 0.95
 """Per frame on one RTX 3090 in FP16 (Diffusion-VAS, supplement, section 6.2); whether of one stage or of both, and
@@ -84,6 +89,7 @@ def measure_roofline(
     counted = count_clip(bundle, work, way)
     for_engines = counted if way == Way() else count_clip(bundle, work)
     told("measuring this machine's ceilings")
+    warnings = list(_busy())
     executor = create(backend, device=device, threads=threads) if model is None else model.backend
     ceilings, seconds = measure_ceilings(executor), {}
     if model is not None:
@@ -101,7 +107,17 @@ def measure_roofline(
         predictions=[
             prediction for gpu in gpus for prediction in predict(for_engines, work, gpu, likely_share, needs=needs)
         ],
+        warnings=warnings,
     )
+
+
+def _busy() -> Iterator[str]:
+    share = psutil.cpu_percent(interval=0.2) / 100
+    if share > BUSY:
+        yield (
+            f"other programs used {share:.0%} of the processors when the ceilings were measured; they come out too low, "
+            "and shares of them too high: measure again on a quiet machine."
+        )
 
 
 def share_of_ceiling(cost: ComponentCost, ceilings: Ceilings) -> float | None:

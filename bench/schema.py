@@ -345,6 +345,7 @@ class Roofline(Record):
         executed: None where nothing was run, and calls are those that engines would get.
         ceilings: of what executes here.
         predictions: of a run with engines.
+        warnings: why measured figures may not be what the machine can do.
     """
 
     kind: Literal["roofline"] = "roofline"
@@ -353,6 +354,7 @@ class Roofline(Record):
     components: list[ComponentCost]
     ceilings: Ceilings
     predictions: list[Prediction]
+    warnings: list[str] = []
 
 
 class Point(Record):

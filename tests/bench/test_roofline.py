@@ -46,6 +46,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_CPU_COPY", "_GPU_COPY"):
         monkeypatch.setattr(ceilings, name, 1 << 16)
     measure = ceilings.measure_ceilings
+    monkeypatch.setattr(roofline, "BUSY", 1.0)
     monkeypatch.setattr(roofline, "measure_ceilings", lambda backend: measure(backend, seconds=0.0))
 
 
@@ -294,6 +295,12 @@ def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -
     assert measured.executed is None
     assert all(cost.seconds is None for cost in measured.components)
     assert next(cost for cost in measured.components if cost.component == "segment/unet").calls == 25
+
+
+def test_a_busy_machine_is_said(bundle: Bundle, brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "BUSY", -1.0)
+    (warning,) = measure_roofline(bundle, work_of(bundle), gpus=[]).warnings
+    assert "measure again on a quiet machine" in warning
 
 
 # The command

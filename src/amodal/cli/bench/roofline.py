@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import human_bytes, table
+from amodal.cli.console import human_bytes, table, warn
 
 from .options import backend_options, output_options, work_options
 
@@ -77,6 +77,7 @@ def command(bundle: str, **options: Any) -> None:
     results = results_of(opened, [measured])
     if options["out"] is not None:
         _write(options["out"], results.model_dump_json(indent=2))
+    warn(measured.warnings)
     click.echo(results.model_dump_json(indent=2) if options["as_json"] else text_of(measured, bundle))
 
 
