@@ -115,7 +115,7 @@ def _busy() -> Iterator[str]:
     share = psutil.cpu_percent(interval=0.2) / 100
     if share > BUSY:
         yield (
-            f"other programs used {share:.0%} of the processors when the ceilings were measured; they come out too low, "
+            f"other programs used {share:.0%} of the processors while ceilings were measured; those come out too low, "
             "and shares of them too high: measure again on a quiet machine."
         )
 
