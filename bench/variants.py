@@ -204,7 +204,9 @@ def main(**options: Any) -> None:
             if options["segment"]
             else random_checkpoint(options["kind"], "segment", 0)
         )
-        names = options["variants"].split(",") if options["variants"] else [n for n in VARIANTS if n != "cpu"]
+        names = (
+            options["variants"].split(",") if options["variants"] else [n for n in VARIANTS if n.startswith("engine")]
+        )
         if options["repeats"]:
             _print_times(checkpoint, [*names, "cpu"] if not options["variants"] else names, options)
             return

@@ -58,6 +58,9 @@ VARIANTS = {
     for v in (
         Variant("cpu", attention="decomposed", group_norm="instance", gates="split", upsample="phases"),
         Variant("engine", attention="decomposed"),
+        # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. GroupNormalization has
+        # none in 1.31 and is unrolled; Microsoft's own GroupNorm adds in any order, so that two runs would differ.
+        Variant("cuda", attention="native", group_norm="instance"),
         # One form changed at a time, for `amodal.bench.variants` and for whoever has a GPU to overrule the choice.
         Variant("engine-attention", attention="native"),
         Variant("engine-group-norm", attention="decomposed", group_norm="instance"),

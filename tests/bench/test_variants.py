@@ -52,4 +52,4 @@ def test_engine_variants_differ_from_engine_in_one_form() -> None:
     base = VARIANTS["engine"].as_dict()
     for name, variant in VARIANTS.items():
         differs = {key for key, value in variant.as_dict().items() if value != base[key]} - {"name"}
-        assert len(differs) == (0 if name == "engine" else 1) or name == "cpu"
+        assert len(differs) == (0 if name == "engine" else 1) or name in ("cpu", "cuda")

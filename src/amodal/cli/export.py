@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 @click.option(
     "--variant",
     metavar="NAME",
-    help="How graphs are written: cpu for ONNX Runtime on a CPU (default with fp32), engine for engines (fp16), or "
-    "engine-..., which differ from engine in one form (an unknown name lists them).",
+    help="How graphs are written: cpu for ONNX Runtime on a CPU (default with fp32), cuda for it on a GPU, engine for "
+    "engines (default with fp16), or engine-..., which differ from engine in one form (an unknown name lists them).",
 )
 @click.option("--weights", metavar="NAME", help="Which variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")
