@@ -120,16 +120,17 @@ def _memory(found: Sequence[tuple[str, Memory]]) -> str:
         peak = max(own.bytes) if own is not None and own.bytes else None
         counted = sum(m.allocators.values()) or None
         planned = max(m.planned.values()) if m.planned else None
+        beyond = peak - planned if peak is not None and planned is not None else None
         rows.append(
             [
                 f"{m.executed.backend}, {m.executed.memory}",
                 _gigabytes(planned),
                 _gigabytes(counted),
-                f"{counted / planned:.3f}" if counted and planned else "-",
                 _gigabytes(peak),
+                _gigabytes(beyond),
             ]
         )
-    head = ["backend", "planned", "allocators' peaks", "beside the plan", "NVML's peak, context and all"]
+    head = ["backend", "planned", "CuPy's pool", "NVML's peak, context and all", "beyond the plan"]
     return "## Memory on the GPU\n\n" + _table(head, rows) if rows else ""
 
 

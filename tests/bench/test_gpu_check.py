@@ -220,7 +220,7 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     text = summary_of(check.model_dump(), check.results)
     assert "| onnxruntime | 10.000 | 0.4000 | 400.0 | 10.0% (aim 0.03) |" in text
     assert "| amodal | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
-    assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 1.000 | 5.000 GB |" in text
+    assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text
     assert "| tensorrt | no | crashed with SIGSEGV |" in text
     again = Check.model_validate_json(check.model_dump_json())

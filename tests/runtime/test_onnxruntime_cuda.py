@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from amodal.runtime import backends
 from amodal.runtime.backends import onnxruntime_cuda
 from amodal.runtime.backends.gpu import Gpu, find_gpu
 from amodal.runtime.backends.onnxruntime_bound import _MOST_GRAPHS, Place, reason_of
-from amodal.runtime.backends.onnxruntime_cuda import CudaOptions, OnnxRuntimeCudaBackend
+from amodal.runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import (
     BackendError,
@@ -35,20 +36,14 @@ ON_CPU = Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
 GPU = Gpu(0, "RTX 3090", "86")
 
 
-@pytest.fixture(autouse=True)
-def no_leftovers() -> Iterator[None]:
-    """Set up first, so that it ends after `monkeypatch`, which would bring the stand-in back."""
-    yield
+@pytest.fixture(scope="module")
+def cupy() -> Iterator[Any]:
+    """The stand-in for CuPy; gone with this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STAND_IN))
+        sys.modules.pop("cupy", None)
+        yield import_module("cupy")
     sys.modules.pop("cupy", None)
-
-
-@pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(STAND_IN))
-    sys.modules.pop("cupy", None)
-    import cupy
-
-    return cupy
 
 
 @pytest.fixture(scope="module")
@@ -90,33 +85,59 @@ def clip(bundle: Bundle) -> tuple[Any, Any]:
     return modal, np.random.default_rng(3).random((frames, height, width), np.float32)
 
 
-@pytest.mark.parametrize("graph", [True, False])
-def test_a_clip_is_the_cpu_runs(cupy: Any, bundle: Bundle, graph: bool) -> None:
+@pytest.fixture(scope="module")
+def shared_backend(cupy: Any) -> OnnxRuntimeCudaBackend:
+    return backend(cupy)
+
+
+@pytest.fixture(scope="module")
+def model(shared_backend: OnnxRuntimeCudaBackend, bundle: Bundle) -> Iterator[Model]:
+    with Model(bundle, shared_backend, verify=False) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def loaded(shared_backend: OnnxRuntimeCudaBackend, bundle: Bundle) -> dict[str, Any]:
+    return {key: component(shared_backend, bundle, key) for key in ("segment_unet", "vae_decoder")}
+
+
+@pytest.fixture
+def unet(loaded: dict[str, Any]) -> Any:
+    """With nothing captured yet."""
+    loaded["segment_unet"]._captured.clear()
+    return loaded["segment_unet"]
+
+
+@pytest.fixture
+def decoder(loaded: dict[str, Any]) -> Any:
+    return loaded["vae_decoder"]
+
+
+def test_a_clip_is_the_cpu_runs(model: Model, bundle: Bundle) -> None:
     modal, depth = clip(bundle)
-    with load(bundle.path, threads=1, verify=False) as model:
-        expected = model.segment(modal, depth=depth, steps=2)
-    with Model(bundle, backend(cupy, options=CudaOptions(cuda_graph=graph)), verify=False) as model:
-        found = model.segment(modal, depth=depth, steps=2)
+    with load(bundle.path, threads=1, verify=False) as on_cpu:
+        expected = on_cpu.segment(modal, depth=depth, steps=2)
+    found = model.segment(modal, depth=depth, steps=2)
     assert (found.masks == expected.masks).mean() > 0.9999
     assert np.abs(found.frames.astype(int) - expected.frames).max() <= 1
 
 
 @pytest.mark.parametrize("graph", [True, False])
-def test_shapes_may_change_from_call_to_call(cupy: Any, bundle: Bundle, graph: bool) -> None:
-    made = backend(cupy, options=CudaOptions(cuda_graph=graph))
-    unet = component(made, bundle, "segment_unet")
-    with made.active():
+def test_shapes_may_change_from_call_to_call(
+    cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any, monkeypatch: pytest.MonkeyPatch, graph: bool
+) -> None:
+    monkeypatch.setattr(unet, "_graph", graph)
+    with shared_backend.active():
         for seed, rows in enumerate((1, 2, 1)):
             inputs = unet_inputs(bundle, rows, seed)
             (expected,) = reference(bundle, "segment_unet", inputs).values()
             (found,) = unet({n: cupy.asarray(v) for n, v in inputs.items()}).values()
-            np.testing.assert_allclose(made.to_host(found), expected, atol=2e-4)
+            np.testing.assert_allclose(shared_backend.to_host(found), expected, atol=2e-4)
     assert unet.graphs == (2 if graph else 0)
 
 
-def test_results_of_a_graph_outlive_the_next_call(cupy: Any, bundle: Bundle) -> None:
-    made = backend(cupy)
-    unet = component(made, bundle, "segment_unet")
+def test_results_of_a_graph_outlive_the_next_call(cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any) -> None:
+    made = shared_backend
     with made.active():
         first, again, second = (
             made.to_host(unet({n: cupy.asarray(v) for n, v in unet_inputs(bundle, 1, seed).items()})["velocity"])
@@ -127,7 +148,7 @@ def test_results_of_a_graph_outlive_the_next_call(cupy: Any, bundle: Bundle) -> 
 
 
 def test_a_graph_keeps_its_addresses_and_others_take_the_callers(
-    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound: list[tuple[str, int]] = []
     real = onnxruntime.IOBinding.bind_input
@@ -137,9 +158,7 @@ def test_a_graph_keeps_its_addresses_and_others_take_the_callers(
         real(self, name, device, number, kind, shape, pointer)
 
     monkeypatch.setattr(onnxruntime.IOBinding, "bind_input", bind)
-    made = backend(cupy)
-    unet, decoder = component(made, bundle, "segment_unet"), component(made, bundle, "vae_decoder")
-    with made.active():
+    with shared_backend.active():
         for seed in range(3):
             unet({n: cupy.asarray(v) for n, v in unet_inputs(bundle, 1, seed).items()})
         assert len(bound) == len(bundle.component("segment_unet").inputs)  # bound once, for three calls
@@ -148,9 +167,8 @@ def test_a_graph_keeps_its_addresses_and_others_take_the_callers(
     assert bound[-1] == ("latents", latents.data.ptr)
 
 
-def test_what_lies_badly_is_copied_first(cupy: Any, bundle: Bundle) -> None:
-    made = backend(cupy)
-    decoder = component(made, bundle, "vae_decoder")
+def test_what_lies_badly_is_copied_first(cupy: Any, shared_backend: Any, decoder: Any) -> None:
+    made = shared_backend
     values = np.random.default_rng(2).standard_normal((4, 4, 8, 8)).astype(np.float32)
     with made.active():
         whole = made.to_host(decoder({"latents": cupy.asarray(values[1:2])})["frames"])
@@ -162,10 +180,8 @@ def test_what_lies_badly_is_copied_first(cupy: Any, bundle: Bundle) -> None:
         np.testing.assert_array_equal(found, whole)
 
 
-def test_more_shapes_than_graphs_still_run(cupy: Any, bundle: Bundle) -> None:
-    made = backend(cupy)
-    unet = component(made, bundle, "segment_unet")
-    with made.active():
+def test_more_shapes_than_graphs_still_run(cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any) -> None:
+    with shared_backend.active():
         for rows in range(1, _MOST_GRAPHS + 3):
             inputs = unet_inputs(bundle, rows)
             assert unet({n: cupy.asarray(v) for n, v in inputs.items()})["velocity"].shape[0] == rows
@@ -173,7 +189,7 @@ def test_more_shapes_than_graphs_still_run(cupy: Any, bundle: Bundle) -> None:
 
 
 def test_map_runs_all_and_gives_activations_back_with_the_last(
-    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    shared_backend: Any, bundle: Bundle, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, str]] = []
 
@@ -187,8 +203,7 @@ def test_map_runs_all_and_gives_activations_back_with_the_last(
             super().add_run_config_entry(name, value)
 
     monkeypatch.setattr(onnxruntime, "RunOptions", Options)
-    made = backend(cupy)
-    decoder = component(made, bundle, "vae_decoder")
+    made = shared_backend
     rng = np.random.default_rng(4)
     batches = [{"latents": rng.standard_normal((n, 4, 8, 8)).astype(np.float32)} for n in (3, 3, 2)]
     with made.active():
@@ -199,9 +214,8 @@ def test_map_runs_all_and_gives_activations_back_with_the_last(
     assert all(options["disable_synchronize_execution_providers"] == "1" for options in asked)
 
 
-def test_a_wrong_shape_is_named(cupy: Any, bundle: Bundle) -> None:
-    made = backend(cupy)
-    decoder = component(made, bundle, "vae_decoder")
+def test_a_wrong_shape_is_named(shared_backend: Any, decoder: Any) -> None:
+    made = shared_backend
     with (
         made.active(),
         pytest.raises(BackendError, match=r"takes latents as \['frames', 4, 8, 8\], not \[1, 4, 4, 4\]"),
@@ -228,28 +242,27 @@ def test_a_damaged_graph_is_named(cupy: Any, bundle: Bundle, tmp_path: Path) -> 
         made.load(bundle.component("vae_decoder"), [broken])
 
 
-def test_too_little_memory_refuses_before_loading(cupy: Any, bundle: Bundle) -> None:
+def test_too_little_memory_refuses_before_loading(cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MemoryBudgetError, match=r"unet needs 13\.\d MB .* 5\.0 MB are left of the 0\.005 GB allowed"):
         component(backend(cupy, vram=5_000_000), bundle, "segment_unet")
-    cupy.free_bytes = 1_000_000
+    monkeypatch.setattr(cupy, "free_bytes", 1_000_000)
     with pytest.raises(MemoryBudgetError, match=r"1\.0 MB are free on the RTX 3090"):
         component(backend(cupy), bundle, "segment_unet")
 
 
 def test_weights_that_are_loaded_count(cupy: Any, bundle: Bundle) -> None:
-    made = backend(cupy, vram=20_000_000)
-    unet = component(made, bundle, "segment_unet")
-    with pytest.raises(MemoryBudgetError, match=r"left of the 0\.02 GB allowed"):
+    made = backend(cupy, vram=14_000_000)
+    loaded = component(made, bundle, "vae_decoder")
+    with pytest.raises(MemoryBudgetError, match=r"left of the 0\.014 GB allowed"):
         component(made, bundle, "complete_unet")
-    unet.close()
+    loaded.close()
     component(made, bundle, "complete_unet")
 
 
 def test_memory_that_runs_out_is_said_and_recovered_from(
-    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    shared_backend: Any, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = backend(cupy)
-    decoder = component(made, bundle, "vae_decoder")
+    made = shared_backend
     batch = {"latents": np.zeros((1, 4, 8, 8), np.float32)}
 
     def fail(*arguments: Any) -> None:
@@ -289,12 +302,11 @@ def test_the_callers_stream_waits_and_is_waited_for(cupy: Any, bundle: Bundle) -
     assert log == [("record", 5), ("wait", 77, 5), ("record", 77), ("wait", 5, 77)]
 
 
-def test_nothing_waits_for_the_device_inside_the_loop(cupy: Any, bundle: Bundle) -> None:
+def test_nothing_waits_for_the_device_inside_the_loop(cupy: Any, model: Model, bundle: Bundle) -> None:
     modal, depth = clip(bundle)
-    with Model(bundle, backend(cupy), verify=False) as model:
-        model.segment(modal, depth=depth, steps=1)
-        inside: list[int] = []
-        model.segment(modal, depth=depth, steps=2, callback=lambda *_: inside.append(cupy.waits))
+    model.segment(modal, depth=depth, steps=1)
+    inside: list[int] = []
+    model.segment(modal, depth=depth, steps=2, callback=lambda *_: inside.append(cupy.waits))
     assert len(set(inside)) == 1
 
 
@@ -402,15 +414,15 @@ def test_a_build_for_the_cpu_is_named(cupy: Any, monkeypatch: pytest.MonkeyPatch
         backends.create("onnxruntime", device="cuda")
 
 
-def test_a_driver_that_is_too_old_is_told_from_none(cupy: Any) -> None:
+def test_a_driver_that_is_too_old_is_told_from_none(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise cupy.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
 
-    cupy.cuda.runtime.getDeviceCount = fail
-    cupy.cuda.runtime.driverGetVersion = lambda: 12080
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", fail)
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 12080)
     with pytest.raises(BackendUnavailableError, match=r"too old \(it supports CUDA 12.8, CuPy here needs 13.0\)"):
         find_gpu(cupy, "onnxruntime")
-    cupy.cuda.runtime.driverGetVersion = lambda: 0
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 0)
     with pytest.raises(BackendUnavailableError, match="there is no NVIDIA driver here"):
         find_gpu(cupy, "onnxruntime")
 
