@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import click
 from pydantic import JsonValue, ValidationError
@@ -34,7 +33,7 @@ class Check(Record):
 
     Attributes:
         created: UTC, ISO 8601. versions: of amodal and the libraries.
-        probe: what `amodal doctor --gpu --json` found of the GPU; None if it was not reached.
+        probe: what `amodal doctor --gpu` finds; None if it was not reached.
         tests: outcomes by backend: `passed`, `failed`, `skipped`, `failures`, `reasons`.
         steps: what became of each, without what it said, which is in `steps/`.
         results: of the benchmarks, by step.
@@ -89,13 +88,12 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
                 results[name] = Results.model_validate(state.said)
             except ValidationError:
                 continue  # of another version; what it said is still in `steps/`
-    said: Any = states["probe"].said if "probe" in states else None
     return Check(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),
         machine=machine,
         steps=[state.model_copy(update={"said": None}) for state in states.values()],
-        probe=said.get("gpu") if isinstance(said, dict) else None,
+        probe=states["probe"].said if "probe" in states else None,
         tests={
             name.removeprefix("tests "): state.said
             for name, state in states.items()

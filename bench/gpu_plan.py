@@ -43,7 +43,7 @@ class CheckOptions:
 
 def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
     """The steps, as far as they are known: what follows the first depends on what it finds."""
-    probe = Step("probe", (*_AMODAL, "doctor", "--gpu", "--json"), 240)
+    probe = Step("probe", (sys.executable, "-m", "amodal.engines.gpu_probe"), 240)
     steps, rows = [probe], executing(states)
     steps += [_tests(options, row) for row in rows]
     for make in (_export, _build, _latency):
@@ -56,7 +56,7 @@ def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
 def executing(states: Mapping[str, StepState]) -> list[dict[str, Any]]:
     """The backends that the probe saw executing; those with engines first."""
     said: Any = states["probe"].said if "probe" in states else None
-    rows = (said or {}).get("gpu", {}).get("backends", []) if isinstance(said, dict) else []
+    rows = said["backends"] if isinstance(said, dict) else []
     return sorted((row for row in rows if row["executes"]), key=lambda row: row["name"] == "onnxruntime")
 
 

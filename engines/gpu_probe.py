@@ -2,7 +2,8 @@
 
     python -m amodal.engines.gpu_probe onnxruntime cuda
 
-prints one JSON object. One process can hold one TensorRT, and what crashes in one says nothing of the others.
+prints one JSON object; without arguments, one of all backends. One process can hold one TensorRT, and what crashes in
+one says nothing of the others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LIMIT = 180.0
 TOLERANCE = 1e-2
 """Largest relative difference to the CPU's result: it asks whether the GPU computes the network, not how finely."""
 
-_COMPONENT, _CUPY = "image_encoder", "cupy"
+_COMPONENT, _CUPY, _USABLE = "image_encoder", "cupy", "usable"
 
 
 def probe_gpu(limit: float = LIMIT, say: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
@@ -55,6 +56,15 @@ def probe_gpu(limit: float = LIMIT, say: Callable[[str], None] = lambda what: No
         say(name)
         report["backends"].append(_in_own_process([name, device or ""], limit))
     return report
+
+
+def availabilities(limit: float = LIMIT) -> dict[str, backends.Availability]:
+    """What `backends.availability` says of each backend, asked in a process of its own: importing one may crash."""
+    found = {}
+    for name in backends.names():
+        said = _in_own_process([_USABLE, name], limit)
+        found[name] = backends.Availability(said["executes"], said.get("detail", ""), said["reason"])
+    return found
 
 
 def _in_own_process(arguments: list[str], limit: float) -> dict[str, Any]:
@@ -159,9 +169,16 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> None:
-    """One backend, in this process; prints the report."""
+    """One backend, in this process, or all, each in its own; prints the report."""
+    if not arguments:
+        print(json.dumps(probe_gpu()))
+        return
     name, device = arguments[0], (arguments[1:] or [""])[0] or None
     try:
+        if name == _USABLE:
+            usable, detail, reason = backends.availability(str(device))
+            print(json.dumps({"executes": usable, "detail": detail, "reason": reason}))
+            return
         found = try_cupy() if name == _CUPY else try_backend(name, device)
         report = {"executes": True, "reason": "", **found}
     except AmodalError as error:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -26,9 +27,14 @@ _PACKAGES = {
 }
 
 
-def diagnose() -> dict[str, Any]:
-    """Versions, devices, backends and problems, as plain data. Imports no optional package but the backends' own."""
-    found = {name: backends.availability(name) for name in backends.names()}
+def diagnose(found: Mapping[str, backends.Availability] | None = None) -> dict[str, Any]:
+    """Versions, devices, backends and problems, as plain data. Imports no optional package but the backends' own.
+
+    Args:
+        found: of each backend, where it was asked elsewhere; nothing is imported then.
+    """
+    if found is None:
+        found = {name: backends.availability(name) for name in backends.names()}
     return {
         "amodal": __version__,
         "python": sys.version.split()[0],
@@ -43,7 +49,7 @@ def diagnose() -> dict[str, Any]:
     }
 
 
-def _problems(found: dict[str, backends.Availability]) -> list[str]:
+def _problems(found: Mapping[str, backends.Availability]) -> list[str]:
     problems = []
     if not any(state.usable for state in found.values()):
         reasons = "; ".join(state.reason.rstrip(".") for state in found.values())

@@ -122,7 +122,7 @@ def probed(*names: str, problem: str | None = None) -> StepState:
     rows = [{**row, "detail": f"{row['name']} 1.0", "reason": ""} for row in rows]
     refused = {"name": "tensorrt", "device": None, "executes": False, "reason": "crashed with SIGSEGV"}
     cupy = {"name": "cupy", "executes": True, "detail": "CuPy 14", "reason": ""}
-    said: Any = {"gpu": {"problem": problem, "cupy": cupy, "backends": [*rows, refused]}}
+    said: Any = {"problem": problem, "cupy": cupy, "backends": [*rows, refused]}
     return StepState(name="probe", key="", command=[], state="done", said=said)
 
 

@@ -122,6 +122,7 @@ def test_what_was_tried_on_a_gpu_is_listed(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     report = {"gpus": [], "cupy": cupy, "backends": rows, "problem": None}
     monkeypatch.setattr(gpu_probe, "probe_gpu", lambda: report)
+    monkeypatch.setattr(gpu_probe, "availabilities", dict)
     shown = " ".join(issue("doctor", "--gpu").out.split())
     assert "RTX 3090 (sm86), 20.00 GB of 24.00 GB free" in shown
     assert "onnxruntime --device cuda: executes (1.31; load 0.5 s)" in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from amodal.engines.gpu_probe import probe_gpu
+from amodal.engines.gpu_probe import availabilities, probe_gpu
 from amodal.engines.isolated import run_isolated
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"
@@ -51,6 +51,10 @@ def test_a_backend_that_crashes_leaves_the_others(gpu: Path) -> None:
     assert tensorrt["bit_equal"]
     assert set(tensorrt["seconds"]) == {"build", "load", "first run", "second run"}
     assert said == ["CuPy", "onnxruntime", "tensorrt_rtx", "tensorrt"]
+    usable = availabilities(60)
+    assert usable["tensorrt"].usable
+    assert not usable["tensorrt_rtx"].usable
+    assert usable["tensorrt_rtx"].reason == "crashed with SIGABRT: no such symbol"
 
 
 def test_without_a_gpu_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,15 +27,16 @@ def command(gpu: bool, as_json: bool) -> None:
     """
     from amodal.runtime.diagnosis import diagnose
 
-    found = diagnose()
     if gpu:
-        from amodal.engines.gpu_probe import probe_gpu
+        from amodal.engines.gpu_probe import availabilities, probe_gpu
 
         from .progress import Watcher
 
-        watcher = Watcher(as_json)
-        with watcher.doing("trying the GPU"):
+        with Watcher(as_json).doing("trying the GPU"):
+            found = diagnose(availabilities())
             found["gpu"] = probe_gpu()
+    else:
+        found = diagnose()
     if as_json:
         print_json(found)
     else:
