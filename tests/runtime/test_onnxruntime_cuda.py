@@ -29,6 +29,7 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
+from amodal.runtime.memory_choice import plan_model
 from amodal.runtime.model import Model, load
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"
@@ -438,3 +439,11 @@ def test_threads_are_for_a_cpu(pretended: Any) -> None:
     pretended()
     with pytest.raises(InputError, match="--threads"):
         backends.create("onnxruntime", device="cuda", threads=2)
+
+
+def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> None:
+    assert plan_model(bundle, "onnxruntime", vram="1GB", on_gpu=True) is None
+    with pytest.raises(InputError, match="--vram: backend onnxruntime uses no GPU memory"):
+        plan_model(bundle, "onnxruntime", vram="1GB")
+    with pytest.raises(InputError, match="--engine-dir"):
+        plan_model(bundle, "onnxruntime", engine_dir="engines", on_gpu=True)
