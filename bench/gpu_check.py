@@ -36,6 +36,7 @@ class Check(Record):
         probe: what `amodal doctor --gpu` finds; None if it was not reached.
         tests: outcomes by backend: `passed`, `failed`, `skipped`, `failures`, `reasons`.
         steps: what became of each, without what it said, which is in `steps/`.
+        options: of `bench/gpu_options.py`, a row per case; None if it was not reached.
         results: of the benchmarks, by step.
     """
 
@@ -46,6 +47,7 @@ class Check(Record):
     steps: list[StepState]
     probe: JsonValue = None
     tests: dict[str, JsonValue]
+    options: JsonValue = None
     results: dict[str, Results]
 
 
@@ -99,6 +101,7 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
             for name, state in states.items()
             if name.startswith("tests ") and state.said is not None
         },
+        options=states["options onnxruntime"].said if "options onnxruntime" in states else None,
         results=results,
     )
 

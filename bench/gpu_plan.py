@@ -48,7 +48,7 @@ def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
     steps += [_tests(options, row) for row in rows]
     for make in (_export, _build, _latency):
         steps += [step for row in rows for step in make(options, row)]
-    for make in (_peers, _memory, _roofline):
+    for make in (_peers, _memory, _roofline, _options):
         steps += [step for row in rows for step in make(options, row)]
     return list({step.name: step for step in steps}.values())
 
@@ -121,3 +121,9 @@ def _memory(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
 
 def _roofline(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
     yield from _measure(options, row, "roofline", 120, "--clips", "1")
+
+
+def _options(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
+    if row["name"] == "onnxruntime":
+        bundle, needs = _bundle(options, row)
+        yield Step("options onnxruntime", (sys.executable, "-m", "amodal.bench.gpu_options", bundle), 300, needs)

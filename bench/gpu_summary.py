@@ -34,6 +34,7 @@ def summary_of(check: Mapping[str, Any], results: Mapping[str, Results]) -> str:
         _peers([(n, m) for n, m in measured if isinstance(m, Peers)]),
         _memory([(n, m) for n, m in measured if isinstance(m, Memory)]),
         _roofline([(n, m) for n, m in measured if isinstance(m, Roofline)]),
+        _options(check["options"]),
         _steps(check["steps"]),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -147,6 +148,21 @@ def _roofline(found: Sequence[tuple[str, Roofline]]) -> str:
         if rows
         else ""
     )
+
+
+def _options(said: Any) -> str:
+    if not isinstance(said, dict):
+        return ""
+    rows = []
+    for row in said["options"]:
+        if row["error"]:
+            rows.append([row["case"], "-", "-", "-", row["error"]])
+            continue
+        difference = "-" if row["difference"] is None else f"{row['difference']:.1e}"
+        equal = "yes" if row["bit_equal"] else "no"
+        rows.append([row["case"], f"{1000 * median(row['seconds']):.2f}", f"{row['first']:.2f}", equal, difference])
+    head = ["case", "ms per step", "s, first call", "two calls bit-equal", "difference"]
+    return "## The U-Net's step, options of ONNX Runtime\n\n" + _table(head, rows)
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:

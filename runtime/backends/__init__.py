@@ -117,7 +117,7 @@ def create(
     if name == AUTO:
         reasons = []
         for candidate in preferred():
-            found = availability(candidate)
+            found = availability(candidate, device if candidate == DEFAULT else None)
             if found.usable:
                 return create(candidate, device=device, threads=threads, vram=vram)
             reasons.append(f"{candidate}: {found.reason}")

@@ -53,7 +53,7 @@ class CudaOptions:
 def availability(device: str = "cuda") -> Availability:
     """Whether ONNX Runtime's CUDA provider works here: a session is made on it."""
     try:
-        ort = _import()
+        ort = import_cuda()
         cupy = import_cupy(_NAME, "cuda")
         gpu = find_gpu(cupy, _NAME, device_number(_NAME, device))
         with cupy.cuda.Device(gpu.number):
@@ -71,12 +71,16 @@ def create(*, device: str | None, threads: int | None, vram: int | None = None) 
     if threads is not None:
         raise InputError("--threads is for a CPU; leave it out with --device cuda.")
     number = device_number(_NAME, device)
-    ort, cupy = _import(), import_cupy(_NAME, "cuda")
+    ort, cupy = import_cuda(), import_cupy(_NAME, "cuda")
     return OnnxRuntimeCudaBackend(ort, cupy, find_gpu(cupy, _NAME, number), vram=vram)
 
 
-def _import() -> Any:
-    """ONNX Runtime with a CUDA provider, and with the libraries of CUDA that pip installed beside it."""
+def import_cuda() -> Any:
+    """ONNX Runtime with a CUDA provider, and with the libraries of CUDA that pip installed beside it.
+
+    Raises:
+        BackendUnavailableError: it is not there, or is built for the CPU.
+    """
     ort = import_onnxruntime("cuda")
     if _PROVIDER not in ort.get_available_providers():
         distributions = installed_distributions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,19 @@ def measured() -> dict[str, StepState]:
         said = results(measurement).model_dump(mode="json")
         states[name] = StepState(name=name, key="", command=[], state="done", seconds=9, said=said)
     counts: Any = {"passed": 9, "failed": 1, "skipped": 2, "failures": {"test_x": "no"}, "reasons": []}
+    rows: Any = [
+        {
+            "case": "as it is",
+            "error": "",
+            "seconds": [0.4, 0.5, 0.45],
+            "first": 3.0,
+            "bit_equal": True,
+            "difference": 0.0,
+        },
+        {"case": "TF32", "error": "crashed with SIGSEGV", "difference": None},
+    ]
+    options = StepState(name="options onnxruntime", key="", command=[], state="done", said={"options": rows})
+    states["options onnxruntime"] = options
     states["tests onnxruntime"] = StepState(name="tests onnxruntime", key="", command=[], state="failed", said=counts)
     return states
 
@@ -222,6 +236,8 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     assert "| amodal | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text
+    assert "| as it is | 450.00 | 3.00 | yes | 0.0e+00 |" in text
+    assert "| TF32 | - | - | - | crashed with SIGSEGV |" in text
     assert "| tensorrt | no | crashed with SIGSEGV |" in text
     again = Check.model_validate_json(check.model_dump_json())
     assert again == check
@@ -264,3 +280,40 @@ def test_outcomes_are_read_from_pytests_file() -> None:
         "failures": {"b": "assert 1 == 2", "d": "boom"},
         "reasons": ["no GPU"],
     }
+
+
+def test_a_case_of_options_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the stand-in for CuPy, with ONNX Runtime's CPU provider in the place of the CUDA one."""
+    import onnxruntime
+
+    from amodal.bench.gpu_options import CASES, time_case
+    from amodal.runtime.backends.gpu import Gpu
+    from amodal.runtime.backends.onnxruntime_bound import Place
+    from amodal.runtime.backends.onnxruntime_cuda import CudaOptions, OnnxRuntimeCudaBackend
+    from amodal.runtime.bundle import Bundle
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "stand_in"))
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    cupy, place = import_module("cupy"), Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
+
+    def make(options: CudaOptions) -> OnnxRuntimeCudaBackend:
+        return OnnxRuntimeCudaBackend(onnxruntime, cupy, Gpu(0, "RTX 3090", "86"), options, place=place)
+
+    found = time_case(Bundle("default"), make, CASES["as it is"], calls=1)
+    assert found["bit_equal"]
+    assert len(found["seconds"]) == 3
+    assert len(found["sums"]) == 256
+    assert json.loads(json.dumps(found)) == found
+    sys.modules.pop("cupy")
+
+
+def test_cases_that_fail_are_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from amodal.bench import gpu_options
+    from amodal.engines.isolated import Ended
+
+    said = iter([Ended(0, 1.0, json.dumps({"seconds": [1.0], "sums": [1.0, 2.0]}), "")])
+    monkeypatch.setattr(gpu_options, "run_isolated", lambda *given: next(said, Ended(-11, 1.0, "", "")))
+    first, *others = gpu_options.compare_cases("default")
+    assert (first["case"], first["error"], first["difference"]) == ("as it is", "", 0.0)
+    assert {row["error"] for row in others} == {"crashed with SIGSEGV"}
+    assert {row["difference"] for row in others} == {None}
