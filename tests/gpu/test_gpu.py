@@ -139,7 +139,6 @@ def test_results_are_offered_without_a_copy(here: Here) -> None:
     executable.close()
 
 
-@pytest.mark.gpu
 def test_arrays_of_the_device_are_taken(here: Here, model: Model, clip: Clip) -> None:
     if not hasattr(model, "warm_up"):
         pytest.skip("this version takes arrays of the host alone")
