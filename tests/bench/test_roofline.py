@@ -342,7 +342,7 @@ def test_the_command_prints_json_without_a_run(brief: None, capsys: pytest.Captu
     [
         (("nowhere",), "is not a bundle"),
         (("default", "--gpu", "Voodoo"), "--gpu 'Voodoo' is none"),
-        (("default", "-o", "no/such/folder/file.json"), "expected a file in a folder that exists"),
+        (("default", "-o", "."), "is a directory"),
     ],
 )
 def test_bad_input_is_one_sentence(args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
