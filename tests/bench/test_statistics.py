@@ -9,7 +9,7 @@ RUNS, CLIPS = 100, 10
 
 
 def clips(rng, slower=1.0, noise=0.02, drift=0.01, shift=0.01, count=CLIPS):
-    """Seconds of clips as machines give them: neighbours are alike, some are far too slow, and each run is off by a bit.
+    """Seconds of clips as machines give them: neighbours are alike, some are far too slow, and each run is off.
 
     `shift` and `drift` are the deviations of what a whole run is off by, and of its slope from first to last clip.
     """
