@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from .schema import Clip, Executed, Work
@@ -30,6 +31,11 @@ def seconds(value: float | None) -> str:
     if abs(value) >= 1 or not value:
         return f"{digits(value)} s"
     return f"{digits(1e3 * value)} ms" if abs(value) >= 1e-3 else f"{digits(1e6 * value)} µs"
+
+
+def per_frame(clip: float, work: Work) -> str:
+    """Seconds per frame of a clip; in seconds however few, as papers and targets have it."""
+    return f"{digits(clip / work.frames)} s"
 
 
 def in_bytes(value: float | None) -> str:
@@ -63,6 +69,11 @@ def change(ratio: float | None) -> str:
     if ratio is None:
         return DASH
     return f"x {digits(ratio)}" if ratio >= 3 else f"{100 * (ratio - 1):+.1f} %"
+
+
+def without_controls(text: str) -> str:
+    """Control characters, which neither HTML nor XML may hold, as a replacement character; line ends and tabs stay."""
+    return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]", "\ufffd", text)
 
 
 def plural(count: int, noun: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 5.2
+WIDTH = 4.7
 """Inches. On a phone the plot is about as many pixels wide as it has points, so that 9 pt stay legible."""
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b76", "#d9d9e0", "#fdfdfe"
 SERIES = ("#2f6fb3", "#d9822b", "#3d9970", "#8a63b8", "#c8505a", "#2a9db0", "#9a8f2e", "#8a8a94")
@@ -44,6 +44,8 @@ _STYLE: dict[str, Any] = {
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "grid.color": GRID,
+    "hatch.color": PAPER,
+    "patch.edgecolor": INK,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
@@ -116,6 +118,11 @@ def bare(axes: Axes) -> None:
     axes.set_yticks([])
 
 
+def beside(axes: Axes, text: str, x: float, y: float) -> None:
+    """Words to the right of the end of a bar."""
+    axes.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5, annotation_clip=False)
+
+
 def plain_log(axes: Axes, which: str = "x") -> None:
     """A logarithmic axis with numbers as people write them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -128,7 +135,7 @@ def plain_log(axes: Axes, which: str = "x") -> None:
     low, high = sorted(axis.get_view_interval())
     narrow = high / max(low, 1e-300) < 100
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if narrow else (1,), numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e-0", "e-")))
     axis.set_minor_formatter(NullFormatter())
 
 

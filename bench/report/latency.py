@@ -17,13 +17,14 @@ from amodal.bench.wording import (
     describe_work,
     distinct_names,
     outside,
+    per_frame,
     percent,
     plural,
     seconds,
 )
 
 from .document import Figure, Section, Table
-from .drawing import SERIES, Canvas, bare, colour_of, label, legend_below, series
+from .drawing import SERIES, Canvas, bare, beside, colour_of, label, legend_below, series
 
 
 def section(found: Sequence[Latency]) -> Section:
@@ -110,7 +111,7 @@ def _summary(names: Sequence[str], found: Sequence[Latency]) -> Table:
             [
                 name,
                 str(summary.count),
-                seconds(summary.median / m.work.frames),
+                per_frame(summary.median, m.work),
                 seconds(summary.median),
                 *(seconds(summary.percentiles[p]) for p in statistics.PERCENTILES[1:]),
                 seconds(summary.maximum),
@@ -200,7 +201,7 @@ def _stacks(m: Latency) -> str:
                 bar = axes.barh(place, value, 0.62, left=left, color=colour, hatch="////" if name == OUTSIDE else None)
                 handles.setdefault(name, bar)
                 left += value
-            axes.annotate(f" {seconds(left)}", (left, place), va="center", fontsize=8.5, annotation_clip=False)
+            beside(axes, seconds(left), left, place)
         axes.set_yticks(range(len(rows)), [label(row, 22) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from amodal.bench.wording import without_controls
+
 from .document import Document, Section, Table
 
 
@@ -15,8 +17,9 @@ def render_markdown(document: Document) -> str:
 
 def _escaped(text: str) -> str:
     """Text that says what it says, wherever it came from: no markup, no HTML, one line."""
-    line = " ".join(text.split())
-    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", line).replace("&", "&amp;")
+    line = " ".join(without_controls(text).split())
+    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line.replace("&", "&amp;"))
+    return line.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _lines(document: Document) -> Iterator[str]:

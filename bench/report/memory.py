@@ -41,7 +41,7 @@ def section(found: Sequence[Memory]) -> Section:
     return Section(
         "memory",
         "Memory",
-        "Resident memory of the process and, on a GPU, what NVML saw, sampled during a clip. GB is 10^9 bytes.",
+        "Resident memory of the process and, on a GPU, what NVML saw, sampled during a clip. GB is a billion bytes.",
         [f"{name}: {text}" for name, m in named for text in m.warnings],
         tables,
         figures,
@@ -92,7 +92,7 @@ def _plan(name: str, m: Memory) -> Table:
         rows.append([phase, in_bytes(planned), in_bytes(seen), percent(share, 0) if share is not None else DASH])
     return Table(
         f"{name}: the plan, predicted before loading, beside the peak of the process that was measured.",
-        ["phase", "planned", "seen", "seen of planned"],
+        ["phase", "planned (predicted)", "seen (measured)", "seen of planned"],
         rows,
         "predicted",
     )
@@ -128,7 +128,7 @@ def _timeline(m: Memory) -> str:
                 (lines["planned (predicted)"],) = axes.plot(
                     ends, [planned / _GB] * 2, color=INK, linestyle="--", linewidth=1.6
                 )
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.35)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.5)
         length = max([p.end for p in m.phases] + m.host.seconds[-1:])
         for index, phase in enumerate(m.phases):
             axes.axvspan(phase.begin, phase.end, color=MUTED, alpha=0.16 if index % 2 else 0.07, linewidth=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amodal.bench.schema import Latency, Results
-from amodal.bench.wording import describe_work, in_bytes, percent, plural, seconds
+from amodal.bench.wording import describe_work, in_bytes, per_frame, percent, plural, seconds
 
 from . import fidelity, latency, memory, peers, quality, roofline, scaling
 from .document import Card, Document, Section
@@ -80,7 +80,7 @@ def _cards(results: Results) -> Iterator[Card]:
     best = fastest(results)
     if best is not None:
         who = f"{best.executed.backend} on {best.executed.device}"
-        yield Card("Seconds per frame", seconds(_median(best) / best.work.frames), f"median of clips, {who}")
+        yield Card("Seconds per frame", per_frame(_median(best), best.work), f"median of clips, {who}")
         yield Card(
             "Seconds per clip", seconds(_median(best)), f"{plural(len(best.clips), 'clip')} after warm-up, {who}"
         )

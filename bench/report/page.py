@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from amodal.bench.wording import without_controls
 from amodal.runtime.errors import MissingDependencyError
 
 from .document import Document, Figure
@@ -21,7 +22,7 @@ def render_page(document: Document) -> str:
     """
     try:
         from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
+        from markupsafe import Markup, escape
     except ImportError as error:
         raise MissingDependencyError(
             f'The report needs jinja2, which cannot be imported ({error}); `pip install "amodal[bench]"`.'
@@ -35,8 +36,12 @@ def render_page(document: Document) -> str:
         svg = with_unique_ids(figure.draw(), f"f{count}-")
         return Markup("<svg") + Markup(' role="img" aria-label="{}" ').format(figure.alt) + Markup(svg[len("<svg") :])
 
+    def breakable(text: str) -> Markup:
+        return Markup(escape(text).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
+
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    environment.filters["breakable"] = breakable
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(document=document, drawn=drawn, light=SERIES, dark=_BRIGHT)
+    return without_controls(template.render(document=document, drawn=drawn, light=SERIES, dark=_BRIGHT))

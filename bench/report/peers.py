@@ -10,7 +10,7 @@ import numpy as np
 from amodal.bench import statistics
 from amodal.bench.schema import Peer, Peers
 from amodal.bench.statistics import Ratio
-from amodal.bench.wording import DASH, describe_work, in_bytes, plural, seconds
+from amodal.bench.wording import DASH, describe_work, in_bytes, per_frame, plural, seconds
 
 from .document import Figure, Section, Table
 from .drawing import INK, Canvas, bare, label, series
@@ -22,6 +22,8 @@ def section(found: Sequence[Peers]) -> Section:
     for m in found:
         work = describe_work(m.work)
         tables.append(_table(work, m))
+        if any(peer.agreement for peer in m.peers):
+            tables.append(_agreement(m))
         notes += [f"{peer.name}: {peer.description}." for peer in m.peers if peer.description]
         timed = [peer for peer in m.peers if peer.seconds]
         if timed:
@@ -56,7 +58,6 @@ def _ratio(ratio: Ratio | None) -> str:
 
 
 def _table(work: str, m: Peers) -> Table:
-    measures = list(dict.fromkeys(key for peer in m.peers for key in peer.agreement))
     rows = []
     for peer in m.peers:
         summary = statistics.summarise(peer.seconds)
@@ -65,18 +66,30 @@ def _table(work: str, m: Peers) -> Table:
                 peer.name,
                 seconds(summary.median if summary else None),
                 seconds(summary.iqr if summary else None),
-                seconds(summary.median / m.work.frames if summary else None),
+                per_frame(summary.median, m.work) if summary else DASH,
                 _ratio(ratio_to_first(m, peer)),
                 seconds(peer.first),
                 in_bytes(peer.host_peak),
                 in_bytes(peer.device_peak),
-                *(f"{peer.agreement[key]:.6g}" if key in peer.agreement else DASH for key in measures),
             ]
         )
     head = ["peer", "clip, median", "interquartile range", "s/frame", "ratio", "first clip", "host peak", "GPU peak"]
     clips = plural(min((len(p.seconds) for p in m.peers), default=0), "clip")
-    against = f" Ratios and agreement are to {m.peers[0].name}." if m.peers else ""
-    return Table(f"{work}; {clips} each.{against}", [*head, *(key.replace("_", " ") for key in measures)], rows)
+    against = f" Ratios are to {m.peers[0].name}." if m.peers else ""
+    return Table(f"{work}; {clips} each.{against}", head, rows)
+
+
+def _agreement(m: Peers) -> Table:
+    measures = list(dict.fromkeys(key for peer in m.peers for key in peer.agreement))
+    rows = [
+        [peer.name, *(f"{peer.agreement[key]:.4g}" if key in peer.agreement else DASH for key in measures)]
+        for peer in m.peers
+    ]
+    return Table(
+        f"How far results agree with those of {m.peers[0].name}.",
+        ["peer", *(key.replace("_", " ") for key in measures)],
+        rows,
+    )
 
 
 def _bars(m: Peers, peers: Sequence[Peer]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from amodal.bench import statistics
 from amodal.bench.schema import Preset, Quality
-from amodal.bench.wording import DASH, describe_executed, describe_work, percent, plural, seconds
+from amodal.bench.wording import DASH, describe_executed, describe_work, per_frame, percent, plural, seconds
 
 from .document import Figure, Section, Table
 from .drawing import INK, MUTED, Canvas, label, series
@@ -81,7 +81,7 @@ def _table(which: str, m: Quality) -> Table:
                 percent(preset.miou_occ, 2),
                 percent(preset.flicker, 2),
                 seconds(summary.median if summary else None),
-                seconds(summary.median / preset.work.frames if summary else None),
+                per_frame(summary.median, preset.work) if summary else DASH,
                 "yes" if preset.name in best else "no",
             ]
         )

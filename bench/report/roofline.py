@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 
 from amodal.bench.schema import Ceilings, ComponentCost, Prediction, Roofline
-from amodal.bench.wording import DASH, describe_executed, describe_work, in_bytes, operations, percent, seconds
+from amodal.bench.wording import DASH, describe_executed, describe_work, digits, in_bytes, operations, percent, seconds
 
 from .document import Figure, Section, Table
-from .drawing import INK, Canvas, colour_of, label, legend_below, plain_log, series
+from .drawing import INK, Canvas, beside, colour_of, label, legend_below, plain_log, series
 
 
 def section(found: Sequence[Roofline]) -> Section:
@@ -149,8 +149,8 @@ def _predicted(predictions: Sequence[Prediction]) -> Table:
         [
             p.gpu,
             p.accumulation,
-            seconds(p.floor),
-            f"{seconds(p.likely)} (at {percent(p.likely_share, 0)})",
+            f"{digits(p.floor)} s",
+            f"{digits(p.likely)} s (at {percent(p.likely_share, 0)})",
             operations(p.rate, "FLOP/s"),
             in_bytes(p.bandwidth) + "/s",
             in_bytes(p.vram),
@@ -185,7 +185,7 @@ def _roof(ceilings: Ceilings, timed: Sequence[ComponentCost]) -> str:
         axes.plot(x, np.minimum(flops, bandwidth * x) / 1e9, color=INK, linewidth=1.6)
         rate, copies = operations(flops, "FLOP/s"), in_bytes(bandwidth) + "/s"
         axes.text(high, flops / 1e9 * 1.12, f"{ceilings.precision}: {rate}", ha="right", va="bottom", fontsize=8.5)
-        axes.text(low * 1.3, bandwidth * low * 2.2 / 1e9, f"copies: {copies}", ha="left", va="bottom", fontsize=8.5)
+        axes.text(low * 2, bandwidth * low / 1e9, f"copies: {copies}", ha="left", va="bottom", fontsize=8.5)
         markers = "osD^vP*X"
         points = []
         for index, c in enumerate(timed):
@@ -211,12 +211,12 @@ def _floors(predictions: Sequence[Prediction]) -> str:
         for place, p in enumerate(ordered):
             likely = axes.barh(place, p.likely, 0.66, color=series(1), alpha=0.3)
             floor = axes.barh(place, p.floor, 0.66, color=series(1))
-            axes.text(p.likely, place, f" {seconds(p.likely)}", va="center", fontsize=8.5)
+            beside(axes, f"{digits(p.floor)} to {digits(p.likely)} s", p.likely, place)
         names = [f"{label(p.gpu, 22)}, {p.accumulation}" for p in ordered]
         axes.set_yticks(range(len(ordered)), names)
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.18 * max(p.likely for p in ordered))
+        axes.set_xlim(0, 1.3 * max(p.likely for p in ordered))
         axes.set_xlabel("seconds per frame, predicted")
         axes.grid(axis="x")
         legend_below(figure, [floor, likely], ["at least (predicted)", "likely (predicted)"])

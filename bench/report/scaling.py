@@ -9,7 +9,7 @@ import numpy as np
 
 from amodal.bench import statistics
 from amodal.bench.schema import Scaling, Sweep
-from amodal.bench.wording import describe_executed, describe_work, digits, distinct_names, in_bytes, seconds
+from amodal.bench.wording import describe_executed, describe_work, distinct_names, in_bytes, seconds
 
 from .document import Figure, Section, Table
 from .drawing import MUTED, Canvas, series
@@ -29,7 +29,7 @@ def section(found: Sequence[Scaling]) -> Section:
             figures.append(
                 Figure(
                     f"By {sweep.axis}: {name}",
-                    f"Dots are clips, the line is {digits(sweep.fixed)} s + {digits(sweep.each)} s x {sweep.axis}, "
+                    f"Dots are clips, the line is {seconds(sweep.fixed)} + {seconds(sweep.each)} x {sweep.axis}, "
                     "fitted to the medians. Right: the highest memory.",
                     f"Seconds per clip by {sweep.axis}: "
                     + "; ".join(
@@ -52,7 +52,7 @@ def section(found: Sequence[Scaling]) -> Section:
 
 def _fits(name: str, m: Scaling) -> Table:
     rows = [
-        [s.axis, str(len(s.points)), seconds(s.fixed), f"{digits(s.each)} s per {s.unit}", f"{s.exponent:.2f}"]
+        [s.axis, str(len(s.points)), seconds(s.fixed), f"{seconds(s.each)} x {s.unit}", f"{s.exponent:.2f}"]
         for s in m.sweeps
     ]
     return Table(
