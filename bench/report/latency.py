@@ -37,8 +37,8 @@ def section(found: Sequence[Latency]) -> Section:
         figures.append(
             Figure(
                 "Every clip",
-                "Each dot is one clip, in seconds; the box spans the middle half, its line is the median. The axes "
-                "do not begin at 0.",
+                "Each dot is one clip, in seconds; the box spans the middle half (from five clips on), the "
+                "line is the median. The axes do not begin at 0.",
                 "Distribution of seconds per clip. " + " ".join(_words(name, m) for name, m in runs),
                 partial(_distribution, runs),
             )
@@ -53,17 +53,17 @@ def section(found: Sequence[Latency]) -> Section:
                 partial(_stacks, m),
             )
         )
-        if any(clip.steps for clip in m.clips):
-            figures.append(
-                Figure(
-                    f"Denoising steps: {name}",
-                    "Median over clips of each step; the band holds the middle 80 % of clips.",
-                    f"Seconds of each denoising step of {name}, by stage.",
-                    partial(_steps, m),
-                )
-            )
-        if any(clip.device for clip in m.clips):
-            tables.append(_device(name, m))
+    tables += [_device(name, m) for name, m in runs if any(clip.device for clip in m.clips)]
+    figures += [
+        Figure(
+            f"Denoising steps: {name}",
+            "Median over clips of each step; the band holds the middle 80 % of clips.",
+            f"Seconds of each denoising step of {name}, by stage.",
+            partial(_steps, m),
+        )
+        for name, m in runs
+        if any(any(clip.steps.values()) for clip in m.clips)
+    ]
     notes = [
         f"{name}: {describe_work(m.work)}; {describe_executed(m.executed)}."
         for name, m in zip(names, found, strict=True)
@@ -115,7 +115,7 @@ def _summary(names: Sequence[str], found: Sequence[Latency]) -> Table:
                 seconds(summary.median),
                 *(seconds(summary.percentiles[p]) for p in statistics.PERCENTILES[1:]),
                 seconds(summary.maximum),
-                percent(summary.spread),
+                percent(summary.spread if summary.count > 1 else None),
                 f"{m.work.frames / summary.median:.3g}",
                 percent(m.overhead, 2),
             ]
@@ -144,7 +144,14 @@ def _components(name: str, m: Latency) -> Table:
         samples = [outside(c) if part == OUTSIDE else c.components.get(part, 0.0) for c in m.clips]
         summary = statistics.summarise(samples)
         assert summary is not None
-        rows.append([part, seconds(value), percent(value / whole if whole else None), seconds(summary.iqr)])
+        rows.append(
+            [
+                part,
+                seconds(value),
+                percent(value / whole if whole else None),
+                seconds(summary.iqr if summary.count > 1 else None),
+            ]
+        )
     return Table(
         f"{name}: a clip by component, medians.", ["component", "per clip", "share", "interquartile range"], rows
     )
@@ -173,7 +180,8 @@ def _distribution(runs: Sequence[tuple[str, Latency]]) -> str:
             heights = (np.arange(len(values)) * 0.618034) % 1 * 0.7 - 0.35
             axes.scatter(values, heights, s=9, color=series(index), alpha=0.55, linewidths=0)
             low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-            axes.fill_between([low, high], -0.42, 0.42, color=series(index), alpha=0.18, linewidth=0)
+            if len(values) >= statistics.ENOUGH:
+                axes.fill_between([low, high], -0.42, 0.42, color=series(index), alpha=0.18, linewidth=0)
             axes.plot([middle, middle], [-0.46, 0.46], color=series(index), linewidth=2)
             axes.set_ylim(-0.55, 0.55)
             axes.set_title(label(f"{name}: median {seconds(float(middle))}"))

@@ -178,8 +178,8 @@ def _roof(ceilings: Ceilings, timed: Sequence[ComponentCost]) -> str:
     intensities = [_intensity(c) for c in timed]
     low = min([*intensities, flops / bandwidth]) / 4
     high = max([*intensities, flops / bandwidth]) * 4
-    names = list(dict.fromkeys(c.component for c in timed))
-    canvas = Canvas(2.9 + 0.18 * -(-len(names) // 2))
+    stages = list(dict.fromkeys(c.component.rpartition("/")[0] for c in timed))
+    canvas = Canvas(2.9 + 0.18 * -(-len(timed) // 2))
     with canvas as (figure, (axes,)):
         x = np.geomspace(low, high, 200)
         axes.plot(x, np.minimum(flops, bandwidth * x) / 1e9, color=INK, linewidth=1.6)
@@ -188,11 +188,15 @@ def _roof(ceilings: Ceilings, timed: Sequence[ComponentCost]) -> str:
         axes.text(low * 2, bandwidth * low / 1e9, f"copies: {copies}", ha="left", va="bottom", fontsize=8.5)
         markers = "osD^vP*X"
         points = []
-        for index, c in enumerate(timed):
-            rate_reached = _total(c) / (c.seconds or 1.0) / 1e9
-            stage = index // 6
+        for c in timed:
+            stage, rate_reached = stages.index(c.component.rpartition("/")[0]), _total(c) / (c.seconds or 1.0) / 1e9
             points += axes.plot(
-                _intensity(c), rate_reached, markers[stage % len(markers)], color=colour_of(c.component), markersize=6
+                _intensity(c),
+                rate_reached,
+                markers[stage % len(markers)],
+                color=colour_of(c.component),
+                markersize=6,
+                linestyle="none",
             )
         plain_log(axes, "x")
         plain_log(axes, "y")
@@ -215,8 +219,8 @@ def _floors(predictions: Sequence[Prediction]) -> str:
         names = [f"{label(p.gpu, 22)}, {p.accumulation}" for p in ordered]
         axes.set_yticks(range(len(ordered)), names)
         axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.3 * max(p.likely for p in ordered))
+        axes.set_ylim(len(ordered) - 0.5, -0.5)
+        axes.set_xlim(0, 1.5 * max(p.likely for p in ordered))
         axes.set_xlabel("seconds per frame, predicted")
         axes.grid(axis="x")
         legend_below(figure, [floor, likely], ["at least (predicted)", "likely (predicted)"])
