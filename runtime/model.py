@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -97,6 +98,7 @@ def load(
     threads: int | None = None,
     verify: bool = True,
     watch: Watch | None = None,
+    wrap: Callable[[Backend], Backend] | None = None,
 ) -> Model:
     """Opens a bundle for running; use the result as a context manager, or close it.
 
@@ -115,6 +117,7 @@ def load(
         threads: CPU threads; None for all cores.
         verify: compare each component with its hash before loading it.
         watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
+        wrap: given the backend, gives what is used in its place: for whoever observes its calls.
 
     Raises:
         BundleError: no finished, readable, undamaged bundle.
@@ -126,6 +129,8 @@ def load(
 
     def opening(name: str) -> Model:
         executor = create(name, device=device, threads=threads)
+        if wrap is not None:
+            executor = wrap(executor)
         planned = plan_model(
             opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape, needs=executor.engines
         )
