@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from amodal.bench.files import write_whole
 from amodal.bench.schema import Results
-from amodal.runtime.errors import OutputError
 from amodal.runtime.frames import PathLike
 
 from .drawing import require_matplotlib
@@ -38,17 +37,6 @@ def write_report(results: Results, folder: PathLike) -> list[Path]:
     texts = {PAGE: render_page(found), SUMMARY: render_markdown(found)}
     files = []
     for name, text in texts.items():
-        part = place / f".{name}.partial-{os.getpid()}"
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, place / name)
-        except OSError as error:
-            if place.is_dir():
-                part.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise OutputError(
-                f"{place / name} could not be written ({reason}); give another folder with -o."
-            ) from error
+        write_whole(place / name, text)
         files.append(place / name)
     return files

@@ -35,7 +35,7 @@ def section(found: Sequence[Memory]) -> Section:
                     f"Memory of {name} over time. Peak on the host {in_bytes(m.host_peak)}. Phases: "
                     + "; ".join(f"{p.name} from {seconds(p.begin)} to {seconds(p.end)}" for p in m.phases)
                     + ".",
-                    partial(_timeline, m),
+                    partial(timeline, m),
                 )
             )
     return Section(
@@ -111,15 +111,16 @@ def _thinned(timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float6
     return times[index], values[index]
 
 
-def _timeline(m: Memory) -> str:
+def timeline(m: Memory) -> str:
+    """Memory over time as SVG, phases marked, the plan beside it."""
     canvas = Canvas(3.3)
     with canvas as (figure, (axes,)):
         lines = {}
         if m.host.bytes:
             (lines["host, this process"],) = axes.plot(*_thinned(m.host), color=series(0))
-        for index, (name, timeline) in enumerate(m.device.items()):
-            if timeline.bytes:
-                (lines[f"GPU, {name}"],) = axes.plot(*_thinned(timeline), color=series(index + 1))
+        for index, (name, line) in enumerate(m.device.items()):
+            if line.bytes:
+                (lines[f"GPU, {name}"],) = axes.plot(*_thinned(line), color=series(index + 1))
         lines["host peak"] = axes.axhline(m.host_peak / _GB, color=series(0), linewidth=0.8, linestyle=":")
         spans = {phase.name: phase for phase in m.phases}
         for name, planned in m.planned.items():
