@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from amodal.bench import statistics
+from amodal.bench.latency import outside
 from amodal.bench.schema import Clip, Latency
 from amodal.bench.wording import (
     DASH,
@@ -16,7 +17,6 @@ from amodal.bench.wording import (
     describe_executed,
     describe_work,
     distinct_names,
-    outside,
     per_frame,
     percent,
     plural,
