@@ -29,8 +29,8 @@ def section(found: Sequence[Roofline]) -> Section:
                 Figure(
                     "Roofline of this machine",
                     "Across: products per byte of weights, inputs and outputs, counted from the graphs; the line "
-                    "to the left ends where every operator would go through memory. Up: products per second reached, measured. "
-                    "The roof is what this machine reaches in matrix products and copies, measured.",
+                    "to the left ends where every operator would go through memory. Up: products per second reached, "
+                    "measured. The roof is what this machine reaches in matrix products and copies, measured.",
                     "; ".join(
                         f"{c.component} reached {operations(c.products / (c.seconds or 1), 'FLOP/s')}" for c in timed
                     )
