@@ -237,6 +237,7 @@ def _steps(m: Latency) -> str:
             axes.fill_between(steps, low, high, color=series(index), alpha=0.2, linewidth=0)
             lines += axes.plot(steps, middle, "o-", markersize=2.5, color=series(index), label=stage)
         axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("denoising step")
         axes.set_ylabel("seconds, measured")
         axes.grid(axis="y")

@@ -145,7 +145,7 @@ def draw_timeline(figure: MplFigure, axes: Axes, m: Memory) -> None:
             (lines["planned (predicted)"],) = axes.plot(
                 [span.begin, span.end], [planned / _GB] * 2, color=INK, linestyle="--", linewidth=1.6
             )
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.5)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.7)
     length = max([p.end for p in m.phases] + m.host.seconds[-1:])
     for index, phase in enumerate(m.phases):
         axes.axvspan(phase.begin, phase.end, color=MUTED, alpha=0.16 if index % 2 else 0.07, linewidth=0)
