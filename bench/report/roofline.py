@@ -128,7 +128,7 @@ def _reached(m: Roofline) -> Table:
                 percent(least / c.seconds if c.seconds else None),
                 operations(rate, "FLOP/s"),
                 percent(rate / m.ceilings.rate if rate is not None else None),
-                f"{_intensity(c):.3g} FLOP/B" if _intensity(c) else DASH,
+                f"{digits(_intensity(c))} FLOP/B" if _intensity(c) else DASH,
             ]
         )
     head = ["component", "per clip (measured)", "least (predicted)", "share", "reached", "of the ceiling", "intensity"]
