@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 from . import changes, statistics
 from .changes import Change
+from .latency import outside
 from .schema import Clip, Fidelity, Latency, Memory, Peers, Quality, Roofline, Scaling
-from .wording import OUTSIDE, outside
+from .wording import OUTSIDE
 
 Found: TypeAlias = Iterator[Change | str | None]
 

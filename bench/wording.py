@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from .schema import Clip, Executed, Work
+from .schema import Executed, Work
 
 DASH = "–"
 OUTSIDE = "outside the networks"
@@ -81,11 +81,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def outside(clip: Clip) -> float:
-    """Seconds of a clip that no component accounts for: sampler, pre- and post-processing."""
-    return max(0.0, clip.seconds - sum(clip.components.values()))
-
-
 def describe_work(work: Work) -> str:
     """What a clip was asked to do, in one line."""
     parts = [
@@ -96,6 +91,7 @@ def describe_work(work: Work) -> str:
     ]
     parts += [f"churn {work.churn:g}"] if work.churn else []
     parts += [plural(work.samples, "sample")] if work.samples != 1 else []
+    parts += ["depth found by the bundle"] if work.depth else []
     return ", ".join([*parts, f"seed {work.seed}"])
 
 

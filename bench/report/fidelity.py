@@ -68,6 +68,7 @@ def _curves(curves: Sequence[tuple[str, list[float]]]) -> str:
             points = [(step, value) for step, value in enumerate(values, 1) if value > 0]
             lines += axes.plot(*zip(*points, strict=True), "o-", markersize=2.5, color=series(index))
         plain_log(axes, "y")
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("denoising step")
         axes.set_ylabel("relative L2, measured")
         axes.grid()

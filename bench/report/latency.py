@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from amodal.bench import statistics
+from amodal.bench.latency import outside
 from amodal.bench.schema import Clip, Latency
 from amodal.bench.wording import (
     DASH,
@@ -16,7 +17,6 @@ from amodal.bench.wording import (
     describe_executed,
     describe_work,
     distinct_names,
-    outside,
     per_frame,
     percent,
     plural,
@@ -237,6 +237,7 @@ def _steps(m: Latency) -> str:
             axes.fill_between(steps, low, high, color=series(index), alpha=0.2, linewidth=0)
             lines += axes.plot(steps, middle, "o-", markersize=2.5, color=series(index), label=stage)
         axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("denoising step")
         axes.set_ylabel("seconds, measured")
         axes.grid(axis="y")

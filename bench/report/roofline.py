@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
 
 import numpy as np
 
@@ -23,16 +24,17 @@ def section(found: Sequence[Roofline]) -> Section:
             describe_work(m.work) + (f"; {describe_executed(m.executed)}." if m.executed else "; nothing was executed.")
         )
         timed = [c for c in m.components if _intensity(c) and c.seconds]
-        if timed and m.ceilings.flops and m.ceilings.bandwidth:
+        if timed:
             figures.append(
                 Figure(
                     "Roofline of this machine",
-                    "Across: operations per byte, counted from the graphs. Up: operations per second reached, "
-                    "measured. The roof is what this machine reached in matrix products and copies, measured.",
+                    "Across: products per byte of weights, inputs and outputs, counted from the graphs; the line "
+                    "to the left ends where every operator would go through memory. Up: products per second reached, "
+                    "measured. The roof is what this machine reaches in matrix products and copies, measured.",
                     "; ".join(
-                        f"{c.component} reached {operations(_total(c) / (c.seconds or 1), 'FLOP/s')}" for c in timed
+                        f"{c.component} reached {operations(c.products / (c.seconds or 1), 'FLOP/s')}" for c in timed
                     )
-                    + f". Ceiling {operations(_median(m.ceilings.flops), 'FLOP/s')}.",
+                    + f". Ceiling {operations(m.ceilings.rate, 'FLOP/s')}.",
                     partial(_roof, m.ceilings, timed),
                 )
             )
@@ -54,8 +56,8 @@ def section(found: Sequence[Roofline]) -> Section:
         "roofline",
         "Roofline",
         "Operations and bytes of a clip counted from the graphs, beside what this machine can do. A multiply-add is "
-        "two operations; bytes assume that every operator reads and writes memory once.",
-        [],
+        "two operations.",
+        [text for m in found for text in m.warnings],
         tables,
         figures,
         notes,
@@ -63,15 +65,11 @@ def section(found: Sequence[Roofline]) -> Section:
 
 
 def reached(m: Roofline) -> float | None:
-    """Share of the ceiling that all components together reach; None if one was not run."""
+    """Share of the ceiling that the components that were run reach together; None if none was."""
     timed = [c for c in m.components if c.seconds]
-    if not timed or not m.ceilings.flops:
+    if not timed:
         return None
-    return sum(map(_total, timed)) / sum(c.seconds or 0.0 for c in timed) / _median(m.ceilings.flops)
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
+    return sum(c.products for c in timed) / sum(c.seconds or 0.0 for c in timed) / m.ceilings.rate
 
 
 def _flops(value: float) -> str:
@@ -82,13 +80,16 @@ def _copies(value: float) -> str:
     return f"{in_bytes(value)}/s"
 
 
-def _total(cost: ComponentCost) -> float:
-    return sum(cost.flops.values())
-
-
 def _intensity(cost: ComponentCost) -> float:
+    """Products per byte that no fusion saves, as `ComponentCost.floor` has it."""
+    moved = cost.weights + cost.boundary
+    return cost.products / moved if moved else 0.0
+
+
+def _unfused(cost: ComponentCost) -> float:
+    """Products per byte if every operator reads and writes memory."""
     moved = cost.weights + cost.activations
-    return _total(cost) / moved if moved else 0.0
+    return cost.products / moved if moved else 0.0
 
 
 def _counted(m: Roofline) -> Table:
@@ -96,39 +97,46 @@ def _counted(m: Roofline) -> Table:
     rows = [
         [
             c.component,
+            c.precision,
             str(c.calls),
-            operations(_total(c)),
+            operations(sum(c.flops.values())),
             *(operations(c.flops.get(kind, 0.0)) for kind in kinds),
             in_bytes(c.weights),
             in_bytes(c.activations),
+            in_bytes(c.boundary),
         ]
         for c in m.components
     ]
-    head = ["component", "calls", "operations", *kinds, "weights", "activations"]
-    return Table("Of one clip, all calls together, counted from the graphs.", head, rows, "counted")
+    head = ["component", "arithmetic", "calls", "operations", *kinds, "weights", "activations", "inputs and outputs"]
+    caption = (
+        "Of one clip, all calls together, counted from the graphs. Activations: if every operator reads and writes "
+        "memory; inputs and outputs are the part that no fusion saves."
+    )
+    return Table(caption, head, rows, "counted", 2)
 
 
 def _reached(m: Roofline) -> Table:
-    ceiling = _median(m.ceilings.flops) if m.ceilings.flops else None
-    bandwidth = _median(m.ceilings.bandwidth) if m.ceilings.bandwidth else None
     rows = []
     for c in m.components:
-        intensity, rate = _intensity(c), _total(c) / c.seconds if c.seconds else None
-        roof = min(ceiling, intensity * bandwidth) if ceiling and bandwidth and intensity else None
+        rate = c.products / c.seconds if c.seconds else None
+        least = c.floor(m.ceilings.rate, m.ceilings.copies)
         rows.append(
             [
                 c.component,
                 seconds(c.seconds) if c.seconds is not None else "not run",
-                f"{intensity:.3g} FLOP/B" if intensity else DASH,
+                seconds(least),
+                percent(least / c.seconds if c.seconds else None),
                 operations(rate, "FLOP/s"),
-                percent(rate / ceiling if rate is not None and ceiling else None),
-                percent(rate / roof if rate is not None and roof else None),
+                percent(rate / m.ceilings.rate if rate is not None else None),
+                f"{digits(_intensity(c))} FLOP/B" if _intensity(c) else DASH,
             ]
         )
-    head = ["component", "per clip", "intensity", "reached", "of the ceiling", "of its own roof"]
-    return Table(
-        "Rates reached; a component's own roof is the lower of arithmetic and copies at its intensity.", head, rows
+    head = ["component", "per clip (measured)", "least (predicted)", "share", "reached", "of the ceiling", "intensity"]
+    caption = (
+        "What this machine would take at the least, at its ceilings, beside what it took. Rates are of matrix products "
+        "and convolutions; intensity is these per byte of weights, inputs and outputs."
     )
+    return Table(caption, head, rows)
 
 
 def _ceilings(ceilings: Ceilings) -> Table:
@@ -137,11 +145,9 @@ def _ceilings(ceilings: Ceilings) -> Table:
         (f"matrix products, {ceilings.precision}", ceilings.flops, _flops),
         ("copies", ceilings.bandwidth, _copies),
     ):
-        if values:
-            rows.append([name, text(_median(values)), text(min(values)), text(max(values)), str(len(values))])
-        else:
-            rows.append([name, *[DASH] * 3, "0"])
-    return Table("Ceilings of this machine.", ["ceiling", "median", "lowest", "highest", "samples"], rows)
+        rows.append([name, text(median(values)), text(min(values)), text(max(values)), str(len(values))])
+    caption = f"Ceilings of this machine: {ceilings.library}, square matrices of {ceilings.side}."
+    return Table(caption, ["ceiling", "median", "lowest", "highest", "samples"], rows)
 
 
 def _predicted(predictions: Sequence[Prediction]) -> Table:
@@ -151,53 +157,53 @@ def _predicted(predictions: Sequence[Prediction]) -> Table:
             p.accumulation,
             f"{digits(p.floor)} s",
             f"{digits(p.likely)} s (at {percent(p.likely_share, 0)})",
-            operations(p.rate, "FLOP/s"),
-            in_bytes(p.bandwidth) + "/s",
+            _flops(p.rate),
+            _flops(p.rate_single),
+            _copies(p.bandwidth),
             in_bytes(p.vram),
+            *([_memory(p)] if _any_planned(predictions) else []),
             p.source,
         ]
         for p in predictions
     ]
-    head = [
-        "GPU",
-        "accumulation",
-        "s/frame, least",
-        "s/frame, likely",
-        "rate",
-        "bandwidth",
-        "VRAM",
-        "source of the rates",
-    ]
-    return Table(
-        "Seconds per frame by GPU, from published rates; nothing here was measured.", head, rows, "predicted", 2
+    head = ["GPU", "sums", "s/frame, least", "s/frame, likely", "FP16", "TF32", "bandwidth", "VRAM"]
+    head += ["needs", "source of the rates"] if _any_planned(predictions) else ["source of the rates"]
+    caption = (
+        "Seconds per frame of a run with engines by GPU, from published dense rates with sums in fp32 or fp16; nothing "
+        "here was measured."
     )
+    return Table(caption, head, rows, "predicted", 2)
+
+
+def _any_planned(predictions: Sequence[Prediction]) -> bool:
+    return any(p.planned is not None for p in predictions)
+
+
+def _memory(p: Prediction) -> str:
+    if p.planned is None:
+        return DASH
+    return f"{in_bytes(p.planned)}, {p.way}: {'fits' if p.fits else 'does not fit'}"
 
 
 def _roof(ceilings: Ceilings, timed: Sequence[ComponentCost]) -> str:
-    flops, bandwidth = _median(ceilings.flops), _median(ceilings.bandwidth)
-    intensities = [_intensity(c) for c in timed]
-    low = min([*intensities, flops / bandwidth]) / 4
-    high = max([*intensities, flops / bandwidth]) * 4
+    flops, bandwidth = ceilings.rate, ceilings.copies
+    intensities = [x for c in timed for x in (_intensity(c), _unfused(c)) if x] + [flops / bandwidth]
+    low, high = min(intensities) / 4, max(intensities) * 4
     stages = list(dict.fromkeys(c.component.rpartition("/")[0] for c in timed))
     canvas = Canvas(2.9 + 0.18 * -(-len(timed) // 2))
     with canvas as (figure, (axes,)):
         x = np.geomspace(low, high, 200)
         axes.plot(x, np.minimum(flops, bandwidth * x) / 1e9, color=INK, linewidth=1.6)
-        rate, copies = operations(flops, "FLOP/s"), in_bytes(bandwidth) + "/s"
-        axes.text(high, flops / 1e9 * 1.12, f"{ceilings.precision}: {rate}", ha="right", va="bottom", fontsize=8.5)
-        axes.text(low * 2, bandwidth * low / 1e9, f"copies: {copies}", ha="left", va="bottom", fontsize=8.5)
+        axes.text(high, flops / 1e9 * 1.12, f"products: {_flops(flops)}", ha="right", va="bottom", fontsize=8.5)
+        axes.text(low * 2, bandwidth * low / 1e9, f"copies: {_copies(bandwidth)}", ha="left", va="bottom", fontsize=8.5)
         markers = "osD^vP*X"
         points = []
         for c in timed:
-            stage, rate_reached = stages.index(c.component.rpartition("/")[0]), _total(c) / (c.seconds or 1.0) / 1e9
-            points += axes.plot(
-                _intensity(c),
-                rate_reached,
-                markers[stage % len(markers)],
-                color=colour_of(c.component),
-                markersize=6,
-                linestyle="none",
-            )
+            stage, rate = stages.index(c.component.rpartition("/")[0]), c.products / (c.seconds or 1.0) / 1e9
+            marker, colour = markers[stage % len(markers)], colour_of(c.component)
+            if _unfused(c):
+                axes.plot([_unfused(c), _intensity(c)], [rate, rate], color=colour, linewidth=1, alpha=0.6)
+            points += axes.plot(_intensity(c), rate, marker, color=colour, markersize=6, linestyle="none")
         plain_log(axes, "x")
         plain_log(axes, "y")
         axes.margins(y=0.14)
@@ -210,17 +216,22 @@ def _roof(ceilings: Ceilings, timed: Sequence[ComponentCost]) -> str:
 
 def _floors(predictions: Sequence[Prediction]) -> str:
     ordered = sorted(predictions, key=lambda p: p.likely)
-    canvas = Canvas(0.75 + 0.3 * len(ordered))
+    # A bundle in float32 takes the same with either kind of sums.
+    bars: dict[tuple[str, float, float], list[str]] = {}
+    for p in ordered:
+        bars.setdefault((p.gpu, p.floor, p.likely), []).append(p.accumulation)
+    canvas = Canvas(0.75 + 0.27 * len(bars))
     with canvas as (figure, (axes,)):
-        for place, p in enumerate(ordered):
-            likely = axes.barh(place, p.likely, 0.66, color=series(1), alpha=0.3)
-            floor = axes.barh(place, p.floor, 0.66, color=series(1))
-            beside(axes, f"{digits(p.floor)} to {digits(p.likely)} s", p.likely, place)
-        names = [f"{label(p.gpu, 22)}, {p.accumulation}" for p in ordered]
-        axes.set_yticks(range(len(ordered)), names)
+        for place, (_, least, most) in enumerate(bars):
+            likely = axes.barh(place, most, 0.66, color=series(1), alpha=0.3)
+            floor = axes.barh(place, least, 0.66, color=series(1))
+            beside(axes, f"{seconds(least)} to {seconds(most)}", most, place)
+        names = [f"{label(gpu, 22)}, {' or '.join(sums)}" for (gpu, _, _), sums in bars.items()]
+        axes.set_yticks(range(len(bars)), names)
         axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(ordered) - 0.5, -0.5)
-        axes.set_xlim(0, 1.5 * max(p.likely for p in ordered))
+        axes.set_ylim(len(bars) - 0.5, -0.5)
+        axes.set_xlim(0, 1.65 * max(most for _, _, most in bars))
+        axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel("seconds per frame, predicted")
         axes.grid(axis="x")
         legend_below(figure, [floor, likely], ["at least (predicted)", "likely (predicted)"])

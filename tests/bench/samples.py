@@ -85,7 +85,8 @@ def make_latency(executed: Executed = CPU, total: float = 111.0, count: int = 12
 
 
 def make_memory(executed: Executed = CPU, gpu: bool = False) -> Memory:
-    names = [f"{stage} {phase}" for stage in WORK.stages for phase in ("encode", "condition", "denoise", "decode")]
+    kinds = {"vae_encoder": "encode", "unet_conditioner": "condition", "unet": "denoise", "vae_decoder": "decode"}
+    names = [f"{stage}/{kind}" for stage in WORK.stages for kind in kinds]
     levels = [1.1, 1.2, 2.2, 1.8, 1.3, 1.3, 2.1, 1.7]
     widths = [6, 2, 60, 12, 6, 2, 58, 12]
     times = np.linspace(0, sum(widths) + 8, 2000)
@@ -106,9 +107,14 @@ def make_memory(executed: Executed = CPU, gpu: bool = False) -> Memory:
         host_before=555_000_000,
         device={"process": on_device, "device": whole} if gpu else {},
         allocators={"cupy pool": 1_234_000_000, "scratch": 2_345_000_000} if gpu else {},
-        planned={name: int(2.4e9 * height) for name, height in zip(names, levels, strict=True)} if gpu else {},
+        planned={_phase(name, kinds): int(2.6e9 * height) for name, height in zip(names, levels, strict=True) if gpu},
         phases=phases,
     )
+
+
+def _phase(name: str, kinds: dict[str, str]) -> str:
+    stage, _, kind = name.partition("/")
+    return f"{stage}/{kinds[kind]}"
 
 
 def make_fidelity(executed: Executed = CPU, start: float = 2e-6) -> Fidelity:
@@ -149,7 +155,7 @@ def make_quality() -> Quality:
             )
             for name, steps, miou, occ, s in presets
         ],
-        baselines={"modal": 0.6111, "convex": 0.6666},
+        baselines={"modal mIoU": 0.6111, "convex mIoU": 0.6666, "convex mIoU_occ": 0.2222},
     )
 
 
@@ -190,26 +196,42 @@ def make_roofline() -> Roofline:
         components=[
             ComponentCost(
                 component=f"segment/{name}",
+                precision="fp32",
                 calls=calls,
                 flops={"matmul": 0.6 * f, "attention": 0.2 * f, "convolution": 0.19 * f, "other": 0.01 * f},
                 weights=w,
                 activations=a,
+                boundary=0.2 * a,
                 seconds=s,
             )
             for name, calls, f, w, a, s in costs
         ]
-        + [ComponentCost(component="depth", calls=1, flops={}, weights=1e9, activations=1e9, seconds=None)],
-        ceilings=Ceilings(precision="fp32", flops=noisy(rng, 1.1e13, 9), bandwidth=noisy(rng, 2.2e11, 9)),
+        + [
+            ComponentCost(
+                component="depth", precision="fp16", calls=1, flops={}, weights=1e9, activations=1e9, boundary=1e8
+            )
+        ],
+        ceilings=Ceilings(
+            precision="float32",
+            library="Imaginary BLAS",
+            side=1111,
+            flops=noisy(rng, 1.1e13, 9),
+            bandwidth=noisy(rng, 2.2e11, 9),
+        ),
         predictions=[
             Prediction(
                 gpu=gpu,
                 accumulation=accumulation,  # type: ignore[arg-type]
                 rate=rate,
+                rate_single=rate / 2,
                 bandwidth=bandwidth,
                 vram=vram * 10**9,
                 floor=8.6e14 / rate / 25,
                 likely=8.6e14 / rate / 25 / 0.45,
                 likely_share=0.45,
+                planned=13 * 10**9,
+                way="resident, batched",
+                fits=vram > 13,
                 source="a made-up data sheet",
             )
             for gpu, accumulation, rate, bandwidth, vram in rates

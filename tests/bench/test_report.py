@@ -16,7 +16,7 @@ from amodal.bench.report.memory import _thinned
 from amodal.bench.report.overview import document
 from amodal.bench.schema import Fidelity, Latency, Memory, Results, Timeline
 from amodal.cli import main
-from amodal.runtime.errors import OutputError
+from amodal.runtime.errors import InputError, OutputError
 
 from . import samples
 
@@ -209,7 +209,6 @@ def test_measurements_without_samples_are_shown_without_plots(tmp_path: Path) ->
     nothing = Timeline(seconds=[], bytes=[])
     stages = [s.model_copy(update={"latents": [0.0] * 25}) for s in fidelity.stages]
     idle = [p.model_copy(update={"seconds": []}) for p in peers.peers]
-    ceilings = roofline.ceilings.model_copy(update={"flops": [], "bandwidth": []})
     results = samples.make_results(
         latency.model_copy(update={"clips": [], "cold": {}}),
         memory.model_copy(update={"host": nothing, "phases": []}),
@@ -217,7 +216,7 @@ def test_measurements_without_samples_are_shown_without_plots(tmp_path: Path) ->
         samples.make_quality().model_copy(update={"presets": []}),
         peers.model_copy(update={"peers": idle}),
         peers.model_copy(update={"peers": []}),
-        roofline.model_copy(update={"ceilings": ceilings, "predictions": [], "executed": None}),
+        roofline.model_copy(update={"components": [], "predictions": [], "executed": None}),
         roofline.model_copy(update={"components": []}),
         scaling.model_copy(update={"sweeps": []}),
         scaling.model_copy(update={"sweeps": [scaling.sweeps[0].model_copy(update={"points": []})]}),
@@ -227,6 +226,19 @@ def test_measurements_without_samples_are_shown_without_plots(tmp_path: Path) ->
     page, _ = written(results, tmp_path / "out")
     assert len(Page(page).all("svg")) == 1  # predictions need no samples
     assert "identical to the reference" in page
+
+
+def test_a_plan_stands_beside_the_components_that_run_in_its_phases() -> None:
+    memory = samples.make_memory(samples.GPU, gpu=True)
+    (section,) = document(samples.make_results(memory)).sections
+    (plan,) = [table for table in section.tables if table.head[0] == "phase"]
+    span = next(p for p in memory.phases if p.name == "segment/unet")
+    process = memory.device["process"]
+    seen = max(b for s, b in zip(process.seconds, process.bytes, strict=True) if span.begin <= s <= span.end)
+    rows = {row[0]: row[1:] for row in plan.rows}
+    planned = memory.planned["segment/denoise"]
+    share = f"{100 * seen / planned:.0f} %"
+    assert rows["segment/denoise"] == [f"{planned / 1e9:.2f} GB", f"{seen / 1e9:.2f} GB", share]
 
 
 def test_thinning_a_timeline_keeps_its_peak() -> None:
@@ -253,6 +265,18 @@ def test_the_command_writes_the_report_beside_the_results(tmp_path: Path, capsys
     assert ended.value.code == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in ("report.html", "summary.md")]
     assert "Fidelity" in (tmp_path / "report.html").read_text()
+
+
+def test_a_timeline_can_be_a_picture_of_its_own(tmp_path: Path) -> None:
+    from amodal.bench.report.plots import save_memory
+
+    save_memory(samples.make_memory(), tmp_path / "memory.svg")
+    assert ET.parse(tmp_path / "memory.svg").getroot().tag.endswith("svg")
+    with pytest.raises(InputError, match=r"\.png or \.svg"):
+        save_memory(samples.make_memory(), tmp_path / "memory.gif")
+    with pytest.raises(OutputError, match=r"no/memory\.png cannot be written"):
+        save_memory(samples.make_memory(), tmp_path / "no" / "memory.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["memory.svg"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from .options import backend_options, output_options, work_options
 @click.argument("bundle")
 @click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Clips to run.")
 @click.option("--target-vram", type=BytesType(), help="Exit with 1 if more is taken (on a CPU: of the host's memory).")
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="SVG", help="Memory over time.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG|SVG", help="Memory over time.")
 @work_options()
 @backend_options()
 @output_options()
@@ -38,10 +38,9 @@ def command(bundle: str, **options: Any) -> None:
     with noting("memory", options["as_json"]):
         measured = measure_memory(bundle, work_from(opened, options), execution_from(options), clips=options["clips"])
     if options["picture"] is not None:
-        from amodal.bench.files import write_whole
-        from amodal.bench.report.memory import timeline
+        from amodal.bench.report.plots import save_memory
 
-        write_whole(options["picture"], timeline(measured))
+        save_memory(measured, options["picture"])
     emit(opened, measured, options, lambda: text(measured))
     warn(measured.warnings)
     missed = missed_targets([measured], vram=options["target_vram"])
