@@ -71,7 +71,6 @@ class Runner:
     def __init__(self, model: Model, observed: Observed, work: Work) -> None:
         self.model, self.observed, self.work = model, observed, work
         self._settings: dict[str, Any] = {
-            "steps": work.steps,
             "guidance": (work.guidance, work.guidance),
             "churn": Churn(work.churn),
         }
@@ -81,25 +80,30 @@ class Runner:
         """What is given to every clip."""
         return make_scene(SCENE, self.work.frames, self.work.size)
 
-    def clip(self) -> Drawn:
-        """From raw arrays to masks and RGB on the host."""
+    def clip(self, steps: int | None = None) -> Drawn:
+        """From raw arrays to masks and RGB on the host.
+
+        Args:
+            steps: other than the work's, to warm up with.
+        """
         scene, work, observed = self.scene, self.work, self.observed
+        settings = {**self._settings, "steps": steps or work.steps}
         calls: dict[str, list[Call]] = {}
         seen = whole = None
         observed.clear()
         processor, begin = time.process_time(), time.perf_counter()
         if "segment" in work.stages:
             given: dict[str, Any] = {"rgb": scene.frames} if work.depth else {"depth": scene.depth}
-            seen = self.model.segment(scene.modal, seed=work.seed, samples=work.samples, **given, **self._settings)
+            seen = self.model.segment(scene.modal, seed=work.seed, samples=work.samples, **given, **settings)
             calls["segment"] = observed.calls[:]
         if "complete" in work.stages:
             before = len(observed.calls)
             masks: NDArray[np.bool_] = scene.amodal if seen is None else seen.masks
             seed = work.seed if seen is None else seen.noise
-            whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, **self._settings)
+            whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, **settings)
             calls["complete"] = observed.calls[before:]
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
-        return Drawn(seen, whole, calls, seconds, processed, observed.device_seconds())
+        return Drawn(seen, whole, calls, seconds, processed, observed.device_seconds(calls))
 
 
 @contextmanager

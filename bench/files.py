@@ -18,7 +18,7 @@ def write_whole(file: Path, text: str) -> None:
     part = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         os.replace(part, file)
     except OSError as error:
         with suppress(OSError):

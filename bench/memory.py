@@ -142,8 +142,14 @@ def _allocators(model: Model) -> dict[str, int]:
 
 
 def _planned(model: Model) -> dict[str, int]:
-    plan = model.plan
-    return {} if plan is None else {f"{phase.stage}/{phase.name}": phase.peak_bytes for phase in plan.phases}
+    """The plan's phases, each by the component that runs in it."""
+    if model.plan is None:
+        return {}
+    found: dict[str, int] = {}
+    for phase in model.plan.phases:
+        name = f"{phase.stage}/{model.bundle.component(phase.runs).kind}"
+        found[name] = max(found.get(name, 0), phase.peak_bytes)
+    return found
 
 
 def _joined(calls: list[Call]) -> Iterator[tuple[str, float, float]]:

@@ -42,20 +42,30 @@ class Observed:
         self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
         self.calls: list[Call] = []
         self._backend = backend
-        self._events: list[tuple[str, Any, Any]] = []
+        self._events: list[tuple[Any, Any]] = []
 
     def clear(self) -> None:
         """Forgets all calls."""
         self.calls, self._events = [], []
 
-    def device_seconds(self) -> dict[str, float] | None:
-        """Seconds by component, between events on the stream; waits for the last one. None on the host's processor."""
+    def device_seconds(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, float] | None:
+        """Seconds by `stage/component`, between events on the stream; waits for the last one. None without a GPU.
+
+        Args:
+            calls: of this clip, by stage, in the order in which they were noted.
+        """
         if self.xp is np:
             return None
         found: dict[str, float] = {}
-        for what, begin, end in self._events:
-            end.synchronize()
-            found[what] = found.get(what, 0.0) + float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
+        events = iter(self._events)
+        for stage, made in calls.items():
+            for call in made:
+                if call.what.startswith("load "):
+                    continue
+                begin, end = next(events)
+                end.synchronize()
+                what = f"{stage}/{call.what}"
+                found[what] = found.get(what, 0.0) + float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
         return found
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
@@ -83,7 +93,7 @@ class Observed:
         result = run()
         self.calls.append(Call(what, begin, time.perf_counter()))
         if before is not None:
-            self._events.append((what, before, self._mark()))
+            self._events.append((before, self._mark()))
         return result
 
     def _mark(self) -> Any:

@@ -23,12 +23,10 @@ from amodal.runtime.frames import PathLike
 from amodal.runtime.memory_buffers import RunShape, needed_components
 from amodal.runtime.memory_choice import choose, plans
 from amodal.runtime.memory_plan import Footprint, footprints_of
-from amodal.runtime.model import Model
-from amodal.runtime.sampler import Churn
-from amodal.runtime.scenes import make_scene
 
 from .ceilings import measure_ceilings
 from .clip_cost import Way, count_clip
+from .clips import Runner, times_of
 from .gpus import GPUS, GpuSpec, find_gpu
 from .machine import executed_of
 from .schema import Ceilings, ComponentCost, Prediction, Roofline, Work
@@ -57,7 +55,7 @@ def measure_roofline(
     bundle: Bundle,
     work: Work,
     *,
-    model: Model | None = None,
+    runner: Runner | None = None,
     backend: str = "onnxruntime",
     device: str | None = None,
     threads: int | None = None,
@@ -71,7 +69,7 @@ def measure_roofline(
 
     Args:
         work: the clip; see `amodal.bench.machine.work_of`.
-        model: what runs; None to run no clip, and only measure the ceilings of `backend` on `device`.
+        runner: of the same work; None to run no clip, and only measure the ceilings of `backend` on `device`.
         clips: that are run after one to warm up; each component's median counts.
         likely_share: share of the published rates at which `likely` is predicted.
         engine_dir: where engines lie, whose records say what memory a run takes; None for the bundle's own folder.
@@ -84,6 +82,7 @@ def measure_roofline(
     """
     told("counting operations")
     way = Way()
+    model = None if runner is None else runner.model
     if model is not None:
         way = Way.of(model.backend, model.memory, "batched" if model.plan is None else model.plan.cfg_rows)
     counted = count_clip(bundle, work, way)
@@ -92,9 +91,9 @@ def measure_roofline(
     warnings = list(_busy())
     executor = create(backend, device=device, threads=threads) if model is None else model.backend
     ceilings, seconds = measure_ceilings(executor), {}
-    if model is not None:
+    if runner is not None:
         least = floor_here(counted, ceilings, work) * work.frames
-        seconds = run_clips(model, work, clips, lambda what: told(f"{what}, {least:.2g} s a clip at the least"))
+        seconds = run_clips(runner, clips, lambda what: told(f"{what}, {least:.2g} s a clip at the least"))
         told("measuring this machine's ceilings")
         # Whatever else a machine does only lowers a ceiling, and may have been there in one of two moments.
         ceilings = max(ceilings, measure_ceilings(executor), key=lambda found: found.rate)
@@ -193,37 +192,20 @@ def predict(
         )
 
 
-def run_clips(model: Model, work: Work, clips: int, told: Told = lambda what: None) -> dict[str, float]:
-    """Median seconds of each component (`segment/unet`) over clips of a scene, after one short clip to warm up."""
+def run_clips(runner: Runner, clips: int, told: Told = lambda what: None) -> dict[str, float]:
+    """Median seconds of each component (`segment/unet`) over clips, after one short clip to warm up.
+
+    On a GPU they are the device's own, between events on its stream.
+    """
     samples: dict[str, list[float]] = {}
     told("warming up")
-    _run_clip(model, work, 1)
+    runner.clip(steps=1)
     for index in range(clips):
         told(f"running clip {index + 1} of {clips}")
-        for name, seconds in _run_clip(model, work, work.steps).items():
+        clip = times_of(runner.clip())
+        for name, seconds in (clip.device or clip.components).items():
             samples.setdefault(name, []).append(seconds)
     return {name: median(each) for name, each in samples.items()}
-
-
-def _run_clip(model: Model, work: Work, steps: int) -> dict[str, float]:
-    scene = make_scene(work.seed, work.frames, work.size)
-    settings: dict[str, Any] = {
-        "steps": steps,
-        "guidance": (work.guidance, work.guidance),
-        "churn": Churn(work.churn),
-        "seed": work.seed,
-    }
-    masks = scene.amodal
-    found: dict[str, float] = {}
-    if "segment" in work.stages:
-        seen = {"depth": scene.depth} if model.manifest.depth is None else {"rgb": scene.frames}
-        segmentation = model.segment(scene.modal, **seen, samples=work.samples, **settings)
-        masks = segmentation.masks
-        found |= {f"segment/{kind}": seconds for kind, seconds in segmentation.timings.items()}
-    if "complete" in work.stages:
-        completion = model.complete(scene.frames, scene.modal, masks, **settings)
-        found |= {f"complete/{kind}": seconds for kind, seconds in completion.timings.items()}
-    return found
 
 
 @dataclass(frozen=True)

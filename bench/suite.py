@@ -16,7 +16,7 @@ from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.manifest import StageName
 
-from .clips import Execution
+from .clips import Execution, running
 from .files import write_whole
 from .latency import Note
 from .machine import results_of, this_machine
@@ -149,7 +149,12 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
             lambda other=other: measure_latency(bundle, work, other, repeats=repeats, note=note),
         )
         add(f"memory{of}", other.options(), lambda other=other: measure_memory(bundle, work, other))
-    add("roofline", None, lambda: measure_roofline(bundle, work, execution))
+
+    def roofline() -> Measurement:
+        with running(bundle, work, execution) as runner:
+            return measure_roofline(Bundle(bundle), work, runner=runner, engine_dir=execution.engine_dir)
+
+    add("roofline", None, roofline)
     add("fidelity", None, lambda: measure_fidelity(bundle, work, execution))
     names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
     add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))

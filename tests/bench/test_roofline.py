@@ -18,12 +18,13 @@ pytest.importorskip("psutil")
 
 from amodal.bench import ceilings, roofline
 from amodal.bench.clip_cost import Way, calls_of, count_clip
+from amodal.bench.clips import Execution, running
 from amodal.bench.gpus import GPUS, find_gpu
 from amodal.bench.machine import work_of
 from amodal.bench.roofline import Needs, measure_roofline, predict, share_in_paper
 from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_results
 from amodal.cli import main
-from amodal.runtime.backends import EngineNeeds, create
+from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import ComponentEntry
@@ -276,8 +277,8 @@ def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monke
 def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -> None:
     work = work_of(bundle, "segment", steps=1)
     said: list[str] = []
-    with Model(bundle, create("onnxruntime", threads=2), verify=False) as model:
-        measured = measure_roofline(bundle, work, model=model, clips=1, gpus=[find_gpu("3090")], told=said.append)
+    with running(bundle.path, work, Execution(threads=2)) as runner:
+        measured = measure_roofline(bundle, work, runner=runner, clips=1, gpus=[find_gpu("3090")], told=said.append)
     assert measured.executed is not None
     assert {cost.component for cost in measured.components} >= {"segment/unet", "segment/vae_decoder"}
     assert all(cost.seconds is not None and cost.seconds > 0 for cost in measured.components)
@@ -341,7 +342,7 @@ def test_the_command_prints_json_without_a_run(brief: None, capsys: pytest.Captu
     [
         (("nowhere",), "is not a bundle"),
         (("default", "--gpu", "Voodoo"), "--gpu 'Voodoo' is none"),
-        (("default", "-o", "no/such/folder/file.json"), "expected a file in a folder that exists"),
+        (("default", "-o", "."), "is a directory"),
     ],
 )
 def test_bad_input_is_one_sentence(args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from .options import backend_options, output_options, work_options
 @click.argument("bundle")
 @click.option("--clips", type=click.IntRange(min=1), default=3, show_default=True, help="Clips to run.")
 @click.option("--target-vram", type=BytesType(), help="Exit with 1 if more is taken (on a CPU: of the host's memory).")
-@click.option("--picture", type=click.Path(), metavar="PNG|SVG", help="Memory over time, phases marked.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG|SVG", help="Memory over time.")
 @work_options()
 @backend_options()
 @output_options()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,41 +42,35 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench roofline bundle --no-run --gpu 4090 --stage segment
       amodal bench roofline bundle --backend tensorrt_rtx -o roofline.json
     """
+    from amodal.bench.clips import running
     from amodal.bench.gpus import GPUS, find_gpu
-    from amodal.bench.machine import results_of, work_of
     from amodal.bench.roofline import LIKELY_SHARE, measure_roofline
     from amodal.runtime.bundle import Bundle
-    from amodal.runtime.memory_buffers import RunShape
-    from amodal.runtime.model import load
 
-    if options["out"] is not None:
-        _check_file(options["out"])
+    from .output import emit, execution_from, work_from
+
     opened = Bundle(bundle)
-    work = work_of(opened, options["stage"], **{name: options[name] for name in ("steps", "guidance", "churn", "seed")})
+    work = work_from(opened, options)
     gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
     where = {name: options[name] for name in ("backend", "device", "threads", "engine_dir")}
-    shape = RunShape(stages=tuple(work.stages), guided=work.guidance > 1, steps=work.steps)
     with _progress() as told:
-        running: AbstractContextManager[Any] = nullcontext()
+        ready: AbstractContextManager[Any] = nullcontext()
         if not options["no_run"]:
             told("loading")
-            running = load(bundle, memory=options["memory"], vram=options["vram"], shape=shape, **where)
-        with running as model:
+            ready = running(bundle, work, execution_from(options))
+        with ready as runner:
             measured = measure_roofline(
                 opened,
                 work,
-                model=model,
+                runner=runner,
                 clips=options["clips"],
                 gpus=gpus,
                 likely_share=options["share"] or LIKELY_SHARE,
                 told=told,
                 **where,
             )
-    results = results_of(opened, [measured])
-    if options["out"] is not None:
-        _write(options["out"], results.model_dump_json(indent=2))
+    emit(opened, measured, options, lambda: text_of(measured, bundle))
     warn(measured.warnings)
-    click.echo(results.model_dump_json(indent=2) if options["as_json"] else text_of(measured, bundle))
 
 
 @contextmanager
@@ -193,20 +185,3 @@ def _flops(count: float) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.3g}"
-
-
-def _check_file(out: Path) -> None:
-    from amodal.runtime.errors import InputError
-
-    if out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"-o {out}: expected a file in a folder that exists, for instance roofline.json.")
-
-
-def _write(out: Path, text: str) -> None:
-    """Writes a file whole, or leaves what was there."""
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(text + "\n")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
