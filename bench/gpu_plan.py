@@ -99,28 +99,31 @@ def _build(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
 
 def _measure(options: CheckOptions, row: dict[str, Any], what: str, limit: float, *more: str) -> Iterator[Step]:
     bundle, needs = _bundle(options, row)
-    work = ("--stage", "segment", "--steps", str(options.steps), "--json", "--backend", row["name"])
-    if row["name"] == "onnxruntime":
-        where = ("--device", row.get("device") or "cuda")
-    else:
-        where, needs = _engines(options, row), (*needs, f"build {row['name']}")
+    work = ("--stage", "segment", "--steps", str(options.steps), "--json")
+    where: tuple[str, ...] = ("--device", row.get("device") or "cuda")
+    if row["name"] != "onnxruntime":
+        where, needs = (*where, *_engines(options, row)), (*needs, f"build {row['name']}")
     yield Step(f"{what} {row['name']}", (*_AMODAL, "bench", what, bundle, *work, *where, *more), limit, needs)
 
 
 def _latency(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
-    yield from _measure(options, row, "latency", 120, "--repeats", "5", "--warm-up", "2", "--no-cold")
+    yield from _measure(
+        options, row, "latency", 120, "--backend", row["name"], "--repeats", "5", "--warm-up", "2", "--no-cold"
+    )
 
 
 def _peers(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
-    yield from _measure(options, row, "peers", 300)
+    yield from _measure(
+        options, row, "peers", 300, "--peer", "diffusers", "--peer", "compile", "--peer", row["name"], "--repeats", "3"
+    )
 
 
 def _memory(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
-    yield from _measure(options, row, "memory", 90, "--clips", "2")
+    yield from _measure(options, row, "memory", 90, "--backend", row["name"], "--clips", "2")
 
 
 def _roofline(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:
-    yield from _measure(options, row, "roofline", 120, "--clips", "1")
+    yield from _measure(options, row, "roofline", 120, "--backend", row["name"], "--clips", "1")
 
 
 def _options(options: CheckOptions, row: dict[str, Any]) -> Iterator[Step]:

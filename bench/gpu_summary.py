@@ -91,7 +91,7 @@ def _peers(found: Sequence[tuple[str, Peers]]) -> str:
     blocks = []
     for step, m in found:
         backend = step.removeprefix("peers ")
-        eager = next((p for p in m.peers if "eager" in f"{p.name} {p.description}".lower()), None)
+        eager = next((p for p in m.peers if p.name == "diffusers"), None)
         rows = [_peer(p, eager, backend) for p in m.peers]
         head = ["peer", "s per clip", "beside eager", "peak on the GPU", "beside eager", "agreement"]
         blocks.append(f"## Peers, with {backend}\n\n" + _table(head, rows))
@@ -100,7 +100,7 @@ def _peers(found: Sequence[tuple[str, Peers]]) -> str:
 
 def _peer(peer: Peer, eager: Peer | None, backend: str) -> list[str]:
     time = median(peer.seconds) if peer.seconds else None
-    ours = "amodal" in peer.name.lower()
+    ours = peer.name.split()[0] in TIME_AIMS
     base = median(eager.seconds) if eager is not None and eager.seconds else None
     ratio = time / base if time is not None and base else None
     memory = peer.device_peak / eager.device_peak if peer.device_peak and eager and eager.device_peak else None

@@ -158,7 +158,7 @@ def test_commands_of_the_steps_are_there(tmp_path: Path) -> None:
 
     states = {"probe": probed("onnxruntime", "tensorrt_rtx")}
     for one in plan(CheckOptions(tmp_path), states):
-        if one.command[1:3] != ("-m", "amodal") or one.name.startswith("peers"):
+        if one.command[1:3] != ("-m", "amodal"):
             continue
         outcome = CliRunner().invoke(amodal, [*one.command[3:], "--help"])
         assert outcome.exit_code == 0, (one.name, outcome.output)
@@ -183,10 +183,8 @@ def results(measurement: Any) -> Results:
 
 def measured() -> dict[str, StepState]:
     clip = Clip(seconds=10.0, processor=1.0, components={"segment/unet": 9.0}, steps={"segment": [0.4] * 25})
-    eager = Peer(
-        name="diffusers eager", description="FP16", seconds=[20.0], first=30.0, host_peak=1, device_peak=8 * 10**9
-    )
-    ours = Peer(name="amodal", description="", seconds=[18.0], first=20.0, host_peak=1, device_peak=4 * 10**9)
+    eager = Peer(name="diffusers", description="FP16", seconds=[20.0], first=30.0, host_peak=1, device_peak=8 * 10**9)
+    ours = Peer(name="onnxruntime cuda", description="", seconds=[18.0], first=20.0, host_peak=1, device_peak=4 * 10**9)
     timeline = Timeline(seconds=[0.0], bytes=[5 * 10**9])
     taken: list[tuple[str, Any]] = [
         ("latency onnxruntime", Latency(work=WORK, executed=EXECUTED, cold={}, clips=[clip])),
@@ -233,7 +231,7 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     assert set(check.results) == {"latency onnxruntime", "peers onnxruntime", "memory onnxruntime"}
     text = summary_of(check.model_dump(), check.results)
     assert "| onnxruntime | 10.000 | 0.4000 | 400.0 | 10.0% (aim 0.03) |" in text
-    assert "| amodal | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
+    assert "| onnxruntime cuda | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text
     assert "| as it is | 450.00 | 3.00 | yes | 0.0e+00 |" in text
