@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,8 @@ def test_commands_of_the_steps_are_there(tmp_path: Path) -> None:
     states = {"probe": probed("onnxruntime", "tensorrt_rtx")}
     for one in plan(CheckOptions(tmp_path), states):
         if one.command[1:3] != ("-m", "amodal"):
+            continue
+        if one.name.startswith("peers") and find_spec("amodal.cli.bench.peers") is None:
             continue
         outcome = CliRunner().invoke(amodal, [*one.command[3:], "--help"])
         assert outcome.exit_code == 0, (one.name, outcome.output)
