@@ -114,19 +114,24 @@ def test_engines_draw_what_the_graphs_draw(toy_bundle: Path, engines: Path, memo
     assert type(found[0].frames) is np.ndarray
 
 
-def test_nothing_waits_for_the_device_inside_the_loop(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+@pytest.mark.parametrize("looked_at", [0, 1])
+def test_nothing_waits_for_the_device_before_the_results(
+    toy_bundle: Path, gpu: Gpu, engines: Path, looked_at: int
+) -> None:
     modal, depth, _ = clip()
+    if not looked_at:
+        depth = (depth * 255).astype(np.uint8)  # whole numbers are finite; floats are looked at, before anything runs
 
     def waits(steps: int) -> int:
         inside: list[int] = []
         with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
             before = gpu.waits
             model.segment(modal, depth=depth, steps=steps, callback=lambda *_: inside.append(gpu.waits))
-            assert inside == [before] * steps
+            assert inside == [before + looked_at] * steps
             return gpu.waits - before
 
-    # After the loop: one flag per step, then whether the picture is finite, then the picture.
-    assert [waits(2), waits(6)] == [2 + 2, 6 + 2]
+    # The three results, and whether everything was finite.
+    assert [waits(2), waits(6)] == [looked_at + 4, looked_at + 4]
 
 
 @pytest.mark.parametrize(("rows", "profile", "calls"), [("batched", 1, 1), ("separate", 0, 2)])

@@ -254,7 +254,8 @@ class _Context:
         import numpy as np
 
         engine, (address, size) = self._engine, self._memory
-        if stream != 77 or address % 256 or size < self.update_device_memory_size_for_shapes():
+        here = sys.modules["cupy"].cuda.get_current_stream().ptr
+        if not stream or stream != here or address % 256 or size < self.update_device_memory_size_for_shapes():
             engine.log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
             return False
         if _ASKED.get("trouble") == "device":
