@@ -128,7 +128,9 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
     if array.dtype.kind not in "fiu":
         raise InputError(f"depth has dtype {array.dtype}; expected numbers, nearer is larger.")
     relative, whole = array.shape[1:] != tuple(size), array.dtype.kind != "f"
-    array = _resize(array.astype(np.float32), size, xp)  # what is not finite before is not afterwards
+    if array.dtype.itemsize > 4:  # before it is uploaded
+        array = array.astype(np.float32)
+    array = _resize(array, size, xp, np.float32)  # what is not finite before is not afterwards
     if not whole:
         watch_values(array, finite_depth, xp, checks)
     if relative:
@@ -312,14 +314,15 @@ def finite_depth(low: float, high: float) -> None:
         raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")
 
 
-def _resize(array: Array, size: Size, xp: Any) -> Array:
+def _resize(array: Array, size: Size, xp: Any, dtype: Any = np.uint8) -> Array:
     from PIL import Image
 
     height, width = size
     if array.shape[1:3] == (height, width):
-        return xp.asarray(array)
+        return xp.asarray(array).astype(dtype, copy=False)
     if xp is not np:
-        return pillow_bilinear(array, size, xp)
+        return pillow_bilinear(array, size, xp, dtype)
+    array = array.astype(dtype, copy=False)
     # Pillow itself, because its fixed-point bilinear filter is part of the reference.
     images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in array)
     return np.stack([np.asarray(image) for image in images])

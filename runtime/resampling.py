@@ -25,7 +25,7 @@ _OPENCV_BITS = 11  # likewise (INTER_RESIZE_COEF_BITS)
 _PIECE = 1 << 22  # values resized at once; what is in between takes up to a dozen bytes for each
 
 
-def pillow_bilinear(pictures: Array, size: Size, xp: Any = np) -> Array:
+def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None) -> Array:
     """Pictures as Pillow's `Resampling.BILINEAR` resizes them, antialiased where they shrink.
 
     Equal in every bit to Pillow before 13, which does columns first; where height shrinks more than width, Pillow 13
@@ -34,13 +34,16 @@ def pillow_bilinear(pictures: Array, size: Size, xp: Any = np) -> Array:
     Args:
         pictures: uint8 or float32 [T, h, w] or [T, h, w, C].
         size: (H, W).
+        dtype: which of the two they are taken as; None for their own.
 
     Returns:
-        The same dtype, [T, H, W] or [T, H, W, C].
+        That dtype, [T, H, W] or [T, H, W, C].
     """
-    whole = pictures.dtype == np.uint8
+    dtype = np.dtype(dtype or pictures.dtype)
+    whole = dtype == np.uint8
 
     def resized(piece: Array) -> Array:
+        piece = piece.astype(dtype, copy=False)
         for axis in (2, 1):
             if piece.shape[axis] == size[axis - 1]:
                 continue

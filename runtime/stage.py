@@ -264,7 +264,7 @@ def _mapped(component: Component, given: str, frames: Array, wanted: str, size: 
     chunks = [frames[i : i + size] for i in range(0, len(frames), size)]
     if not rehearsal:
         return xp.concatenate([out[wanted] for out in component.map([{given: chunk} for chunk in chunks])])
-    made = {len(chunk): component({given: chunk})[wanted] for chunk in (chunks[-1], chunks[0])}
+    made = {count: component({given: frames[:count]})[wanted] for count in {len(chunk) for chunk in chunks}}
     return xp.concatenate([made[len(chunk)] for chunk in chunks])
 
 

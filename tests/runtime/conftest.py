@@ -16,6 +16,7 @@ import pytest
 from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.model import load
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"
 
@@ -84,3 +85,22 @@ def engines(gpu: Gpu, built: Path, tmp_path: Path) -> Path:
     """A copy of them."""
     shutil.copytree(built, tmp_path / "engines")
     return tmp_path / "engines"
+
+
+@pytest.fixture(scope="module")
+def gpu_model(toy_bundle: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The toy bundle on a stand-in GPU that a module's tests share; `on_gpu` is for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        gpu = Gpu(patch, tmp_path_factory.mktemp("gpu"))
+        with load(toy_bundle, "tensorrt", engine_dir=built) as model:
+            yield model, gpu
+
+
+@pytest.fixture
+def on_gpu(gpu_model: Any) -> Iterator[Any]:
+    """That model, with nothing noted yet of what the stand-in notes."""
+    model, _ = gpu_model
+    cupy = model.backend.xp
+    yield model
+    for notes in (cupy.uploads, cupy.downloads, cupy.events, cupy.freed, cupy.elsewhere):
+        notes.clear()

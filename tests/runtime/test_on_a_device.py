@@ -136,6 +136,7 @@ def test_what_the_caller_has_is_prepared_alike(name: str, given: Any, where: str
         same(got, expected, device)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [("modal", 1.5, "from 0 to 1.5"), ("modal", np.nan, "from nan to nan"), ("depth", np.inf, "NaN or infinity")],

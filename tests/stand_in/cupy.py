@@ -158,10 +158,12 @@ def _at(owner):
     assert said["stream"] is None, "CuPy would make the host wait for the stream"
     shape, dtype = said["shape"], np.dtype(said["typestr"])
     strides = said.get("strides") or np.empty(shape, dtype).strides
-    size = sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + dtype.itemsize
-    room = (ctypes.c_uint8 * size).from_address(said["data"][0])
+    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    before = -sum(step for step in steps if step < 0)
+    size = before + sum(step for step in steps if step > 0) + dtype.itemsize
+    room = (ctypes.c_uint8 * size).from_address(said["data"][0] - before)
     room.owner = owner
-    return _device(np.ndarray(shape, dtype, room, strides=strides))
+    return _device(np.ndarray(shape, dtype, room, before, strides))
 
 
 def from_dlpack(value):
