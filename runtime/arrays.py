@@ -7,6 +7,7 @@ is waited for on the device, not by the host. All of this is to be called while 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,28 +31,7 @@ def taken(value: Any, name: str, xp: Any = np) -> Array:
     Raises:
         InputError: it lies on another device, has been freed, or cannot be read as an array.
     """
-    if isinstance(value, np.ndarray if xp is np else (xp.ndarray, np.ndarray)):
-        if xp is not np and isinstance(value, xp.ndarray):
-            _require_here(name, int(value.device.id), xp)
-        return value
-    kind, number = _place(value)
-    try:
-        if kind in (_CPU, _CUDA_HOST):
-            return _of_host(value)
-        if xp is not np and kind in (_CUDA, _CUDA_MANAGED):
-            _require_here(name, number, xp)
-            return _of_device(value, name, xp)
-    except InputError:
-        raise
-    except Exception as error:
-        what = type(value).__name__
-        raise InputError(f"{name} ({what}) cannot be read as an array: {_first_line(error)}.") from error
-    if kind in (_CUDA, _CUDA_MANAGED):
-        raise InputError(
-            f"{name} lies on a GPU and this model runs on the CPU; hand over a copy in host memory (`cupy.asnumpy(x)`, "
-            "`x.cpu()` in torch, `x.get()` in PyCUDA), or load the bundle with a backend that runs on the GPU."
-        )
-    raise InputError(f"{name} lies on another kind of device (DLPack's {kind}); hand over a copy in host memory.")
+    return _read(value, name, xp, _of_host)
 
 
 def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
@@ -65,10 +45,8 @@ def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any =
             f"out: {name} is {type(value).__name__}; expected an array to write into: numpy's, or one with "
             "__cuda_array_interface__ or __dlpack__."
         )
-    if not isinstance(value, np.ndarray) and _place(value)[0] == _CPU and hasattr(value, "__array__"):
-        array = np.asarray(value)  # DLPack has none that may be written to, in numpy
-    else:
-        array = taken(value, f"out: {name}", xp)
+    # numpy writes to what another library's `__array__` shares; to what it takes by DLPack, not in every version.
+    array = _read(value, f"out: {name}", xp, np.asarray if _says(value, "__array__") else _of_host)
     if tuple(array.shape) != shape or array.dtype != dtype:
         raise InputError(
             f"out: {name} is {array.dtype} {list(array.shape)}; this call writes {np.dtype(dtype)} {list(shape)}."
@@ -137,6 +115,32 @@ def _writable(value: Any) -> bool:
     return not value.__cuda_array_interface__["data"][1]
 
 
+def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Array:
+    try:
+        if xp is not np and isinstance(value, xp.ndarray):
+            _require_here(name, int(value.device.id), xp)
+            return value
+        kind, number = (_CPU, 0) if isinstance(value, np.ndarray) else _place(value)
+        if kind in (_CPU, _CUDA_HOST):
+            return of_host(value)
+        if xp is not np and kind in (_CUDA, _CUDA_MANAGED):
+            _require_here(name, number, xp)
+            return _of_device(value, name, xp)
+    except InputError:
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("cupy_backends"):  # the device has failed, not the array
+            raise
+        what = type(value).__name__
+        raise InputError(f"{name} ({what}) cannot be read as an array: {_first_line(error)}.") from error
+    if kind in (_CUDA, _CUDA_MANAGED):
+        raise InputError(
+            f"{name} lies on a GPU and this model runs on the CPU; hand over a copy in host memory (`cupy.asnumpy(x)`, "
+            "`x.cpu()` in torch, `x.get()` in PyCUDA), or load the bundle with a backend that runs on the GPU."
+        )
+    raise InputError(f"{name} lies on another kind of device (DLPack's {kind}); hand over a copy in host memory.")
+
+
 def _place(value: Any) -> tuple[int, int]:
     """DLPack's kind of device, and the number of it, -1 if that is not said."""
     if hasattr(value, "__dlpack_device__"):
@@ -146,9 +150,9 @@ def _place(value: Any) -> tuple[int, int]:
 
 
 def _of_host(value: Any) -> Array:
-    if hasattr(value, "__dlpack__"):
-        return np.from_dlpack(value)
-    return np.asarray(value)
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+        return np.asarray(value)
+    return np.from_dlpack(value)
 
 
 def _of_device(value: Any, name: str, xp: Any) -> Array:
