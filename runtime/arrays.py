@@ -40,7 +40,7 @@ def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any =
     Raises:
         InputError: it is none, cannot be written to, lies on another device, or has another shape or dtype.
     """
-    if not any(_says(value, name) for name in ("__array_interface__", _INTERFACE, "__dlpack__")):
+    if not any(_says(value, what) for what in ("__array_interface__", _INTERFACE, "__dlpack__")):
         raise InputError(
             f"out: {name} is {type(value).__name__}; expected an array to write into: numpy's, or one with "
             "__cuda_array_interface__ or __dlpack__."
@@ -166,8 +166,8 @@ def _of_device(value: Any, name: str, xp: Any) -> Array:
     described = dict(getattr(value, _INTERFACE))
     address = int(described["data"][0])
     if address:
-        found = xp.cuda.runtime.pointerGetAttributes(address)
-        if found.type == _UNREGISTERED:
+        found = _attributes(address, xp)
+        if found is None or found.type == _UNREGISTERED:
             raise InputError(
                 f"{name} points to {address:#x}, where no GPU memory is: it was freed; keep the array until the call "
                 "returns."
@@ -178,6 +178,16 @@ def _of_device(value: Any, name: str, xp: Any) -> Array:
     if stream is not None:
         xp.cuda.get_current_stream().wait_event(stream_of(int(stream), xp).record())
     return xp.asarray(_Memory(value, described))
+
+
+def _attributes(address: int, xp: Any) -> Any:
+    """What CUDA knows of an address; None if nothing."""
+    try:
+        return xp.cuda.runtime.pointerGetAttributes(address)
+    except Exception as error:
+        if "cudaErrorInvalidValue" not in str(error):
+            raise
+        return None
 
 
 def _require_here(name: str, number: int, xp: Any) -> None:

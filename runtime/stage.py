@@ -205,7 +205,7 @@ def run_stage(
                 conditionings.append(xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond)
                 starts.append(_normals(draws.latents, xp))
                 del draws, cond
-    del images, rgb_images
+    del images, rgb_images, coming
 
     with components.use(keys["unet_conditioner"]) as conditioner:
         ids = [settings.fps - 1, manifest.motion_bucket, manifest.noise_augmentation]

@@ -87,13 +87,14 @@ def engines(gpu: Gpu, built: Path, tmp_path: Path) -> Path:
     return tmp_path / "engines"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gpu_model(toy_bundle: Path, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The toy bundle on a stand-in GPU that a module's tests share; `on_gpu` is for them."""
-    with pytest.MonkeyPatch.context() as patch:
+    """The toy bundle on a stand-in GPU that tests share; `on_gpu` is for them."""
+    with pytest.MonkeyPatch.context() as patch:  # for loading alone: the model keeps its stand-ins
         gpu = Gpu(patch, tmp_path_factory.mktemp("gpu"))
-        with load(toy_bundle, "tensorrt", engine_dir=built) as model:
-            yield model, gpu
+        model = load(toy_bundle, "tensorrt", engine_dir=built)
+    with model:
+        yield model, gpu
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ The GPU is a stand-in. That memory is shared shows in its addresses; that stream
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from amodal.runtime.errors import BackendError, InputError, NonFiniteError
 from amodal.runtime.model import Model, load
 from amodal.runtime.noise import NoiseStream
 from amodal.runtime.padding import Padding
+from amodal.runtime.stage import Conditions
 
 SIZE, FRAMES, STEPS = (64, 64), 3, 1
 
@@ -263,6 +265,22 @@ def test_a_buffer_on_the_device_that_may_not_be_written_to_is_refused(on_gpu: Mo
         on_gpu.segment(**clip(), out={"masks": moved(cupy, there)})
 
 
+def test_conditions_are_gone_when_the_sampler_begins(on_gpu: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+    took = Conditions.take
+
+    def take(self: Conditions) -> Any:
+        both = took(self)
+        held.extend(map(weakref.ref, both))
+        return both
+
+    monkeypatch.setattr(Conditions, "take", take)
+    alive: list[int] = []
+    on_gpu.segment(**clip(), steps=STEPS, callback=lambda *_: alive.append(sum(ref() is not None for ref in held)))
+    assert len(held) == 2
+    assert alive == [0], "the memory plan counts them for encoding alone"
+
+
 # Streams.
 
 
@@ -312,7 +330,7 @@ def test_a_stream_means_nothing_on_the_cpu(toy: Model) -> None:
 # Before the first clip.
 
 
-def test_warming_up_does_all_that_a_first_clip_would_wait_for(toy_bundle: Path) -> None:
+def test_warming_up_does_all_that_a_first_clip_would_wait_for(toy_bundle: Path, toy: Model) -> None:
     said: list[tuple[str, str]] = []
     stream = NoiseStream(5)
     expected = stream.clone().randn((20,))
@@ -325,8 +343,7 @@ def test_warming_up_does_all_that_a_first_clip_would_wait_for(toy_bundle: Path) 
         assert "load" not in seen.timings
         assert not [what for _, what in said if what != "run"]
     np.testing.assert_array_equal(stream.randn((20,)), expected)
-    with load(toy_bundle, threads=1) as model:
-        np.testing.assert_array_equal(model.segment(**given, seed=5, steps=STEPS).frames, seen.frames)
+    np.testing.assert_array_equal(toy.segment(**given, seed=5, steps=STEPS).frames, seen.frames)
 
 
 def test_warming_up_runs_little(gpu_model: Any) -> None:
@@ -354,7 +371,7 @@ def test_a_stage_that_is_not_there_cannot_be_warmed_up(toy: Model) -> None:
 
 def together(models: list[Model], given: dict[str, Any]) -> list[Any]:
     def work(model: Model) -> list[Any]:
-        return [model.segment(**given, seed=seed, steps=2).frames for seed in (1, 2)]
+        return [model.segment(**given, seed=seed, steps=STEPS).frames for seed in (1, 2)]
 
     with ThreadPoolExecutor(len(models)) as pool:
         return list(pool.map(work, models))
@@ -362,12 +379,11 @@ def together(models: list[Model], given: dict[str, Any]) -> list[Any]:
 
 def test_two_models_in_two_threads_draw_what_each_draws_alone(toy_bundle: Path, toy: Model) -> None:
     given = clip()
-    alone = [toy.segment(**given, seed=seed, steps=2).frames for seed in (1, 2)]
-    with load(toy_bundle, threads=1) as first, load(toy_bundle, threads=1) as second:
-        for drawn in together([first, second], given):
+    alone = [toy.segment(**given, seed=seed, steps=STEPS).frames for seed in (1, 2)]
+    with load(toy_bundle, threads=1) as other:
+        for drawn in together([toy, other], given):
             np.testing.assert_array_equal(drawn, alone)
-        first.close()
-        np.testing.assert_array_equal(second.segment(**given, seed=1, steps=2).frames, alone[0])
+    np.testing.assert_array_equal(toy.segment(**given, seed=1, steps=STEPS).frames, alone[0])
 
 
 def test_two_models_in_two_threads_share_nothing_on_a_device(toy_bundle: Path, gpu: Any, built: Path) -> None:
@@ -377,7 +393,7 @@ def test_two_models_in_two_threads_share_nothing_on_a_device(toy_bundle: Path, g
     first, second = together([one, other], given)
     np.testing.assert_array_equal(first, second)
     one.close()
-    np.testing.assert_array_equal(other.segment(**given, seed=1, steps=2).frames, first[0])
+    np.testing.assert_array_equal(other.segment(**given, seed=1, steps=STEPS).frames, first[0])
     other.close()
 
 
@@ -390,7 +406,6 @@ def test_after_a_fault_of_the_device_every_call_says_so_and_closing_works(
     model, other = (load(toy_bundle, "tensorrt", engine_dir=built) for _ in range(2))
     given = clip()
     seen = model.segment(**given, steps=STEPS, to="device")
-    other.segment(**given, steps=STEPS)
     cupy = model.backend.xp
     cupy.failing = True
     for _ in range(2):

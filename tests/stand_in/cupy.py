@@ -183,6 +183,10 @@ def empty(shape, dtype):
     return _device(room[start : start + size].view(dtype).reshape(shape))
 
 
+def copyto(target, source):
+    target[...] = source
+
+
 def asnumpy(value):
     downloads.append(value.nbytes)
     return np.array(_waited(value))
@@ -252,6 +256,7 @@ class CUDARuntimeError(RuntimeError):
 
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
 failing = False
+free_bytes = 20 * 10**9
 _here, _used = _Here(), set()
 
 
@@ -273,6 +278,7 @@ cuda = types.SimpleNamespace(
         getDeviceProperties=lambda number: {"name": b"RTX 3090"},
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
+        memGetInfo=lambda: (free_bytes, 24 * 10**9),
         pointerGetAttributes=lambda address: types.SimpleNamespace(
             type=0 if address in freed else 2, device=elsewhere.get(address, 0)
         ),
