@@ -3,76 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from multiprocessing import get_context
-from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
-from rich.progress import track
 
-from amodal.bench.quality import ClipPrediction, ClipTruth, Report, evaluate, render
+from amodal.bench.quality import Report, evaluate, render
 from amodal.runtime.errors import AmodalError
-from amodal.runtime.manifest import ContextLayout
-from amodal.runtime.model import Model, load
-from amodal.runtime.sampler import Churn
-from amodal.runtime.scenes import make_scene
 
-FIRST_SEED = 500_000  # below those of the training, above those that people look at
-SEED = 23
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a clip is run; see `amodal.runtime.stage.Settings`."""
-
-    bundle: str = "default"
-    steps: int = 25
-    guidance: float = 1.5
-    churn: float = 0.0
-    context: ContextLayout | None = None
-
-
-class Clip(NamedTuple):
-    """Truth and prediction of a scene, and seconds that each stage's first run took."""
-
-    truth: ClipTruth
-    prediction: ClipPrediction
-    segment_seconds: float
-    complete_seconds: float | None
-
-
-def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> Clip:
-    """Runs a scene with `samples` seeds of noise on one thread; the first one goes on to RGB if `complete`."""
-    model = _model(setting.bundle)
-    manifest = model.manifest
-    scene = make_scene(seed, manifest.frames, manifest.size)
-    options: dict[str, Any] = {
-        "steps": setting.steps,
-        "guidance": (setting.guidance, setting.guidance),
-        "churn": Churn(setting.churn),
-        "context": setting.context,
-    }
-    seen = model.segment(scene.modal, depth=scene.depth, seed=SEED, samples=samples, **options).samples
-    whole = None
-    if complete:
-        whole = model.complete(scene.frames, scene.modal, seen[0].masks, seed=seen[0].noise, **options)
-    whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
-    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
-    prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)
-    return Clip(truth, prediction, seen[0].seconds / samples, whole.seconds if whole else None)
+from .scene_runs import FIRST_SEED, SceneRun, Setting, run_scenes
 
 
 def figures(
     scenes: int, samples: int, workers: int, setting: Setting, complete: bool = True
-) -> tuple[Report, list[Clip]]:
+) -> tuple[Report, list[SceneRun]]:
     """Quality over unseen scenes, in both modes; of the masks alone unless `complete`."""
     jobs = [(FIRST_SEED + index, setting, samples, complete) for index in range(scenes)]
-    clips = _run(jobs, workers, "scenes")
+    clips = run_scenes(jobs, workers, "scenes")
     return evaluate([(clip.truth, clip.prediction) for clip in clips], "both"), clips
 
 
@@ -89,7 +37,7 @@ def tradeoffs(scenes: int, workers: int, bundle: str, sequence: str | None) -> s
     if sequence is not None:
         settings |= {"context sequence": Setting(sequence)}
     jobs = [(FIRST_SEED + index, setting) for index in range(scenes) for setting in settings.values()]
-    clips = _run(jobs, workers, "runs")
+    clips = run_scenes(jobs, workers, "runs")
     count = len(settings)
     base = statistics.median(c.segment_seconds for c in clips[list(settings).index("25 steps") :: count])
     lines = ["| setting | mIoU | mIoU_occ | flicker | time |", "|---|---:|---:|---:|---:|"]
@@ -109,20 +57,6 @@ def _line(name: str, report: Report, row: str, time: str) -> str:
     miou, occ = scores.strict.miou, scores.strict.miou_occ
     cells = ["-" if value is None else f"{100 * value:.1f}" for value in (miou, occ, scores.flicker)]
     return f"| {name} | {' | '.join(cells)} | {time} |"
-
-
-def _run(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[Clip]:
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        done: Iterable[Clip] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
-        return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
-
-
-@lru_cache(4)
-def _model(bundle: str) -> Model:
-    model = load(bundle, threads=1)
-    scene = make_scene(0, model.manifest.frames, model.manifest.size)
-    model.segment(scene.modal, depth=scene.depth, steps=1)  # loads what the first clip would be charged for
-    return model
 
 
 @contextmanager

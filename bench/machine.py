@@ -109,7 +109,8 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
     """A clip's work: `stage` is a stage, `both`, or None for what the bundle has; the rest as in `Work`."""
     manifest = bundle.manifest
     stages: list[StageName] = [name for name in manifest.stages if stage in (None, "both", name)]
-    return Work(stages=stages, frames=manifest.frames, size=manifest.size, **settings)
+    depth = manifest.depth is not None and "segment" in stages
+    return Work(stages=stages, frames=manifest.frames, size=manifest.size, depth=depth, **settings)
 
 
 def executed_of(model: Model) -> Executed:

@@ -7,6 +7,8 @@ side by side: device memory, layers, file, time. Speed needs the GPU.
 from __future__ import annotations
 
 import json
+import statistics
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,10 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console
 
 from amodal.engines.build import BuildSettings, compile_graph, describe, target_of
-from amodal.engines.profiles import profiles_of
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
 
 if TYPE_CHECKING:
@@ -101,6 +104,66 @@ def compare_variants(
                 )
 
 
+@dataclass(frozen=True)
+class CpuRow:
+    """One component in one variant, in float32 on ONNX Runtime's CPU provider: seconds per call, raw."""
+
+    component: str
+    variant: str
+    seconds: list[float]
+
+
+def time_variants(
+    checkpoint: StageCheckpoint,
+    kinds: Sequence[str],
+    variants: Sequence[str],
+    *,
+    size: Size,
+    frames: int,
+    repeats: int,
+) -> list[CpuRow]:
+    """Runs components of a first-stage checkpoint on random input, variant after variant in turns.
+
+    The first turn warms up and does not count. `unet` gets both rows, `vae_decoder` a whole chunk.
+
+    Raises:
+        InputError: an unknown component or variant.
+    """
+    import onnxruntime as ort
+
+    from amodal.export.plan import ExportSettings, jobs_of_stage
+
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # one's threads would slow the next down
+    rows: list[CpuRow] = []
+    with TemporaryDirectory() as folder:
+        runs: list[tuple[Any, dict[str, Any]]] = []
+        for kind in kinds:
+            for variant in variants:
+                export = ExportSettings(size=size, frames=frames, variant=variant, precision="fp32")
+                jobs = {job.kind: job for job in jobs_of_stage("segment", checkpoint, export)}
+                if kind not in jobs:
+                    raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(jobs)}.")
+                graph = jobs[kind].write(size)
+                file = Path(folder) / f"{variant}-{kind}.onnx"
+                graph.save(file)
+                (profile,) = profiles_of(kind, graph.inputs, frames, export.decode_chunk)[-1:]
+                shapes: dict[str, Any] = {entry.name: entry.shape for entry in graph.inputs}
+                shapes |= {name: largest for name, (_, largest, _) in profile.shapes.items()}
+                rng = np.random.default_rng(0)
+                inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+                session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+                runs.append((session, inputs))
+                rows.append(CpuRow(kind, variant, []))
+        for turn in range(repeats + 1):
+            for row, (session, inputs) in zip(rows, runs, strict=True):
+                begin = time.perf_counter()
+                session.run(None, inputs)
+                if turn:
+                    row.seconds.append(time.perf_counter() - begin)
+    return rows
+
+
 _HEAD = "| component | variant | weights GB | activations GB | layers read | engine GB | seconds | host peak GB |"
 
 
@@ -128,9 +191,10 @@ def _line(row: Row) -> str:
 @click.option("--width", type=int, default=512, show_default=True)
 @click.option("--frames", type=int, default=25, show_default=True)
 @click.option("--target", default="sm86", show_default=True)
+@click.option("--cpu", "repeats", type=click.IntRange(min=1), metavar="N", help="Time N calls on this CPU instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a Markdown table.")
 def main(**options: Any) -> None:
-    """Device memory and build time of every variant, as TensorRT for RTX tells them."""
+    """Device memory and build time of every variant, as TensorRT for RTX tells them, or its time on this CPU."""
     try:
         from amodal.export.checkpoint import random_checkpoint, read_checkpoint
         from amodal.export.layers import VARIANTS
@@ -141,6 +205,9 @@ def main(**options: Any) -> None:
             else random_checkpoint(options["kind"], "segment", 0)
         )
         names = options["variants"].split(",") if options["variants"] else [n for n in VARIANTS if n != "cpu"]
+        if options["repeats"]:
+            _print_times(checkpoint, [*names, "cpu"] if not options["variants"] else names, options)
+            return
         rows = compare_variants(
             checkpoint,
             options["components"].split(","),
@@ -156,6 +223,26 @@ def main(**options: Any) -> None:
                 click.echo(json.dumps(asdict(row)) if options["as_json"] else _line(row))
     except AmodalError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _print_times(checkpoint: StageCheckpoint, names: list[str], options: dict[str, Any]) -> None:
+    rows = time_variants(
+        checkpoint,
+        options["components"].split(","),
+        names,
+        size=(options["height"], options["width"]),
+        frames=options["frames"],
+        repeats=options["repeats"],
+    )
+    if options["as_json"]:
+        for row in rows:
+            click.echo(json.dumps(asdict(row)))
+        return
+    click.echo("| component | variant | median s | of the first |\n|---|---|---:|---:|")
+    first = {row.component: row for row in reversed(rows)}
+    for row in rows:
+        median, base = statistics.median(row.seconds), statistics.median(first[row.component].seconds)
+        click.echo(f"| {row.component} | {row.variant} | {median:.4f} | {median / base:.2f} |")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from amodal.runtime import errors
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.diagnosis import gpus
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.engine_store import (
     RECORD_VERSION,
     EngineBackend,
@@ -43,7 +44,6 @@ from amodal.runtime.errors import (
 from amodal.runtime.frames import PathLike
 from amodal.runtime.manifest import FileEntry
 
-from .profiles import profiles_of
 from .targets import BACKENDS, THIS, Target, parse_target
 
 _LOCK = ".lock"

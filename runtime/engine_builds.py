@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .bundle import DEFAULT_BUNDLE, Bundle, find_bundle
-from .engine_store import EngineRecord, check_engine, engine_folder, graph_hash, read_record
+from .engine_profiles import profiles_of
+from .engine_store import EngineKey, EngineRecord, check_engine, engine_folder, graph_hash, read_record
 from .errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
 
 
@@ -114,14 +115,29 @@ def bundle_name(bundle: Bundle) -> str:
 
 
 def _read(bundle: Bundle, place: Path, components: tuple[str, ...]) -> EngineBuild:
+    version = place.name.split("-", 2)[1]
     records = {key: read_record(place / f"{key}.json") for key in components}
     for key, record in records.items():
-        if record.key.component != key or record.key.graph != graph_hash(bundle, key):
+        reason = record.key.difference(_wanted(bundle, key, record.key, version))
+        if reason is not None:
             raise EngineStaleError(
-                f"the engine of {key} in {place} is stale, the graph has changed since; build it again with "
-                "`amodal build`."
+                f"the engine of {key} in {place} is stale, {reason}; build it again with `amodal build`."
             )
-    return EngineBuild(place, place.name.split("-", 2)[1], _target(place), records)
+    return EngineBuild(place, version, _target(place), records)
+
+
+def _wanted(bundle: Bundle, component: str, key: EngineKey, version: str) -> EngineKey:
+    """What a key must be to serve the bundle as it is now; target and options are the builder's to choose."""
+    manifest, entry = bundle.manifest, bundle.component(component)
+    return key.model_copy(
+        update={
+            "component": component,
+            "graph": graph_hash(bundle, component),
+            "version": version,
+            "precision": entry.precision,
+            "profiles": profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
+        }
+    )
 
 
 def _target(place: Path) -> str:

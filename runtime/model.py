@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ def load(
     threads: int | None = None,
     verify: bool = True,
     watch: Watch | None = None,
+    wrap: Callable[[Backend], Backend] | None = None,
 ) -> Model:
     """Opens a bundle for running; use the result as a context manager, or close it.
 
@@ -61,6 +62,7 @@ def load(
         threads: CPU threads; None for all cores.
         verify: compare each component with its hash before loading it.
         watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
+        wrap: given the backend, gives what is used in its place: for whoever observes its calls.
 
     Raises:
         BundleError: no finished, readable, undamaged bundle.
@@ -72,6 +74,8 @@ def load(
 
     def opening(name: str) -> Model:
         executor = create(name, device=device, threads=threads)
+        if wrap is not None:
+            executor = wrap(executor)
         planned = plan_model(
             opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape, needs=executor.engines
         )

@@ -9,17 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 import amodal
-from amodal.bench import default_model
-from amodal.bench.default_model import FIRST_SEED, SEED, Setting, run_scene
+from amodal.bench import default_model, scene_runs
 from amodal.bench.quality import evaluate
+from amodal.bench.scene_runs import FIRST_SEED, SEED, Setting, run_scene
 from amodal.runtime.scenes import make_scene
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers would import everything anew."""
-    monkeypatch.setattr(default_model, "_run", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
-    default_model._model.cache_clear()
+    monkeypatch.setattr(default_model, "run_scenes", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
+    scene_runs._model.cache_clear()
 
 
 def test_a_scene_is_run_as_set(toy_bundle: Path) -> None:

@@ -30,6 +30,16 @@ def test_each_variant_of_a_component_gets_a_row() -> None:
     assert all(row["activation_bytes"]["frames<=3"] > 0 and row["seconds"] > 0 for row in rows)
 
 
+def test_on_a_cpu_each_variant_is_timed_in_turns() -> None:
+    toy = ["--random", "tiny", "--height", "64", "--width", "64", "--frames", "3", "--components", "vae_decoder,unet"]
+    ran = CliRunner().invoke(main, [*toy, "--variants", "engine,cpu", "--cpu", "2", "--json"])
+    assert ran.exit_code == 0, ran.output
+    rows = [json.loads(line) for line in ran.stdout.splitlines()]
+    wanted = [(kind, variant) for kind in ("vae_decoder", "unet") for variant in ("engine", "cpu")]
+    assert [(row["component"], row["variant"]) for row in rows] == wanted
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
+
+
 def test_unknown_names_are_one_sentence() -> None:
     for change, words in ((["--components", "vae"], "vae"), (["--variants", "engine-x"], "engine-x")):
         ran = CliRunner().invoke(main, [*TOY, *change])

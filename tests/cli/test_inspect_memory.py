@@ -18,6 +18,7 @@ from PIL import Image
 from amodal.cli.job import RunOptions
 from amodal.runtime import backends
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.engine_store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.errors import MissingDependencyError
 from amodal.runtime.manifest import FileEntry
@@ -44,7 +45,7 @@ def write_records(folder: Path, backend: Any = "tensorrt_rtx", target: str = "sm
                 version="1.7",
                 target=target,
                 precision="fp32",
-                profiles=(),
+                profiles=profiles_of(entry.kind, entry.inputs, bundle.manifest.frames, bundle.manifest.decode_chunk),
                 options={},
             ),
             file=FileEntry(path=f"{key}.engine", bytes=1, sha256="0" * 64),

@@ -17,9 +17,9 @@ import pytest
 
 from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines, describe
-from amodal.engines.profiles import profiles_of
 from amodal.engines.targets import parse_target
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.engine_store import EngineRecord, EngineStore, engine_folder
 from amodal.runtime.errors import (
     BackendUnavailableError,

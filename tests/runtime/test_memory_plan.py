@@ -21,6 +21,7 @@ import amodal
 from amodal.runtime import backends
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_builds import find_build
+from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.engine_store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.errors import (
     EngineCorruptError,
@@ -461,7 +462,9 @@ def write_build(
     """Records as `amodal build` leaves them; the engines themselves are not looked at."""
     store = EngineStore(bundle.path / "engines", "tensorrt_rtx", version, changes.pop("folder", target))
     store.folder.mkdir(parents=True)
+    manifest = bundle.manifest
     for key, footprint in sizes.items():
+        entry = bundle.component(key)
         fields: dict[str, Any] = {
             "component": key,
             "graph": graph_hash(bundle, key),
@@ -469,7 +472,7 @@ def write_build(
             "version": version,
             "target": target,
             "precision": "fp32",
-            "profiles": (),
+            "profiles": profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
             "options": {},
         }
         record = EngineRecord(
@@ -542,6 +545,16 @@ def test_a_build_that_cannot_be_used_makes_way_for_one_that_can(bundle: Bundle, 
             lambda b, s: write_build(b, s, graph="0" * 64),
             EngineStaleError,
             "stale, the graph has changed since; .*amodal",
+        ),
+        (
+            lambda b, s: write_build(b, s, profiles=()),
+            EngineStaleError,
+            "stale, it was built for other shapes; .*amodal",
+        ),
+        (
+            lambda b, s: write_build(b, s, precision="fp16"),
+            EngineStaleError,
+            "stale, it was built in another precision: fp16, wanted fp32; .*amodal",
         ),
         (
             lambda b, s: write_build(b, {"depth": s["depth"]}),

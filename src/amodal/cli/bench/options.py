@@ -52,6 +52,6 @@ def backend_options() -> Callable[[_F], _F]:
 def output_options() -> Callable[[_F], _F]:
     """What becomes of the results: -o, --json."""
     return _all(
-        click.option("-o", "--out", type=click.Path(path_type=Path), help="Also write a results file."),
+        click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write a results file."),
         click.option("--json", "as_json", is_flag=True, help="Print the results file to standard output."),
     )

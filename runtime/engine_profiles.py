@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amodal.runtime.engine_store import ENCODE_FRAMES, LARGEST_STEPS, Profile, Shape
-from amodal.runtime.manifest import TensorEntry
+from .engine_store import ENCODE_FRAMES, LARGEST_STEPS, Profile, Shape
+from .manifest import TensorEntry
 
 
 def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:

@@ -1,0 +1,129 @@
+"""A backend that notes when each of its components ran, for benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amodal.runtime.backends import Backend, Executable
+from amodal.runtime.manifest import ComponentEntry
+
+
+class Call(NamedTuple):
+    """A component, or `load` and its name, from `begin` to `end`: seconds of `time.perf_counter`."""
+
+    what: str
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.end - self.begin
+
+
+class Observed:
+    """Runs on another backend and notes every call; see `amodal.runtime.backends.Backend`.
+
+    Calls that run side by side (`map`) are one. On a GPU a call is over for the host when it is queued; what the device
+    took is told by events on its stream, which `device_seconds` reads when the clip is done, so that nothing waits.
+
+    Attributes:
+        calls: since the last `clear`, in order.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
+        self.calls: list[Call] = []
+        self._backend = backend
+        self._events: list[tuple[Any, Any]] = []
+
+    def clear(self) -> None:
+        """Forgets all calls."""
+        self.calls, self._events = [], []
+
+    def device_seconds(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, float] | None:
+        """Seconds by `stage/component`, between events on the stream; waits for the last one. None without a GPU.
+
+        Args:
+            calls: of this clip, by stage, in the order in which they were noted.
+        """
+        if self.xp is np:
+            return None
+        found: dict[str, float] = {}
+        events = iter(self._events)
+        for stage, made in calls.items():
+            for call in made:
+                if call.what.startswith("load "):
+                    continue
+                begin, end = next(events)
+                end.synchronize()
+                what = f"{stage}/{call.what}"
+                found[what] = found.get(what, 0.0) + float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
+        return found
+
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """See `Backend.load`."""
+        begin = time.perf_counter()
+        executable = self._backend.load(entry, files, lanes)
+        self.calls.append(Call(f"load {entry.kind}", begin, time.perf_counter()))
+        return _Observed(executable, entry.kind, self)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return self._backend.active()
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Backend.to_host`."""
+        return self._backend.to_host(array)
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return self._backend.describe()
+
+    def _noting(self, what: str, run: Callable[[], Any]) -> Any:
+        before = self._mark()
+        begin = time.perf_counter()
+        result = run()
+        self.calls.append(Call(what, begin, time.perf_counter()))
+        if before is not None:
+            self._events.append((before, self._mark()))
+        return result
+
+    def _mark(self) -> Any:
+        return None if self.xp is np else self.xp.cuda.get_current_stream().record()
+
+
+class _Observed:
+    def __init__(self, executable: Executable, kind: str, owner: Observed) -> None:
+        self._executable, self._kind, self._owner = executable, kind, owner
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._owner._noting(self._kind, lambda: self._executable(inputs))
+        return result
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self._owner._noting(self._kind, lambda: self._executable.map(batches))
+        return result
+
+    def close(self) -> None:
+        self._executable.close()
+
+
+def cost_per_call(repeats: int = 20_000) -> float:
+    """Seconds that noting one call takes on this machine's host, measured on calls that do nothing."""
+
+    class Nothing:
+        name, xp, lanes, engines = "nothing", np, 1, None
+
+    observed = Observed(Nothing())  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        observed._noting("nothing", lambda: None)
+    return (time.perf_counter() - begin) / repeats

@@ -1,0 +1,38 @@
+"""Single plots as files of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from amodal.bench.schema import Memory
+from amodal.runtime.errors import InputError, OutputError
+from amodal.runtime.frames import PathLike
+
+from .drawing import PAPER, Canvas, require_matplotlib
+from .memory import draw_timeline
+
+_SUFFIXES = (".png", ".svg")
+
+
+def save_memory(measured: Memory, path: PathLike) -> None:
+    """Memory over time, as in the report, as a picture.
+
+    Raises:
+        InputError: the name ends in neither .png nor .svg.
+        MissingDependencyError: matplotlib is not installed.
+        OutputError: it cannot be written.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
+    require_matplotlib()
+    part = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    with Canvas(3.3) as (figure, (axes,)):
+        draw_timeline(figure, axes, measured)
+        try:
+            figure.savefig(part, format=file.suffix[1:].lower(), dpi=200, facecolor=PAPER)
+            os.replace(part, file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"--picture {file} cannot be written ({error.strerror or error}).") from error

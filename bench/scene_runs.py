@@ -1,0 +1,82 @@
+"""Scenes whose truth is known, run through a bundle in worker processes: what all measures of quality start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+from amodal.bench.quality import ClipPrediction, ClipTruth
+from amodal.runtime.manifest import ContextLayout
+from amodal.runtime.model import Model, load
+from amodal.runtime.sampler import Churn
+from amodal.runtime.scenes import make_scene
+
+from .clips import Execution
+
+FIRST_SEED = 500_000  # of unseen scenes: below those of the training, above those that people look at
+SEED = 23
+_ONE_THREAD = Execution(threads=1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a clip is run; see `amodal.runtime.stage.Settings`."""
+
+    bundle: str = "default"
+    steps: int = 25
+    guidance: float = 1.5
+    churn: float = 0.0
+    context: ContextLayout | None = None
+    execution: Execution = _ONE_THREAD
+
+
+class SceneRun(NamedTuple):
+    """Truth and prediction of a scene, and seconds that each stage's first run took."""
+
+    truth: ClipTruth
+    prediction: ClipPrediction
+    segment_seconds: float
+    complete_seconds: float | None
+
+
+def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> SceneRun:
+    """Runs a scene with `samples` seeds of noise; the first one goes on to RGB if `complete`."""
+    model = _model(setting.bundle, setting.execution)
+    manifest = model.manifest
+    scene = make_scene(seed, manifest.frames, manifest.size)
+    options: dict[str, Any] = {
+        "steps": setting.steps,
+        "guidance": (setting.guidance, setting.guidance),
+        "churn": Churn(setting.churn),
+        "context": setting.context,
+    }
+    seen = model.segment(scene.modal, depth=scene.depth, seed=SEED, samples=samples, **options).samples
+    whole = None
+    if complete:
+        whole = model.complete(scene.frames, scene.modal, seen[0].masks, seed=seen[0].noise, **options)
+    whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
+    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
+    prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)
+    return SceneRun(truth, prediction, seen[0].seconds / samples, whole.seconds if whole else None)
+
+
+def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[SceneRun]:
+    """Arguments of `run_scene`, as many at a time as there are workers, each a process; results in order."""
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        done: Iterable[SceneRun] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
+        return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
+
+
+@lru_cache(4)
+def _model(bundle: str, execution: Execution) -> Model:
+    model = load(bundle, **execution.options())
+    scene = make_scene(0, model.manifest.frames, model.manifest.size)
+    model.segment(scene.modal, depth=scene.depth, steps=1)  # loads what the first clip would be charged for
+    return model

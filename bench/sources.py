@@ -1,0 +1,80 @@
+"""The checkpoints that a bundle was made from, where they are still at hand, and the same networks at another size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from amodal.runtime.bundle import Bundle
+from amodal.runtime.errors import InputError, MissingDependencyError
+from amodal.runtime.manifest import StageName
+
+if TYPE_CHECKING:
+    from amodal.export.checkpoint import StageCheckpoint
+
+_RANDOM = re.compile(r"random (\S+) \(seed (\d+)\)")
+
+
+def checkpoints_of(
+    bundle: Bundle, given: Mapping[StageName, str | Path | None] | None = None
+) -> dict[StageName, StageCheckpoint]:
+    """Opens the checkpoint of each of a bundle's stages: the one given, or the one the manifest names.
+
+    Raises:
+        MissingDependencyError: no torch.
+        InputError: one is not at hand; says which option gives it.
+        CheckpointError: it cannot be read.
+    """
+    if find_spec("torch") is None or find_spec("diffusers") is None:
+        raise MissingDependencyError('this needs torch and diffusers; `pip install "amodal[export,bench]"`.')
+    from amodal.export.checkpoint import random_checkpoint, read_checkpoint
+
+    found: dict[StageName, StageCheckpoint] = {}
+    for stage, entry in bundle.manifest.stages.items():
+        place = (given or {}).get(stage)
+        random = _RANDOM.fullmatch(entry.source)
+        if place is not None:
+            found[stage] = read_checkpoint(place)
+        elif random is not None:
+            found[stage] = random_checkpoint(cast(Any, random[1]), stage, int(random[2]))
+        elif Path(entry.source).is_dir() and Path(entry.source).is_absolute():
+            found[stage] = read_checkpoint(entry.source)
+        else:
+            raise InputError(
+                f"the checkpoint of stage {stage}, {entry.source}, is not at hand; give it with --{stage} CHECKPOINT."
+            )
+    return found
+
+
+def export_again(
+    bundle: Bundle,
+    checkpoints: Mapping[StageName, StageCheckpoint],
+    out: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+) -> Path:
+    """Exports a bundle's networks for another clip, as the bundle itself was, without depth; returns the new folder.
+
+    Raises:
+        ExportError: no clip of that size can be exported.
+    """
+    from amodal.export.bundle import export_bundle
+    from amodal.export.plan import ExportSettings
+
+    manifest = bundle.manifest
+    unet = next(entry for entry in manifest.components.values() if entry.kind == "unet")
+    settings = ExportSettings(
+        size=size or manifest.size,
+        frames=frames or manifest.frames,
+        precision=unet.precision,
+        stored=unet.stored,
+        context=manifest.context_layout,
+        decode_chunk=manifest.decode_chunk,
+        check="none",
+    )
+    export_bundle(out, dict(checkpoints), None, settings)
+    return out

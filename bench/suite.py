@@ -1,0 +1,211 @@
+"""Everything that a machine allows to be measured of a bundle, part by part, kept and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from amodal import __version__
+from amodal.runtime.backends import DEFAULT, availability, names
+from amodal.runtime.bundle import Bundle
+from amodal.runtime.errors import AmodalError, InputError
+from amodal.runtime.manifest import StageName
+
+from .clips import Execution, running
+from .files import write_whole
+from .latency import Note
+from .machine import results_of, this_machine
+from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
+
+PARTS = ("latency", "memory", "roofline", "fidelity", "peers", "quality", "scaling")
+"""In the order of a suite: what people ask for first comes first."""
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What a suite measures.
+
+    Attributes:
+        execution: how; its backend is the first one, and for time and memory the other usable ones follow.
+        parts: of `PARTS`. quick: fewer clips and scenes, for a look.
+        checkpoints: of stages, for what needs torch or another size.
+    """
+
+    work: Work
+    execution: Execution
+    parts: tuple[str, ...] = PARTS
+    quick: bool = False
+    checkpoints: Mapping[StageName, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [part for part in self.parts if part not in PARTS]
+        if unknown or not self.parts:
+            raise InputError(f"part {', '.join(unknown) or 'none'} is unknown; expected some of {', '.join(PARTS)}.")
+
+
+class Kept(Record):
+    """One part of a suite, on disk: what it was asked (`key`), what it gave, and what it could not."""
+
+    key: str
+    measurements: list[Measurement]
+    skipped: list[Skipped]
+
+
+Job = Callable[[], tuple[list[Measurement], list[Skipped]]]
+
+
+def run_suite(
+    bundle: str | Path,
+    folder: Path,
+    options: SuiteOptions,
+    *,
+    fresh: bool = False,
+    note: Note = lambda what, done, total: None,
+    keep: Callable[[Results], None] = lambda results: None,
+) -> Results:
+    """Measures part by part; each is kept in `folder/parts` as soon as it is done.
+
+    A part that was kept by an interrupted suite, asked the same of the same bundle on the same machine and version, is
+    not measured again. One that fails is skipped with its reason, and the others go on.
+
+    Args:
+        fresh: measure everything again.
+        keep: given what is there when the suite ends or is interrupted (then unfinished).
+
+    Raises:
+        BundleError: there is no bundle.
+        OutputError: the folder cannot be written.
+        KeyboardInterrupt: after `keep`.
+    """
+    opened = Bundle(bundle)
+    jobs = _jobs(str(bundle), options, note)
+    parts = folder / "parts"
+    done: list[Kept] = []
+
+    def results(finished: bool) -> Results:
+        return results_of(
+            opened,
+            [m for kept in done for m in kept.measurements],
+            [*_unusable(options), *(s for kept in done for s in kept.skipped)],
+            finished,
+        )
+
+    try:
+        for place, (name, (asked, job)) in enumerate(jobs.items()):
+            note(name, place, len(jobs))
+            key = _key(opened, asked)
+            kept = None if fresh else _read(parts / f"{_file(name)}.json", key)
+            if kept is None:
+                kept = _run(name, key, job)
+                write_whole(parts / f"{_file(name)}.json", kept.model_dump_json())
+            done.append(kept)
+    except KeyboardInterrupt:
+        keep(results(False))
+        raise
+    found = results(True)
+    keep(found)
+    return found
+
+
+def _run(name: str, key: str, job: Job) -> Kept:
+    try:
+        measurements, skipped = job()
+    except AmodalError as error:
+        measurements, skipped = [], [Skipped(what=name, reason=str(error))]
+    except MemoryError:
+        skipped = [Skipped(what=name, reason="there is not enough memory.", remedy="--memory sequential")]
+        measurements = []
+    return Kept(key=key, measurements=measurements, skipped=skipped)
+
+
+def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[object, Job]]:
+    """By name: what is asked, of which the key is made, and the job."""
+    from .fidelity import measure_fidelity
+    from .latency import measure_latency
+    from .memory import measure_memory
+    from .peers import measure_peers
+    from .presets import PRESETS, measure_quality
+    from .roofline import measure_roofline
+    from .scaling import measure_scaling
+
+    work, execution, quick = options.work, options.execution, options.quick
+    repeats, scenes, turns = (3, 2, 2) if quick else (10, 10, 5)
+    jobs: dict[str, tuple[object, Job]] = {}
+
+    def add(name: str, asked: object, measure: Callable[[], Measurement]) -> None:
+        if name.split(" ", 1)[0] in options.parts:
+            jobs[name] = ([name, asked, work, execution.options()], lambda: ([measure()], []))
+
+    for other in _executions(execution):
+        of = "" if other.backend == execution.backend else f" {other.backend}"
+        add(
+            f"latency{of}",
+            [repeats, other.options()],
+            lambda other=other: measure_latency(bundle, work, other, repeats=repeats, note=note),
+        )
+        add(f"memory{of}", other.options(), lambda other=other: measure_memory(bundle, work, other))
+
+    def roofline() -> Measurement:
+        with running(bundle, work, execution) as runner:
+            return measure_roofline(Bundle(bundle), work, runner=runner, engine_dir=execution.engine_dir)
+
+    add("roofline", None, roofline)
+    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution))
+    names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
+    add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))
+    add(
+        "scaling",
+        quick,
+        lambda: measure_scaling(
+            bundle, work, execution, repeats=1 if quick else 3, checkpoints=options.checkpoints, note=note
+        ),
+    )
+    if "peers" in options.parts:
+        jobs["peers"] = (
+            ["peers", turns, work, execution.options(), options.checkpoints],
+            lambda: measure_peers(bundle, work, execution, repeats=turns, checkpoints=options.checkpoints, note=note),
+        )
+    order = {part: place for place, part in enumerate(PARTS)}
+    return dict(sorted(jobs.items(), key=lambda item: order[item[0].split(" ", 1)[0]]))
+
+
+def _executions(execution: Execution) -> list[Execution]:
+    """The one asked for, and every other backend that is usable here, as it runs by itself."""
+    others = [name for name in names() if name != execution.backend and availability(name).usable]
+    if execution.backend == DEFAULT:  # whoever asks for engines has no use for the CPU beside them
+        return [execution, *(replace(Execution(), backend=name, memory="auto") for name in others)]
+    return [execution]
+
+
+def _unusable(options: SuiteOptions) -> list[Skipped]:
+    found = []
+    for name in names():
+        state = availability(name)
+        if not state.usable and name != options.execution.backend:
+            found.append(Skipped(what=f"backend {name}", reason=state.reason))
+    return found
+
+
+def _key(bundle: Bundle, asked: object) -> str:
+    manifest = hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest()
+    about = [SCHEMA_VERSION, __version__, this_machine().fingerprint, manifest, asked]
+    text = json.dumps(about, default=lambda value: value.model_dump() if isinstance(value, Record) else str(value))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _read(file: Path, key: str) -> Kept | None:
+    try:
+        kept = Kept.model_validate_json(file.read_text())
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+    failed = not kept.measurements
+    return kept if kept.key == key and not failed else None

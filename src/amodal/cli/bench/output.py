@@ -1,0 +1,74 @@
+"""What becomes of results: a file, standard output, an exit code; and progress while they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from amodal.bench.clips import Execution
+from amodal.bench.files import write_whole
+from amodal.bench.machine import results_of, work_of
+from amodal.bench.schema import Measurement, Results, Skipped, Work
+from amodal.cli.progress import Watcher
+from amodal.runtime.bundle import Bundle
+
+Note = Callable[[str, int, int], None]
+
+
+def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
+    """The work that `work_options` asked for."""
+    return work_of(bundle, **{name: options[name] for name in ("stage", "steps", "guidance", "churn", "seed")})
+
+
+def execution_from(options: Mapping[str, Any]) -> Execution:
+    """The execution that `backend_options` asked for."""
+    return Execution(**{name: options[name] for name in Execution.__dataclass_fields__})
+
+
+def emit(
+    bundle: Bundle,
+    measurement: Measurement | None,
+    options: Mapping[str, Any],
+    text: Callable[[], str],
+    skipped: tuple[Skipped, ...] = (),
+) -> None:
+    """Writes the results file (`-o`), and prints it (`--json`) or `text`."""
+    results = results_of(bundle, [] if measurement is None else [measurement], skipped)
+    if options.get("out") is not None:
+        write_results(results, options["out"])
+    if options.get("as_json"):
+        click.echo(results.model_dump_json(indent=2))
+    else:
+        click.echo(text())
+        if options.get("out") is not None:
+            click.echo(f"Wrote {options['out']}")
+
+
+def write_results(results: Results, file: Path) -> None:
+    """Writes a results file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_whole(file, results.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def noting(what: str, quiet: bool = False) -> Iterator[Note]:
+    """A line of progress on standard error; yields what is told how far things are."""
+    watcher = Watcher(quiet)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=watcher.console, disable=watcher.hidden, transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda doing, done, total: bars.update(task, description=f"{what}: {doing}", completed=done, total=total)
