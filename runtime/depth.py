@@ -11,17 +11,21 @@ of github.com/DepthAnything/Depth-Anything-V2), with the function that does each
 
 Two quirks of that chain reach the masks, so they are the default here: dark values lose one step
 (`quantise_frames`), and the channels are swapped (`prepare_depth_input`).
+
+Written against the array API: `xp` is what the arrays are of, numpy, or CuPy on a device, where values are not looked
+at and nothing waits for them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
+from .resampling import opencv_cubic
 
 DEPTH_SIDE = 518
 """Shorter side of the network's input in pixels: the authors' `input_size` (37 patches, as trained)."""
@@ -57,7 +61,7 @@ def depth_input_size(
     return fit(scale * height), fit(scale * width)
 
 
-def quantise_frames(prepared: NDArray[np.float32]) -> NDArray[np.uint8]:
+def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.uint8]:
     """Prepared RGB back to the uint8 frames that the authors' demo hands to the depth network.
 
     Quirk: the demo computes `((x + 1) / 2 * 255).astype(uint8)` in float32, which truncates. After the way
@@ -74,14 +78,14 @@ def quantise_frames(prepared: NDArray[np.float32]) -> NDArray[np.uint8]:
     """
     if prepared.dtype != np.float32 or prepared.ndim != 4 or prepared.shape[1] != 3:
         raise InputError(f"Prepared RGB is {_form(prepared)}; expected float32 [T, 3, H, W].")
-    if not (prepared.size and prepared.min() >= -1 and prepared.max() <= 1):  # also false for NaN
+    if xp is np and not (prepared.size and prepared.min() >= -1 and prepared.max() <= 1):  # also false for NaN
         raise InputError("Prepared RGB is empty or has values outside [-1, 1].")
     scaled = (prepared + np.float32(1)) / np.float32(2) * np.float32(255)
-    return np.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1))
+    return cast("NDArray[np.uint8]", xp.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1)))
 
 
 def prepare_depth_input(
-    rgb: NDArray[np.uint8], *, swap_channels: bool = True, side: int = DEPTH_SIDE
+    rgb: NDArray[np.uint8], *, swap_channels: bool = True, side: int = DEPTH_SIDE, xp: Any = np
 ) -> NDArray[np.float32]:
     """uint8 frames to the depth network's input, as the authors' `infer_image` does when handed RGB.
 
@@ -106,6 +110,11 @@ def prepare_depth_input(
     if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.size == 0:
         raise InputError(f"Frames for the depth network are {_form(rgb)}; expected uint8 [T, H, W, 3].")
     height, width = depth_input_size(rgb.shape[1], rgb.shape[2], side)
+    if xp is not np:
+        images = opencv_cubic((rgb[..., ::-1] if swap_channels else rgb) / 255.0, (height, width), xp)
+        mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
+        pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+        return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
     out = np.empty((rgb.shape[0], 3, height, width), dtype=np.float32)
     for frame, row in zip(rgb, out, strict=True):
         image = (frame[..., ::-1] if swap_channels else frame) / 255.0
@@ -114,7 +123,7 @@ def prepare_depth_input(
     return out
 
 
-def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
     """Bilinear resize with the corners' centres aligned: torch's `interpolate(..., align_corners=True)`.
 
     Output position i of n reads input position i * (in - 1) / (n - 1); the two axes are interpolated one
@@ -130,30 +139,30 @@ def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int]
     Raises:
         InputError: another dtype, shape or size.
     """
-    if not np.issubdtype(depth.dtype, np.floating) or depth.ndim != 3 or depth.size == 0 or min(size) < 1:
+    if depth.dtype.kind != "f" or depth.ndim != 3 or depth.size == 0 or min(size) < 1:
         raise InputError(f"Depth is {_form(depth)}, to be resized to {list(size)}; expected float [T, h, w].")
     result = depth.astype(np.float32, copy=False)
     for axis, length in ((2, size[1]), (1, size[0])):
         if result.shape[axis] != length:
-            result = _interpolate_axis(result, axis, length)
+            result = _interpolate_axis(result, axis, length, xp)
     return result
 
 
-def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int) -> NDArray[np.float32]:
+def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int, xp: Any) -> NDArray[np.float32]:
     last = values.shape[axis] - 1
     step = np.float32(last) / np.float32(length - 1) if length > 1 else np.float32(0)
     position = np.arange(length, dtype=np.float32) * step
     low = np.minimum(position.astype(np.int64), last)
     shape = [1] * values.ndim
     shape[axis] = length
-    weight = (position - low.astype(np.float32)).reshape(shape)
+    weight = xp.asarray((position - low.astype(np.float32)).reshape(shape))
     high = np.minimum(low + 1, last)
-    result: NDArray[np.float32] = np.take(values, low, axis) * (np.float32(1) - weight)
-    result += np.take(values, high, axis) * weight
+    result: NDArray[np.float32] = xp.take(values, xp.asarray(low), axis=axis) * (np.float32(1) - weight)
+    result += xp.take(values, xp.asarray(high), axis=axis) * weight
     return result
 
 
-def normalise_clip(depth: NDArray[Any]) -> NDArray[np.float32]:
+def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
     """Relative depth to [-1, 1] by the smallest and largest value of the whole clip, as the reference does.
 
     A constant clip, where the reference divides zero by zero, becomes -1 everywhere ("far"): that is what its
@@ -169,11 +178,14 @@ def normalise_clip(depth: NDArray[Any]) -> NDArray[np.float32]:
     Raises:
         InputError: another dtype or shape, or a value that is not finite.
     """
-    numeric = np.issubdtype(depth.dtype, np.floating) or np.issubdtype(depth.dtype, np.integer)
-    if not numeric or depth.ndim != 3 or depth.size == 0:
+    if depth.dtype.kind not in "fiu" or depth.ndim != 3 or depth.size == 0:
         raise InputError(f"Depth is {_form(depth)}; expected numbers [T, H, W].")
     values = depth.astype(np.float32 if depth.dtype in (np.float16, np.float32) else np.float64, copy=False)
     low, high = values.min(), values.max()
+    if xp is not np:
+        span = xp.where(high > low, high - low, values.dtype.type(1))
+        scaled = ((values - low) / span * 2 - 1).astype(np.float32, copy=False)
+        return cast("NDArray[np.float32]", scaled)
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("Depth has values that are not finite; replace them before handing it in.")
     if low == high:

@@ -49,17 +49,19 @@ def probability_map(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]
     return np.asarray(np.mean(np.stack(samples), axis=0, dtype=np.float32))
 
 
-def binarise(values: NDArray[Any]) -> NDArray[np.bool_]:
+def binarise(values: NDArray[Any], xp: Any = np) -> NDArray[np.bool_]:
     """The object in raw mask values: any value > 128 or, if the maximum is 1, the value 1.
 
     Args:
-        values: bool or integers of any shape, a whole clip at once (the maximum is the clip's).
+        values: bool or integers of any shape, a whole clip at once (the maximum is the clip's), numpy's or `xp`'s.
 
     Returns:
         bool, the same shape.
     """
     if values.dtype == np.bool_:
         return cast("NDArray[np.bool_]", values)
+    if xp is not np:  # without a branch, which would wait for the device
+        return cast("NDArray[np.bool_]", (values > 128) | ((values == 1) & (values.max() == 1)))
     binary = values.size > 0 and values.max() == 1
     return cast("NDArray[np.bool_]", values == 1 if binary else values > 128)
 

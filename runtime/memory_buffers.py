@@ -1,7 +1,8 @@
 """The arrays that a run keeps on the device beside its engines: what each phase holds, from the manifest's shapes.
 
 A run on a device holds at most these, all float32. Each lives for whole phases; what a later phase does not name is
-given back. Arrays of one frame's masks or of a few numbers are left out.
+given back. Arrays of one frame's masks or of a few numbers are left out; so are pictures while they are resized, a few
+frames at a time, and results in bytes, which come before and after the phases that take most.
 """
 
 from __future__ import annotations

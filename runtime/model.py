@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import stream_of
 from .backends import AUTO, DEFAULT, Backend, availability, create, preferred
 from .bundle import Bundle
-from .components import Components, Memory, Source, Timings, Watch, stage_keys
-from .context import check_layout
-from .errors import EngineError, InputError
+from .components import Components, Memory, Source, Watch
+from .errors import BackendError, EngineError, EngineNotFoundError
+from .findings import Completion, Out, Segmentation, To
 from .frames import PathLike
-from .images import (
-    prepare_amodal,
-    prepare_depth,
-    prepare_modal,
-    prepare_rgb,
-    resize_frames,
-    resize_masks,
-    threshold,
-    visible_rgb,
-)
+from .images import prepare_modal, prepare_rgb
 from .manifest import ContextLayout, Manifest, StageName
 from .memory_buffers import RunShape
-from .memory_choice import MemoryWish, Planned, Vram, plan_model
+from .memory_choice import MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory_plan import MemoryPlan
 from .noise import NoiseStream
+from .running import Call, Loaded, find_depth, run_complete, run_segment
 from .sampler import Callback, Churn
-from .stage import CfgRows, Settings, run_stage
+from .stage import CfgRows, Settings
 
 if TYPE_CHECKING:
     from .padding import Padding
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What `Model.segment` found.
-
-    Attributes:
-        masks: bool [T, H, W], the whole object, at the bundle's size.
-        masks_full: bool [T, h, w], the same at the size of the masks handed in; with `padding`, of the padded frame.
-        frames: uint8 [T, H, W, 3], the decoded picture before the threshold.
-        noise: the noise stream after this stage; hand it to `complete` as its seed to go on with it.
-        seconds: wall time, of all samples together; `timings` has it by component.
-        others: what the further seeds found, if `samples` were asked for.
-    """
-
-    masks: NDArray[np.bool_]
-    masks_full: NDArray[np.bool_]
-    frames: NDArray[np.uint8]
-    noise: NoiseStream
-    seconds: float
-    timings: Timings
-    others: tuple[Segmentation, ...] = ()
-
-    @property
-    def samples(self) -> tuple[Segmentation, ...]:
-        """One per seed, this one first."""
-        return self, *self.others
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What `Model.complete` drew.
-
-    Attributes:
-        frames: uint8 [T, H, W, 3], RGB of the whole object, at the bundle's size.
-        frames_full: uint8 [T, h, w, 3], the same at the size of the frames handed in; with `padding`, of the padded
-            frame.
-        noise: the noise stream after this stage.
-        seconds: wall time; `timings` has it by component.
-    """
-
-    frames: NDArray[np.uint8]
-    frames_full: NDArray[np.uint8]
-    noise: NoiseStream
-    seconds: float
-    timings: Timings
 
 
 def load(
@@ -106,10 +52,11 @@ def load(
         bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
         backend: what executes: `onnxruntime`, `tensorrt_rtx`, `tensorrt`, or `auto` for the first of those with
-            engines that is usable here and whose engines are there, and `onnxruntime` otherwise.
+            engines that is usable here and whose engines are there, and `onnxruntime` otherwise. A warning names one
+            whose engines are there and cannot be used.
         memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
             fits, which on a CPU is `resident`.
-        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only for a backend that runs engines.
+        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs.
         engine_dir: where that one's engines lie; None for the bundle's own folder.
         shape: the runs that the memory is planned for; None for every stage of the bundle, with the settings that
             `segment` has by default. A run that takes more is held to `vram` again before it starts.
@@ -128,19 +75,30 @@ def load(
     opened = Bundle(bundle)
 
     def opening(name: str) -> Model:
-        executor = create(name, device=device, threads=threads)
+        executor = create(name, device=device, threads=threads, vram=budget_of(vram))
         if wrap is not None:
             executor = wrap(executor)
         planned = plan_model(
-            opened, executor.name, memory, vram=vram, engine_dir=engine_dir, shape=shape, needs=executor.engines
+            opened,
+            executor.name,
+            memory,
+            vram=vram,
+            engine_dir=engine_dir,
+            shape=shape,
+            needs=executor.engines,
+            on_gpu=executor.xp is not np,
         )
         return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 
     if backend == AUTO:
         for name in preferred():
             if name != DEFAULT and availability(name).usable:
-                with suppress(EngineError):
+                try:
                     return opening(name)
+                except EngineNotFoundError:
+                    continue
+                except EngineError as error:
+                    warnings.warn(f"{name} was passed over: {error}", stacklevel=2)
         backend = DEFAULT if availability(DEFAULT).usable else AUTO  # which says of each why not
     return opening(backend)
 
@@ -171,6 +129,7 @@ class Model:
         if source is None and planned is not None and backend.engines is not None:
             source = planned.build
         self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
+        self._loaded = Loaded(bundle, backend, self._components, planned)
 
     @property
     def memory(self) -> Memory:
@@ -204,8 +163,13 @@ class Model:
         padding: Padding | None = None,
         samples: int = 1,
         callback: Callback | None = None,
+        to: To = "host",
+        out: Out | None = None,
     ) -> Segmentation:
         """Whole-object masks from visible ones.
+
+        Arrays may be numpy's, or of anything that speaks DLPack or `__cuda_array_interface__` (CuPy, torch, PyCUDA,
+        Numba), contiguous or strided; those on the model's device are read there. When this returns, so is the work.
 
         Args:
             modal: visible masks [T, h, w]: raw (bool, or integers where any value above 128, or 1 if that is the
@@ -227,45 +191,17 @@ class Model:
             samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
                 were alone; the rest are in its `others`. What does not depend on noise is computed once.
             callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
+            to: `host` for results in host memory, `device` to leave them on the backend's.
+            out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or on the
+                device; what they hold after an error is undefined. Not with several samples.
 
         Raises:
-            InputError: shapes, dtypes or ranges that do not fit, or no depth and no way to compute it.
+            InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
             MemoryBudgetError: the run would take more GPU memory than was allowed.
             NonFiniteError: the latents became NaN or infinite.
         """
-        start = time.perf_counter()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        streams = _further(self._begin("segment", settings, seed), seed, samples)
-        if self._planned is not None:
-            settings = self._planned.settle("segment", settings, samples, depth is None)
-        shape = np.shape(modal)
-        size = self.manifest.size
-        prepared = prepare_modal(modal, size) if padding is None else padding.prepare_modal(modal, size)
-        count = self._count("modal", len(prepared))
-        maps = self._depth(depth, rgb, count, padding)
-        images, conditions = (np.repeat(self._padded(x)[:, None], 3, axis=1) for x in (prepared, maps))
-        with self.backend.active():
-            outputs = run_stage(
-                self._components,
-                "segment",
-                images,
-                conditions,
-                streams,
-                settings,
-                _trimmed(callback, count),
-            )
-        found = []
-        for output in outputs:
-            frames = output.frames[:count]
-            masks = threshold(frames, prepared)
-            if padding is None:
-                full = resize_masks(masks, (int(shape[-2]), int(shape[-1])))
-            else:
-                full = padding.masks(frames, modal)
-            found.append((masks, full, frames, output.noise))
-        seconds, timings = time.perf_counter() - start, dict(self._components.timings)
-        first, *others = (Segmentation(*drawn, seconds, timings) for drawn in found)
-        return replace(first, others=tuple(others))
+        return run_segment(self._loaded, modal, depth, rgb, Call(settings, seed, padding, samples, callback, to, out))
 
     def complete(
         self,
@@ -283,6 +219,8 @@ class Model:
         cfg_rows: CfgRows = "auto",
         padding: Padding | None = None,
         callback: Callback | None = None,
+        to: To = "host",
+        out: Out | None = None,
     ) -> Completion:
         """RGB of the whole object from its visible part and its amodal masks.
 
@@ -293,41 +231,14 @@ class Model:
             seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
             padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
                 frame.
+            out: the results are `frames` and `frames_full`.
 
         The other arguments and the errors are those of `segment`.
         """
-        start = time.perf_counter()
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        stream = self._begin("complete", settings, seed)
-        if self._planned is not None:
-            settings = self._planned.settle("complete", settings, 1, False)
-        size = self.manifest.size
-        raw = np.asarray(rgb)
-        if padding is None:
-            prepared = prepare_modal(modal, size)
-        else:  # the edge goes on, so that resizing does not mix another colour into it
-            raw, prepared = padding.pad(raw), padding.prepare_modal(modal, size)
-        full_size = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
-        pictures, whole = prepare_rgb(raw, size), prepare_amodal(amodal, size)
-        count = self._count("rgb", len(pictures))
-        for name, other in (("modal", prepared), ("amodal", whole)):
-            _same_count("rgb", count, name, len(other))
-        images = visible_rgb(self._padded(pictures), self._padded(prepared))
-        signed = np.where(self._padded(whole), np.float32(1.0), np.float32(-1.0))
-        conditions = np.repeat(signed[:, None], 3, axis=1)
-        with self.backend.active():
-            (output,) = run_stage(
-                self._components,
-                "complete",
-                images,
-                conditions,
-                [stream],
-                settings,
-                _trimmed(callback, count),
-            )
-        frames = output.frames[:count]
-        full = resize_frames(frames, (int(full_size[0]), int(full_size[1])))
-        return Completion(frames, full, output.noise, time.perf_counter() - start, dict(self._components.timings))
+        return run_complete(
+            self._loaded, rgb, modal, amodal, Call(settings, seed, padding, callback=callback, to=to, out=out)
+        )
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
         """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
@@ -335,85 +246,83 @@ class Model:
         Raises:
             InputError: the bundle has no depth component.
         """
-        from . import depth as chain
+        with self.backend.active():
+            pictures = prepare_rgb(rgb, self.manifest.size, self.backend.xp)
+            return self.backend.to_host(find_depth(self._loaded, pictures))
 
-        entry = self.manifest.depth
-        if entry is None:
-            raise InputError(
-                f"bundle {self.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
-                "--depth CHECKPOINT."
-            )
-        frames = chain.quantise_frames(prepare_rgb(rgb, self.manifest.size))
-        maps = []
-        with self.backend.active(), self._components.use("depth") as network:
-            for frame in frames:
-                pixels = chain.prepare_depth_input(frame[None])
-                relative = self.backend.to_host(network({"pixels": pixels})["depth"])
-                maps.append(chain.resize_align_corners(relative, self.manifest.size)[0])
-        return chain.normalise_clip(np.stack(maps))
+    def warm_up(
+        self,
+        stages: Sequence[StageName] | None = None,
+        *,
+        frame_size: tuple[int, int] | None = None,
+        from_rgb: bool | None = None,
+        steps: int = 25,
+        guidance: tuple[float, float] = (1.5, 1.5),
+        churn: Churn | None = None,
+        context: ContextLayout | None = None,
+        decode_chunk: int | None = None,
+        cfg_rows: CfgRows = "auto",
+        padding: Padding | None = None,
+    ) -> None:
+        """Does what a first clip would otherwise wait for: loading, kernels, CUDA graphs, memory.
+
+        Everything that a clip runs is run once, on blank pictures; the sampler takes two steps. Noise streams and
+        seeds of the caller's are not touched.
+
+        Args:
+            stages: which; None for all that the model was loaded for.
+            frame_size: (h, w) of the pictures that will be handed over; None for the bundle's.
+            from_rgb: whether depth will be computed; None for whether it can be.
+
+        The other arguments, and the errors, are those of `segment`: as they will be.
+        """
+        settings = Settings(steps, guidance, 8.0, churn or Churn(), context, decode_chunk, cfg_rows)
+        shape = None if self._planned is None else self._planned.plan.shape
+        if from_rgb is None:
+            from_rgb = self.manifest.depth is not None and (shape is None or shape.depth)
+        if stages is None:
+            stages = tuple(self.manifest.stages) if shape is None else shape.stages
+        height, width = frame_size or (self.manifest.size if padding is None else (padding.height, padding.width))
+        seen = np.zeros((self.manifest.frames, height, width), np.uint8)
+        rgb = np.zeros((*seen.shape, 3), np.uint8)
+        with self.backend.active():
+            prepare_modal(seen > 0, self.manifest.size, self.backend.xp)  # bool has kernels of its own
+        call = Call(settings, 0, padding, rehearsal=True)
+        for stage in stages:
+            if stage == "segment":
+                run_segment(self._loaded, seen, None if from_rgb else seen.astype(np.float32), rgb, call)
+            else:
+                run_complete(self._loaded, rgb, seen, seen > 0, call)
+        self._components.start_timing()
+
+    def on_stream(self, stream: Any) -> AbstractContextManager[None]:
+        """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.
+
+        Args:
+            stream: of CuPy, torch, PyCUDA, Numba or anything with `__cuda_stream__`, or its address. On a CPU it is
+                not used.
+
+        Raises:
+            InputError: it is no stream.
+        """
+        return nullcontext() if self.backend.xp is np else self._on_stream(stream)
+
+    @contextmanager
+    def _on_stream(self, stream: Any) -> Iterator[None]:
+        with stream_of(stream, self.backend.xp):
+            yield
 
     def close(self) -> None:
-        """Gives all memory back; calling again does nothing."""
-        with self.backend.active():
+        """Gives all memory back; calling again does nothing.
+
+        Never raises for a device that has failed: the call that met the failure has said so.
+        """
+        with suppress(BackendError), self.backend.active():
             self._components.close()
+        self._components.close()  # where the device could not even be made the current one
 
     def __enter__(self) -> Model:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def _begin(self, stage: StageName, settings: Settings, seed: int | NoiseStream) -> NoiseStream:
-        """Finds out what this bundle cannot do before anything runs; gives the noise stream to draw from."""
-        stage_keys(self.bundle, stage)
-        check_layout(settings.context, self.manifest.context_layout)
-        self._components.start_timing()
-        return seed if isinstance(seed, NoiseStream) else NoiseStream(seed)
-
-    def _depth(self, depth: Any, rgb: Any, count: int, padding: Padding | None) -> NDArray[np.float32]:
-        if depth is None and rgb is None:
-            raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
-        if depth is None:
-            pictures = prepare_rgb(rgb, self.manifest.size)
-            _same_count("modal", count, "rgb", len(pictures))  # before the network runs
-            maps = self.depth(pictures)
-            return maps if padding is None else padding.prepare_depth(maps, self.manifest.size)
-        prepare = prepare_depth if padding is None else padding.prepare_depth
-        maps = prepare(depth, self.manifest.size)
-        _same_count("modal", count, "depth", len(maps))
-        return maps
-
-    def _count(self, name: str, count: int) -> int:
-        limit = self.manifest.frames
-        if count > limit:
-            raise InputError(
-                f"{name} has {count} frames, this bundle takes at most {limit}; pass {limit} at a time, or export "
-                f"it again with --frames {count}."
-            )
-        return count
-
-    def _padded(self, array: NDArray[Any]) -> NDArray[Any]:
-        missing = self.manifest.frames - len(array)
-        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-
-
-def _same_count(name: str, count: int, other: str, found: int) -> None:
-    if count != found:
-        raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")
-
-
-def _further(first: NoiseStream, seed: int | NoiseStream, samples: int) -> list[NoiseStream]:
-    """The streams of all samples."""
-    if samples < 1:
-        raise InputError(f"{samples} samples: expected 1 or more (--samples).")
-    if isinstance(seed, NoiseStream):
-        if samples > 1:
-            raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
-        return [first]
-    return [first, *(NoiseStream(seed + index) for index in range(1, samples))]
-
-
-def _trimmed(callback: Callback | None, count: int) -> Callback | None:
-    if callback is None:
-        return None
-    return lambda step, sigma, latents: callback(step, sigma, latents[:count])

@@ -15,6 +15,10 @@ for `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`:
   DistributionsHelper.h). A pair's second normal waits for the next small draw, across large ones too.
 * float16 is the float32 draw rounded to half, except that a ragged end uses up fewer words.
 
+The generator can only be followed on the host; the rest of a draw may be done elsewhere (`NoiseStream.draw`,
+`Draw.normals`). It is adding, multiplying, square roots and conversions, each correctly rounded wherever IEEE 754 is
+kept and each a call of its own that nothing contracts with the next, so the bits do not depend on where.
+
 torch draws other values elsewhere: without AVX2 the last bits differ (by 2e-6 or so), and torch before 2.13
 (2.7, say) gives other float16 values altogether.
 """
@@ -23,8 +27,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +37,14 @@ from amodal.runtime.errors import InputError
 
 F32: TypeAlias = NDArray[np.float32]
 U32: TypeAlias = NDArray[np.uint32]
+NoiseDtype = Literal["float32", "float16"]
+Pieces: TypeAlias = Iterable[tuple[int, U32]]  # where each piece's normals begin, and its words
 
 _BLOCK = 16
 # Words at a time, with 4 MB of working memory. Half as many are as quick alone, but every numpy call asks for
 # the GIL again: beside a thread that is busy in Python, fewer and longer calls wait less.
 _PASS = 8192 * _BLOCK
+_DEVICE_PASS = 8 * _PASS  # a kernel costs the host the same however much it does
 
 
 def _single(*decimals: float) -> list[float]:
@@ -69,32 +76,37 @@ _SIGN = np.int32(-(2**31))
 class _BoxMuller:
     """`normal_fill` for a fixed number of words; the object is its own working memory."""
 
-    def __init__(self, words: int) -> None:
-        pairs = words // 2
-        self.x, self.radius, self.cos, self.sin, self.z, self.t = np.empty((6, pairs), np.float32)
-        self.k, self.i = np.empty((2, pairs), np.int32)
-        self.wide, self.arg = np.empty((2, pairs), np.float64)
-        self.out = np.empty(words, np.float32)
+    def __init__(self, words: int, xp: Any = np) -> None:
+        self.words, self.xp, pairs = words, xp, words // 2
+        self.x, self.radius, self.cos, self.sin, self.z, self.t = xp.empty((6, pairs), np.float32)
+        self.k, self.i = xp.empty((2, pairs), np.int32)
+        self.wide, self.arg = xp.empty((2, pairs), np.float64)
+        self.out: F32 = xp.empty(words, np.float32)
 
     def __call__(self, words: U32) -> F32:
         """Turn uint32 words [16 n] into normals, float32 [16 n]; the next call overwrites them."""
-        # Half a block, eight words, is one 32-byte item: copying those is twice as fast as rows of eight.
-        halves, normals = words.view("V32"), self.out.view("V32")
-        k = self.k
-        k.view("V32")[:] = halves[::2]
-        self._find_radius(np.bitwise_and(k, 0xFFFFFF, out=k))
-        k.view("V32")[:] = halves[1::2]
-        self._find_cos_sin(np.bitwise_and(k, 0xFFFFFF, out=k))
+        xp, k = self.xp, self.k
+        rows = self._rows
+        halves, normals = rows(words.view(np.int32)), rows(self.out)
+        rows(k)[:] = halves[::2]
+        self._find_radius(xp.bitwise_and(k, 0xFFFFFF, out=k))
+        rows(k)[:] = halves[1::2]
+        self._find_cos_sin(xp.bitwise_and(k, 0xFFFFFF, out=k))
         for half, direction in enumerate((self.cos, self.sin)):
             direction *= self.radius
             direction += np.float32(0)  # torch adds the mean, 0, which makes +0 of -0
-            normals[half::2] = direction.view("V32")
+            normals[half::2] = rows(direction)
         return self.out
+
+    def _rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A view by half blocks, eight words each."""
+        # As one 32-byte item, which numpy copies twice as fast as rows of eight; CuPy has no such items.
+        return values.view("V32") if self.xp is np else values.reshape(-1, _BLOCK // 2)
 
     def _fma(self, a: F32 | float, c: F32 | float, out: F32) -> None:
         """out = a * arg + c, rounded to float32 once; the product is exact in float64."""
-        np.multiply(a, self.arg, out=self.wide)
-        np.add(self.wide, c, out=out, casting="same_kind")
+        self.xp.multiply(a, self.arg, out=self.wide)
+        self.xp.add(self.wide, c, out=out, casting="same_kind")
 
     def _polynomial(self, coefficients: Sequence[float], out: F32) -> None:
         """Horner's rule at arg, highest power first."""
@@ -106,22 +118,22 @@ class _BoxMuller:
     def _find_radius(self, k: NDArray[np.int32]) -> None:
         """radius = sqrt(-2 log(1 - k / 2^24))."""
         x, y, e, z, t, i = self.x, self.radius, self.cos, self.z, self.t, self.i
-        np.subtract(1 << 24, k, out=i)
+        self.xp.subtract(1 << 24, k, out=i)
         x[:] = i
         x *= _SCALE
         # x = m 2^e with m in [sqrt(1/2), sqrt(2)), on the bits of the floats; then x = m - 1.
-        np.subtract(x.view(np.int32), _SQRT_HALF_BITS, out=i)
+        self.xp.subtract(x.view(np.int32), _SQRT_HALF_BITS, out=i)
         i >>= 23
         e[:] = i
         i <<= 23
-        np.subtract(x.view(np.int32), i, out=x.view(np.int32))
+        self.xp.subtract(x.view(np.int32), i, out=x.view(np.int32))
         x -= np.float32(1)
-        np.multiply(x, x, out=z)
+        self.xp.multiply(x, x, out=z)
         self.arg[:] = x
         self._polynomial(_LOG_P, out=y)
         y *= x
         self.arg[:] = z
-        np.multiply(e, _LOG_Q1, out=t)
+        self.xp.multiply(e, _LOG_Q1, out=t)
         self._fma(y, t, out=y)
         z *= np.float32(0.5)
         y -= z
@@ -129,7 +141,7 @@ class _BoxMuller:
         e *= _LOG_Q2
         y += e
         y *= np.float32(-2)
-        np.sqrt(y, out=y)
+        self.xp.sqrt(y, out=y)
 
     def _find_cos_sin(self, k: NDArray[np.int32]) -> None:
         """The cosine and sine of theta = 2 pi k / 2^24."""
@@ -139,19 +151,19 @@ class _BoxMuller:
         x *= _TURN
         # From here bits 22 and up of k count the quarter turns nearest to theta; x is what is left of theta.
         k += 1 << 21
-        np.right_shift(k, 22, out=i)
+        self.xp.right_shift(k, 22, out=i)
         t[:] = i
         for part in _QUARTER_TURN[:2]:
-            np.multiply(t, np.float32(part), out=z)
+            self.xp.multiply(t, np.float32(part), out=z)
             x -= z
         self.arg.fill(-_QUARTER_TURN[2])
         self._fma(t, x, out=x)
-        np.multiply(x, x, out=z)
+        self.xp.multiply(x, x, out=z)
         self.arg[:] = z
         self._polynomial(_SIN_S, out=sin)
         self._polynomial(_COS_C, out=cos)
         cos *= z
-        np.multiply(z, np.float32(-0.5), out=t)
+        self.xp.multiply(z, np.float32(-0.5), out=t)
         self._fma(cos, t, out=cos)
         cos += np.float32(1)
         sin *= z
@@ -159,16 +171,48 @@ class _BoxMuller:
         self._fma(sin, x, out=sin)
         # An odd number of quarter turns swaps the two (all bits of i are 1 there); two change the sign.
         cos_bits, sin_bits, swap = cos.view(np.int32), sin.view(np.int32), t.view(np.int32)
-        np.left_shift(k, 9, out=i)
+        self.xp.left_shift(k, 9, out=i)
         i >>= 31
-        np.bitwise_xor(cos_bits, sin_bits, out=swap)
+        self.xp.bitwise_xor(cos_bits, sin_bits, out=swap)
         swap &= i
         for bits, quarter_turns in ((sin_bits, 0), (cos_bits, 1)):
             bits ^= swap
             k += quarter_turns << 22
-            np.left_shift(k, 8, out=i)
+            self.xp.left_shift(k, 8, out=i)
             i &= _SIGN
             bits ^= i
+
+
+class Draw(NamedTuple):
+    """Normals that were drawn, but not yet made of their words.
+
+    Attributes:
+        shape, dtype: of the normals.
+        pieces: the words, some at a time.
+        few: the normals, float32, where they are fewer than 16.
+    """
+
+    shape: tuple[int, ...]
+    dtype: NoiseDtype
+    pieces: Sequence[tuple[int, U32]]
+    few: F32 | None = None
+
+    def normals(self, xp: Any = np) -> Any:
+        """The normals, on the device of `xp` (numpy, or CuPy): the same bits everywhere."""
+        if self.few is not None:
+            return xp.asarray(self.few.astype(self.dtype)).reshape(self.shape)
+        out = xp.empty(math.prod(self.shape), self.dtype)
+        _fill(out, self.pieces, xp)
+        return out.reshape(self.shape)
+
+
+def _fill(out: Any, pieces: Pieces, xp: Any = np) -> None:
+    """Fill a flat float32 or float16 array with the normals of words; a later piece may cover an earlier one's end."""
+    box_muller = None
+    for start, words in pieces:
+        if box_muller is None or box_muller.words != words.size:
+            box_muller = _BoxMuller(words.size, xp)
+        out[start : start + words.size] = box_muller(xp.asarray(words))
 
 
 class NoiseStream:
@@ -201,7 +245,7 @@ class NoiseStream:
         twin._waiting = self._waiting
         return twin
 
-    def randn(self, shape: tuple[int, ...], dtype: Literal["float32", "float16"] = "float32") -> NDArray[Any]:
+    def randn(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> NDArray[Any]:
         """Draw standard normals.
 
         Args:
@@ -214,19 +258,26 @@ class NoiseStream:
         Raises:
             InputError: a size is negative or no integer, or the dtype is another.
         """
-        if dtype not in ("float32", "float16"):
-            raise InputError(f'Noise is drawn as "float32" or "float16", not {dtype!r}.')
-        if not isinstance(shape, tuple) or not all(hasattr(n, "__index__") and n >= 0 for n in shape):
-            raise InputError(f"A shape is a tuple of sizes, each an integer of 0 or more, not {shape!r}.")
-        out = np.empty(math.prod(map(operator.index, shape)), dtype)
-        if out.size < _BLOCK:
-            out[:] = np.array([self._small() for _ in range(out.size)], np.float32)
+        size = _size(shape, dtype)
+        out = np.empty(size, dtype)
+        if size < _BLOCK:
+            out[:] = self._few(size)
         else:
-            self._fill(out)
+            _fill(out, self._pieces(size, dtype, _PASS))
         return out.reshape(shape)
+
+    def draw(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> Draw:
+        """Like `randn`, but only what must be done on the host: the words of the generator, four bytes a value."""
+        size = _size(shape, dtype)
+        if size < _BLOCK:
+            return Draw(shape, dtype, (), self._few(size))
+        return Draw(shape, dtype, list(self._pieces(size, dtype, _DEVICE_PASS)))
 
     def _words(self, n: int) -> U32:
         return self._state.randint(0, 2**32, size=n, dtype=np.uint32)
+
+    def _few(self, size: int) -> F32:
+        return np.array([self._small() for _ in range(size)], np.float32)
 
     def _small(self) -> float:
         """One normal of a draw of fewer than 16: the one that waits, or the first of a new pair."""
@@ -239,19 +290,23 @@ class NoiseStream:
         self._waiting = radius * math.sin(theta)
         return radius * math.cos(theta)
 
-    def _fill(self, out: NDArray[Any]) -> None:
-        """Fill a flat float32 or float16 array of 16 values or more."""
-        ragged = out.size % _BLOCK
-        whole = out.size - ragged
-        box_muller = _BoxMuller(min(_PASS, whole))
-        for start in range(0, whole, _PASS):
-            words = self._words(min(_PASS, whole - start))
-            if words.size < _PASS < whole:  # the last pass is shorter
-                box_muller = _BoxMuller(words.size)
-            out[start : start + words.size] = box_muller(words)
+    def _pieces(self, size: int, dtype: NoiseDtype, most: int) -> Iterator[tuple[int, U32]]:
+        """The words of a draw of 16 or more, `most` at a time."""
+        ragged = size % _BLOCK
+        whole = size - ragged
+        for start in range(0, whole, most):
+            yield start, self._words(min(most, whole - start))
         if ragged:
             # The last 16 values are drawn anew, over the end of the whole blocks. By then a float32 draw has
             # taken a word for every value, a float16 draw only for the whole blocks.
-            if out.dtype == np.float32:
+            if dtype == "float32":
                 self._words(ragged)
-            out[-_BLOCK:] = _BoxMuller(_BLOCK)(self._words(_BLOCK))
+            yield size - _BLOCK, self._words(_BLOCK)
+
+
+def _size(shape: tuple[int, ...], dtype: str) -> int:
+    if dtype not in ("float32", "float16"):
+        raise InputError(f'Noise is drawn as "float32" or "float16", not {dtype!r}.')
+    if not isinstance(shape, tuple) or not all(hasattr(n, "__index__") and n >= 0 for n in shape):
+        raise InputError(f"A shape is a tuple of sizes, each an integer of 0 or more, not {shape!r}.")
+    return math.prod(map(operator.index, shape))

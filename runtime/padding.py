@@ -12,22 +12,26 @@ follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), 
     seen = model.segment(modal, depth=depth, padding=padding)
     in_frame = padding.crop(seen.masks_full)
     boxes = padding.boxes(seen.masks_full, modal)
+
+Written against the array API, as `images` is: `xp` is numpy, or CuPy for what is on a device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Array, namespace_of, taken
 from .depth import resize_align_corners
 from .errors import InputError
-from .images import THRESHOLD
+from .images import THRESHOLD, Checks, finite_depth, watch_values
 from .masks import binarise
+from .resampling import opencv_linear
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -66,7 +70,7 @@ class Padding:
         """(H, W) of the padded frame."""
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
-    def pad(self, pictures: NDArray[Any], value: Any = None) -> NDArray[Any]:
+    def pad(self, pictures: NDArray[Any], value: Any = None, xp: Any = np) -> NDArray[Any]:
         """Pictures [T, H, W, ...] with `value` around them; None repeats the edge.
 
         Raises:
@@ -74,7 +78,8 @@ class Padding:
         """
         self._check(pictures, (self.height, self.width))
         around = ((0, 0), (self.rows, self.rows), (self.columns, self.columns), *((0, 0),) * (pictures.ndim - 3))
-        return np.pad(pictures, around, "edge") if value is None else np.pad(pictures, around, constant_values=value)
+        padded = xp.pad(pictures, around, "edge") if value is None else xp.pad(pictures, around, constant_values=value)
+        return cast("NDArray[Any]", padded)
 
     def crop(self, pictures: NDArray[Any]) -> NDArray[Any]:
         """The frame's part of padded pictures [T, H', W', ...]; a view.
@@ -85,7 +90,7 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
-    def prepare_modal(self, modal: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+    def prepare_modal(self, modal: Any, size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
         """Visible masks as the networks read them, float32 [T, *size] in [-1, 1], edges grey.
 
         Args:
@@ -95,31 +100,58 @@ class Padding:
         Raises:
             InputError: another size, or prepared floats.
         """
-        seen = self._raw(modal).astype(np.float32)
-        return self._resized((self.pad(mask[None], 0)[0] for mask in seen), size)
+        seen = self.raw(modal, xp)
+        if xp is not np:
+            return self._by_frames(lambda mask: self.pad(mask.astype(np.float32), 0, xp), seen, size, xp)
+        return self._resized((self.pad(mask[None], 0)[0] for mask in seen.astype(np.float32)), size)
 
-    def prepare_depth(self, depth: Any, size: tuple[int, int]) -> NDArray[np.float32]:
+    def prepare_depth(
+        self, depth: Any, size: tuple[int, int], xp: Any = np, checks: Checks | None = None
+    ) -> NDArray[np.float32]:
         """Depth as the networks read it, float32 [T, *size] in [-1, 1], around the frame as near as the nearest.
 
         Args:
             depth: numbers [T, h, w] of any size, nearer is larger; brought to the frame's size as the authors' depth
                 network does it, and normalised per clip.
             size: of the network's pictures.
+            checks: as for `images.prepare_modal`.
 
         Raises:
             InputError: another shape, no numbers, or NaN.
         """
-        numbers = np.asarray(depth)
-        integers = np.issubdtype(numbers.dtype, np.integer)
-        maps = resize_align_corners(numbers.astype(np.float32) if integers else numbers, (self.height, self.width))
+        numbers = taken(depth, "depth", xp)
+        if numbers.dtype.kind in "iu":
+            numbers = numbers.astype(np.float32)
+        maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
+        watch_values(maps, finite_depth, xp, checks)
         low, high = maps.min(), maps.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")
+        if xp is not np:
+            span = xp.where(high > low, high - low, np.float32(1))
+
+            def level(one: Array) -> Array:
+                return self.pad(((one - low) / span * 255).astype(np.uint8) / 255.0, 1.0, xp)
+
+            return self._by_frames(level, maps, size, xp)
         span = high - low if high > low else np.float32(1)
         levels = (((one - low) / span * 255).astype(np.uint8) / 255.0 for one in maps)
         return self._resized((self.pad(one[None], 1.0)[0] for one in levels), size)
 
-    def masks(self, pictures: NDArray[np.uint8], modal: Any) -> Bools:
+    def raw(self, modal: Any, xp: Any = np) -> Bools:
+        """Raw masks as bool, where they lie: [T, height, width].
+
+        Raises:
+            InputError: another size, or prepared floats.
+        """
+        masks = taken(modal, "modal", xp)
+        if masks.ndim != 3 or masks.dtype.kind not in "biu":
+            raise InputError(
+                f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "
+                f"[T, {self.height}, {self.width}]."
+            )
+        self._check(masks, (self.height, self.width))
+        return binarise(masks, namespace_of(masks, xp))
+
+    def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
         """Whole-object masks of the padded frame: bool [T, *self.size].
 
         Args:
@@ -129,8 +161,13 @@ class Padding:
         Raises:
             InputError: masks of another size, or prepared floats.
         """
-        whole: Bools = self.pad(self._raw(modal), False)
+        whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
         height, width = self.size
+        if xp is not np:
+            for index in range(len(whole)):
+                resized = opencv_linear(pictures[index : index + 1], self.size, xp)[0]
+                whole[index] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD
+            return whole
         for mask, picture in zip(whole, pictures, strict=True):
             resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
             mask |= resized.sum(axis=-1, dtype=np.uint16) > THRESHOLD
@@ -140,22 +177,20 @@ class Padding:
         """Boxes of padded masks, in the frame's pixels; see `protocol_boxes`."""
         return protocol_boxes(predicted, modal, (self.rows, self.columns))
 
-    def _raw(self, modal: Any) -> Bools:
-        masks = np.asarray(modal)
-        if masks.ndim != 3 or not (masks.dtype == bool or np.issubdtype(masks.dtype, np.integer)):
-            raise InputError(
-                f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "
-                f"[T, {self.height}, {self.width}]."
-            )
-        self._check(masks, (self.height, self.width))
-        return binarise(masks)
-
     def _resized(self, unit: Iterable[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
         """Pictures in [0, 1], one after the other, linearly resized, in [-1, 1]."""
         shape = (size[1], size[0])
         return np.stack(
             [(cv2.resize(one, shape, interpolation=cv2.INTER_LINEAR) * 2 - 1).astype(np.float32) for one in unit]
         )
+
+    def _by_frames(
+        self, padded: Callable[[Array], Array], pictures: Array, size: tuple[int, int], xp: Any
+    ) -> NDArray[np.float32]:
+        """Likewise on a device, a frame at a time: pictures [T, H, W] that `padded` brings into [0, 1]."""
+        each = (padded(xp.asarray(pictures[index : index + 1])) for index in range(len(pictures)))
+        whole = xp.concatenate([(opencv_linear(one, size, xp) * 2 - 1).astype(np.float32) for one in each])
+        return cast("NDArray[np.float32]", whole)
 
     def _check(self, pictures: NDArray[Any], size: tuple[int, int]) -> None:
         if pictures.shape[1:3] != size:

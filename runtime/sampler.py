@@ -91,6 +91,10 @@ class Schedule:
         """Number of steps."""
         return len(self.hats)
 
+    def first(self, steps: int) -> Schedule:
+        """The first `steps` of them alone."""
+        return Schedule(self.sigmas[: steps + 1], self.hats[:steps], self.s_noise)
+
     @property
     def initial_scale(self) -> np.float32:
         """Factor on the unit noise that starts a run: sqrt(sigma_max^2 + 1), diffusers' `init_noise_sigma`."""
@@ -129,6 +133,37 @@ def denoised_of(velocity: Array, x: Array, sigma: np.float32) -> Array:
     return velocity * (-sigma / np.sqrt(variance)) + x / variance
 
 
+class Finiteness:
+    """Whether everything stayed finite, without waiting for a device: flags that are read once, at the end.
+
+    On the host what is not finite is reported at once.
+    """
+
+    def __init__(self, xp: Any = np) -> None:
+        self._xp = xp
+        self._flags: list[tuple[Array, NonFiniteError]] = []
+
+    def note(self, values: Array, error: NonFiniteError) -> None:
+        """Remembers whether `values` are finite, and what to raise if not.
+
+        Raises:
+            NonFiniteError: they are not, on the host.
+        """
+        self._flags.append((self._xp.isfinite(values).all(), error))
+        if self._xp is np:
+            self.settle()
+
+    def settle(self) -> None:
+        """Reads all flags.
+
+        Raises:
+            NonFiniteError: the first that was noted of what was not finite.
+        """
+        flags, self._flags = self._flags, []
+        if flags and not bool(self._xp.stack([flag for flag, _ in flags]).all()):
+            raise next(error for flag, error in flags if not bool(flag))
+
+
 def sample(
     denoise: Callable[[Array, int], Array],
     latents: Array,
@@ -136,6 +171,7 @@ def sample(
     *,
     draw_noise: Callable[[], Array] | None = None,
     callback: Callback | None = None,
+    finite: Finiteness | None = None,
     xp: Any = np,
 ) -> Array:
     """Euler's method from noise to a sample (EDM algorithm 2 without the second-order correction).
@@ -145,6 +181,7 @@ def sample(
         latents: float32, unit noise times `schedule.initial_scale`.
         draw_noise: unit noise like `latents`, asked for only at steps with churn.
         callback: called after each step with (step, sigma, latents).
+        finite: keeps whether latents were, for the caller to settle; None to have it settled before this returns.
 
     Returns:
         float32 latents at noise level 0.
@@ -153,7 +190,7 @@ def sample(
         NonFiniteError: a latent was NaN or infinite after a step; names the step.
     """
     x = latents
-    finite = []
+    watched = Finiteness(xp) if finite is None else finite
     for step in range(schedule.steps):
         sigma, sigma_hat, sigma_next = schedule.sigmas[step], schedule.hats[step], schedule.sigmas[step + 1]
 
@@ -170,14 +207,10 @@ def sample(
             slope = (x - denoised) / sigma_hat
             x = x + slope * (sigma_next - sigma_hat)
 
-        finite.append(xp.isfinite(x).all())
-        if xp is np and not finite[-1]:
-            raise NonFiniteError(step, float(sigma))
+        watched.note(x, NonFiniteError(step, float(sigma)))
         if callback is not None:
             callback(step, float(sigma), x)
 
-    # On a device the flags are read once, here, so that the loop never waits for the host.
-    for step, flag in enumerate(finite):
-        if not bool(flag):
-            raise NonFiniteError(step, float(schedule.sigmas[step]))
+    if finite is None:
+        watched.settle()
     return x

@@ -20,11 +20,12 @@ from .engine_store import ENCODE_FRAMES, LARGEST_STEPS
 from .errors import InputError, NonFiniteError
 from .images import clip_pixels, rescale_unsigned, to_bytes
 from .manifest import ContextLayout, Manifest, StageName
-from .noise import NoiseStream
+from .noise import Draw, NoiseStream
 from .sampler import (
     Array,
     Callback,
     Churn,
+    Finiteness,
     Schedule,
     denoised_of,
     guidance_ramp,
@@ -35,7 +36,12 @@ from .sampler import (
 )
 from .sampler import sample as run_sampler
 
+_DECODER_OVERFLOWED = (
+    "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision fp32, or "
+    "check the checkpoint's weights."
+)
 CfgRows = Literal["auto", "batched", "separate"]
+_REHEARSED_STEPS = 2  # the second finds whatever the first has made
 
 
 @dataclass(frozen=True)
@@ -73,35 +79,61 @@ class Settings:
             raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
 
 
-class StageOutput(NamedTuple):
-    """Decoded pictures uint8 [T, H, W, 3], and the noise stream where the run left it."""
+class Conditions:
+    """A stage's two conditions, to be taken once: their memory goes when they have been encoded.
 
-    frames: NDArray[np.uint8]
+    Args:
+        images: float32 [T, 3, H, W] in [-1, 1], the first; the one that CLIP sees.
+        rgb_images: float32 [T, 3, H, W] in [-1, 1], the second.
+    """
+
+    def __init__(self, images: Array, rgb_images: Array) -> None:
+        self._held: tuple[Array, Array] | None = (images, rgb_images)
+
+    def take(self) -> tuple[Array, Array]:
+        """Both; afterwards this holds neither."""
+        assert self._held is not None
+        held, self._held = self._held, None
+        return held
+
+
+class StageOutput(NamedTuple):
+    """Decoded pictures uint8 [T, H, W, 3], on the backend's device, and the noise stream where the run left it."""
+
+    frames: Array
     noise: NoiseStream
 
 
 class _Noise(NamedTuple):
-    images: NDArray[np.float32]  # [T, 3, H, W]
-    rgb_images: NDArray[np.float32]  # [T, 3, H, W]
-    latents: NDArray[np.float32]  # [1, T, 4, h, w]
+    images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
+    rgb_images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
+    latents: NDArray[Any] | Draw  # [1, T, 4, h, w]
 
 
-def _draw(stream: NoiseStream, manifest: Manifest) -> _Noise:
+def _draw(stream: NoiseStream, manifest: Manifest, xp: Any) -> _Noise:
+    """What must be done on the host: all of it if that is where the run is."""
     frames, (height, width), (h, w) = manifest.frames, manifest.size, manifest.latent_size
-    images = stream.randn((frames, 1, 3, height, width))[:, 0]
-    rgb_images = stream.randn((frames, 1, 3, height, width))[:, 0]
-    latents = stream.randn((1, frames, manifest.latent_channels, h, w), manifest.noise_dtype)
-    return _Noise(images, rgb_images, latents.astype(np.float32))
+    draw: Callable[..., Any] = stream.randn if xp is np else stream.draw
+    pictures = (frames, 1, 3, height, width)
+    return _Noise(
+        draw(pictures), draw(pictures), draw((1, frames, manifest.latent_channels, h, w), manifest.noise_dtype)
+    )
+
+
+def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
+    return (drawn.normals(xp) if isinstance(drawn, Draw) else drawn).astype(np.float32, copy=False)
 
 
 def run_stage(
     components: Components,
     stage: StageName,
-    images: NDArray[np.float32],
-    rgb_images: NDArray[np.float32],
+    conditions: Conditions,
     noises: Sequence[NoiseStream],
     settings: Settings,
     callback: Callback | None = None,
+    *,
+    finite: Finiteness | None = None,
+    rehearsal: bool = False,
 ) -> list[StageOutput]:
     """Runs one stage, once for each noise stream.
 
@@ -110,11 +142,13 @@ def run_stage(
     whatever the others.
 
     Args:
-        images: [T, 3, H, W] in [-1, 1], the first condition; the one that CLIP sees.
-        rgb_images: [T, 3, H, W] in [-1, 1], the second condition.
+        conditions: on the backend's device; taken.
         noises: one or more; each draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as they
             were; the stream after the run is in the result.
         callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
+        finite: keeps whether everything was, for the caller to settle; None to have it settled before this returns.
+        rehearsal: whether to run everything that a run would, but only once: two steps, and of chunks with the same
+            number of frames the first. What comes out means nothing.
 
     Returns:
         One result per noise stream.
@@ -127,10 +161,12 @@ def run_stage(
     layout = check_layout(settings.context, manifest.context_layout)
     keys = stage_keys(components.bundle, stage)
     backend = components.backend
-    xp, engines = backend.xp, backend.engines is not None
-    if engines and settings.steps > LARGEST_STEPS:
+    xp = backend.xp
+    on_gpu = xp is not np
+    watched = Finiteness(xp) if finite is None else finite
+    if backend.engines is not None and settings.steps > LARGEST_STEPS:
         raise InputError(f"--steps {settings.steps}: engines take at most {LARGEST_STEPS} steps.")
-    guided = is_guided(settings.guidance)
+    guided, clip = is_guided(settings.guidance), manifest.image_encoder
     sigmas = karras_sigmas(
         settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho
     )
@@ -138,30 +174,39 @@ def run_stage(
     scale = xp.asarray(guidance_ramp(settings.guidance, manifest.frames)).reshape(1, -1, 1, 1, 1)
     streams = [noise.clone() for noise in noises]
     strength = np.float32(manifest.noise_augmentation)
+    images, rgb_images = conditions.take()
+
+    def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
+        return rescale_unsigned(frames, xp) + strength * _normals(noise, xp)[:, 0]
 
     with ThreadPoolExecutor(1, "amodal-noise") as pool:
         # The noise is drawn while CLIP runs, which does not need it, and then one sample ahead: held for all at once,
         # at the real size it would take 80 MB each.
-        coming: Future[_Noise] = pool.submit(_draw, streams[0], manifest)
+        coming: Future[_Noise] = pool.submit(_draw, streams[0], manifest, xp)
         with components.use(keys["image_encoder"], len(images)) as image_encoder:
-            embeddings = _embed(image_encoder, images, manifest, manifest.frames if engines else 5, xp)
+            pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
+            chunk = manifest.frames if on_gpu else 5
+            embeddings = _mapped(image_encoder, "pixels", pixels, "embeddings", chunk, xp, rehearsal)
+            del pixels
         conditionings, starts = [], []
         # Frames are independent. On a CPU, one at a time is the least memory, and was no slower than five.
-        chunk = ENCODE_FRAMES if engines else 1
+        chunk = ENCODE_FRAMES if on_gpu else 1
         with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
             for following in (*streams[1:], None):
                 draws = coming.result()
                 if following is not None:
-                    coming = pool.submit(_draw, following, manifest)
+                    coming = pool.submit(_draw, following, manifest, xp)
                 cond = xp.concatenate(
                     [
-                        _encode(vae_encoder, rescale_unsigned(frames) + strength * augmentation, chunk, xp)
-                        for frames, augmentation in ((images, draws.images), (rgb_images, draws.rgb_images))
+                        _mapped(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp, rehearsal)
+                        for pair in ((images, draws.images), (rgb_images, draws.rgb_images))
                     ],
                     axis=1,
                 )[None]
                 conditionings.append(xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond)
-                starts.append(draws.latents)
+                starts.append(_normals(draws.latents, xp))
+                del draws, cond
+    del images, rgb_images, coming
 
     with components.use(keys["unet_conditioner"]) as conditioner:
         ids = [settings.fps - 1, manifest.motion_bucket, manifest.noise_augmentation]
@@ -177,7 +222,7 @@ def run_stage(
     mode = settings.cfg_rows if settings.cfg_rows != "auto" or components.lanes == 1 else "side by side"
     with components.use(keys["unet"], len(conditionings[0]) if mode == "side by side" else 1) as unet:
 
-        def draw(conditioning: Array, start: NDArray[np.float32], stream: NoiseStream) -> Array:
+        def draw(conditioning: Array, start: Array, stream: NoiseStream) -> Array:
             evaluate = _rows(unet, conditioning, constants, mode in ("auto", "batched"), xp)
 
             def denoise(x: Array, step: int) -> Array:
@@ -189,10 +234,11 @@ def run_stage(
 
             return run_sampler(
                 denoise,
-                xp.asarray(start * schedule.initial_scale),
-                schedule,
-                draw_noise=lambda: xp.asarray(stream.randn(start.shape, manifest.noise_dtype).astype(np.float32)),
+                start * schedule.initial_scale,
+                schedule.first(_REHEARSED_STEPS) if rehearsal else schedule,
+                draw_noise=lambda: _normals(stream.draw(start.shape, manifest.noise_dtype), xp),
                 callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
+                finite=watched,
                 xp=xp,
             )
 
@@ -200,35 +246,27 @@ def run_stage(
 
     chunk = settings.decode_chunk or manifest.decode_chunk
     with components.use(keys["vae_decoder"]) as vae_decoder:
-        decoded = [_decode(vae_decoder, x[0] / np.float32(manifest.scaling_factor), chunk, xp) for x in samples]
-    if not all(bool(xp.isfinite(frames).all()) for frames in decoded):
-        raise NonFiniteError(
-            schedule.steps - 1,
-            float(schedule.sigmas[-2]),
-            "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision "
-            "fp32, or check the checkpoint's weights.",
-        )
-    pictures = [to_bytes(backend.to_host(frames)) for frames in decoded]
-    return [StageOutput(frames, stream) for frames, stream in zip(pictures, streams, strict=True)]
+        # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
+        if rehearsal:  # two steps leave noise that is far beyond what the decoder takes
+            samples = [xp.zeros_like(x) for x in samples]
+        decoded = [
+            _mapped(vae_decoder, "latents", x[0] / np.float32(manifest.scaling_factor), "frames", chunk, xp, rehearsal)
+            for x in samples
+        ]
+    for frames in decoded:
+        watched.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
+    if finite is None:
+        watched.settle()
+    return [StageOutput(to_bytes(frames, xp), stream) for frames, stream in zip(decoded, streams, strict=True)]
 
 
-def _embed(image_encoder: Component, images: NDArray[np.float32], manifest: Manifest, chunk: int, xp: Any) -> Array:
-    entry = manifest.image_encoder
-    pixels = clip_pixels(images, entry.side, entry.mean, entry.std)
-    return xp.concatenate([out["embeddings"] for out in image_encoder.map(_chunks("pixels", pixels, chunk))])
-
-
-def _encode(vae_encoder: Component, frames: Array, chunk: int, xp: Any) -> Array:
-    return xp.concatenate([out["latents"] for out in vae_encoder.map(_chunks("frames", frames, chunk))])
-
-
-def _decode(vae_decoder: Component, latents: Array, chunk: int, xp: Any) -> Array:
-    # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
-    return xp.concatenate([out["frames"] for out in vae_decoder.map(_chunks("latents", latents, chunk))])
-
-
-def _chunks(name: str, frames: Array, size: int) -> list[dict[str, Array]]:
-    return [{name: frames[i : i + size]} for i in range(0, len(frames), size)]
+def _mapped(component: Component, given: str, frames: Array, wanted: str, size: int, xp: Any, rehearsal: bool) -> Array:
+    """What a component makes of frames, `size` at a time."""
+    chunks = [frames[i : i + size] for i in range(0, len(frames), size)]
+    if not rehearsal:
+        return xp.concatenate([out[wanted] for out in component.map([{given: chunk} for chunk in chunks])])
+    made = {count: component({given: frames[:count]})[wanted] for count in {len(chunk) for chunk in chunks}}
+    return xp.concatenate([made[len(chunk)] for chunk in chunks])
 
 
 def _rows(

@@ -121,15 +121,14 @@ class TensorRTBackend:
     def active(self) -> Iterator[None]:
         """See `Backend.active`: this GPU is the current one, and a stream that is not the default one."""
         cuda = self.xp.cuda
-        with cuda.Device(self._gpu.number):
+        with self._explained(), cuda.Device(self._gpu.number), ExitStack() as inside:
             outside = cuda.get_current_stream()
-            with self._explained(), ExitStack() as inside:
-                if not outside.ptr:
-                    self._stream.wait_event(outside.record())
-                    inside.enter_context(self._stream)
-                yield
-                if not outside.ptr:
-                    outside.wait_event(self._stream.record())
+            if not outside.ptr:
+                self._stream.wait_event(outside.record())
+                inside.enter_context(self._stream)
+            yield
+            if not outside.ptr:
+                outside.wait_event(self._stream.record())
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

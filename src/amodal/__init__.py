@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "amodal.runtime.model",
     "Model": "amodal.runtime.model",
-    "Segmentation": "amodal.runtime.model",
-    "Completion": "amodal.runtime.model",
+    "Segmentation": "amodal.runtime.findings",
+    "Completion": "amodal.runtime.findings",
     "NoiseStream": "amodal.runtime.noise",
     "Churn": "amodal.runtime.sampler",
     "Bundle": "amodal.runtime.bundle",
@@ -28,7 +28,8 @@ __all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Model", "NoiseStream
 if TYPE_CHECKING:
     from amodal.runtime.bundle import Bundle
     from amodal.runtime.errors import AmodalError
-    from amodal.runtime.model import Completion, Model, Segmentation, load
+    from amodal.runtime.findings import Completion, Segmentation
+    from amodal.runtime.model import Model, load
     from amodal.runtime.noise import NoiseStream
     from amodal.runtime.sampler import Churn
 

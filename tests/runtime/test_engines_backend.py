@@ -5,18 +5,13 @@ What only a GPU can show, speed and the engines' own numbers, is not here.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime import backends
 from amodal.runtime.bundle import Bundle
@@ -30,64 +25,8 @@ from amodal.runtime.errors import (
 )
 from amodal.runtime.model import load
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
 SIZE, FRAMES = (64, 64), 3
 STEPS = 2
-
-
-class Gpu:
-    """The stand-ins, as if a GPU and TensorRT were here."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self._patch, self._calls = monkeypatch, folder / "calls"
-        monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.syspath_prepend(str(STAND_IN))
-        monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
-        self.set()
-
-    def set(self, version: str = "10.13.2", trouble: str | None = None, rtx: bool = False) -> None:
-        asked = {"version": version, "trouble": trouble, "calls": str(self._calls), "rtx": rtx}
-        self._patch.setenv("STAND_IN", json.dumps(asked))
-        for name in ("tensorrt", "cupy"):  # not by the patch, which would bring the stand-ins back at its end
-            sys.modules.pop(name, None)
-
-    @property
-    def calls(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
-
-    @property
-    def waits(self) -> int:
-        return int(sys.modules["cupy"].waits)
-
-
-@pytest.fixture(autouse=True)
-def no_leftovers() -> Iterator[None]:
-    """Set up first, so that it ends after `monkeypatch`, which would bring the stand-ins back."""
-    yield
-    for name in ("tensorrt", "cupy"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gpu:
-    return Gpu(monkeypatch, tmp_path)
-
-
-@pytest.fixture(scope="module")
-def built(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines of the toy bundle; not to be changed."""
-    folder = tmp_path_factory.mktemp("built")
-    with pytest.MonkeyPatch.context() as patch:
-        Gpu(patch, folder)
-        build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=folder / "engines"))
-    return folder / "engines"
-
-
-@pytest.fixture
-def engines(gpu: Gpu, built: Path, tmp_path: Path) -> Path:
-    """A copy of them."""
-    shutil.copytree(built, tmp_path / "engines")
-    return tmp_path / "engines"
 
 
 def clip() -> tuple[Any, Any, Any]:
@@ -114,24 +53,29 @@ def test_engines_draw_what_the_graphs_draw(toy_bundle: Path, engines: Path, memo
     assert type(found[0].frames) is np.ndarray
 
 
-def test_nothing_waits_for_the_device_inside_the_loop(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+@pytest.mark.parametrize("looked_at", [0, 1])
+def test_nothing_waits_for_the_device_before_the_results(
+    toy_bundle: Path, gpu: Any, engines: Path, looked_at: int
+) -> None:
     modal, depth, _ = clip()
+    if not looked_at:
+        depth = (depth * 255).astype(np.uint8)  # whole numbers are finite; floats are looked at, before anything runs
 
     def waits(steps: int) -> int:
         inside: list[int] = []
         with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
             before = gpu.waits
             model.segment(modal, depth=depth, steps=steps, callback=lambda *_: inside.append(gpu.waits))
-            assert inside == [before] * steps
+            assert inside == [before + looked_at] * steps
             return gpu.waits - before
 
-    # After the loop: one flag per step, then whether the picture is finite, then the picture.
-    assert [waits(2), waits(6)] == [2 + 2, 6 + 2]
+    # The three results, and whether everything was finite.
+    assert [waits(2), waits(6)] == [looked_at + 4, looked_at + 4]
 
 
 @pytest.mark.parametrize(("rows", "profile", "calls"), [("batched", 1, 1), ("separate", 0, 2)])
 def test_cfg_rows_choose_their_profile(
-    toy_bundle: Path, gpu: Gpu, engines: Path, rows: Any, profile: int, calls: int
+    toy_bundle: Path, gpu: Any, engines: Path, rows: Any, profile: int, calls: int
 ) -> None:
     modal, depth, _ = clip()
     with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
@@ -141,7 +85,7 @@ def test_cfg_rows_choose_their_profile(
     assert {call[2] for call in ran} == {profile}
 
 
-def test_engines_share_one_scratch_that_goes_with_the_last(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+def test_engines_share_one_scratch_that_goes_with_the_last(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     modal, depth, _ = clip()
     with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
         model.segment(modal, depth=depth, steps=1)
@@ -152,7 +96,7 @@ def test_engines_share_one_scratch_that_goes_with_the_last(toy_bundle: Path, gpu
 
 
 def test_a_budget_that_is_too_small_refuses_before_anything_is_loaded(
-    toy_bundle: Path, gpu: Gpu, engines: Path
+    toy_bundle: Path, gpu: Any, engines: Path
 ) -> None:
     before = len(gpu.calls)
     with pytest.raises(MemoryBudgetError):
@@ -160,13 +104,13 @@ def test_a_budget_that_is_too_small_refuses_before_anything_is_loaded(
     assert len(gpu.calls) == before
 
 
-def test_engines_of_another_version_are_not_used(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+def test_engines_of_another_version_are_not_used(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     gpu.set(version="11.4.0")
     with pytest.raises(EngineNotFoundError, match="amodal build"):
         load(toy_bundle, "tensorrt", engine_dir=engines)
 
 
-def test_auto_takes_engines_that_are_there(toy_bundle: Path, gpu: Gpu, engines: Path, tmp_path: Path) -> None:
+def test_auto_takes_engines_that_are_there(toy_bundle: Path, gpu: Any, engines: Path, tmp_path: Path) -> None:
     with load(toy_bundle, "auto", engine_dir=engines) as model:
         assert model.backend.name == "tensorrt"
     with load(toy_bundle, "auto") as model:
@@ -181,7 +125,7 @@ def test_a_damaged_engine_is_not_loaded(toy_bundle: Path, engines: Path) -> None
         model.segment(modal, depth=depth, steps=1)
 
 
-def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Gpu, tmp_path: Path) -> None:
+def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Any, tmp_path: Path) -> None:
     gpu.set(trouble="plain")
     build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=tmp_path / "engines"))
     modal, depth, _ = clip()
@@ -192,7 +136,7 @@ def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Gpu, tmp_p
         model.segment(modal, depth=depth, steps=1)
 
 
-def test_a_failure_on_the_device_names_the_component(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+def test_a_failure_on_the_device_names_the_component(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     gpu.set(trouble="device")
     modal, depth, _ = clip()
     with (
@@ -215,7 +159,7 @@ def test_more_frames_at_once_than_an_engine_takes_are_refused(toy_bundle: Path, 
         engine({"latents": np.zeros((1, 4, 8, 8), np.float32)})
 
 
-def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     gpu.set(rtx=True)
     both(toy_bundle, backend="tensorrt", engine_dir=engines)
     caches = list(engines.rglob("*.runtime_cache"))
@@ -225,7 +169,7 @@ def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: 
     assert len([call for call in gpu.calls if call[0] == "cache"]) == len(caches)
 
 
-def test_what_is_missing_is_said(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.availability("tensorrt").usable
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(BackendUnavailableError, match=r"needs CuPy.*amodal\[tensorrt\]"):
@@ -237,17 +181,17 @@ def test_what_is_missing_is_said(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu", "cuda:x", "cuda:3"])
-def test_unknown_devices_are_named(gpu: Gpu, device: str) -> None:
+def test_unknown_devices_are_named(gpu: Any, device: str) -> None:
     with pytest.raises(BackendUnavailableError, match=device.rpartition(":")[2]):
         backends.create("tensorrt", device=device)
 
 
-def test_threads_are_for_a_cpu(gpu: Gpu) -> None:
+def test_threads_are_for_a_cpu(gpu: Any) -> None:
     with pytest.raises(InputError, match="--threads"):
         backends.create("tensorrt", threads=2)
 
 
-def test_verify_runs_engines_where_there_is_a_gpu(toy_bundle: Path, gpu: Gpu, engines: Path) -> None:
+def test_verify_runs_engines_where_there_is_a_gpu(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     from amodal.engines.verification import VerifySettings
     from amodal.engines.verify import verify_bundle
 

@@ -346,6 +346,7 @@ def test_on_a_device_the_flags_are_read_once_at_the_end_and_still_name_the_first
     steps: list[int] = []
     device = SimpleNamespace(
         isfinite=lambda x: SimpleNamespace(all=lambda: Flag(steps[-1], bool(np.isfinite(x).all()))),
+        stack=lambda flags: SimpleNamespace(all=lambda: Flag(-1, all(flag.finite for flag in flags))),
     )
 
     def denoise(x: Any, step: int) -> Any:
@@ -356,7 +357,7 @@ def test_on_a_device_the_flags_are_read_once_at_the_end_and_still_name_the_first
     with pytest.raises(NonFiniteError, match="after step 3"):
         sample(denoise, np.ones(4, np.float32), schedule, xp=device)
     assert steps == [0, 1, 2, 3, 4]
-    assert read == [0, 1, 2, 3]
+    assert read == [-1, 0, 1, 2, 3], "all at once, and one by one only when something is wrong"
 
 
 def test_the_sampler_leaves_the_latents_it_was_handed_alone() -> None:

@@ -1,16 +1,46 @@
 """A stand-in for CuPy on machines without a GPU: numpy's memory plays the device's.
 
-It is as strict as CuPy where that matters: arrays of the host and of the device do not mix, and nothing of the device
-becomes numpy's unless `asnumpy` is asked.
+It is as strict as CuPy where that matters: arrays of the host and of the device do not mix, nothing of the device
+becomes numpy's unless `asnumpy` is asked, and what numpy has and CuPy has not is not here.
 """
 
+import ctypes
+import threading
 import types
 
 import numpy as np
 from numpy import float32  # noqa: F401
 
 waits = 0  # how often the host waited for the device
+uploads = []  # bytes of each copy to the device
+downloads = []  # bytes of each copy back
+events = []  # (a stream that waits, the stream it waits for)
+freed = set()  # addresses of memory that is gone
+elsewhere = {}  # device, by addresses that are not on the current one
 _bytes = {"now": 0, "most": 0}
+
+
+def _plain(value):
+    return np.ndarray.view(value, np.ndarray) if isinstance(value, ndarray) else value
+
+
+def _device(value):
+    if isinstance(value, tuple):
+        return tuple(map(_device, value))
+    return np.ndarray.view(np.asarray(value), ndarray)
+
+
+def _require_device(inputs):
+    for value in inputs:
+        if isinstance(value, np.ndarray) and not isinstance(value, ndarray) and value.ndim:
+            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+
+
+def _waited(value):
+    global waits
+    waits += 1
+    cuda.get_current_stream().synchronize()
+    return _plain(value)
 
 
 class ndarray(np.ndarray):  # noqa: N801
@@ -20,10 +50,26 @@ class ndarray(np.ndarray):  # noqa: N801
     def data(self):
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
-    def __array_ufunc__(self, ufunc, method, *inputs, **options):
-        _require_device(inputs)
-        plain = [x.view(np.ndarray) if isinstance(x, ndarray) else x for x in inputs]
-        return _device(getattr(ufunc, method)(*plain, **options))
+    @property
+    def device(self):
+        return _Device(elsewhere.get(self.ctypes.data, 0))
+
+    @property
+    def __cuda_array_interface__(self):
+        return {**_plain(self).__array_interface__, "version": 3, "stream": 1}
+
+    def __dlpack_device__(self):
+        return 2, self.device.id
+
+    def __dlpack__(self, **options):
+        return _plain(self).__dlpack__()
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        _require_device((*inputs, *(out or ())))
+        if out is not None:
+            options["out"] = tuple(map(_plain, out))
+        found = getattr(ufunc, method)(*map(_plain, inputs), **options)
+        return out[0] if out is not None else _device(found)
 
     def __array_function__(self, function, kinds, arguments, options):
         raise TypeError(f"numpy.{function.__name__} on an array of the device")
@@ -32,73 +78,119 @@ class ndarray(np.ndarray):  # noqa: N801
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
     def __bool__(self):
-        global waits
-        waits += 1
-        _streams[-1].synchronize()
-        return bool(self.view(np.ndarray))
+        return bool(_waited(self))
+
+    def __float__(self):
+        return float(_waited(self))
+
+    def __int__(self):
+        return int(_waited(self))
+
+    def __getitem__(self, index):
+        return _device(_plain(self)[index])
+
+    def __setitem__(self, index, value):
+        _require_device([value])
+        _plain(self)[index] = _plain(value)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+    def view(self, dtype):
+        if np.dtype(dtype).kind == "V":
+            raise TypeError("Unsupported dtype V32")
+        return super().view(dtype)
 
     def copy(self):
-        return asarray(self.view(np.ndarray))
-
-    def all(self, *arguments, **options):
-        return _device(self.view(np.ndarray).all(*arguments, **options))
+        return asarray(_plain(self), copies=False)
 
 
-def _device(value):
-    return np.asarray(value).view(ndarray) if not isinstance(value, tuple) else tuple(map(_device, value))
+def _reducing(name):
+    def method(self, *arguments, **options):
+        return _device(getattr(_plain(self), name)(*arguments, **options))
+
+    return method
 
 
-def _require_device(inputs):
-    for value in inputs:
-        if isinstance(value, np.ndarray) and not isinstance(value, ndarray) and value.ndim:
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+for _name in ("all", "any", "min", "max", "sum"):
+    setattr(ndarray, _name, _reducing(_name))
 
 
 def _of(name):
     function = getattr(np, name)
 
-    def call(first, *arguments, **options):
-        several = first if isinstance(first, list | tuple) else [first]
-        _require_device(several)
-        plain = [x.view(np.ndarray) if isinstance(x, ndarray) else x for x in several]
-        return _device(function(plain if isinstance(first, list | tuple) else plain[0], *arguments, **options))
+    def call(*arguments, **options):
+        flat = [x for a in arguments for x in (a if isinstance(a, list | tuple) else [a])]
+        _require_device(flat)
+        plain = [[_plain(x) for x in a] if isinstance(a, list) else _plain(a) for a in arguments]
+        return _device(function(*plain, **options))
 
     return call
 
 
 # What makes arrays gives some that begin anywhere: only `empty` and `asarray` are at CuPy's places.
-concatenate, stack, zeros_like, isfinite, ascontiguousarray = map(
-    _of, ("concatenate", "stack", "zeros_like", "isfinite", "ascontiguousarray")
-)
+for _name in (
+    *("concatenate", "stack", "zeros_like", "isfinite", "ascontiguousarray", "where", "clip", "rint", "repeat", "pad"),
+    "take",
+):
+    globals()[_name] = _of(_name)
+
+# On the host these take arrays of the device as they are, by way of `__array_ufunc__`.
+add, subtract, multiply, sqrt = np.add, np.subtract, np.multiply, np.sqrt
+bitwise_and, bitwise_xor, left_shift, right_shift = np.bitwise_and, np.bitwise_xor, np.left_shift, np.right_shift
 
 
-def asarray(value, dtype=None):
+def asarray(value, dtype=None, copies=True):
     if isinstance(value, ndarray):
-        return value if dtype is None else _device(value.view(np.ndarray).astype(dtype, copy=False))
+        return value if dtype is None else _device(_plain(value).astype(dtype, copy=False))
+    if hasattr(value, "__cuda_array_interface__"):
+        return _at(value)
     found = empty(np.shape(value), dtype or np.asarray(value).dtype)
-    found.view(np.ndarray)[...] = value
+    _plain(found)[...] = value
+    if copies:
+        uploads.append(found.nbytes)
     return found
+
+
+def _at(owner):
+    """The memory that is described, without a copy."""
+    said = owner.__cuda_array_interface__
+    assert said["stream"] is None, "CuPy would make the host wait for the stream"
+    shape, dtype = said["shape"], np.dtype(said["typestr"])
+    strides = said.get("strides") or np.empty(shape, dtype).strides
+    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    before = -sum(step for step in steps if step < 0)
+    size = before + sum(step for step in steps if step > 0) + dtype.itemsize
+    room = (ctypes.c_uint8 * size).from_address(said["data"][0] - before)
+    room.owner = owner
+    return _device(np.ndarray(shape, dtype, room, before, strides))
+
+
+def from_dlpack(value):
+    kind, number = value.__dlpack_device__()
+    assert (kind, number) == (2, _Device().id)
+    capsule = value.__dlpack__(stream=cuda.get_current_stream().ptr)
+    holder = types.SimpleNamespace(__dlpack__=lambda **options: capsule, __dlpack_device__=lambda: (1, 0))
+    return _device(np.from_dlpack(holder))
 
 
 def empty(shape, dtype):
     """Begins where CuPy's arrays begin, at multiples of 256 bytes."""
-    _used.add(_devices[-1])
+    _used.add(_Device().id)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     room = np.full(size + 256, 255, np.uint8)
     start = -room.ctypes.data % 256
-    return room[start : start + size].view(dtype).reshape(shape).view(ndarray)
+    return _device(room[start : start + size].view(dtype).reshape(shape))
 
 
 def copyto(target, source):
     _require_device([target, source])
-    np.copyto(target.view(np.ndarray), source.view(np.ndarray))
+    _plain(target)[...] = _plain(source)
 
 
 def asnumpy(value):
-    global waits
-    waits += 1
-    _streams[-1].synchronize()
-    return np.array(value.view(np.ndarray))
+    downloads.append(value.nbytes)
+    return np.array(_waited(value))
 
 
 class _Memory:
@@ -111,38 +203,52 @@ class _Memory:
         _bytes["now"] -= self._size
 
 
+class _Here(threading.local):
+    """What each thread has of its own."""
+
+    def __init__(self):
+        self.streams, self.devices = [_Stream(ptr=0)], [0]
+
+
 class _Stream:
     def __init__(self, non_blocking=False, ptr=77):
         self.ptr = ptr
+
+    @classmethod
+    def from_external(cls, value):
+        return cls(ptr=value.__cuda_stream__()[1])
 
     def synchronize(self):
         if failing:
             raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
     def record(self):
-        return object()
+        self.synchronize()
+        return self.ptr
 
     def wait_event(self, event):
-        pass
+        events.append((self.ptr, event))
 
     def __enter__(self):
-        _streams.append(self)
+        _here.streams.append(self)
 
     def __exit__(self, *error):
-        assert _streams.pop() is self
+        assert _here.streams.pop() is self
 
 
 class _Device:
     def __init__(self, number=None):
-        self.id = _devices[-1] if number is None else number
+        self.id = _here.devices[-1] if number is None else number
         self.compute_capability = "86"
 
     def __enter__(self):
-        _devices.append(self.id)
+        if failing:
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+        _here.devices.append(self.id)
         return self
 
     def __exit__(self, *error):
-        assert _devices.pop() == self.id
+        assert _here.devices.pop() == self.id
 
 
 class CUDARuntimeError(RuntimeError):
@@ -152,7 +258,7 @@ class CUDARuntimeError(RuntimeError):
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
 failing = False
 free_bytes = 20 * 10**9
-_streams, _devices, _used = [_Stream(ptr=0)], [0], set()
+_here, _used = _Here(), set()
 
 
 def zeros(shape):
@@ -167,12 +273,15 @@ cuda = types.SimpleNamespace(
     Device=_Device,
     Memory=_Memory,
     Stream=_Stream,
-    get_current_stream=lambda: _streams[-1],
+    get_current_stream=lambda: _here.streams[-1],
     runtime=types.SimpleNamespace(
         getDeviceCount=lambda: 2,
         getDeviceProperties=lambda number: {"name": b"RTX 3090"},
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13000,
         memGetInfo=lambda: (free_bytes, 24 * 10**9),
+        pointerGetAttributes=lambda address: types.SimpleNamespace(
+            type=0 if address in freed else 2, device=elsewhere.get(address, 0)
+        ),
     ),
 )

@@ -154,22 +154,22 @@ class CudaGraphStrategy(IntEnum):
 
 class Runtime:
     def __init__(self, log):
-        self._log = log
+        self._log, self._cupy = log, sys.modules["cupy"]
 
     def deserialize_cuda_engine(self, content):
         try:
-            return _Engine(json.loads(bytes(content)), self._log)
+            return _Engine(json.loads(bytes(content)), self._log, self._cupy)
         except ValueError:
             self._log.log(ILogger.Severity.ERROR, "Serialization assertion failed: magic tag")
             return None
 
 
 class _Engine:
-    def __init__(self, said, log):
+    def __init__(self, said, log, cupy):
         import onnxruntime
 
         self.session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
-        self.log, self.profiles = log, said["profiles"]
+        self.log, self.cupy, self.profiles = log, cupy, said["profiles"]
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self._inputs = {t.name for t in self.session.get_inputs()}
         self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), max(1, len(self.profiles))
@@ -254,7 +254,8 @@ class _Context:
         import numpy as np
 
         engine, (address, size) = self._engine, self._memory
-        if stream != 77 or address % 256 or size < self.update_device_memory_size_for_shapes():
+        here = self._engine.cupy.cuda.get_current_stream().ptr
+        if not stream or stream != here or address % 256 or size < self.update_device_memory_size_for_shapes():
             engine.log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
             return False
         if _ASKED.get("trouble") == "device":

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from amodal.runtime.atomic import check_output, staged_folder
 from amodal.runtime.errors import InputError
+from amodal.runtime.findings import Completion, Segmentation
 from amodal.runtime.frames import frame_names, read_depth, read_frames
 from amodal.runtime.manifest import StageName
 from amodal.runtime.masks import check_clip, read_masks
 from amodal.runtime.memory_buffers import RunShape
-from amodal.runtime.model import Completion, Model, Segmentation, load
+from amodal.runtime.model import Model, load
 from amodal.runtime.padding import Padding
 from amodal.runtime.sampler import Churn, is_guided
 

@@ -1,0 +1,185 @@
+"""Pillow's and OpenCV's resizing, written against the array API, for pictures that are on a device.
+
+On the host those two do it themselves, several times faster; what they draw was recorded and trained on, so a device
+draws the same. Resizing is separable: a row or column of the result is a sum of a few of the source, gathered and
+weighted one after the other, so that whole numbers stay whole and sums have the library's order. On a GPU each
+operation is a kernel of its own, and none is contracted with the next.
+
+Sources: `Resample.c` in github.com/python-pillow/Pillow, and `resize.cpp` in github.com/opencv/opencv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+Size = tuple[int, int]
+Taps = tuple[NDArray[np.intp], NDArray[Any]]  # of each position in the result: where it reads [n, taps], and weights
+
+_PILLOW_BITS = 32 - 8 - 2  # of a weight's fraction, for 8 bits (PRECISION_BITS)
+_OPENCV_BITS = 11  # likewise (INTER_RESIZE_COEF_BITS)
+_PIECE = 1 << 22  # values resized at once; what is in between takes up to a dozen bytes for each
+
+
+def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None) -> Array:
+    """Pictures as Pillow's `Resampling.BILINEAR` resizes them, antialiased where they shrink.
+
+    Equal in every bit to Pillow before 13, which does columns first; where height shrinks more than width, Pillow 13
+    may do rows first, and is a level away here and there.
+
+    Args:
+        pictures: uint8 or float32 [T, h, w] or [T, h, w, C].
+        size: (H, W).
+        dtype: which of the two they are taken as; None for their own.
+
+    Returns:
+        That dtype, [T, H, W] or [T, H, W, C].
+    """
+    dtype = np.dtype(dtype or pictures.dtype)
+    whole = dtype == np.uint8
+
+    def resized(piece: Array) -> Array:
+        piece = piece.astype(dtype, copy=False)
+        for axis in (2, 1):
+            if piece.shape[axis] == size[axis - 1]:
+                continue
+            at, weights = _triangle(piece.shape[axis], size[axis - 1])
+            if whole:
+                fixed = np.floor(weights * (1 << _PILLOW_BITS) + 0.5).astype(np.int32)
+                total = _weighted(piece, axis, (at, fixed), xp)
+                total += 1 << (_PILLOW_BITS - 1)
+                total >>= _PILLOW_BITS
+                piece = xp.clip(total, 0, 255).astype(np.uint8)
+            else:
+                piece = _weighted(piece, axis, (at, weights), xp).astype(np.float32)
+        return piece
+
+    return _by_pieces(resized, pictures, size, xp)
+
+
+def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
+    """Pictures as OpenCV's INTER_LINEAR resizes them.
+
+    In 8 bits equal to OpenCV 5.0 on x86-64. Of floats the newer OpenCV rounds positions otherwise than its source for
+    the older says: up to 2e-5 of the span of the values apart.
+
+    Args:
+        pictures: uint8, float32 or float64 [T, h, w] or [T, h, w, C].
+        size: (H, W).
+
+    Returns:
+        The same dtype, [T, H, W] or [T, H, W, C].
+    """
+    (rows, down), (columns, across) = (_linear(pictures.shape[axis], size[axis - 1]) for axis in (1, 2))
+
+    def fixed(weights: NDArray[np.float32]) -> NDArray[np.int32]:
+        return np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32)
+
+    def resized(piece: Array) -> Array:
+        if piece.dtype != np.uint8:
+            dtype = piece.dtype
+            wide = _weighted(piece, 2, (columns, across.astype(dtype)), xp)
+            return _weighted(wide, 1, (rows, down.astype(dtype)), xp)
+        wide = _weighted(piece, 2, (columns, fixed(across)), xp)
+        wide >>= 4
+        # Each product is cut before the two are added, as in OpenCV's vector code.
+        total = _weighted(wide, 1, (rows, fixed(down)), xp, lambda product: product >> 16)
+        total += 2
+        total >>= 2
+        return total.astype(np.uint8)
+
+    return _by_pieces(resized, pictures, size, xp)
+
+
+def opencv_cubic(pictures: Array, size: Size, xp: Any = np) -> Array:
+    """Pictures float64 [T, h, w, C] as OpenCV's INTER_CUBIC resizes them, [T, H, W, C]; within 1e-6 of OpenCV 5.0."""
+
+    def resized(piece: Array) -> Array:
+        for axis in (2, 1):
+            at, weights = _cubic(piece.shape[axis], size[axis - 1])
+            piece = _weighted(piece, axis, (at, weights.astype(np.float64)), xp)
+        return piece
+
+    return _by_pieces(resized, pictures, size, xp)
+
+
+def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
+    """Pictures [T, h, w, ...] as OpenCV's INTER_NEAREST resizes them, [T, H, W, ...]; equal."""
+    for axis in (2, 1):
+        length, side = pictures.shape[axis], size[axis - 1]
+        if length != side:
+            at = np.minimum(np.floor(np.arange(side) * (1 / (side / length))), length - 1)
+            pictures = xp.take(pictures, xp.asarray(at.astype(np.intp)), axis=axis)
+    return pictures
+
+
+def _by_pieces(resized: Callable[[Array], Array], pictures: Array, size: Size, xp: Any) -> Array:
+    """A few frames at a time, so that what is in between takes little beside a clip."""
+    channels = pictures.shape[3] if pictures.ndim == 4 else 1
+    most = max(pictures.shape[1], size[0]) * max(pictures.shape[2], size[1]) * channels
+    step = max(1, _PIECE // most)
+    # Uploaded piece by piece too, where they are on the host.
+    pieces = [resized(xp.asarray(pictures[start : start + step])) for start in range(0, len(pictures), step)]
+    return pieces[0] if len(pieces) == 1 else xp.concatenate(pieces)
+
+
+def _weighted(
+    pictures: Array, axis: int, taps: Taps, xp: Any, cut: Callable[[Array], Array] = lambda product: product
+) -> Array:
+    """The sum of weighted rows (axis 1) or columns (axis 2), tap after tap, in the weights' dtype."""
+    at, weights = xp.asarray(taps[0]), xp.asarray(taps[1])
+    shape = [1] * pictures.ndim
+    shape[axis] = -1
+    total = None
+    for tap in range(at.shape[1]):
+        product = cut(xp.take(pictures, at[:, tap], axis=axis) * weights[:, tap].reshape(shape))
+        if total is None:
+            total = product
+        else:
+            total += product
+    return total
+
+
+def _triangle(length: int, side: int) -> Taps:
+    """Pillow's weights, float64 (`precompute_coeffs`): a triangle as wide as the source's part of a position."""
+    scale = length / side
+    width = max(scale, 1.0)
+    centre = (np.arange(side) + 0.5) * scale
+    first = np.maximum((centre - width + 0.5).astype(np.intp), 0)
+    end = np.minimum((centre + width + 0.5).astype(np.intp), length)
+    at = first[:, None] + np.arange(int((end - first).max()))
+    weights = np.maximum(1.0 - np.abs((at - centre[:, None] + 0.5) * (1.0 / width)), 0.0)
+    weights[at >= end[:, None]] = 0.0
+    total = np.zeros(side)
+    for column in weights.T:  # one after the other, as the sum is rounded there
+        total += column
+    return np.minimum(at, length - 1), weights / total[:, None]
+
+
+def _positions(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Where OpenCV reads for each position: the place before it, and the float32 way from there."""
+    exact = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
+    before = np.floor(exact)
+    return before.astype(np.intp), exact - before
+
+
+def _linear(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    before, part = _positions(length, side)
+    at = np.clip(before[:, None] + np.arange(2), 0, length - 1)
+    return at, np.stack([np.float32(1) - part, part], axis=1)
+
+
+def _cubic(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    before, x = _positions(length, side)
+    a, one = np.float32(-0.75), np.float32(1)
+
+    def near(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((a + 2) * x - (a + 3)) * x * x + one
+
+    far = ((a * (x + one) - 5 * a) * (x + one) + 8 * a) * (x + one) - 4 * a
+    weights = np.stack([far, near(x), near(one - x), one - far - near(x) - near(one - x)], axis=1)
+    return np.clip(before[:, None] + np.arange(-1, 3), 0, length - 1), weights

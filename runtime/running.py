@@ -1,0 +1,185 @@
+"""One call of a model: what the caller handed over, a stage, and what it found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backends import Backend
+from .bundle import Bundle
+from .components import Components, stage_keys
+from .context import check_layout
+from .errors import InputError
+from .findings import Completion, Delivery, Out, Segmentation, To
+from .images import resize_frames, resize_masks, threshold
+from .inputs import Inputs, complete_inputs, segment_inputs
+from .manifest import StageName
+from .memory_choice import Planned
+from .noise import NoiseStream
+from .sampler import Array, Callback, Finiteness
+from .stage import Settings, StageOutput, run_stage
+
+if TYPE_CHECKING:
+    from .padding import Padding
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a model holds: a bundle's components on a backend, and the plan that each run is held to."""
+
+    bundle: Bundle
+    backend: Backend
+    components: Components
+    planned: Planned | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a method of `Model` was called, but for its pictures; it has the meanings.
+
+    Attributes:
+        rehearsal: whether it is one, for `Model.warm_up`.
+    """
+
+    settings: Settings
+    seed: int | NoiseStream
+    padding: Padding | None = None
+    samples: int = 1
+    callback: Callback | None = None
+    to: To = "host"
+    out: Out | None = None
+    rehearsal: bool = False
+
+
+def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) -> Segmentation:
+    """`Model.segment`."""
+    start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
+    xp, padding = backend.xp, call.padding
+    streams = _further(_begin(loaded, "segment", call), call)
+    if call.out and call.samples > 1:
+        raise InputError(f"out takes the results of one sample, and {call.samples} were asked for.")
+    call = _settled(loaded, "segment", call, depth is None)
+    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
+
+    def ready(count: int, full_size: tuple[int, int]) -> None:
+        at_size = (count, *manifest.size)
+        deliver.expect(
+            {"masks": (at_size, bool), "masks_full": ((count, *full_size), bool), "frames": ((*at_size, 3), np.uint8)}
+        )
+
+    with backend.active():
+        given = segment_inputs(
+            manifest, backend, modal, depth, rgb, padding, lambda pictures: find_depth(loaded, pictures), ready
+        )
+        outputs = _run(loaded, "segment", given, streams, call, finite)
+        found = []
+        for output in outputs:
+            frames = output.frames[: given.count]
+            masks = threshold(frames, given.visible)
+            full = padding.masks(frames, given.raw, xp) if padding else resize_masks(masks, given.full_size, xp)
+            drawn = {"masks": masks, "masks_full": full, "frames": frames}
+            found.append({name: deliver(name, array) for name, array in drawn.items()})
+        finite.settle()
+    seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
+    one, *others = (
+        Segmentation(**drawn, noise=output.noise, seconds=seconds, timings=timings)
+        for drawn, output in zip(found, outputs, strict=True)
+    )
+    return replace(one, others=tuple(others))
+
+
+def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) -> Completion:
+    """`Model.complete`."""
+    start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
+    stream = _begin(loaded, "complete", call)
+    call = _settled(loaded, "complete", call, False)
+    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(backend.xp)
+
+    def ready(count: int, full_size: tuple[int, int]) -> None:
+        shapes = {"frames": (count, *manifest.size, 3), "frames_full": (count, *full_size, 3)}
+        deliver.expect({name: (shape, np.uint8) for name, shape in shapes.items()})
+
+    with backend.active():
+        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, ready)
+        (output,) = _run(loaded, "complete", given, [stream], call, finite)
+        frames = output.frames[: given.count]
+        drawn = {"frames": frames, "frames_full": resize_frames(frames, given.full_size, backend.xp)}
+        found = {name: deliver(name, array) for name, array in drawn.items()}
+        finite.settle()
+    seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
+    return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
+
+
+def find_depth(loaded: Loaded, pictures: Array) -> Array:
+    """Prepared depth float32 [T, H, W] of prepared frames [T, 3, H, W], on the backend's device.
+
+    Raises:
+        InputError: the bundle has no depth component.
+    """
+    from . import depth as chain
+
+    manifest, xp = loaded.bundle.manifest, loaded.backend.xp
+    if manifest.depth is None:
+        raise InputError(
+            f"bundle {loaded.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
+            "--depth CHECKPOINT."
+        )
+    frames = chain.quantise_frames(pictures, xp)
+    maps = []
+    with loaded.components.use("depth") as network:
+        for index in range(len(frames)):
+            pixels = chain.prepare_depth_input(frames[index : index + 1], xp=xp)
+            maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], manifest.size, xp))
+    return chain.normalise_clip(xp.concatenate(maps), xp)
+
+
+def _begin(loaded: Loaded, stage: StageName, call: Call) -> NoiseStream:
+    """Finds out what this bundle cannot do before anything runs; gives the noise stream to draw from."""
+    stage_keys(loaded.bundle, stage)
+    check_layout(call.settings.context, loaded.bundle.manifest.context_layout)
+    loaded.components.start_timing()
+    return call.seed if isinstance(call.seed, NoiseStream) else NoiseStream(call.seed)
+
+
+def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool) -> Call:
+    """The call, held to the memory plan."""
+    if loaded.planned is None:
+        return call
+    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth))
+
+
+def _run(
+    loaded: Loaded, stage: StageName, given: Inputs, streams: list[NoiseStream], call: Call, finite: Finiteness
+) -> list[StageOutput]:
+    return run_stage(
+        loaded.components,
+        stage,
+        given.conditions,
+        streams,
+        call.settings,
+        _trimmed(call.callback, given.count),
+        finite=finite,
+        rehearsal=call.rehearsal,
+    )
+
+
+def _further(first: NoiseStream, call: Call) -> list[NoiseStream]:
+    """The streams of all samples."""
+    if call.samples < 1:
+        raise InputError(f"{call.samples} samples: expected 1 or more (--samples).")
+    if isinstance(call.seed, NoiseStream):
+        if call.samples > 1:
+            raise InputError(
+                f"{call.samples} samples need a whole number as seed, which others follow; not a noise stream."
+            )
+        return [first]
+    return [first, *(NoiseStream(call.seed + index) for index in range(1, call.samples))]
+
+
+def _trimmed(callback: Callback | None, count: int) -> Callback | None:
+    if callback is None:
+        return None
+    return lambda step, sigma, latents: callback(step, sigma, latents[:count])
