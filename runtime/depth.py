@@ -157,7 +157,7 @@ def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int, xp: A
     shape[axis] = length
     weight = xp.asarray((position - low.astype(np.float32)).reshape(shape))
     high = np.minimum(low + 1, last)
-    result: NDArray[np.float32] = xp.take(values, xp.asarray(low), axis=axis) * (np.float32(1) - weight)
+    result: NDArray[np.float32] = xp.take(values, xp.asarray(low), axis=axis) * (1 - weight)
     result += xp.take(values, xp.asarray(high), axis=axis) * weight
     return result
 

@@ -61,6 +61,7 @@ def binarise(values: NDArray[Any], xp: Any = np) -> NDArray[np.bool_]:
     if values.dtype == np.bool_:
         return cast("NDArray[np.bool_]", values)
     if xp is not np:  # without a branch, which would wait for the device
+        values = values.astype(np.int16) if values.dtype == np.int8 else values  # which has no 128
         return cast("NDArray[np.bool_]", (values > 128) | ((values == 1) & (values.max() == 1)))
     binary = values.size > 0 and values.max() == 1
     return cast("NDArray[np.bool_]", values == 1 if binary else values > 128)

@@ -199,7 +199,7 @@ def sample(
             if draw_noise is None:
                 raise InputError("churn needs a source of noise; pass draw_noise.")
             spread = np.sqrt(sigma_hat * sigma_hat - sigma * sigma) * np.float32(schedule.s_noise)
-            x = x + spread * draw_noise()
+            x = x + draw_noise() * spread
 
         # Euler step from sigma_hat to sigma_next.
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below, once

@@ -177,7 +177,7 @@ def run_stage(
     images, rgb_images = conditions.take()
 
     def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
-        return rescale_unsigned(frames, xp) + strength * _normals(noise, xp)[:, 0]
+        return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
 
     with ThreadPoolExecutor(1, "amodal-noise") as pool:
         # The noise is drawn while CLIP runs, which does not need it, and then one sample ahead: held for all at once,

@@ -107,6 +107,7 @@ def test_a_clip_that_is_resized_in_pieces_is_the_same_and_is_uploaded_once(
         ("modal", pictures(2, 40, 50) > 128),
         ("modal", pictures(2, 40, 50)),
         ("modal", (pictures(2, 40, 50) > 128).astype(np.int64)),
+        ("modal", (pictures(2, 40, 50) > 128).astype(np.int8)),
         ("modal", pictures(2, *SIZE) / np.float32(127.5) - 1),
         ("rgb", pictures(2, 40, 50, 3)),
         ("rgb", pictures(2, 3, *SIZE) / 127.5 - 1),
