@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import InputError
+from amodal.runtime.findings import Completion, Segmentation
 from amodal.runtime.memory_buffers import RunShape
 from amodal.runtime.memory_choice import MemoryWish, Vram
-from amodal.runtime.model import Completion, Model, Segmentation, load
+from amodal.runtime.model import Model, load
 from amodal.runtime.sampler import Churn
 from amodal.runtime.scenes import make_scene
 from amodal.runtime.scenes.scene import Scene

@@ -100,6 +100,7 @@ def load(
                 except EngineError as error:
                     warnings.warn(f"{name} was passed over: {error}", stacklevel=2)
         backend = DEFAULT if availability(DEFAULT).usable else AUTO  # which says of each why not
+        vram = engine_dir = None  # of engines and their GPU
     return opening(backend)
 
 

@@ -5,6 +5,7 @@ What only a GPU can show, speed and the engines' own numbers, is not here.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,17 @@ def test_auto_takes_engines_that_are_there(toy_bundle: Path, gpu: Any, engines: 
     with load(toy_bundle, "auto", engine_dir=engines) as model:
         assert model.backend.name == "tensorrt"
     with load(toy_bundle, "auto") as model:
+        assert model.backend.name == "onnxruntime"
+
+
+def test_auto_says_which_engines_it_passed_over(toy_bundle: Path, gpu: Any, engines: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "engines"
+    shutil.copytree(engines, stale)
+    record = next(stale.glob("*/vae_decoder.json"))
+    record.write_text(record.read_text().replace('"frames<=', '"frames<'))
+    with pytest.warns(UserWarning, match="tensorrt.* was passed over: .* it was built for other shapes"):
+        model = load(toy_bundle, "auto", engine_dir=stale, vram="6GB")
+    with model:
         assert model.backend.name == "onnxruntime"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -12,6 +14,8 @@ from amodal.runtime.errors import AmodalError
 
 from .lazy import lazy_group
 
+_PLAIN = warnings.showwarning
+_HOME = str(Path(__file__).parents[1])
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
     "eval": "How good predicted masks and RGB are, beside the baselines.",
@@ -51,6 +55,8 @@ def amodal(ctx: click.Context) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: prints an error as one sentence and exits with its code; 130 after Ctrl-C."""
+    show = warnings.showwarning
+    warnings.showwarning = _show if show is _PLAIN else show
     try:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
     except AmodalError as error:
@@ -68,6 +74,16 @@ def main(args: list[str] | None = None) -> None:
         _fail(f"{error.filename or 'standard output'}: {error.strerror or error}.", 2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+    finally:
+        warnings.showwarning = show
+
+
+def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning of ours as one line; others as Python shows them."""
+    if category is UserWarning and str(where[0] if where else "").startswith(_HOME):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        _PLAIN(message, category, *where, **more)
 
 
 def _fail(message: str, code: int) -> NoReturn:
