@@ -119,7 +119,7 @@ def test_auto_takes_engines_that_are_there(toy_bundle: Path, gpu: Any, engines: 
 
 
 def test_auto_says_which_engines_it_passed_over(toy_bundle: Path, gpu: Any, engines: Path, tmp_path: Path) -> None:
-    stale = tmp_path / "engines"
+    stale = tmp_path / "stale"
     shutil.copytree(engines, stale)
     record = next(stale.glob("*/vae_decoder.json"))
     record.write_text(record.read_text().replace('"frames<=', '"frames<'))
