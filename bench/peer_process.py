@@ -98,10 +98,10 @@ class PeerProcess:
         return ran
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, in the middle of a clip too."""
         with contextlib.suppress(OSError):
             self._pipe.send(None)
-        self._process.join(5)
+        self._process.join(1)
         self._process.kill()
         self._process.join()
 

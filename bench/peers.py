@@ -11,11 +11,9 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from amodal.runtime.backends import DEFAULT, availability, names
 from amodal.runtime.bundle import Bundle
@@ -23,13 +21,13 @@ from amodal.runtime.engine_builds import bundle_name
 from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import StageName
 
-from .agreement import agreement_of, disagreement
 from .clips import Execution
 from .latency import Note
 from .machine import this_machine
 from .peer_loaders import load_diffusers, load_ours
-from .peer_process import Loaded, PeerError, PeerProcess, Ran
-from .same_clip import INSTALL, Drawn, given_work
+from .peer_process import Loaded, PeerError, PeerProcess
+from .peer_turns import Entrant, Turns
+from .same_clip import INSTALL, given_work
 from .schema import Measurement, Peer, Peers, Skipped, Work
 
 EAGER, COMPILED = "diffusers", "compile"
@@ -45,16 +43,6 @@ class Candidate(NamedTuple):
     name: str
     load: Callable[..., Loaded]
     args: tuple[Any, ...]
-
-
-@dataclass
-class Entrant:
-    """A peer that runs."""
-
-    name: str
-    process: PeerProcess
-    runs: list[Ran] = field(default_factory=list)
-    agreement: dict[str, float] = field(default_factory=dict)
 
 
 def measure_peers(
@@ -102,11 +90,13 @@ def measure_peers(
                 continue
             stack.callback(process.close)
             entrants.append(Entrant(candidate.name, process))
-        entrants, refused = _run(entrants, repeats, skipped, opened, note)
+        turns = Turns(entrants, lambda name, error: skipped.append(_skipped(name, error, opened)))
+        turns.run(repeats, note)
+    refused = turns.refused
     skipped += [Skipped(what=f"peer {name}", reason=f"its result is another: {why}.") for name, why in refused.items()]
-    if not entrants:
+    if not turns.entrants:
         return [], skipped
-    return [Peers(work=work, peers=[_peer(entrant) for entrant in entrants], refused=refused)], skipped
+    return [Peers(work=work, peers=[entrant.record() for entrant in turns.entrants], refused=refused)], skipped
 
 
 def candidates(
@@ -153,62 +143,6 @@ def candidates(
             engines = replace(execution, backend=name, threads=None)
             add(name, Candidate(f"{name}", load_ours, (place, work, engines)))
     return found, skipped
-
-
-def _run(
-    entrants: list[Entrant], repeats: int, skipped: list[Skipped], bundle: Bundle, note: Note
-) -> tuple[list[Entrant], dict[str, str]]:
-    """All turns; gives the peers that ended them, and why the results of others were refused."""
-    refused: dict[str, str] = {}
-    expected: dict[StageName, Drawn] = {}
-    first: Entrant | None = None
-    for turn in range(repeats + 1):
-        # Another one begins each time, so that nobody always comes after the same.
-        for entrant in [*entrants[turn % len(entrants) :], *entrants[: turn % len(entrants)]] if entrants else []:
-            note(f"{entrant.name}, {f'turn {turn}' if turn else 'first clip'}", turn, repeats + 1)
-            try:
-                ran = entrant.process.clip(trace=not turn)
-            except PeerError as error:
-                skipped.append(_skipped(entrant.name, error, bundle))
-                entrants = [other for other in entrants if other is not entrant]
-                entrant.process.close()
-                continue
-            wrong = _not_finite(ran)
-            if wrong is None and first is None:
-                first, expected = entrant, ran.drawn
-            elif wrong is None and first is not None:
-                found = agreement_of(ran.drawn, expected)
-                wrong = disagreement(found, entrant.process.half + first.process.half)
-                if entrant is not first and not turn:
-                    entrant.agreement = found
-            if wrong is not None:
-                refused[entrant.name] = wrong
-                entrants = [other for other in entrants if other is not entrant]
-                entrant.process.close()
-                continue
-            entrant.runs.append(ran._replace(drawn={}))
-    return entrants, refused
-
-
-def _not_finite(ran: Ran) -> str | None:
-    bad = [
-        stage for stage, drawn in ran.drawn.items() if not all(np.isfinite(latents).all() for latents in drawn.latents)
-    ]
-    return f"latents of {', '.join(bad)} are not finite" if bad else None
-
-
-def _peer(entrant: Entrant) -> Peer:
-    first, *rest = entrant.runs
-    return Peer(
-        name=entrant.name,
-        description=entrant.process.description,
-        seconds=[ran.seconds for ran in rest],
-        first=first.seconds,
-        host_peak=max(ran.host_peak for ran in entrant.runs),
-        device_peak=first.device_peak,
-        allocator_peak=entrant.runs[-1].allocator_peak,
-        agreement=entrant.agreement,
-    )
 
 
 def _skipped(name: str, error: PeerError, bundle: Bundle) -> Skipped:

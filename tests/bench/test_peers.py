@@ -15,6 +15,7 @@ from amodal.bench.agreement import agreement_of, disagreement
 from amodal.bench.clips import Execution
 from amodal.bench.machine import work_of
 from amodal.bench.peer_loaders import compile_networks
+from amodal.bench.peer_process import PeerError, Ran
 from amodal.bench.peers import Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
 from amodal.bench.schema import Gpu, Peer, Peers, Skipped, Work
 from amodal.runtime.backends import Availability
@@ -24,6 +25,23 @@ from amodal.runtime.errors import InputError
 STAND_INS = Path(__file__).parent / "stand_ins"
 ONE = Execution(threads=1)
 WORK = Work(stages=["segment", "complete"], frames=2, size=(16, 16), steps=1)
+
+
+class InThisProcess:
+    """A peer's process, without one."""
+
+    def __init__(self, load: Any, args: tuple[Any, ...], log: Path) -> None:
+        self._loaded = load(*args)
+        self.description, self.half = self._loaded.description, self._loaded.half
+
+    def clip(self, trace: bool) -> Ran:
+        try:
+            return Ran(1.0, self._loaded.clip(trace), 1, None, None)
+        except RuntimeError as error:
+            raise PeerError(str(error), "RuntimeError") from error
+
+    def close(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -150,38 +168,51 @@ def test_a_checkpoint_that_is_not_at_hand_names_the_option() -> None:
 # Turns.
 
 
-def test_peers_that_die_or_differ_are_told_and_the_others_go_on(measured: Any, stand_ins: Any) -> None:
+def test_peers_that_die_are_told_and_the_others_go_on(measured: Any, stand_ins: Any) -> None:
     found, skipped = measured(
         killed=(stand_ins.load_killed,),
         absent=(stand_ins.load_nothing,),
+        first=(),
+        dies=(0.0, False, False, 1),
+        fails=(0.0, False, False, None, 0),
+    )
+    (alone,) = found.peers
+    assert (alone.name, len(alone.seconds), alone.allocator_peak) == ("first", 2, 12345)
+    assert alone.host_peak > 2e7
+    assert found.refused == {}
+    assert "SIGKILL, as happens when memory runs out" in skipped["peer killed"].reason
+    assert "SIGSEGV; its last line: about to fall" in skipped["peer dies"].reason
+    assert skipped["peer fails"].reason == "it failed: RuntimeError: CUDA out of memory"
+    assert skipped["peer absent"].reason == "this needs torch."
+    assert skipped["peer absent"].remedy == 'pip install "amodal[bench,export]"'
+
+
+def test_peers_that_draw_something_else_have_no_times(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PeerProcess", InThisProcess)
+    found, skipped = measured(
         infinite=(0.0, False, True),
         first=(),
         half=(1e-3, True),
         differs=(1e-3,),
-        dies=(0.0, False, False, 1),
         fails=(0.0, False, False, None, 0),
         later=(0.0, False, False, None, None, 2),
     )
     assert [peer.name for peer in found.peers] == ["first", "half"]
     assert [len(peer.seconds) for peer in found.peers] == [2, 2]
-    assert found.peers[0].allocator_peak == 12345
+    assert found.peers[0].agreement == {}
     assert found.peers[1].agreement["segment_latents_relative_l2"] == pytest.approx(1e-3, rel=1e-3)
     assert set(found.refused) == {"infinite", "differs", "later"}
+    assert set(skipped) == {"peer fails", *(f"peer {name}" for name in found.refused)}
     assert "latents of segment, complete are not finite" in found.refused["infinite"]
     assert "segment: last latents differ by 0.001, more than 0.0001" in found.refused["differs"]
     assert "complete: pictures differ" in found.refused["later"]
-    assert set(skipped) == {f"peer {name}" for name in ("killed", "absent", "dies", "fails", *found.refused)}
-    assert "SIGKILL, as happens when memory runs out" in skipped["peer killed"].reason
-    assert "SIGSEGV; its last line: about to fall" in skipped["peer dies"].reason
-    assert "RuntimeError: CUDA out of memory" in skipped["peer fails"].reason
-    assert skipped["peer absent"].reason == "this needs torch."
-    assert "pip install" in skipped["peer absent"].remedy
 
 
-def test_where_nobody_can_run_nothing_is_measured(measured: Any, stand_ins: Any) -> None:
-    found, skipped = measured(absent=(stand_ins.load_nothing,))
+def test_where_nobody_can_run_nothing_is_measured(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PeerProcess", InThisProcess)
+    found, skipped = measured(fails=(0.0, False, False, None, 0))
     assert found is None
-    assert list(skipped) == ["peer absent"]
+    assert list(skipped) == ["peer fails"]
 
 
 @pytest.mark.parametrize(
