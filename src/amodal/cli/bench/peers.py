@@ -125,5 +125,5 @@ def text(measured: Peers) -> str:
 
 
 def _why(skipped: Skipped) -> str:
-    remedy = "" if not skipped.remedy or skipped.remedy in skipped.reason else f" Try {skipped.remedy}."
+    remedy = "" if skipped.remedy.partition(" ")[0] in skipped.reason else f" Try {skipped.remedy}."
     return f"{skipped.what} was left out: {skipped.reason}{remedy}"
