@@ -23,6 +23,7 @@ from rich.progress import track
 
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate
 from amodal.bench.scene_runs import FIRST_SEED, SEED
+from amodal.engines.compare import mask_iou
 from amodal.runtime.errors import AmodalError
 from amodal.runtime.images import prepare_depth, prepare_modal
 from amodal.runtime.scenes import make_scene
@@ -91,7 +92,7 @@ def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[in
         assert row.strict is not None
         scores[name] = (100 * (row.strict.miou or 0), 100 * (row.strict.miou_occ or 0))
     return Price(
-        [_iou(a, b) for a, b in zip(drawn["single"], drawn["half"], strict=True)],
+        [mask_iou(a, b) for a, b in zip(drawn["single"], drawn["half"], strict=True)],
         latents,
         (scores["single"][0], scores["half"][0]),
         (scores["single"][1], scores["half"][1]),
@@ -120,11 +121,6 @@ def summed_in_single() -> AbstractContextManager[Any]:
             return tree_map(to(torch.float16, torch.float32), func(*tree_map(single, args), **kwargs or {}))
 
     return Single()  # type: ignore[no-untyped-call]
-
-
-def _iou(a: Masks, b: Masks) -> float:
-    union = np.count_nonzero(a | b)
-    return np.count_nonzero(a & b) / union if union else 1.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +19,14 @@ _RANDOM = re.compile(r"random (\S+) \(seed (\d+)\)")
 
 
 def checkpoints_of(
-    bundle: Bundle, given: Mapping[StageName, str | Path | None] | None = None
+    bundle: Bundle,
+    given: Mapping[StageName, str | Path | None] | None = None,
+    stages: Collection[StageName] | None = None,
 ) -> dict[StageName, StageCheckpoint]:
     """Opens the checkpoint of each of a bundle's stages: the one given, or the one the manifest names.
+
+    Args:
+        stages: only these.
 
     Raises:
         MissingDependencyError: no torch.
@@ -34,6 +39,8 @@ def checkpoints_of(
 
     found: dict[StageName, StageCheckpoint] = {}
     for stage, entry in bundle.manifest.stages.items():
+        if stages is not None and stage not in stages:
+            continue
         place = (given or {}).get(stage)
         random = _RANDOM.fullmatch(entry.source)
         if place is not None:

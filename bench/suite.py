@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -146,16 +147,16 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
         add(
             f"latency{of}",
             [repeats, other.options()],
-            lambda other=other: measure_latency(bundle, work, other, repeats=repeats, note=note),
+            partial(measure_latency, bundle, work, other, repeats=repeats, note=note),
         )
-        add(f"memory{of}", other.options(), lambda other=other: measure_memory(bundle, work, other))
+        add(f"memory{of}", other.options(), partial(measure_memory, bundle, work, other))
 
     def roofline() -> Measurement:
         with running(bundle, work, execution) as runner:
             return measure_roofline(Bundle(bundle), work, runner=runner, engine_dir=execution.engine_dir)
 
     add("roofline", None, roofline)
-    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution))
+    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, note=note))
     names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
     add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))
     add(

@@ -31,6 +31,12 @@ def relative_l2(candidate: Any, reference: Any) -> float:
     return float(np.linalg.norm(a - b)) / norm if norm else float(np.linalg.norm(a))
 
 
+def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Intersection over union of two masks of one shape, all frames together; 1 where both are empty."""
+    union = np.count_nonzero(a | b)
+    return float(np.count_nonzero(a & b) / union) if union else 1.0
+
+
 def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
     """Runs a graph once in ONNX Runtime on the CPU, in little memory.
 

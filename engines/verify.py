@@ -26,7 +26,7 @@ from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 
 from .build import BuildSettings, build_engines, chosen_components, describe, key_of, store_of, target_of
-from .compare import TOLERANCES, relative_l2
+from .compare import TOLERANCES, mask_iou, relative_l2
 from .ranges import HALF_MAX, Range, measure_ranges, over
 from .recording import Call, Recorder
 from .upcast import TwinBackend
@@ -235,7 +235,7 @@ def _check_stage(
         )
     iou = None
     if drawn.masks is not None and expected.masks is not None:
-        iou = _iou(drawn.masks, expected.masks)
+        iou = mask_iou(drawn.masks, expected.masks)
         if iou < least:
             problems.append(f"its masks have an IoU of {iou:.4f} with float32's, less than {least}.")
     apart = np.abs(drawn.frames.astype(np.int16) - expected.frames)
@@ -287,8 +287,3 @@ def _check_engines(bundle: Bundle, keys: list[str], settings: VerifySettings, sa
 def _difference(candidate: Any, reference: Any) -> float:
     """See `relative_l2`; infinite where either is not finite."""
     return relative_l2(candidate, reference) if np.isfinite(reference).all() else math.inf
-
-
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    union = np.count_nonzero(a | b)
-    return float(np.count_nonzero(a & b) / union) if union else 1.0

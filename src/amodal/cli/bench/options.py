@@ -35,10 +35,11 @@ def work_options() -> Callable[[_F], _F]:
     )
 
 
-def backend_options() -> Callable[[_F], _F]:
-    """How it is executed: --backend, --device, --threads, --memory, --vram, --engine-dir."""
+def backend_options(choose: bool = True) -> Callable[[_F], _F]:
+    """How it is executed: --backend (if `choose`), --device, --threads, --memory, --vram, --engine-dir."""
+    backend = click.option("--backend", metavar="NAME", default="onnxruntime", show_default=True, help="What executes.")
     return _all(
-        click.option("--backend", metavar="NAME", default="onnxruntime", show_default=True, help="What executes."),
+        *([backend] if choose else []),
         click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1. Default: where the backend can."),
         click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores."),
         click.option(
@@ -46,6 +47,14 @@ def backend_options() -> Callable[[_F], _F]:
         ),
         click.option("--vram", type=BytesType(), help="The most GPU memory to take, for instance 6GB."),
         click.option("--engine-dir", type=click.Path(path_type=Path), help="Folder with the engines."),
+    )
+
+
+def checkpoint_options() -> Callable[[_F], _F]:
+    """Where torch finds the weights: --segment, --complete."""
+    return _all(
+        click.option("--segment", metavar="CKPT", help="Checkpoint of that stage. Default: the one it came from."),
+        click.option("--complete", metavar="CKPT", help="The same, for the other stage."),
     )
 
 

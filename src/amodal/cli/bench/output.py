@@ -27,7 +27,7 @@ def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
 
 def execution_from(options: Mapping[str, Any]) -> Execution:
     """The execution that `backend_options` asked for."""
-    return Execution(**{name: options[name] for name in Execution.__dataclass_fields__})
+    return Execution(**{name: options[name] for name in Execution.__dataclass_fields__ if name in options})
 
 
 def emit(
