@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
+import numpy as np
+
 from amodal.runtime.backends import Backend
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.components import Memory
@@ -27,19 +29,19 @@ class Way:
     """How a clip is cut into calls.
 
     Attributes:
-        engines: whether engines run: more frames at once.
+        on_gpu: more frames at once.
         cfg_rows: both CFG rows in one call, or each in its own.
     """
 
-    engines: bool = True
+    on_gpu: bool = True
     cfg_rows: CfgCalls = "batched"
 
     @classmethod
     def of(cls, backend: Backend, memory: Memory, cfg_rows: CfgCalls = "batched") -> Way:
         """That of a backend; `cfg_rows` is what a memory plan says where there is one."""
-        engines = backend.engines is not None
-        side_by_side = not engines and memory == "resident" and backend.lanes > 1
-        return cls(engines, "separate" if side_by_side else cfg_rows)
+        on_gpu = backend.xp is not np
+        side_by_side = not on_gpu and memory == "resident" and backend.lanes > 1
+        return cls(on_gpu, "separate" if side_by_side else cfg_rows)
 
 
 Axes = tuple[tuple[str, int], ...]
@@ -73,9 +75,9 @@ def calls_of(manifest: Manifest, work: Work, way: Way) -> Iterator[Calls]:
         samples = work.samples if stage == "segment" else 1
         if stage == "segment" and manifest.depth is not None:
             yield _calls(stage, "depth", "depth", _chunks(frames, 1))
-        clip = frames if way.engines else _CLIP_FRAMES
+        clip = frames if way.on_gpu else _CLIP_FRAMES
         yield _calls(stage, "image_encoder", keys["image_encoder"], _chunks(frames, clip))
-        encoded = _chunks(frames, ENCODE_FRAMES if way.engines else 1)
+        encoded = _chunks(frames, ENCODE_FRAMES if way.on_gpu else 1)
         yield _calls(stage, "vae_encoder", keys["vae_encoder"], encoded, 2 * samples)  # of two conditions
         conditioner: Axes = (("rows", rows), ("steps", work.steps))
         yield _calls(stage, "unet_conditioner", keys["unet_conditioner"], {conditioner: 1})

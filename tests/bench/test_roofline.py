@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import types
 from collections import Counter
@@ -51,23 +52,34 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "measure_ceilings", lambda backend: measure(backend, seconds=0.0))
 
 
-class Listening:
-    """A backend that computes nothing, and notes which component is called with which shapes."""
+def stand_in_cupy() -> Any:
+    spec = importlib.util.spec_from_file_location("listening_cupy", Path(__file__).parents[1] / "stand_in" / "cupy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    name, xp = "listening", np
+
+class Listening:
+    """A backend that computes nothing, and notes which component is called with which shapes; engines on a GPU's."""
+
+    name = "listening"
 
     def __init__(self, bundle: Bundle, lanes: int, engines: EngineNeeds | None) -> None:
         self.lanes, self.engines = lanes, engines
+        self.xp: Any = np if engines is None else stand_in_cupy()
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
         self.heard: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Any:
         def run(inputs: Any) -> dict[str, Any]:
-            shapes = tuple(np.shape(inputs[tensor.name]) for tensor in entry.inputs)
+            shapes = tuple(tuple(inputs[tensor.name].shape) for tensor in entry.inputs)
             self.heard[self._keys[files[0]], shapes] += 1
             axes = dict(zip(sum((t.shape for t in entry.inputs), ()), sum(shapes, ()), strict=True))
             return {
-                tensor.name: np.zeros([axes.get(n, n) for n in tensor.shape], np.float32) for tensor in entry.outputs
+                tensor.name: self.xp.asarray(np.zeros([axes.get(n, n) for n in tensor.shape], np.float32))
+                for tensor in entry.outputs
             }
 
         class Silent:
@@ -86,7 +98,7 @@ class Listening:
         return nullcontext()
 
     def to_host(self, array: Any) -> Any:
-        return array
+        return array if self.xp is np else self.xp.asnumpy(array)
 
     def describe(self) -> dict[str, str]:
         return {"name": self.name, "version": "1"}
