@@ -41,7 +41,7 @@ def _lines(document: Document) -> Iterator[str]:
     if document.skipped or document.missing:
         yield "\n## Not measured\n"
     for what, reason, remedy in document.skipped:
-        yield f"- {_escaped(what)}: {_escaped(reason)}." + (f" Would change that: {_escaped(remedy)}" if remedy else "")
+        yield f"- {_escaped(what)}: {_escaped(reason)}" + (f" Would change that: {_escaped(remedy)}" if remedy else "")
     if document.missing:
         yield f"- Not in this file: {', '.join(document.missing)}."
 

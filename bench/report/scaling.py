@@ -22,7 +22,7 @@ def section(found: Sequence[Scaling]) -> Section:
         tables.append(_fits(name, m))
         notes.append(f"{name}: {describe_work(m.work)}; {describe_executed(m.executed)}.")
         for sweep in m.sweeps:
-            notes += [f"{sweep.axis} {value} left out: {reason}." for value, reason in sweep.skipped.items()]
+            notes += [f"{sweep.axis} {value} left out: {reason}" for value, reason in sweep.skipped.items()]
             if not any(p.seconds for p in sweep.points):
                 continue
             tables.append(_points(name, sweep))
