@@ -1,0 +1,95 @@
+"""What was measured where, and how it was executed."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from amodal.runtime.manifest import StageName
+
+Seconds: TypeAlias = list[float]
+"""Raw samples, in the order they were taken."""
+
+
+class Record(BaseModel):
+    """Base of all parts: frozen, no unknown fields, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Gpu(Record):
+    """A GPU: `capability` as in `sm86`, memory in bytes, versions of driver and CUDA."""
+
+    name: str
+    capability: str
+    memory: int
+    driver: str
+    cuda: str
+
+
+class Machine(Record):
+    """Where it was measured; no names of hosts or people.
+
+    Attributes:
+        system: operating system and architecture.
+        cpu: model name. cores: those that may be used. memory: bytes.
+    """
+
+    system: str
+    python: str
+    cpu: str
+    cores: int
+    memory: int
+    gpu: Gpu | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that are equal for equal hardware, whatever its software."""
+        gpu = (self.gpu.name, self.gpu.memory) if self.gpu else None
+        return hashlib.sha256(repr((self.cpu, self.cores, round(self.memory / 2**30), gpu)).encode()).hexdigest()[:12]
+
+
+class Subject(Record):
+    """The bundle that was measured.
+
+    Attributes:
+        name: of its folder.
+        manifest: sha256 of its manifest, and with it of all weights and graphs.
+    """
+
+    name: str
+    manifest: str
+    stages: list[StageName]
+    frames: int
+    size: tuple[int, int]
+    precision: str
+
+
+class Work(Record):
+    """What a clip is asked to do; see `amodal.runtime.stage.Settings`.
+
+    Attributes:
+        depth: computed from the frames by the bundle's own component, not given.
+    """
+
+    stages: list[StageName]
+    frames: int
+    size: tuple[int, int]
+    steps: int = 25
+    guidance: float = 1.5
+    churn: float = 0.0
+    seed: int = 23
+    samples: int = 1
+    depth: bool = False
+
+
+class Executed(Record):
+    """How it was executed: a backend's own description, and the memory mode."""
+
+    backend: str
+    version: str
+    device: str
+    memory: str
+    options: dict[str, str] = {}
