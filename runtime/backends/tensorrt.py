@@ -24,6 +24,8 @@ from amodal.runtime.errors import (
 )
 from amodal.runtime.manifest import ComponentEntry
 
+from .repeated import Repeated
+
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 _CACHE = ".runtime_cache"
 _ALIGNMENT = 256  # bytes, of the scratch (TensorRT's `set_device_memory`)
@@ -245,6 +247,8 @@ class _Engine:
         self._inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self._outputs = [n for n in names if n not in self._inputs]
         self._cache: Any = None
+        self._captures = hasattr(trt, "CudaGraphStrategy")  # CUDA graphs by itself
+        self._repeated: dict[tuple[tuple[int, ...], ...], Repeated] = {}
         self._config = self._configured()
         self._sizes: dict[tuple[tuple[int, ...], ...], int] = {}  # activations, by the inputs' shapes
         self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
@@ -257,7 +261,7 @@ class _Engine:
             return strategy
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        if hasattr(trt, "CudaGraphStrategy"):
+        if self._captures:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if hasattr(config, "create_runtime_cache"):
             self._cache = config.create_runtime_cache()
@@ -289,11 +293,21 @@ class _Engine:
         return _Profile(context, limits)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        backend = self._backend
         if self._engine is None:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
-        xp = backend.xp
+        xp = self._backend.xp
         arrays = {n: self._aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
+        if self._entry.kind != "unet":
+            return self._run(arrays)
+        # Called once for every step, with the same shapes.
+        shapes = tuple(array.shape for array in arrays.values())
+        if shapes not in self._repeated:
+            self._repeated[shapes] = Repeated(xp, self._run, arrays, graph=not self._captures)
+        return self._repeated[shapes](arrays, self._backend._scratch.address)
+
+    def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Queues one run; new arrays for what it gives, unless there are some."""
+        backend, xp = self._backend, self._backend.xp
         context = self._context(arrays)
         stream = xp.cuda.get_current_stream()
         for name, array in arrays.items():
@@ -306,12 +320,13 @@ class _Engine:
             self._sizes[shapes] = int(context.update_device_memory_size_for_shapes())
         backend._scratch.reserve(id(self), self._sizes[shapes])
         context.set_device_memory(*backend._scratch.address)
-        results = {n: xp.empty(tuple(context.get_tensor_shape(n)), np.float32) for n in self._outputs}
+        if results is None:
+            results = {n: xp.empty(tuple(context.get_tensor_shape(n)), np.float32) for n in self._outputs}
         for name, array in results.items():
             context.set_tensor_address(name, int(array.data.ptr))
         if not context.execute_async_v3(stream.ptr):
             raise BackendError(f"{backend.name} failed in component {self._entry.kind}: {backend._log.last()}")
-        return results
+        return dict(results)
 
     def _aligned(self, array: Any) -> Any:
         """The array, or a copy where it is a view that begins between the places TensorRT reads from."""
@@ -336,6 +351,7 @@ class _Engine:
         with suppress(Exception):  # where the device failed, that error is on its way, and this must not hide it
             self._backend.xp.cuda.get_current_stream().synchronize()
             self._keep_cache()
+        self._repeated = {}
         self._profiles, self._config, self._cache, self._engine = [], None, None, None
         self._backend._scratch.release(id(self))
 

@@ -54,6 +54,17 @@ def test_engines_draw_what_the_graphs_draw(toy_bundle: Path, engines: Path, memo
     assert type(found[0].frames) is np.ndarray
 
 
+def test_steps_after_the_first_two_are_launches_of_a_cuda_graph(toy_bundle: Path, gpu: Any, engines: Path) -> None:
+    modal, depth, _ = clip()
+    with load(toy_bundle) as model:
+        wanted = model.segment(modal, depth=depth, steps=4)
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        for clips in (1, 2):
+            found = model.segment(modal, depth=depth, steps=4)
+            assert np.abs(found.frames.astype(int) - wanted.frames).max() <= 1
+            assert len(sys.modules["cupy"].launches) == 3 + 4 * (clips - 1)
+
+
 @pytest.mark.parametrize("looked_at", [0, 1])
 def test_nothing_waits_for_the_device_before_the_results(
     toy_bundle: Path, gpu: Any, engines: Path, looked_at: int

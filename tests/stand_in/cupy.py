@@ -207,7 +207,7 @@ class _Here(threading.local):
     """What each thread has of its own."""
 
     def __init__(self):
-        self.streams, self.devices = [_Stream(ptr=0)], [0]
+        self.streams, self.devices, self.recording = [_Stream(ptr=0)], [0], None
 
 
 class _Stream:
@@ -229,11 +229,38 @@ class _Stream:
     def wait_event(self, event):
         events.append((self.ptr, event))
 
+    def begin_capture(self):
+        if not self.ptr or refusing:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+        _here.recording = []
+
+    def end_capture(self):
+        recorded, _here.recording = _here.recording, None
+        return _Graph(recorded)
+
     def __enter__(self):
         _here.streams.append(self)
 
     def __exit__(self, *error):
         assert _here.streams.pop() is self
+
+
+class _Graph:
+    def __init__(self, recorded):
+        self._recorded = recorded
+
+    def launch(self, stream):
+        launches.append(stream.ptr)
+        for run in self._recorded:
+            run()
+
+
+def queue(run):
+    """What drivers do with a run: now, or when the graph that is being recorded is launched."""
+    if _here.recording is None:
+        run()
+    else:
+        _here.recording.append(run)
 
 
 class _Device:
@@ -256,7 +283,8 @@ class CUDARuntimeError(RuntimeError):
 
 
 CUDARuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
-failing = False
+failing = refusing = False
+launches = []
 free_bytes = 20 * 10**9
 _here, _used = _Here(), set()
 

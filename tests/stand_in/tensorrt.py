@@ -148,8 +148,10 @@ class ExecutionContextAllocationStrategy(IntEnum):
     STATIC, ON_PROFILE_CHANGE, USER_MANAGED = range(3)
 
 
-class CudaGraphStrategy(IntEnum):
-    DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
+if _ASKED.get("rtx"):
+
+    class CudaGraphStrategy(IntEnum):
+        DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
 
 
 class Runtime:
@@ -262,15 +264,22 @@ class _Context:
             engine.log.log(ILogger.Severity.ERROR, "an illegal memory access was encountered")
             return False
 
+        addresses, shapes = dict(self._addresses), dict(self._shapes)
+
         def at(name, shape):
             kind = ctypes.c_float * int(np.prod(shape))
-            return np.frombuffer(kind.from_address(self._addresses[name]), np.float32).reshape(shape)
+            return np.frombuffer(kind.from_address(addresses[name]), np.float32).reshape(shape)
 
         for name, (low, _, high) in (engine.profiles[self._index] if engine.profiles else {}).items():
             assert all(a <= n <= b for a, n, b in zip(low, self._shapes[name], high, strict=False))
-        names = [t.name for t in engine.session.get_outputs()]
-        found = engine.session.run(names, {n: at(n, s) for n, s in self._shapes.items()})
-        for name, value in zip(names, found, strict=False):
-            at(name, value.shape)[...] = value
-        _note("run", next(iter(self._shapes.values())), self._index)
+
+        def run():
+            names = [t.name for t in engine.session.get_outputs()]
+            found = engine.session.run(names, {n: at(n, s) for n, s in shapes.items()})
+            for name, value in zip(names, found, strict=False):
+                at(name, value.shape)[...] = value
+            _note("run", next(iter(shapes.values())), index)
+
+        index = self._index
+        engine.cupy.queue(run)
         return True
