@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
@@ -15,7 +14,6 @@ import numpy as np
 
 from amodal.runtime.backends import Availability, EngineNeeds, Executable
 from amodal.runtime.errors import (
-    AmodalError,
     BackendError,
     BackendUnavailableError,
     EngineCorruptError,
@@ -24,24 +22,24 @@ from amodal.runtime.errors import (
 )
 from amodal.runtime.manifest import ComponentEntry
 
+from .gpu import ALIGNMENT, Gpu, device_number, explained, find_gpu, first_line, import_cupy
 from .repeated import Repeated
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 _CACHE = ".runtime_cache"
-_ALIGNMENT = 256  # bytes, of the scratch (TensorRT's `set_device_memory`)
 
 
 def availability(name: str) -> Availability:
     """Whether the library and CuPy can be imported, and a GPU is there."""
     try:
-        trt, cupy = _import(name), _import_cupy(name)
-        gpu = _gpu(cupy, name, None)
+        trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
+        gpu = find_gpu(cupy, name)
         with cupy.cuda.Device(gpu.number):
             bool((cupy.zeros(1) + 1).all())  # a kernel: without NVRTC, CuPy finds out here
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
     except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this backend is not usable)
-        return Availability(False, "", f"backend {name} cannot use the GPU here ({_first_line(error)}).")
+        return Availability(False, "", f"backend {name} cannot use the GPU here ({first_line(error)}).")
     return Availability(True, f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})")
 
 
@@ -49,17 +47,9 @@ def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBac
     """Makes the backend; see `amodal.runtime.backends.create`."""
     if threads is not None:
         raise InputError(f"--threads is for a CPU; leave it out with --backend {name}.")
-    found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
-    if found is None:
-        raise BackendUnavailableError(f"backend {name} has no device {device!r}; expected cuda, or cuda:1 and so on.")
-    trt, cupy, number = _import(name), _import_cupy(name), found[1]
-    return TensorRTBackend(name, trt, cupy, _gpu(cupy, name, int(number) if number else None))
-
-
-class _Gpu(NamedTuple):
-    number: int
-    name: str
-    capability: str
+    number = device_number(name, device)
+    trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
+    return TensorRTBackend(name, trt, cupy, find_gpu(cupy, name, number))
 
 
 def _import(name: str) -> Any:
@@ -69,34 +59,6 @@ def _import(name: str) -> Any:
         raise BackendUnavailableError(
             f'backend {name} cannot be imported ({error}); install it with `pip install "amodal[{_EXTRAS[name]}]"`.'
         ) from error
-
-
-def _import_cupy(name: str) -> Any:
-    try:
-        return import_module("cupy")
-    except Exception as error:
-        raise BackendUnavailableError(
-            f"backend {name} needs CuPy, which cannot be imported ({error}); install it with "
-            f'`pip install "amodal[{_EXTRAS[name]}]"`.'
-        ) from error
-
-
-def _gpu(cupy: Any, name: str, index: int | None) -> _Gpu:
-    try:
-        count = int(cupy.cuda.runtime.getDeviceCount())
-    except Exception as error:
-        raise BackendUnavailableError(f"backend {name} finds no GPU ({_first_line(error)}).") from error
-    chosen = int(cupy.cuda.Device().id) if index is None and count else index or 0
-    if chosen >= count:
-        raise BackendUnavailableError(f"backend {name} has no GPU {chosen}; {count} are here.")
-    properties = cupy.cuda.runtime.getDeviceProperties(chosen)
-    found = properties["name"]
-    label = found.decode() if isinstance(found, bytes) else str(found)
-    return _Gpu(chosen, label, str(cupy.cuda.Device(chosen).compute_capability))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class TensorRTBackend:
@@ -109,7 +71,7 @@ class TensorRTBackend:
 
     lanes = 1
 
-    def __init__(self, name: str, trt: Any, cupy: Any, gpu: _Gpu) -> None:
+    def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu) -> None:
         self.name, self.xp = name, cupy
         self._trt, self._gpu = trt, gpu
         self._log = _log(trt)
@@ -123,7 +85,7 @@ class TensorRTBackend:
     def active(self) -> Iterator[None]:
         """See `Backend.active`: this GPU is the current one, and a stream that is not the default one."""
         cuda = self.xp.cuda
-        with self._explained(), cuda.Device(self._gpu.number), ExitStack() as inside:
+        with explained(self.name, self._gpu), cuda.Device(self._gpu.number), ExitStack() as inside:
             outside = cuda.get_current_stream()
             if not outside.ptr:
                 self._stream.wait_event(outside.record())
@@ -131,23 +93,6 @@ class TensorRTBackend:
             yield
             if not outside.ptr:
                 outside.wait_event(self._stream.record())
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """What the device reports comes late, from whatever call waits for it next."""
-        try:
-            yield
-        except AmodalError:
-            raise
-        except Exception as error:
-            if not type(error).__module__.startswith("cupy"):
-                raise
-            if "OutOfMemory" in type(error).__name__:
-                raise MemoryBudgetError(
-                    f"GPU memory ran out on the {self._gpu.name} ({_first_line(error)}); close other programs, or run "
-                    "with --memory sequential or --cfg-rows separate."
-                ) from error
-            raise BackendError(f"{self.name} failed on the {self._gpu.name}: {_first_line(error)}") from error
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`; `files` is the engine alone."""
@@ -172,7 +117,7 @@ class TensorRTBackend:
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """See `Backend.to_host`; waits for the stream."""
-        with self._explained():
+        with explained(self.name, self._gpu):
             return np.asarray(self.xp.asnumpy(array))
 
     def _free(self) -> None:
@@ -209,10 +154,10 @@ class _Scratch:
             self._memory, self._size = None, 0  # before the larger one is there: never both
             try:
                 # Not from CuPy's pool, which would keep the smaller ones.
-                self._memory = self._backend.xp.cuda.Memory(size + _ALIGNMENT)
+                self._memory = self._backend.xp.cuda.Memory(size + ALIGNMENT)
             except Exception as error:
                 raise MemoryBudgetError(
-                    f"GPU memory ran out: {size / 1e6:.0f} MB for activations are not free ({_first_line(error)}); "
+                    f"GPU memory ran out: {size / 1e6:.0f} MB for activations are not free ({first_line(error)}); "
                     "close other programs, or run with --memory sequential or --cfg-rows separate."
                 ) from error
             self._size = size
@@ -228,7 +173,7 @@ class _Scratch:
     def address(self) -> tuple[int, int]:
         """Pointer, aligned, and size."""
         pointer = int(self._memory.ptr) if self._memory is not None else 0
-        return -(-pointer // _ALIGNMENT) * _ALIGNMENT, self._size
+        return -(-pointer // ALIGNMENT) * ALIGNMENT, self._size
 
 
 class _Profile(NamedTuple):
@@ -330,7 +275,7 @@ class _Engine:
 
     def _aligned(self, array: Any) -> Any:
         """The array, or a copy where it is a view that begins between the places TensorRT reads from."""
-        return array.copy() if int(array.data.ptr) % _ALIGNMENT else array
+        return array.copy() if int(array.data.ptr) % ALIGNMENT else array
 
     def _context(self, arrays: Mapping[str, Any]) -> Any:
         for profile in self._profiles:
