@@ -95,6 +95,9 @@ class OnnxRuntimeBackend:
         # A session's pool is shared by its callers, each of which works as well.
         options.intra_op_num_threads = max(1, self.threads - lanes + 1)
         options.log_severity_level = 3
+        # Threads spin for some 40 ms after a run, and would take a core from the next component: the first denoising
+        # step took half as long again.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if _shares_memory(ort):
             options.add_session_config_entry("session.use_env_allocators", "1")
         # Denormals appear as the noise level falls and cost tens of cycles each; the results do not see them.
