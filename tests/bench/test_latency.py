@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,14 @@ def test_results_of_another_schema_are_refused(toy_bundle: Path, tmp_path: Path)
 def test_fewer_than_one_clip_is_refused(toy_bundle: Path) -> None:
     with pytest.raises(InputError, match="expected 1 or more"):
         measure_latency(toy_bundle, work_of(Bundle(toy_bundle)), ONE, repeats=0)
+
+
+@pytest.mark.parametrize("command", [["latency", "default"], ["all", "default", "-o", "nowhere"]])
+def test_without_what_measures_there_is_one_sentence(command: list[str], tmp_path: Path) -> None:
+    program = "import sys; sys.modules['psutil'] = None; from amodal.cli import main; main(['bench', *sys.argv[1:]])"
+    ran = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 2
+    assert (
+        ran.stderr.strip() == 'Error: this needs psutil, not installed here; `pip install "amodal[bench]"` brings it.'
+    )
+    assert not list(tmp_path.iterdir())

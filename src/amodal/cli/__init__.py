@@ -14,6 +14,7 @@ from amodal.runtime.errors import AmodalError
 
 from .lazy import lazy_group
 
+_MEASURING = ("psutil", "matplotlib", "jinja2")
 _PLAIN = warnings.showwarning
 _HOME = str(Path(__file__).parents[1])
 _COMMANDS = {
@@ -68,6 +69,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; nothing half-written is left.", 130)
+    except ModuleNotFoundError as error:
+        if error.name not in _MEASURING:
+            raise
+        _fail(f'this needs {error.name}, not installed here; `pip install "amodal[bench]"` brings it.', 2)
     except MemoryError as error:
         _fail(f"there is not enough memory ({error}); `amodal run` takes less with --memory sequential.", 2)
     except OSError as error:  # a file of the bundle that may not be read, standard output on a full disk

@@ -37,6 +37,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench all bundle -o report --only latency --only memory
     """
     from amodal.bench.report import write_report
+    from amodal.bench.report.drawing import require_matplotlib
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
     from amodal.bench.targets import missed_targets
@@ -44,6 +45,7 @@ def command(bundle: str, **options: Any) -> None:
 
     from .output import execution_from, noting, work_from, write_results
 
+    require_matplotlib()  # before anything is measured
     out: Path = options["out"]
     opened = Bundle(bundle)
     suite = SuiteOptions(
