@@ -12,7 +12,7 @@ import numpy as np
 
 from amodal.engines.compare import mask_iou, relative_l2
 from amodal.engines.upcast import TwinBackend
-from amodal.runtime.backends import DEFAULT, create
+from amodal.runtime.backends import DEFAULT, create, on_gpu
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import StageName
@@ -104,8 +104,7 @@ def _by_diffusers(
     """In a process of its own."""
     device = "cpu"
     opened = Bundle(bundle)
-    on_gpu = execution.backend != DEFAULT or (execution.device or "").startswith("cuda")
-    if on_gpu and _torch_has_gpu():
+    if on_gpu(execution.backend, execution.device) and _torch_has_gpu():
         device = execution.device or "cuda"
     pipelines = load_reference(opened, work, checkpoints, device=device, threads=execution.threads)
     import torch

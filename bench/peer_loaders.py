@@ -31,9 +31,12 @@ def load_ours(bundle: str, work: Work, execution: Execution) -> Loaded:
     arrays, executed = arrays_of(work), executed_of(model)
     said = [f"{executed.backend} {executed.version}", *(f"{name} {value}" for name, value in executed.options.items())]
     entries = [model.bundle.component(key) for stage in work.stages for key in _keys(model.bundle, stage)]
-    half = any("fp16" in (entry.precision, entry.stored) for entry in entries)
+    rounded = executed.options.get("arithmetic") == "bfloat16"
+    half = rounded or any("fp16" in (entry.precision, entry.stored) for entry in entries)
     arithmetic = "half precision" if any(entry.precision == "fp16" for entry in entries) else "float32"
-    if half and arithmetic == "float32":
+    if rounded:
+        arithmetic = "rounded to it but for what needs float32"
+    elif half and arithmetic == "float32":
         arithmetic += ", weights stored in half"
     on_gpu = model.backend.engines is not None or executed.device.startswith("cuda")
     return Loaded(
@@ -52,12 +55,14 @@ def load_diffusers(
     threads: int | None,
     compiled: bool,
     cache: Path,
+    rounded: bool = False,
 ) -> Loaded:
     """The reference pipeline: on a GPU in half precision, as the authors run it, and on a CPU in float32.
 
     Args:
         compiled: by `torch.compile`, see `compile_networks`.
         cache: an empty folder for what is compiled; with the user's own, the first clip would not compile anything.
+        rounded: on a CPU, in torch's mixture of bfloat16 and float32 (`autocast`).
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
     opened, arrays, on_gpu = Bundle(bundle), arrays_of(work), device.startswith("cuda")
@@ -66,17 +71,19 @@ def load_diffusers(
 
     how = f"{compile_networks(pipelines)} compiled by torch.compile" if compiled else "eager"
     versions = f"diffusers {metadata.version('diffusers')} on torch {torch.__version__}"
-    where = f"half precision on {device}" if on_gpu else f"float32 on the CPU, {torch.get_num_threads()} threads"
+    arithmetic = "autocast to bfloat16" if rounded else "float32"
+    where = f"half precision on {device}" if on_gpu else f"{arithmetic} on the CPU, {torch.get_num_threads()} threads"
 
     def clip(trace: bool) -> dict[StageName, Drawn]:
-        found = run_reference(pipelines, opened.manifest, arrays, work)
+        with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
+            found = run_reference(pipelines, opened.manifest, arrays, work)
         if on_gpu:
             torch.cuda.synchronize(device)
         return found if trace else {stage: drawn._replace(sigmas=[], latents=[]) for stage, drawn in found.items()}
 
     return Loaded(
         f"{versions}; {where}; {how}; networks of each stage loaded apart",
-        on_gpu,
+        on_gpu or rounded,
         clip,
         device_counters(Execution(backend="torch", device=device)) if on_gpu else {},
         (lambda: int(torch.cuda.max_memory_allocated(device))) if on_gpu else None,

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from amodal.runtime.backends import DEFAULT, availability, names
+from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
+from amodal.runtime.backends.openvino import multiplies_bfloat16
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_builds import bundle_name
 from amodal.runtime.errors import InputError
@@ -30,8 +31,8 @@ from .peer_turns import Entrant, Turns
 from .same_clip import INSTALL, given_work
 from .schema import Measurement, Peer, Peers, Skipped, Work
 
-EAGER, COMPILED = "diffusers", "compile"
-CHOICES = (EAGER, COMPILED, *names())
+EAGER, COMPILED, ROUNDED = "diffusers", "compile", "bfloat16"
+CHOICES = (EAGER, COMPILED, ROUNDED, *names())
 """What can be asked for; the first that runs is what the others are held against."""
 
 Checkpoints = Mapping[StageName, str | Path | None]
@@ -118,10 +119,15 @@ def candidates(
         if only is None or choice in only:
             (found if isinstance(candidate, Candidate) else skipped).append(candidate)  # type: ignore[arg-type]
 
-    for choice, name in ((EAGER, EAGER), (COMPILED, f"{EAGER} + torch.compile")):
+    for choice, name in ((EAGER, EAGER), (COMPILED, f"{EAGER} + torch.compile"), (ROUNDED, f"{EAGER} in bfloat16")):
         cache = folder / f"{choice}-cache"
-        args = (place, work, checkpoints, device, execution.threads, choice == COMPILED, cache)
-        add(choice, Candidate(name, load_diffusers, args))
+        args = (place, work, checkpoints, device, execution.threads, choice == COMPILED, cache, choice == ROUNDED)
+        candidate: Candidate | Skipped = Candidate(name, load_diffusers, args)
+        if choice == ROUNDED and device != "cpu":
+            candidate = Skipped(what=f"peer {name}", reason=f"on {device}, {EAGER} is in half precision anyway.")
+        elif choice == ROUNDED and not multiplies_bfloat16():
+            candidate = Skipped(what=f"peer {name}", reason="this CPU does not multiply in it.")
+        add(choice, candidate)
     own = replace(execution, backend=DEFAULT, vram=None, engine_dir=None)
     if device == "cpu":
         add(DEFAULT, Candidate(DEFAULT, load_ours, (place, work, replace(own, device="cpu"))))
@@ -129,16 +135,21 @@ def candidates(
         reason = f"peers are compared on {device}, this one runs on the CPU."
         add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="--device cpu"))
     if execution.device != "cpu":
-        on_gpu = replace(own, device=device if device != "cpu" else "cuda")
-        add(DEFAULT, Candidate(f"{DEFAULT} {on_gpu.device}", load_ours, (place, work, on_gpu)))
+        there = replace(own, device=device if device != "cpu" else "cuda")
+        add(DEFAULT, Candidate(f"{DEFAULT} {there.device}", load_ours, (place, work, there)))
     for name in names():
         if name == DEFAULT:
             continue
         state = availability(name)
-        if execution.device == "cpu":
+        if execution.device == "cpu" and on_gpu(name):
             add(name, Skipped(what=f"peer {name}", reason="it runs on a GPU.", remedy="--device cuda"))
+        elif not on_gpu(name) and device != "cpu":
+            reason = f"peers are compared on {device}, this one runs on the CPU."
+            add(name, Skipped(what=f"peer {name}", reason=reason, remedy="--device cpu"))
         elif not state.usable:
             add(name, Skipped(what=f"peer {name}", reason=state.reason))
+        elif not on_gpu(name):
+            add(name, Candidate(name, load_ours, (place, work, replace(own, backend=name, device="cpu"))))
         else:
             engines = replace(execution, backend=name, threads=None)
             add(name, Candidate(f"{name}", load_ours, (place, work, engines)))

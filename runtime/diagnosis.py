@@ -19,6 +19,7 @@ from .backends.onnxruntime import installed_distributions
 _PACKAGES = {
     "runtime": ("numpy", "opencv-python-headless", "pillow", "pycocotools", "pydantic", "click", "rich"),
     "cpu": ("onnxruntime",),
+    "openvino": ("openvino",),
     "cuda": ("onnxruntime-gpu", "cupy-cuda13x", "cupy-cuda12x"),
     "rtx": ("tensorrt-rtx",),
     "tensorrt": ("tensorrt", "tensorrt-cu13"),

@@ -52,8 +52,8 @@ def load(
         bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
         backend: what executes: `onnxruntime`, `tensorrt_rtx`, `tensorrt`, or `auto` for the first of those with
-            engines that is usable here and whose engines are there, and `onnxruntime` otherwise. A warning names one
-            whose engines are there and cannot be used.
+            engines that is usable here and whose engines are there, and `onnxruntime` otherwise; a warning names one
+            whose engines are there and cannot be used. Or `openvino`: the CPU in bfloat16, faster and less exact.
         memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
             fits, which on a CPU is `resident`.
         vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs.

@@ -17,7 +17,7 @@ from amodal.export.bundle import NOISE_AUGMENTATION
 from amodal.runtime.images import clip_pixels
 from amodal.runtime.manifest import StageName
 
-from .data import augmented, pictures
+from .data import Floats, Pictures, augmented, pictures
 from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, STAGES, Recipe, make_image_encoder
 from .vae import trained_vae
 
@@ -32,6 +32,7 @@ class Latents:
         conditioning: float16 [N, T, 8, h, w], both conditions, as the VAE encoder gives them.
         target: float16 [N, T, 4, h, w], of unit variance.
         embeddings: float16 [N, T, D], of the first condition.
+        hidden: float16 [N, T, 1, h, w], share of a cell's pixels that the object covers unseen.
     """
 
     def __init__(self, folder: Path, stage: StageName, recipe: Recipe) -> None:
@@ -39,6 +40,7 @@ class Latents:
         self.conditioning = np.concatenate([b["conditioning"] for b in blocks])
         self.target = np.concatenate([b["target"] for b in blocks])
         self.embeddings = np.concatenate([b["embeddings"] for b in blocks])
+        self.hidden = np.concatenate([b["hidden"] for b in blocks])
 
 
 def encode_scenes(folder: Path, stage: StageName, recipe: Recipe, workers: int) -> None:
@@ -82,12 +84,21 @@ def _encode_block(folder: Path, stage: StageName, recipe: Recipe, block: int) ->
             ("conditioning", np.concatenate([latents[0], latents[1]], axis=1)),
             ("target", latents[2]),
             ("embeddings", embeddings),
+            ("hidden", hidden_share(clip, latents.shape[-2:])),
         ):
             arrays.setdefault(name, []).append(value.astype(np.float16))
     file = _file(folder, stage, block)
     part = file.with_suffix(".part.npz")
     np.savez(part, **{name: np.stack(values) for name, values in arrays.items()})  # type: ignore[arg-type]
     os.replace(part, file)
+
+
+def hidden_share(clip: Pictures, size: tuple[int, int]) -> Floats:
+    """The share of each latent cell's pixels that the object covers unseen, float32 [T, 1, h, w]."""
+    hidden = (clip.amodal[:, :1] > 0) & (clip.modal[:, :1] <= 0)
+    frames, _, height, width = hidden.shape
+    cells = hidden.reshape(frames, 1, size[0], height // size[0], size[1], width // size[1])
+    return np.asarray(cells.mean(axis=(3, 5)), np.float32)
 
 
 @lru_cache(1)

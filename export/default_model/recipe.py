@@ -35,6 +35,7 @@ class Recipe:
         crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
         steps, clips, lr: the same for a U-Net.
         sigma_mean, sigma_std: of log sigma.
+        hidden_weight: how much more an error counts where the object is hidden, per stage.
         dropout: share of clips without conditions, for guidance.
         ema: decay of the averaged weights, reached gradually.
         cooldown: share of the steps at the end over which the learning rate falls to zero.
@@ -44,7 +45,7 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (3600, 800)
+    scenes: tuple[int, int] = (3600, 2000)
     vae_steps: tuple[int, int] = (1800, 1700)
     vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
@@ -56,13 +57,14 @@ class Recipe:
     lr: float = 1e-3
     sigma_mean: float = 0.7
     sigma_std: float = 1.6
+    hidden_weight: tuple[float, float] = (0.0, 10.0)
     dropout: float = 0.1
     ema: float = 0.999
     cooldown: float = 0.3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        free = {"vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean"}
+        free = {"hidden_weight", "vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
             least = min(value) if isinstance(value, tuple) else value
             if least < 0 or (name not in free and least == 0):
@@ -77,6 +79,10 @@ class Recipe:
         """A stage's own number."""
         pair: tuple[int, int] = getattr(self, name)
         return pair[STAGES.index(stage)]
+
+    def hidden_weight_of(self, stage: StageName) -> float:
+        """A stage's own `hidden_weight`."""
+        return self.hidden_weight[STAGES.index(stage)]
 
 
 STAGES: tuple[StageName, ...] = ("segment", "complete")

@@ -30,9 +30,10 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
     """The trained U-Net of a stage, from `folder` as far as it got there.
 
     With sigma_data = 1, EDM's weight times c_out squared is 1, so that its loss is the plain square error of the
-    v-prediction (Karras et al. 2022, eq. 8). One in `1 / recipe.dropout` clips loses conditions and context, as
-    classifier-free guidance needs it. Each step draws a context layout, so that one set of weights serves all three.
-    Half of the clips run backwards.
+    v-prediction (Karras et al. 2022, eq. 8). It counts for more where the object is hidden (`Recipe.hidden_weight`),
+    which the conditions tell, so that the best prediction stays what it was. One in `1 / recipe.dropout` clips loses
+    conditions and context, as classifier-free guidance needs it. Each step draws a context layout, so that one set of
+    weights serves all three. Half of the clips run backwards.
     """
     unet, latents = make_unet(recipe.seed, stage), Latents(folder, stage, recipe)
     set_attention(unet)
@@ -41,11 +42,12 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
         chosen = rng.integers(len(latents.target), size=recipe.clips)
-        conditioning, target, embeddings = (
-            a[chosen].astype(np.float32) for a in (latents.conditioning, latents.target, latents.embeddings)
+        conditioning, target, embeddings, hidden = (
+            a[chosen].astype(np.float32)
+            for a in (latents.conditioning, latents.target, latents.embeddings, latents.hidden)
         )
         backwards = rng.random(recipe.clips) < 0.5
-        for array in (conditioning, target, embeddings):
+        for array in (conditioning, target, embeddings, hidden):
             array[backwards] = array[backwards, ::-1]
         dropped = rng.random(recipe.clips) < recipe.dropout
         conditioning[dropped] = 0
@@ -59,7 +61,10 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
         sample = torch.from_numpy(np.concatenate([noisy, conditioning], 2)).to(device)
         with torch.autocast(sample.device.type, torch.bfloat16):
             predicted = velocities(unet, sample, log_sigma, context, layout)
-        errors = (predicted.float() - torch.from_numpy(velocity).to(device)).square().mean(dim=(1, 2, 3, 4))
+        squares = (predicted.float() - torch.from_numpy(velocity).to(device)).square()
+        weights = 1 + recipe.hidden_weight_of(stage) * hidden
+        squares = squares * torch.from_numpy(weights / weights.mean()).to(device)
+        errors = squares.mean(dim=(1, 2, 3, 4))
         kept = ~dropped
         values = {
             f"loss_{name}": float(errors.detach().cpu().numpy()[part].mean())

@@ -74,8 +74,10 @@ _REGISTRY = {
     "onnxruntime": "amodal.runtime.backends.onnxruntime",
     "tensorrt_rtx": "amodal.runtime.backends.tensorrt",
     "tensorrt": "amodal.runtime.backends.tensorrt",
+    "openvino": "amodal.runtime.backends.openvino",
 }
 DEFAULT, AUTO = "onnxruntime", "auto"
+_ENGINES = ("tensorrt_rtx", "tensorrt")
 
 
 def names() -> list[str]:
@@ -84,8 +86,9 @@ def names() -> list[str]:
 
 
 def preferred() -> list[str]:
-    """The same, those that need more of a machine first."""
-    return sorted(_REGISTRY, key=lambda name: name == DEFAULT)
+    """What `auto` tries, in turn: those that run engines, then the default. `openvino` rounds to bfloat16, and is for
+    whoever asks for it."""
+    return [*_ENGINES, DEFAULT]
 
 
 def availability(name: str, device: str | None = None) -> Availability:
@@ -95,9 +98,14 @@ def availability(name: str, device: str | None = None) -> Availability:
     return found
 
 
+def on_gpu(name: str, device: str | None = None) -> bool:
+    """Whether the backend `name` runs on a GPU, on this device where it has several."""
+    return name in _ENGINES or (device or "").startswith("cuda")
+
+
 def gpu_choices() -> list[tuple[str, str | None]]:
     """The backends that use a GPU, each with the device to ask it for."""
-    return [(DEFAULT, "cuda"), *((name, None) for name in _REGISTRY if name != DEFAULT)]
+    return [(DEFAULT, "cuda"), *((name, None) for name in _ENGINES)]
 
 
 def create(

@@ -106,7 +106,7 @@ class OnnxRuntimeBackend:
             session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleCorruptError(
-                f"onnxruntime cannot load {files[0]}: {_first_line(error)}; update onnxruntime, or "
+                f"onnxruntime cannot load {files[0]}: {first_line(error)}; update onnxruntime, or "
                 "export the bundle again."
             ) from error
         return _Session(session, entry, self._lane_pool if lanes > 1 else None)
@@ -142,7 +142,7 @@ class _Session:
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise BackendError(f"onnxruntime failed in component {self._kind}: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime failed in component {self._kind}: {first_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -175,7 +175,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or its name if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -223,10 +223,15 @@ def test_what_cannot_be_asked_is_refused(options: dict[str, Any], said: str) -> 
         measure_peers("default", WORK, ONE, **options)
 
 
+EVERYWHERE = ("diffusers", "diffusers + torch.compile")
+
+
 def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gpu = Gpu(name="G", capability="sm86", memory=1, driver="1", cuda="13")
-    usable = {"tensorrt_rtx": Availability(True, "it"), "tensorrt": Availability(False, "", "no library.")}
+    no, yes = Availability(False, "", "no library."), Availability(True, "it")
+    usable = {"tensorrt_rtx": yes, "tensorrt": no, "openvino": yes}
     monkeypatch.setattr(peers, "availability", lambda name: usable[name])
+    monkeypatch.setattr(peers, "multiplies_bfloat16", lambda: True)
     bundle = Bundle("default")
 
     def tried(device: str | None, there: bool) -> tuple[dict[str, Any], dict[str, str]]:
@@ -236,16 +241,24 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
         return {one.name: one.args for one in found}, {one.what: one.reason for one in skipped}
 
     found, skipped = tried(None, there=True)
-    assert list(found) == ["diffusers", "diffusers + torch.compile", "onnxruntime cuda", "tensorrt_rtx"]
+    assert list(found) == [*EVERYWHERE, "onnxruntime cuda", "tensorrt_rtx"]
     assert found["diffusers"][3] == found["onnxruntime cuda"][2].device == "cuda"
     assert (found["tensorrt_rtx"][2].vram, found["onnxruntime cuda"][2].vram) == ("6GB", None)
-    assert set(skipped) == {"peer onnxruntime", "peer tensorrt"}
+    on_the_cpu = {"peer onnxruntime", "peer openvino", "peer diffusers in bfloat16"}
+    assert set(skipped) == {*on_the_cpu, "peer tensorrt"}
     found, skipped = tried("cpu", there=True)
-    assert list(found) == ["diffusers", "diffusers + torch.compile", "onnxruntime"]
+    assert list(found) == [*EVERYWHERE, "diffusers in bfloat16", "onnxruntime", "openvino"]
+    assert [found[name][-1] for name in list(found)[:3]] == [False, False, True]
+    assert found["openvino"][2] == Execution(backend="openvino", device="cpu", threads=1)
     assert set(skipped) == {"peer tensorrt_rtx", "peer tensorrt"}
     found, _ = tried(None, there=False)
-    assert list(found)[2:] == ["onnxruntime", "onnxruntime cuda", "tensorrt_rtx"]
+    assert list(found)[3:] == ["onnxruntime", "onnxruntime cuda", "tensorrt_rtx", "openvino"]
     assert found["diffusers"][3] == "cpu"
+    monkeypatch.setattr(peers, "multiplies_bfloat16", lambda: False)
+    usable["openvino"] = no
+    found, skipped = tried("cpu", there=False)
+    assert list(found) == [*EVERYWHERE, "onnxruntime"]
+    assert skipped["peer diffusers in bfloat16"] == "this CPU does not multiply in it."
 
 
 # Agreement and ratios.

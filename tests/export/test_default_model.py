@@ -18,8 +18,9 @@ pytest.importorskip("transformers")
 from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
 
 from amodal.export.default_model import loop  # noqa: E402
+from amodal.export.default_model import unet as unet_training  # noqa: E402
 from amodal.export.default_model.data import augmented, pictures  # noqa: E402
-from amodal.export.default_model.latents import Latents, encode_scenes  # noqa: E402
+from amodal.export.default_model.latents import Latents, encode_scenes, hidden_share  # noqa: E402
 from amodal.export.default_model.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
 from amodal.export.default_model.unet import _context, noised, set_attention, train_unet, velocities  # noqa: E402
 from amodal.export.default_model.vae import train_vae, trained_vae  # noqa: E402
@@ -151,6 +152,49 @@ def test_pictures_are_what_the_pipeline_would_prepare() -> None:
         assert (len(np.unique(clip.modal)) > 2) == (index == 1)
         hidden = clip.modal[:, 0] <= 0
         assert (clip.visible.transpose(0, 2, 3, 1)[hidden] == 1).all()
+
+
+def test_the_hidden_share_of_a_cell_is_counted_pixel_by_pixel() -> None:
+    recipe = Recipe()
+    clip, scene = pictures(4, recipe), make_scene(FIRST_SEED + 4)
+    got = hidden_share(clip, (16, 32))
+    assert got.shape == (8, 1, 16, 32)
+    assert got.dtype == np.float32
+    hidden = scene.amodal & ~(clip.modal[:, 0] > 0)
+    assert hidden.any()
+    for t, row, column in np.ndindex(8, 16, 32):
+        pixels = [hidden[t, 4 * row + i, 4 * column + j] for i in range(4) for j in range(4)]
+        assert got[t, 0, row, column] == pytest.approx(sum(pixels) / 16)
+
+
+def test_hidden_parts_weigh_more_in_the_loss(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that predicts 0, the loss is the mean square of the velocity, weighted by hand."""
+    given: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(unet_training, "train", lambda *a, **k: losses.append(a[3](0)[0].item()))
+    monkeypatch.setattr(unet_training, "velocities", lambda unet, sample, *rest: torch.zeros_like(sample[:, :, :4]))
+    plain = unet_training.noised
+
+    def noised(*arrays: Any) -> Any:
+        given.append(plain(*arrays))
+        return given[-1]
+
+    monkeypatch.setattr(unet_training, "noised", noised)
+    losses: list[float] = []
+    hidden = Latents(trained, "complete", SMALL).hidden
+    assert hidden.any()
+    for weight in (0.0, 10.0):
+        unet_training.train_unet(trained, "complete", replace(SMALL, hidden_weight=(0.0, weight)))
+    rng = np.random.default_rng([SMALL.seed, 404, 0])
+    chosen = rng.integers(3, size=SMALL.clips)
+    where = hidden[chosen].astype(np.float64)
+    backwards = rng.random(SMALL.clips) < 0.5
+    where[backwards] = where[backwards, ::-1]
+    velocity = given[0][1].astype(np.float64)
+    np.testing.assert_array_equal(given[0][1], given[1][1])
+    assert losses[0] == pytest.approx(np.square(velocity).mean(), rel=1e-4)
+    weights = np.broadcast_to(1 + 10 * where, velocity.shape)
+    assert losses[1] == pytest.approx(np.average(np.square(velocity), weights=weights), rel=1e-4)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-3)
 
 
 def test_a_condition_is_rescaled_and_noisy() -> None:

@@ -1,0 +1,174 @@
+"""OpenVINO on CPUs that multiply in bfloat16.
+
+It is to a CPU what FP16 is to a GPU: the image encoder, the U-Net and the VAE's decoder compute in bfloat16, with sums
+in float32. What has to stay in float32 is left to ONNX Runtime, which is the faster of the two there:
+`unet_conditioner`, whose sinusoids of up to 127 radians bfloat16 would lose, the VAE's encoder, as in the authors'
+code, and depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
+from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
+from amodal.runtime.manifest import ComponentEntry
+
+from .onnxruntime import OnnxRuntimeBackend, first_line, import_onnxruntime
+
+_SINGLE = frozenset({"unet_conditioner", "vae_encoder", "depth"})
+
+
+def availability(name: str = "openvino") -> Availability:
+    """Whether OpenVINO can be imported and the CPU multiplies in bfloat16."""
+    try:
+        ov = _import()
+        import_onnxruntime("openvino")
+    except BackendUnavailableError as error:
+        return Availability(False, "", str(error))
+    return Availability(True, f"openvino {_version(ov)}: CPU, bfloat16")
+
+
+def create(name: str = "openvino", *, device: str | None = None, threads: int | None = None) -> Backend:
+    """Makes the backend; see `amodal.runtime.backends.create`."""
+    ov = _import()
+    if device is not None and device != "cpu":
+        raise BackendUnavailableError(f"backend openvino has no device {device!r}; expected cpu.")
+    if threads is not None and threads < 1:
+        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+    return OpenVinoBackend(ov, OnnxRuntimeBackend(import_onnxruntime("openvino"), threads))
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'backend openvino cannot be imported ({error}); install it with `pip install "amodal[openvino]"`.'
+        ) from error
+    if not multiplies_bfloat16():
+        raise BackendUnavailableError(
+            "backend openvino needs a CPU that multiplies in bfloat16 (AVX512-BF16 or AMX), which this one does not; "
+            "use onnxruntime, as fast in float32."
+        )
+    return openvino
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for it: OpenVINO itself would also emulate them."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _version(ov: Any) -> str:
+    return str(ov.__version__).partition("-")[0]
+
+
+class OpenVinoBackend:
+    """Runs components with OpenVINO's CPU plugin; see `Backend`.
+
+    As with ONNX Runtime, independent calls run side by side on few threads each. Networks are compiled for the shapes
+    they are called with, once for each: the free axes of a graph would cost a third of the speed.
+    """
+
+    name = "openvino"
+    engines: EngineNeeds | None = None
+
+    def __init__(self, ov: Any, single: OnnxRuntimeBackend) -> None:
+        self.xp: Any = np
+        self._ov, self._core, self._single = ov, ov.Core(), single
+        self.threads, self.lanes = single.threads, single.lanes
+        self._lane_pool = ThreadPoolExecutor(self.lanes, "amodal-lane")
+
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """See `Backend.load`."""
+        if entry.kind in _SINGLE:
+            return self._single.load(entry, files, lanes)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": lanes,
+            "CPU_DENORMALS_OPTIMIZATION": True,
+        }
+        try:
+            network = self._core.read_model(files[0])
+        except Exception as error:
+            raise BundleCorruptError(
+                f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
+            ) from error
+        return _Network(self._core, network, entry.kind, settings, self._lane_pool if lanes > 1 else None)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return nullcontext()
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """See `Backend.to_host`."""
+        return np.asarray(array)
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {
+            "name": self.name,
+            "version": _version(self._ov),
+            "arithmetic": "bfloat16",
+            "threads": str(self.threads),
+        }
+
+
+class _Network:
+    def __init__(
+        self, core: Any, network: Any, kind: str, settings: Mapping[str, Any], pool: ThreadPoolExecutor | None
+    ) -> None:
+        self._core, self._network, self._kind, self._settings, self._pool = core, network, kind, settings, pool
+        self._outputs = [output.any_name for output in network.outputs]
+        self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
+        self._compiling = Lock()
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._network is None:
+            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+        try:
+            free = self._requests(inputs)
+            request = free.get()
+            try:
+                values = request.infer(dict(inputs), share_inputs=True)
+            finally:
+                free.put(request)
+        except Exception as error:
+            raise BackendError(f"openvino failed in component {self._kind}: {first_line(error)}") from error
+        return {name: values[place] for place, name in enumerate(self._outputs)}
+
+    def _requests(self, inputs: Mapping[str, Any]) -> SimpleQueue[Any]:
+        """Idle requests of the network compiled for these shapes, one for each lane."""
+        shapes = {name: list(array.shape) for name, array in inputs.items()}
+        key = tuple(sorted((name, *shape) for name, shape in shapes.items()))
+        with self._compiling:
+            if key not in self._free:
+                self._network.reshape(shapes)
+                compiled = self._core.compile_model(self._network, "CPU", self._settings)
+                self._free[key] = SimpleQueue()
+                for _ in range(self._settings["NUM_STREAMS"]):
+                    self._free[key].put(compiled.create_infer_request())
+            return self._free[key]
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        if self._pool is None or len(batches) == 1:
+            return [self(inputs) for inputs in batches]
+        return list(self._pool.map(self, batches))
+
+    def close(self) -> None:
+        self._network = None
+        self._free.clear()
