@@ -28,13 +28,13 @@ class Watcher:
         self.hidden = quiet or not self.console.is_terminal
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Says what is being done."""
+    def doing(self, what: str = "") -> Iterator[Callable[[str], None]]:
+        """Says what is being done; yields what is to be told when that is something else."""
         if self.hidden:
-            yield
+            yield lambda what: None
         else:
-            with self.console.status(what):
-                yield
+            with self.console.status(what) as status:
+                yield status.update
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +12,6 @@ from .console import print_json, table
 
 if TYPE_CHECKING:
     from amodal.engines.verification import Verification
-
-    from .progress import Watcher
 
 _MOST = 10
 
@@ -85,7 +81,7 @@ def command(**options: Any) -> int:
         engine_dir=options["engine_dir"],
         build=options["build"],
     )
-    with _status(Watcher(options["quiet"])) as say:
+    with Watcher(options["quiet"]).doing() as say:
         found = verify_bundle(Bundle(options["bundle"]), settings, say)
     if options["as_json"]:
         print_json(found.as_json(_MOST))
@@ -95,16 +91,6 @@ def command(**options: Any) -> int:
     else:
         click.echo("\n".join(_text(found, options["ranges"])))
     return 0 if found.ok else 1
-
-
-@contextmanager
-def _status(watcher: Watcher) -> Iterator[Callable[[str], None]]:
-    """What is being done, in one line that changes."""
-    if watcher.hidden:
-        yield lambda what: None
-    else:
-        with watcher.console.status("") as status:
-            yield status.update
 
 
 def _text(found: Verification, with_ranges: bool) -> list[str]:
