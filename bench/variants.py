@@ -19,7 +19,8 @@ import click
 import numpy as np
 from rich.console import Console
 
-from amodal.engines.build import BuildSettings, compile_graph, describe, target_of
+from amodal.engines.build import BuildSettings, target_of
+from amodal.engines.compilation import compile_graph, describe
 from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
 
