@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import print_json, table
+from .console import NamesType, print_json, table
 
 if TYPE_CHECKING:
     from amodal.engines.verification import Verification
@@ -35,7 +35,7 @@ _MOST = 10
 @click.option("--engine-dir", type=click.Path(path_type=Path), help="Where engines lie, as given to `amodal build`.")
 @click.option("--build", is_flag=True, help="Build the engines that are missing or stale first.")
 @click.option(
-    "--components", metavar="NAMES", help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
+    "--components", type=NamesType(), help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), default=25, show_default=True, help="Sampler steps; a few are quicker."
@@ -70,10 +70,9 @@ def command(**options: Any) -> int:
 
     from .progress import Watcher
 
-    names = options["components"]
     settings = VerifySettings(
         backend=options["backend"],
-        components=None if names is None else tuple(name.strip() for name in names.split(",") if name.strip()),
+        components=options["components"],
         steps=options["steps"],
         seed=options["seed"],
         threads=options["threads"],
