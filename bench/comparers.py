@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from . import changes, statistics
 from .changes import Change
@@ -12,6 +12,7 @@ from .schema import Clip, Fidelity, Latency, Memory, Peers, Quality, Roofline, S
 from .wording import OUTSIDE
 
 Found: TypeAlias = Iterator[Change | str | None]
+_T = TypeVar("_T")
 
 MATTERS = 0.01
 """Share of a clip by which a component must change before `--fail-over` looks at it. Below it nobody would notice,
@@ -29,32 +30,30 @@ def changes_of(before: Any, after: Any, floor: float) -> Iterator[Change | str]:
             yield found
 
 
-def _shared(before: Iterable[str], after: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Names that both have, and a sentence for each that one has."""
-    before, after = list(before), list(after)
+def _shared(before: Mapping[str, _T], after: Mapping[str, _T]) -> tuple[list[tuple[str, _T, _T]], list[str]]:
+    """What has a name that both have, with it; and a sentence for each name that one has."""
     alone = [f"{name}: only in `before`" for name in before if name not in after]
     alone += [f"{name}: only in `after`" for name in after if name not in before]
-    return [name for name in before if name in after], alone
+    return [(name, before[name], after[name]) for name in before if name in after], alone
 
 
 def _latency(a: Latency, b: Latency, floor: float) -> Found:
     yield changes.of_samples("clip", "s", [c.seconds for c in a.clips], [c.seconds for c in b.clips], floor)
     whole = statistics.summarise([c.seconds for c in a.clips])
-    parts = [_parts(m.clips) for m in (a, b)]
-    both, alone = _shared(*parts)
+    parts, alone = _shared(_parts(a.clips), _parts(b.clips))
     yield from alone
-    for name in both:
-        change = changes.of_samples(name, "s", parts[0][name], parts[1][name], floor)
+    for name, old, new in parts:
+        change = changes.of_samples(name, "s", old, new, floor)
         small = whole is None or change is None or abs(change.after - change.before) < MATTERS * whole.median
         if change is not None and small:
             remark = "" if change.verdict == "same" else f"less than {MATTERS:.0%} of a clip, so it does not count"
             change = change.model_copy(update={"counts": False, "remark": remark or change.remark})
         yield change
-    both, alone = _shared(a.cold, b.cold)
+    once, alone = _shared(a.cold, b.cold)
     yield from alone
-    for name in both:
+    for name, was, now in once:
         remark = f"one value each; less than {changes.COLD_FLOOR:.0%} is taken for noise"
-        yield changes.of_values(f"cold: {name}", "s", a.cold[name], b.cold[name], changes.COLD_FLOOR, remark=remark)
+        yield changes.of_values(f"cold: {name}", "s", was, now, changes.COLD_FLOOR, remark=remark)
 
 
 def _parts(clips: Sequence[Clip]) -> dict[str, list[float]]:
@@ -66,26 +65,21 @@ def _parts(clips: Sequence[Clip]) -> dict[str, list[float]]:
 
 
 def _memory(a: Memory, b: Memory, floor: float) -> Found:
-    peaks = []
-    for m in (a, b):
-        devices = {
-            f"peak on the GPU, {name}": max(t.bytes, default=0) for name, t in m.device.items() if name != "device"
-        }
-        peaks.append(
-            {"peak on the host": m.host_peak, **devices, **{f"peak of {k}": v for k, v in m.allocators.items()}}
-        )
-    both, alone = _shared(*peaks)
+    both, alone = _shared(_peaks(a), _peaks(b))
     yield from alone
-    for name in both:
-        yield changes.of_values(name, "B", peaks[0][name], peaks[1][name], changes.MEMORY_FLOOR)
+    for name, old, new in both:
+        yield changes.of_values(name, "B", old, new, changes.MEMORY_FLOOR)
+
+
+def _peaks(m: Memory) -> dict[str, int]:
+    devices = {f"peak on the GPU, {name}": max(t.bytes, default=0) for name, t in m.device.items() if name != "device"}
+    return {"peak on the host": m.host_peak, **devices, **{f"peak of {k}": v for k, v in m.allocators.items()}}
 
 
 def _fidelity(a: Fidelity, b: Fidelity, floor: float) -> Found:
-    stages = [{str(s.stage): s for s in m.stages} for m in (a, b)]
-    both, alone = _shared(*stages)
+    both, alone = _shared(*({str(s.stage): s for s in m.stages} for m in (a, b)))
     yield from alone
-    for name in both:
-        old, new = stages[0][name], stages[1][name]
+    for name, old, new in both:
         if old.latents and new.latents:
             yield changes.of_latents(f"{name}: last latents", old.latents[-1], new.latents[-1])
         if old.masks_iou is not None and new.masks_iou is not None:
@@ -101,11 +95,9 @@ def _fidelity(a: Fidelity, b: Fidelity, floor: float) -> Found:
 
 
 def _quality(a: Quality, b: Quality, floor: float) -> Found:
-    presets = [{p.name: p for p in m.presets} for m in (a, b)]
-    both, alone = _shared(*presets)
+    both, alone = _shared(*({p.name: p for p in m.presets} for m in (a, b)))
     yield from alone
-    for name in both:
-        old, new = presets[0][name], presets[1][name]
+    for name, old, new in both:
         if old.work != new.work:
             yield f"{name}: asked for other work"
             continue
@@ -119,11 +111,9 @@ def _quality(a: Quality, b: Quality, floor: float) -> Found:
 
 def _peers(a: Peers, b: Peers, floor: float) -> Found:
     """Shown, but not counted: most of them are not ours, and what is ours is counted as latency."""
-    peers = [{p.name: p for p in m.peers} for m in (a, b)]
-    both, alone = _shared(*peers)
+    both, alone = _shared(*({p.name: p for p in m.peers} for m in (a, b)))
     yield from alone
-    for name in both:
-        old, new = peers[0][name], peers[1][name]
+    for name, old, new in both:
         yield changes.of_samples(f"{name}: clip", "s", old.seconds, new.seconds, floor, counts=False)
         yield changes.of_values(
             f"{name}: peak on the host", "B", old.host_peak, new.host_peak, changes.MEMORY_FLOOR, counts=False
@@ -144,14 +134,11 @@ def _roofline(a: Roofline, b: Roofline, floor: float) -> Found:
 
 
 def _scaling(a: Scaling, b: Scaling, floor: float) -> Found:
-    points = [{f"{s.axis} {p.value:g}": p for s in m.sweeps for p in s.points} for m in (a, b)]
-    both, alone = _shared(*points)
+    both, alone = _shared(*({f"{s.axis} {p.value:g}": p for s in m.sweeps for p in s.points} for m in (a, b)))
     yield from alone
-    for name in both:
-        yield changes.of_samples(f"{name}: clip", "s", points[0][name].seconds, points[1][name].seconds, floor)
-        yield changes.of_values(
-            f"{name}: peak memory", "B", points[0][name].peak, points[1][name].peak, changes.MEMORY_FLOOR
-        )
+    for name, old, new in both:
+        yield changes.of_samples(f"{name}: clip", "s", old.seconds, new.seconds, floor)
+        yield changes.of_values(f"{name}: peak memory", "B", old.peak, new.peak, changes.MEMORY_FLOOR)
 
 
 _COMPARERS: dict[str, Callable[[Any, Any, float], Found]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +24,7 @@ from .machine import executed_of
 from .process import in_new_process
 from .same_clip import Drawn, arrays_of, given_work, load_reference, run_model, run_reference, stages_of
 from .schema import Fidelity, StageFidelity, Work
+from .sources import Checkpoints
 
 Against: TypeAlias = Literal["twin", "diffusers"]
 
@@ -35,7 +35,7 @@ def measure_fidelity(
     execution: Execution,
     *,
     against: Against = "twin",
-    checkpoints: Mapping[StageName, str | Path | None] | None = None,
+    checkpoints: Checkpoints | None = None,
     note: Note = lambda what, done, total: None,
 ) -> Fidelity:
     """Runs the same clip in float32 and on a backend, from the same noise.
@@ -99,7 +99,7 @@ def _by_twin(bundle: Bundle, work: Work, execution: Execution) -> tuple[dict[Sta
 
 
 def _by_diffusers(
-    bundle: str, work: Work, checkpoints: Mapping[StageName, str | Path | None] | None, execution: Execution
+    bundle: str, work: Work, checkpoints: Checkpoints | None, execution: Execution
 ) -> tuple[dict[StageName, Drawn], str]:
     """In a process of its own."""
     device = "cpu"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from .memory import device_counters
 from .peer_process import Loaded
 from .same_clip import Drawn, arrays_of, load_reference, run_model, run_reference
 from .schema import Work
+from .sources import Checkpoints
 
 if TYPE_CHECKING:
     from .same_clip import Pipelines
@@ -50,7 +50,7 @@ def load_ours(bundle: str, work: Work, execution: Execution) -> Loaded:
 def load_diffusers(
     bundle: str,
     work: Work,
-    checkpoints: Mapping[StageName, str | Path | None] | None,
+    checkpoints: Checkpoints | None,
     device: str,
     threads: int | None,
     compiled: bool,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from amodal.runtime.backends.openvino import multiplies_bfloat16
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_builds import bundle_name
 from amodal.runtime.errors import InputError
-from amodal.runtime.manifest import StageName
 
 from .clips import Execution
 from .latency import Note
@@ -30,12 +29,11 @@ from .peer_process import Loaded, PeerError, PeerProcess
 from .peer_turns import Entrant, Turns
 from .same_clip import INSTALL, given_work
 from .schema import Measurement, Peer, Peers, Skipped, Work
+from .sources import Checkpoints
 
 EAGER, COMPILED, ROUNDED = "diffusers", "compile", "bfloat16"
 CHOICES = (EAGER, COMPILED, ROUNDED, *names())
 """What can be asked for; the first that runs is what the others are held against."""
-
-Checkpoints = Mapping[StageName, str | Path | None]
 
 
 class Candidate(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
@@ -26,7 +25,7 @@ from amodal.runtime.scenes import make_scene
 
 from .clips import SCENE
 from .schema import Work
-from .sources import checkpoints_of
+from .sources import Checkpoints, checkpoints_of
 
 if TYPE_CHECKING:
     from .reference import ReferencePipeline
@@ -127,7 +126,7 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
 def load_reference(
     bundle: Bundle,
     work: Work,
-    checkpoints: Mapping[StageName, str | Path | None] | None,
+    checkpoints: Checkpoints | None,
     *,
     device: str = "cpu",
     half: bool = False,

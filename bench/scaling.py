@@ -12,7 +12,6 @@ import numpy as np
 
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import AmodalError, InputError
-from amodal.runtime.manifest import StageName
 from amodal.runtime.memory_plan import frame_multiple
 
 from .clips import Execution, running
@@ -21,7 +20,7 @@ from .machine import executed_of
 from .memory import Sampler, device_counters, host_peak
 from .process import in_new_process
 from .schema import Executed, Point, Scaling, Seconds, Sweep, Work
-from .sources import checkpoints_of, export_again
+from .sources import Checkpoints, checkpoints_of, export_again
 
 AXES = {"steps": "steps", "samples": "seeds", "frames": "frames", "pixels": "pixels per frame"}
 """What can grow, and its unit. A bundle's frames and size are fixed: for others it is exported again."""
@@ -44,7 +43,7 @@ def measure_scaling(
     *,
     axes: Sequence[str] = tuple(AXES),
     repeats: int = 3,
-    checkpoints: Mapping[StageName, str | Path | None] | None = None,
+    checkpoints: Checkpoints | None = None,
     note: Note = lambda what, done, total: None,
 ) -> Scaling:
     """Runs clips of several values along each axis, all else as in `work`; each value in a process of its own.
@@ -110,9 +109,7 @@ def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> 
 
 
 class _Places:
-    def __init__(
-        self, bundle: Bundle, work: Work, scratch: Path, checkpoints: Mapping[StageName, str | Path | None] | None
-    ) -> None:
+    def __init__(self, bundle: Bundle, work: Work, scratch: Path, checkpoints: Checkpoints | None) -> None:
         self._bundle, self._work, self._scratch, self._given = bundle, work, scratch, checkpoints
 
     def values(self, axis: str) -> list[float]:

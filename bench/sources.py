@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import InputError, MissingDependencyError
@@ -15,12 +15,15 @@ from amodal.runtime.manifest import StageName
 if TYPE_CHECKING:
     from amodal.export.checkpoint import StageCheckpoint
 
+Checkpoints: TypeAlias = Mapping[StageName, str | Path | None]
+"""Where the checkpoints of stages lie; None for those that the manifest names."""
+
 _RANDOM = re.compile(r"random (\S+) \(seed (\d+)\)")
 
 
 def checkpoints_of(
     bundle: Bundle,
-    given: Mapping[StageName, str | Path | None] | None = None,
+    given: Checkpoints | None = None,
     stages: Collection[StageName] | None = None,
 ) -> dict[StageName, StageCheckpoint]:
     """Opens the checkpoint of each of a bundle's stages: the one given, or the one the manifest names.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,13 @@ from amodal import __version__
 from amodal.runtime.backends import DEFAULT, availability, names
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import AmodalError, InputError
-from amodal.runtime.manifest import StageName
 
 from .clips import Execution, running
 from .files import write_whole
 from .latency import Note
 from .machine import results_of, this_machine
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
+from .sources import Checkpoints
 
 PARTS = ("latency", "memory", "roofline", "fidelity", "peers", "quality", "scaling")
 """In the order of a suite: what people ask for first comes first."""
@@ -41,7 +41,7 @@ class SuiteOptions:
     execution: Execution
     parts: tuple[str, ...] = PARTS
     quick: bool = False
-    checkpoints: Mapping[StageName, str | None] | None = None
+    checkpoints: Checkpoints | None = None
 
     def __post_init__(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]

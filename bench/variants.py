@@ -19,12 +19,15 @@ import click
 import numpy as np
 from rich.console import Console
 
-from amodal.engines.build import BuildSettings, compile_graph, describe, target_of
+from amodal.engines.build import BuildSettings, target_of
+from amodal.engines.compilation import compile_graph, describe
 from amodal.runtime.engine_profiles import profiles_of
 from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
 
 if TYPE_CHECKING:
     from amodal.export.checkpoint import StageCheckpoint
+    from amodal.export.graph import Graph
+    from amodal.export.plan import ExportSettings
 
 Size = tuple[int, int]
 
@@ -69,7 +72,7 @@ def compare_variants(
         InputError: an unknown component or target.
         BackendUnavailableError: the compiler is not installed.
     """
-    from amodal.export.plan import ExportSettings, jobs_of_stage
+    from amodal.export.plan import ExportSettings
 
     settings = BuildSettings(target=target)
     aim = target_of(settings, describe(settings.backend))
@@ -77,11 +80,8 @@ def compare_variants(
         shared: dict[str, dict[str, Any]] = {}
         for variant in variants:
             export = ExportSettings(size=size, frames=frames, variant=variant)
-            jobs = {job.kind: job for job in jobs_of_stage("segment", checkpoint, export)}
             for kind in kinds:
-                if kind not in jobs:
-                    raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(jobs)}.")
-                graph = jobs[kind].write(size)
+                graph = _graph(checkpoint, kind, export)
                 file = Path(folder) / f"{variant}-{kind}.onnx"
                 places = graph.save(file, shared=shared.get(kind))
                 shared[kind] = {**shared.get(kind, {}), **places}
@@ -131,7 +131,7 @@ def time_variants(
     """
     import onnxruntime as ort
 
-    from amodal.export.plan import ExportSettings, jobs_of_stage
+    from amodal.export.plan import ExportSettings
 
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # one's threads would slow the next down
@@ -141,10 +141,7 @@ def time_variants(
         for kind in kinds:
             for variant in variants:
                 export = ExportSettings(size=size, frames=frames, variant=variant, precision="fp32")
-                jobs = {job.kind: job for job in jobs_of_stage("segment", checkpoint, export)}
-                if kind not in jobs:
-                    raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(jobs)}.")
-                graph = jobs[kind].write(size)
+                graph = _graph(checkpoint, kind, export)
                 file = Path(folder) / f"{variant}-{kind}.onnx"
                 graph.save(file)
                 (profile,) = profiles_of(kind, graph.inputs, frames, export.decode_chunk)[-1:]
@@ -162,6 +159,15 @@ def time_variants(
                 if turn:
                     row.seconds.append(time.perf_counter() - begin)
     return rows
+
+
+def _graph(checkpoint: StageCheckpoint, kind: str, export: ExportSettings) -> Graph:
+    from amodal.export.plan import jobs_of_stage
+
+    jobs = {job.kind: job for job in jobs_of_stage("segment", checkpoint, export)}
+    if kind not in jobs:
+        raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(jobs)}.")
+    return jobs[kind].write(export.size)
 
 
 _HEAD = "| component | variant | weights GB | activations GB | layers read | engine GB | seconds | host peak GB |"

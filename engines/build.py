@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from amodal.runtime import errors
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.engine_profiles import profiles_of
@@ -27,7 +21,6 @@ from amodal.runtime.engine_store import (
     EngineKey,
     EngineRecord,
     EngineStore,
-    Profile,
     engine_folder,
     graph_hash,
 )
@@ -44,6 +37,7 @@ from amodal.runtime.errors import (
 from amodal.runtime.frames import PathLike
 from amodal.runtime.manifest import FileEntry
 
+from .compilation import Library, compile_graph, describe
 from .targets import BACKENDS, THIS, Target, parse_target
 
 _LOCK = ".lock"
@@ -82,26 +76,6 @@ class Built(NamedTuple):
     reason: str | None
 
 
-class Compilation(NamedTuple):
-    """What is known of an engine once it was compiled; see `EngineRecord`."""
-
-    weights_bytes: int
-    activation_bytes: dict[str, int]
-    layers: tuple[int, int]
-    seconds: float
-    peak_bytes: int
-    bytes: int
-    sha256: str
-
-
-class Library(NamedTuple):
-    """An installed compiler: version, and the compute capabilities it builds for without a GPU."""
-
-    backend: EngineBackend
-    version: str
-    capabilities: tuple[str, ...]
-
-
 class Progress(Protocol):
     """Hears how a build goes on."""
 
@@ -120,16 +94,6 @@ class Silent:
 
     def phase(self, what: str) -> None:
         """See `Progress`."""
-
-
-def describe(backend: EngineBackend) -> Library:
-    """Asks an installed compiler what it is.
-
-    Raises:
-        BackendUnavailableError: it cannot be imported.
-    """
-    found = _work({"task": "describe", "backend": backend}, lambda what: None)
-    return Library(backend, found["version"], tuple(found["capabilities"]))
 
 
 def target_of(settings: BuildSettings, library: Library) -> Target:
@@ -225,42 +189,6 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
     return rows
 
 
-def compile_graph(
-    graph: Path,
-    backend: EngineBackend,
-    target: Target,
-    profiles: tuple[Profile, ...],
-    options: dict[str, bool | int],
-    out: Path,
-    say: Callable[[str], None] = lambda what: None,
-) -> Compilation:
-    """Compiles one graph in a process of its own, which a crash takes with it and an interrupt ends.
-
-    Args:
-        graph: ONNX, its external data beside it.
-        out: the engine's file.
-        say: told what is being done: `read`, `compile`, `write`.
-
-    Raises:
-        EngineBuildError: the graph is refused, memory runs out, or the compiler crashes.
-        OSError: `out` cannot be written.
-    """
-    job = {
-        "task": "build",
-        "backend": backend,
-        "graph": str(graph),
-        "out": str(out),
-        "target": {"name": target.name, "capabilities": target.capabilities},
-        "profiles": [profile.model_dump(mode="json") for profile in profiles],
-        "options": options,
-    }
-    said = _work(job, say, graph.stem)
-    activations = dict(zip((p.name for p in profiles), said.pop("activation_bytes"), strict=True))
-    before, after = said.pop("layers")
-    del said["event"]
-    return Compilation(activation_bytes=activations, layers=(before, after), **said)
-
-
 def _kept(store: EngineStore, wanted: EngineKey) -> EngineRecord | None:
     try:
         return store.find(wanted)
@@ -273,9 +201,7 @@ def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
         store.find(wanted)
     except EngineNotFoundError:
         return "new"
-    except EngineStaleError as error:
-        return str(error)
-    except EngineCorruptError as error:
+    except (EngineStaleError, EngineCorruptError) as error:
         return str(error)
     return "--rebuild" if rebuild else None
 
@@ -339,67 +265,3 @@ def _unwritable(folder: Path, error: OSError) -> AmodalError:
     reason = "the disk is full" if full else (error.strerror or str(error)).lower()
     mend = "make room, or give another folder with --engine-dir" if full else "give another folder with --engine-dir"
     return OutputError(f"engines cannot be written to {folder}, {reason}; {mend}.")
-
-
-def _work(job: dict[str, Any], say: Callable[[str], None], component: str = "") -> dict[str, Any]:
-    """Has a worker do a job; returns what it said at the end."""
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "amodal.engines.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            with suppress(BrokenPipeError):  # it died at once; what it left says why
-                # One line, and the pipe stays open: when it closes, whatever ended this process, the worker ends too.
-                process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()
-            last: dict[str, Any] = {}
-            for line in process.stdout:
-                last = json.loads(line)
-                if last["event"] == "phase":
-                    say(last["what"])
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
-        if code == 0 and last.get("event") == "done":
-            return last
-        if last.get("event") == "error":
-            raise _reported(last, component)
-        complaints.seek(0)
-        text = complaints.read().decode("utf-8", "replace").strip()
-    raise EngineBuildError(_crash(code, component, text.splitlines()[-1] if text else "it said nothing"))
-
-
-def _reported(event: dict[str, Any], component: str) -> Exception:
-    if event["kind"] == "OSError":
-        return OSError(event["errno"], event["message"])
-    if event["kind"] == "MemoryError":
-        return EngineBuildError(_no_memory(component))
-    kind = getattr(errors, event["kind"], EngineBuildError)
-    return kind(event["message"]) if issubclass(kind, AmodalError) else EngineBuildError(event["message"])
-
-
-def _crash(code: int, component: str, last: str) -> str:
-    if -code == signal.SIGKILL:
-        return _no_memory(component)
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    return f"the compiler crashed while building {component or 'nothing yet'} ({how}): {last}"
-
-
-def _no_memory(component: str) -> str:
-    return (
-        f"the compiler was killed while building {component}, as happens when memory runs out; close other programs, "
-        "or build the engine on a larger machine with the same --target and copy the folder."
-    )

@@ -25,8 +25,9 @@ from amodal.runtime.manifest import Precision, StageName
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 
-from .build import BuildSettings, build_engines, chosen_components, describe, key_of, store_of, target_of
+from .build import BuildSettings, build_engines, chosen_components, key_of, store_of, target_of
 from .compare import TOLERANCES, mask_iou, relative_l2
+from .compilation import describe
 from .ranges import HALF_MAX, Range, measure_ranges, over
 from .recording import Call, Recorder
 from .upcast import TwinBackend

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from amodal.runtime.errors import CheckpointError
 
 from .graph import Dtypes, Graph
-from .layers import Variant, attention, layer_norm, linear, silu, transposed
+from .layers import Variant, layer_norm, linear, self_attention, silu, transposed
 from .weights import Weights
 
 _EMBEDDINGS = "vision_model.embeddings"
@@ -26,7 +26,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
     g = Graph("image_encoder", weights, *dtypes)
     width, heads, side, patch = (config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size"))
     eps, activation = config.get("layer_norm_eps", 1e-5), config.get("hidden_act", "quick_gelu")
-    tokens, dim = (side // patch) ** 2 + 1, width // heads
+    tokens = (side // patch) ** 2 + 1
     shape = (-1, tokens, width)
 
     x = g.input("pixels", ("frames", 3, side, side))
@@ -41,18 +41,11 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
         x = g.op("Add", x, g.weight(f"{_EMBEDDINGS}.position_embedding.weight"))
         x = layer_norm(g, x, "vision_model.pre_layrnorm", eps)  # sic
 
-    def split(x: ir.Value) -> ir.Value:
-        x = g.op("Reshape", x, g.constant([-1, tokens, heads, dim]))
-        return g.op("Transpose", x, perm=[0, 2, 1, 3])
-
     for i in range(config["num_hidden_layers"]):
         name = f"vision_model.encoder.layers.{i}"
         with g.scope(name):
             h = layer_norm(g, x, f"{name}.layer_norm1", eps)
-            q, k, v = (split(linear(g, h, f"{name}.self_attn.{part}_proj", shape)) for part in "qkv")
-            h = g.op("Transpose", attention(g, q, k, v, dim, variant), perm=[0, 2, 1, 3])
-            h = g.op("Reshape", h, g.constant(shape))
-            x = g.op("Add", x, linear(g, h, f"{name}.self_attn.out_proj", shape))
+            x = g.op("Add", x, self_attention(g, h, f"{name}.self_attn", "out_proj", heads, shape, variant))
             h = layer_norm(g, x, f"{name}.layer_norm2", eps)
             h = linear(g, h, f"{name}.mlp.fc1", (-1, config["intermediate_size"]))
             x = g.op("Add", x, linear(g, _activate(g, h, activation), f"{name}.mlp.fc2", shape))

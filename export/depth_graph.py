@@ -19,7 +19,7 @@ from amodal.runtime.errors import InputError
 from .depth import DepthNetwork, interpolate_positions
 from .depth_checkpoint import current_name
 from .graph import Dtypes, Graph
-from .layers import Variant, attention, conv, layer_norm, linear
+from .layers import Variant, conv, layer_norm, linear, self_attention
 from .weights import Weight, Weights
 
 Size = tuple[int, int]
@@ -70,7 +70,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
 def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant: Variant) -> Sequence[ir.Value]:
     """DINOv2 of pixels [N, 3, h, w]: each tap's normalised patch tokens as a map [N, C, rows, columns]."""
     width, heads, tokens = network.variant.width, network.variant.heads, grid[0] * grid[1] + 1
-    shape, hidden, dim = (-1, tokens, width), (-1, _MLP_RATIO * width), width // heads
+    shape, hidden = (-1, tokens, width), (-1, _MLP_RATIO * width)
     with g.scope("embeddings"):
         name = f"{_EMBEDDINGS}.patch_embeddings.projection"
         x = conv(g, x, name, stride=DEPTH_MULTIPLE, padding=(0, 0, 0, 0))
@@ -85,19 +85,12 @@ def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant:
         )
         x = g.op("Add", x, positions)
 
-    def split(x: ir.Value) -> ir.Value:
-        x = g.op("Reshape", x, g.constant([-1, tokens, heads, dim]))
-        return g.op("Transpose", x, perm=[0, 2, 1, 3])
-
     taps = []
     for i in range(max(network.variant.taps) + 1):
         name = f"backbone.encoder.layer.{i}"
         with g.scope(name):
             h = layer_norm(g, x, f"{name}.norm1", _EPS)
-            q, k, v = (split(linear(g, h, f"{name}.attention.{part}_proj", shape)) for part in "qkv")
-            h = g.op("Transpose", attention(g, q, k, v, dim, variant), perm=[0, 2, 1, 3])
-            h = g.op("Reshape", h, g.constant(shape))
-            x = g.op("Add", x, linear(g, h, f"{name}.attention.o_proj", shape))
+            x = g.op("Add", x, self_attention(g, h, f"{name}.attention", "o_proj", heads, shape, variant))
             h = layer_norm(g, x, f"{name}.norm2", _EPS)
             h = g.op("Gelu", linear(g, h, f"{name}.mlp.fc1", hidden))
             x = g.op("Add", x, linear(g, h, f"{name}.mlp.fc2", shape))

@@ -182,6 +182,27 @@ def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant
     return g.op("MatMul", scores, v)
 
 
+def self_attention(
+    g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int], variant: Variant
+) -> ir.Value:
+    """Attention among the tokens of x, as in vision transformers: with projections that have biases.
+
+    Args:
+        name: the attention's; it has `q_proj`, `k_proj`, `v_proj`, and for the result `out`.
+        shape: of x and of the result: -1, tokens, width.
+    """
+    _, tokens, width = shape
+    dim = width // heads
+
+    def split(x: ir.Value) -> ir.Value:
+        x = g.op("Reshape", x, g.constant([-1, tokens, heads, dim]))
+        return g.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    q, k, v = (split(linear(g, x, f"{name}.{part}_proj", shape)) for part in "qkv")
+    x = g.op("Transpose", attention(g, q, k, v, dim, variant), perm=[0, 2, 1, 3])
+    return linear(g, g.op("Reshape", x, g.constant(shape)), f"{name}.{out}", shape)
+
+
 def project_qkv(g: Graph, x: ir.Value, name: str, variant: Variant) -> Sequence[ir.Value]:
     """Query, key and value of a bias-free attention, each [..., C]."""
     names = [f"{name}.to_{part}.weight" for part in "qkv"]

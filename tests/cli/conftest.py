@@ -50,6 +50,12 @@ def start(*args: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, **{**pipes, **options})
 
 
+def ended(process: subprocess.Popen[str]) -> Outcome:
+    """What a started command left behind, once it has."""
+    out, err = process.communicate(timeout=120)
+    return Outcome(process.returncode, out, err)
+
+
 @dataclass(frozen=True)
 class Clip:
     """Folders of three small frames, masks and depth, and the arrays in them."""

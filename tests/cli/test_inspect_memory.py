@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from amodal.cli.job import RunOptions
+from amodal.cli.run_data import RunOptions
 from amodal.runtime import backends
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_profiles import profiles_of

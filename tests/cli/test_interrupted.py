@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import QUICK, Clip, Outcome, assert_refusal, issue, leftovers, start
+from .conftest import QUICK, Clip, Outcome, assert_refusal, ended, issue, leftovers, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
 # Long enough that nobody has to be fast: 25 frames are compared with torch at their own size.
@@ -33,11 +33,6 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str], sec
 def staged(folder: Path, pattern: str = "") -> Callable[[], list[Path]]:
     """Whether a command has begun to write into a hidden sibling of its OUT in `folder`."""
     return lambda: list(folder.glob(f".OUT.partial-*{pattern}"))
-
-
-def ended(process: subprocess.Popen[str]) -> Outcome:
-    out, err = process.communicate(timeout=120)
-    return Outcome(process.returncode, out, err)
 
 
 def test_ctrl_c_during_a_run_leaves_nothing(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:

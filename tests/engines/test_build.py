@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from amodal.engines import build
-from amodal.engines.build import BuildSettings, build_engines, describe
+from amodal.engines.build import BuildSettings, build_engines
+from amodal.engines.compilation import describe
 from amodal.engines.targets import parse_target
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_profiles import profiles_of

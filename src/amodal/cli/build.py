@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import human_bytes, print_json, table
+from .console import NamesType, human_bytes, print_json, table
 
 if TYPE_CHECKING:
     from amodal.engines.build import Built
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="What the engines run on: compute capabilities like sm86,sm89, all that the compiler knows (portable), or the "
     "GPU of this machine (this).",
 )
-@click.option("--components", metavar="NAMES", help="Only these, by key or kind: unet,vae_decoder. Default: all.")
+@click.option("--components", type=NamesType(), help="Only these, by key or kind: unet,vae_decoder. Default: all.")
 @click.option("--weight-streaming", is_flag=True, help="Let part of the weights stay in host memory; slower.")
 @click.option(
     "--engine-dir",
@@ -58,11 +58,10 @@ def command(**options: Any) -> None:
 
     from .progress import BuildBars, Watcher
 
-    names = options["components"]
     settings = BuildSettings(
         backend=options["backend"],
         target=options["target"],
-        components=None if names is None else tuple(name.strip() for name in names.split(",") if name.strip()),
+        components=options["components"],
         weight_streaming=options["weight_streaming"],
         engine_dir=options["engine_dir"],
         rebuild=options["rebuild"],

@@ -41,6 +41,18 @@ class RangeType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no range; expected MIN:MAX or one number, for instance 1.5:1.5.", param, ctx)
 
 
+class NamesType(click.ParamType):  # type: ignore[type-arg]
+    """`unet,vae_decoder`: names, between commas."""
+
+    name = "NAMES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """See click."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+
+
 class BytesType(click.ParamType):  # type: ignore[type-arg]
     """`6GB`: an amount of memory, in bytes."""
 

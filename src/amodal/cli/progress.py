@@ -12,6 +12,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -28,13 +29,13 @@ class Watcher:
         self.hidden = quiet or not self.console.is_terminal
 
     @contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Says what is being done."""
+    def doing(self, what: str = "") -> Iterator[Callable[[str], None]]:
+        """Says what is being done; yields what is to be told when that is something else."""
         if self.hidden:
-            yield
+            yield lambda what: None
         else:
-            with self.console.status(what):
-                yield
+            with self.console.status(what) as status:
+                yield status.update
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
@@ -117,16 +118,14 @@ class StageBars:
                 self._bars.stop_task(self._task)
 
 
-class ExportBars:
-    """An export's progress, one bar per component; see `amodal.export.bundle.Progress`."""
+class _Lines:
+    """Progress over components, one after the other: a line each, its name, `columns` and the time it takes."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, *columns: ProgressColumn) -> None:
         self._current: TaskID | None = None
         self._bars = Progress(
             TextColumn("{task.description:<25}"),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.fields[phase]:<7}"),
+            *columns,
             TimeElapsedColumn(),
             console=watcher.console,
             disable=watcher.hidden,
@@ -134,15 +133,30 @@ class ExportBars:
 
     @contextmanager
     def show(self) -> Iterator[None]:
-        """Shows the bars, until the block ends."""
+        """Shows the lines, until the block ends."""
         with self._bars:
             yield
             self._finish()
 
+    def _start(self, component: str, phase: str, total: int | None) -> None:
+        self._finish()
+        self._current = self._bars.add_task(component, total=total, phase=phase)
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            self._bars.update(self._current, phase="done")
+            self._bars.stop_task(self._current)
+
+
+class ExportBars(_Lines):
+    """An export's progress, one bar per component; see `amodal.export.bundle.Progress`."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__(watcher, BarColumn(), DownloadColumn(), TextColumn("{task.fields[phase]:<7}"))
+
     def start(self, component: str) -> None:
         """See `Progress`."""
-        self._finish()
-        self._current = self._bars.add_task(component, total=None, phase="read")
+        self._start(component, "read", total=None)
 
     def phase(self, what: str, total_bytes: int | None = None) -> None:
         """See `Progress`."""
@@ -159,37 +173,16 @@ class ExportBars:
         if self._current is not None:
             self._bars.advance(self._current, count)
 
-    def _finish(self) -> None:
-        if self._current is not None:
-            self._bars.update(self._current, phase="done")
-            self._bars.stop_task(self._current)
 
-
-class BuildBars:
+class BuildBars(_Lines):
     """A build's progress: what is being built, and for how long; see `amodal.engines.build.Progress`."""
 
     def __init__(self, watcher: Watcher) -> None:
-        self._current: TaskID | None = None
-        self._bars = Progress(
-            TextColumn("{task.description:<25}"),
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.fields[phase]:<9}"),
-            TimeElapsedColumn(),
-            console=watcher.console,
-            disable=watcher.hidden,
-        )
-
-    @contextmanager
-    def show(self) -> Iterator[None]:
-        """Shows the lines, until the block ends."""
-        with self._bars:
-            yield
-            self._finish()
+        super().__init__(watcher, SpinnerColumn(finished_text=" "), TextColumn("{task.fields[phase]:<9}"))
 
     def start(self, component: str) -> None:
         """See `Progress`."""
-        self._finish()
-        self._current = self._bars.add_task(component, total=1, phase="check")
+        self._start(component, "check", total=1)
 
     def phase(self, what: str) -> None:
         """See `Progress`."""

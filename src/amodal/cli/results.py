@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,8 +23,7 @@ from amodal.runtime.model import Model
 from amodal.runtime.overlay import write_contact_sheet, write_overlay
 from amodal.runtime.results import write_frames_png, write_grey_png, write_json, write_masks_json, write_masks_png
 
-if TYPE_CHECKING:
-    from .job import Clip, Found, RunOptions
+from .run_data import Clip, Found, RunOptions
 
 MARKER = "result.json"
 

@@ -118,7 +118,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
     """
-    from .job import RunOptions, run_job
+    from .job import run_job
+    from .run_data import RunOptions
 
     job = RunOptions(bundle=bundle, **options)
     result = run_job(job)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import print_json, table
+from .console import NamesType, print_json, table
 
 if TYPE_CHECKING:
     from amodal.engines.verification import Verification
-
-    from .progress import Watcher
 
 _MOST = 10
 
@@ -39,7 +35,7 @@ _MOST = 10
 @click.option("--engine-dir", type=click.Path(path_type=Path), help="Where engines lie, as given to `amodal build`.")
 @click.option("--build", is_flag=True, help="Build the engines that are missing or stale first.")
 @click.option(
-    "--components", metavar="NAMES", help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
+    "--components", type=NamesType(), help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
 )
 @click.option(
     "--steps", type=click.IntRange(min=1), default=25, show_default=True, help="Sampler steps; a few are quicker."
@@ -74,10 +70,9 @@ def command(**options: Any) -> int:
 
     from .progress import Watcher
 
-    names = options["components"]
     settings = VerifySettings(
         backend=options["backend"],
-        components=None if names is None else tuple(name.strip() for name in names.split(",") if name.strip()),
+        components=options["components"],
         steps=options["steps"],
         seed=options["seed"],
         threads=options["threads"],
@@ -85,7 +80,7 @@ def command(**options: Any) -> int:
         engine_dir=options["engine_dir"],
         build=options["build"],
     )
-    with _status(Watcher(options["quiet"])) as say:
+    with Watcher(options["quiet"]).doing() as say:
         found = verify_bundle(Bundle(options["bundle"]), settings, say)
     if options["as_json"]:
         print_json(found.as_json(_MOST))
@@ -95,16 +90,6 @@ def command(**options: Any) -> int:
     else:
         click.echo("\n".join(_text(found, options["ranges"])))
     return 0 if found.ok else 1
-
-
-@contextmanager
-def _status(watcher: Watcher) -> Iterator[Callable[[str], None]]:
-    """What is being done, in one line that changes."""
-    if watcher.hidden:
-        yield lambda what: None
-    else:
-        with watcher.console.status("") as status:
-            yield status.update
 
 
 def _text(found: Verification, with_ranges: bool) -> list[str]:

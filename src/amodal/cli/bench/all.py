@@ -9,7 +9,7 @@ import click
 
 from amodal.cli.console import BytesType, warn
 
-from .options import backend_options, work_options
+from .options import backend_options, checkpoint_options, work_options
 
 
 @click.command("all")
@@ -18,8 +18,7 @@ from .options import backend_options, work_options
 @click.option("--only", "parts", multiple=True, metavar="PART", help="latency, memory, ... (repeat). Default: all.")
 @click.option("--quick", is_flag=True, help="Fewer clips and scenes: a look, not a measurement.")
 @click.option("--fresh", is_flag=True, help="Measure again what DIR has already.")
-@click.option("--segment", metavar="CKPT", help="Checkpoint, for peers and other sizes; default: the bundle's own.")
-@click.option("--complete", metavar="CKPT", help="The same, for the other stage.")
+@checkpoint_options("Checkpoint, for peers and other sizes; default: the bundle's own.")
 @click.option("--target-spf", type=float, metavar="S", help="Exit with 1 if no backend takes so few seconds per frame.")
 @click.option("--target-vram", type=BytesType(), help="Exit with 1 if all take more memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json to standard output.")
@@ -40,10 +39,9 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.report.drawing import require_matplotlib
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
-    from amodal.bench.targets import missed_targets
     from amodal.runtime.bundle import Bundle
 
-    from .output import execution_from, noting, work_from, write_results
+    from .output import checkpoints_from, execution_from, hold_to_targets, noting, work_from, write_results
 
     require_matplotlib()  # before anything is measured
     out: Path = options["out"]
@@ -53,7 +51,7 @@ def command(bundle: str, **options: Any) -> None:
         execution=execution_from(options),
         parts=options["parts"] or PARTS,
         quick=options["quick"],
-        checkpoints={"segment": options["segment"], "complete": options["complete"]},
+        checkpoints=checkpoints_from(options),
     )
 
     def keep(results: Results) -> None:
@@ -72,7 +70,4 @@ def command(bundle: str, **options: Any) -> None:
         click.echo((out / "summary.md").read_text())
         click.echo(f"Wrote {out}: results.json, report.html, summary.md")
     warn([f"{skipped.what} was skipped: {skipped.reason}" for skipped in results.skipped])
-    missed = missed_targets(results.measurements, spf=options["target_spf"], vram=options["target_vram"])
-    warn(missed)
-    if missed:
-        raise click.exceptions.Exit(1)
+    hold_to_targets(results.measurements, options)

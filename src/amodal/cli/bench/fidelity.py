@@ -42,7 +42,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.fidelity import measure_fidelity
     from amodal.runtime.bundle import Bundle
 
-    from .output import emit, execution_from, noting, work_from
+    from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
     with noting("fidelity", options["as_json"]) as note:
@@ -51,7 +51,7 @@ def command(bundle: str, **options: Any) -> None:
             work_from(opened, options),
             execution_from(options),
             against=options["against"],
-            checkpoints={"segment": options["segment"], "complete": options["complete"]},
+            checkpoints=checkpoints_from(options),
             note=note,
         )
     emit(opened, measured, options, lambda: text(measured))

@@ -33,10 +33,9 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench latency bundle --backend tensorrt_rtx --target-spf 0.95 -o latency.json
     """
     from amodal.bench.latency import measure_latency
-    from amodal.bench.targets import missed_targets
     from amodal.runtime.bundle import Bundle
 
-    from .output import emit, execution_from, noting, work_from
+    from .output import emit, execution_from, hold_to_targets, noting, work_from
 
     opened = Bundle(bundle)
     with noting("latency", options["as_json"]) as note:
@@ -51,10 +50,7 @@ def command(bundle: str, **options: Any) -> None:
         )
     emit(opened, measured, options, lambda: text(measured))
     warn(measured.warnings)
-    missed = missed_targets([measured], spf=options["target_spf"])
-    warn(missed)
-    if missed:
-        raise click.exceptions.Exit(1)
+    hold_to_targets([measured], options)
 
 
 def text(measured: Any) -> str:

@@ -29,10 +29,9 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench memory bundle --backend tensorrt_rtx --memory sequential --target-vram 4GB
     """
     from amodal.bench.memory import measure_memory
-    from amodal.bench.targets import missed_targets
     from amodal.runtime.bundle import Bundle
 
-    from .output import emit, execution_from, noting, work_from
+    from .output import emit, execution_from, hold_to_targets, noting, work_from
 
     opened = Bundle(bundle)
     with noting("memory", options["as_json"]):
@@ -43,10 +42,7 @@ def command(bundle: str, **options: Any) -> None:
         save_memory(measured, options["picture"])
     emit(opened, measured, options, lambda: text(measured))
     warn(measured.warnings)
-    missed = missed_targets([measured], vram=options["target_vram"])
-    warn(missed)
-    if missed:
-        raise click.exceptions.Exit(1)
+    hold_to_targets([measured], options)
 
 
 def text(measured: Any) -> str:

@@ -50,10 +50,12 @@ def backend_options(choose: bool = True) -> Callable[[_F], _F]:
     )
 
 
-def checkpoint_options() -> Callable[[_F], _F]:
-    """Where torch finds the weights: --segment, --complete."""
+def checkpoint_options(
+    what: str = "Checkpoint of that stage. Default: the one it came from.",
+) -> Callable[[_F], _F]:
+    """Where torch finds the weights: --segment, which is `what`, and --complete."""
     return _all(
-        click.option("--segment", metavar="CKPT", help="Checkpoint of that stage. Default: the one it came from."),
+        click.option("--segment", metavar="CKPT", help=what),
         click.option("--complete", metavar="CKPT", help="The same, for the other stage."),
     )
 

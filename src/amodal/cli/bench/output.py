@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from amodal.bench.clips import Execution
 from amodal.bench.files import write_whole
+from amodal.bench.latency import Note
 from amodal.bench.machine import results_of, work_of
 from amodal.bench.schema import Measurement, Results, Skipped, Work
+from amodal.bench.sources import Checkpoints
+from amodal.bench.targets import missed_targets
+from amodal.cli.console import warn
 from amodal.cli.progress import Watcher
 from amodal.runtime.bundle import Bundle
-
-Note = Callable[[str, int, int], None]
 
 
 def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
@@ -28,6 +30,11 @@ def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
 def execution_from(options: Mapping[str, Any]) -> Execution:
     """The execution that `backend_options` asked for."""
     return Execution(**{name: options[name] for name in Execution.__dataclass_fields__ if name in options})
+
+
+def checkpoints_from(options: Mapping[str, Any]) -> Checkpoints:
+    """The checkpoints that `checkpoint_options` asked for."""
+    return {"segment": options["segment"], "complete": options["complete"]}
 
 
 def emit(
@@ -47,6 +54,18 @@ def emit(
         click.echo(text())
         if options.get("out") is not None:
             click.echo(f"Wrote {options['out']}")
+
+
+def hold_to_targets(measurements: Sequence[Measurement], options: Mapping[str, Any]) -> None:
+    """Warns of each target (`--target-spf`, `--target-vram`) that was missed; the exit code is 1 if any was.
+
+    Raises:
+        InputError: a target of 0 or less.
+    """
+    missed = missed_targets(measurements, spf=options.get("target_spf"), vram=options.get("target_vram"))
+    warn(missed)
+    if missed:
+        raise click.exceptions.Exit(1)
 
 
 def write_results(results: Results, file: Path) -> None:

@@ -50,7 +50,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.schema import Peers
     from amodal.runtime.bundle import Bundle
 
-    from .output import emit, execution_from, noting, work_from
+    from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
     with noting("peers", options["as_json"]) as note:
@@ -59,7 +59,7 @@ def command(bundle: str, **options: Any) -> None:
             work_from(opened, options),
             execution_from(options),
             repeats=options["repeats"],
-            checkpoints={"segment": options["segment"], "complete": options["complete"]},
+            checkpoints=checkpoints_from(options),
             only=options["only"] or None,
             note=note,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,6 +45,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.clips import running
     from amodal.bench.gpus import GPUS, find_gpu
     from amodal.bench.roofline import LIKELY_SHARE, measure_roofline
+    from amodal.cli.progress import Watcher
     from amodal.runtime.bundle import Bundle
 
     from .output import emit, execution_from, work_from
@@ -53,7 +54,7 @@ def command(bundle: str, **options: Any) -> None:
     work = work_from(opened, options)
     gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
     where = {name: options[name] for name in ("backend", "device", "threads", "engine_dir")}
-    with _progress() as told:
+    with Watcher(quiet=False).doing() as told:
         ready: AbstractContextManager[Any] = nullcontext()
         if not options["no_run"]:
             told("loading")
@@ -71,16 +72,6 @@ def command(bundle: str, **options: Any) -> None:
             )
     emit(opened, measured, options, lambda: text_of(measured, bundle))
     warn(measured.warnings)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Says on a terminal what is being done; nothing elsewhere."""
-    from amodal.cli.progress import Watcher
-
-    console = Watcher(quiet=False).console
-    with console.status("") if console.is_terminal else nullcontext() as status:
-        yield (lambda what: None) if status is None else status.update
 
 
 def text_of(measured: Roofline, bundle: str) -> str:

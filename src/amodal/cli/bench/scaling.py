@@ -9,15 +9,14 @@ import click
 
 from amodal.cli.console import human_bytes, table, warn
 
-from .options import backend_options, output_options, work_options
+from .options import backend_options, checkpoint_options, output_options, work_options
 
 
 @click.command("scaling")
 @click.argument("bundle")
 @click.option("--axis", "axes", multiple=True, metavar="NAME", help="steps, samples, frames, pixels (repeat). All.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Clips of each value.")
-@click.option("--segment", metavar="CKPT", help="Checkpoint, to export at other sizes; default: the one it came from.")
-@click.option("--complete", metavar="CKPT", help="The same, for the other stage.")
+@checkpoint_options("Checkpoint, to export at other sizes; default: the one it came from.")
 @work_options()
 @backend_options()
 @output_options()
@@ -35,7 +34,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.scaling import AXES, measure_scaling
     from amodal.runtime.bundle import Bundle
 
-    from .output import emit, execution_from, noting, work_from
+    from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
     with noting("scaling", options["as_json"]) as note:
@@ -45,7 +44,7 @@ def command(bundle: str, **options: Any) -> None:
             execution_from(options),
             axes=options["axes"] or tuple(AXES),
             repeats=options["repeats"],
-            checkpoints={"segment": options["segment"], "complete": options["complete"]},
+            checkpoints=checkpoints_from(options),
             note=note,
         )
     emit(opened, measured, options, lambda: text(measured))
