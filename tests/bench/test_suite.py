@@ -114,6 +114,7 @@ def test_backends_that_cannot_run_here_are_named(
     assert {skipped.what: skipped.reason for skipped in found.skipped} == {
         "backend tensorrt_rtx": "no tensorrt_rtx here.",
         "backend tensorrt": "no tensorrt here.",
+        "backend openvino": "no openvino here.",
     }
 
 
