@@ -14,9 +14,11 @@ import numpy as np
 
 from amodal.runtime.backends import Availability, EngineNeeds, Executable
 from amodal.runtime.errors import (
+    AmodalError,
     BackendError,
     BackendUnavailableError,
     EngineCorruptError,
+    EngineStaleError,
     InputError,
     MemoryBudgetError,
 )
@@ -103,17 +105,47 @@ class TensorRTBackend:
             # Mapped: the file need not lie in host memory beside the device's copy.
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 engine = self._runtime.deserialize_cuda_engine(content)
-            if engine is None and self._log.out_of_memory():
-                raise MemoryBudgetError(
-                    f"GPU memory ran out while the engine {file} was loaded ({self._log.last()}); close other "
-                    "programs, or run with --memory sequential, or --memory auto and a --vram that is free."
-                )
-            if engine is None:
-                raise EngineCorruptError(
-                    f"{self.name} {self.engines.version} cannot load the engine {file} on this "
-                    f"{self._gpu.name} ({self._log.last()}); build it again with `amodal build`."
-                )
+                if engine is None:
+                    raise self._refusal(file, content)
             return _Engine(self, engine, entry, file)
+
+    def _refusal(self, file: Path, content: Any) -> AmodalError:
+        """What is the matter with an engine that was not loaded, `content`, in a sentence."""
+        gpu, said, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
+        if self._log.out_of_memory() or "INSUFFICIENT_GPU_MEMORY" in why:
+            return MemoryBudgetError(
+                f"GPU memory ran out while the engine {file} was loaded ({said}): its file has "
+                f"{file.stat().st_size / 1e6:.1f} MB, and {self.free_memory() / 1e6:.1f} MB are free on the {gpu}; "
+                "close other programs, or run with --memory sequential, or --memory auto and a --vram that is free."
+            )
+        if "UNSUPPORTED_CC" in why:
+            return EngineStaleError(
+                f"the engine {file} was built for other GPUs than this {gpu}; build it again with `amodal build "
+                f"--backend {self.name} --target {self.engines.target}`."
+            )
+        if "OLD_CUDA_DRIVER" in why:
+            return BackendUnavailableError(
+                f"{self.name} {self.engines.version} needs a newer driver than this {gpu} has; update the NVIDIA "
+                "driver."
+            )
+        return EngineCorruptError(
+            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({said}); build it again "
+            "with `amodal build`."
+        )
+
+    def _faults(self, content: Any) -> list[str]:
+        """What TensorRT for RTX finds wrong with an engine; TensorRT has no such question."""
+        if not hasattr(self._runtime, "get_engine_validity"):
+            return []
+        _, found = self._runtime.get_engine_validity(content)
+        known = self._trt.EngineInvalidityDiagnostics.__members__
+        return [name for name, flag in known.items() if int(flag) & int(found)]
+
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
+            self._free()
+            return int(self.xp.cuda.runtime.memGetInfo()[0])
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """See `Backend.to_host`; waits for the stream."""
@@ -307,7 +339,8 @@ class _Engine:
         part = self._cache_file.with_name(f"{self._cache_file.name}.{os.getpid()}")
         with suppress(OSError):
             content = bytes(self._cache.serialize())
-            if not self._cache_file.exists() or self._cache_file.stat().st_size != len(content):
+            # What another driver or version has left is refused when it is read, and lies there until now.
+            if not self._cache_file.exists() or self._cache_file.read_bytes() != content:
                 part.write_bytes(content)
                 os.replace(part, self._cache_file)
 
