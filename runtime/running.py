@@ -75,14 +75,13 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
             manifest, backend, modal, depth, rgb, padding, lambda pictures: find_depth(loaded, pictures), ready
         )
         outputs = _run(loaded, "segment", given, streams, call, finite)
-        found = []
+        found: list[dict[str, Any]] = []
         for output in outputs:
             frames = output.frames[: given.count]
             masks = threshold(frames, given.visible)
             full = padding.masks(frames, given.raw, xp) if padding else resize_masks(masks, given.full_size, xp)
-            drawn = {"masks": masks, "masks_full": full, "frames": frames}
-            found.append({name: deliver(name, array) for name, array in drawn.items()})
-        finite.settle()
+            found.append({"masks": masks, "masks_full": full, "frames": frames})
+        found = deliver(found, finite)
     seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
     one, *others = (
         Segmentation(**drawn, noise=output.noise, seconds=seconds, timings=timings)
@@ -107,8 +106,7 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
         (output,) = _run(loaded, "complete", given, [stream], call, finite)
         frames = output.frames[: given.count]
         drawn = {"frames": frames, "frames_full": resize_frames(frames, given.full_size, backend.xp)}
-        found = {name: deliver(name, array) for name, array in drawn.items()}
-        finite.settle()
+        (found,) = deliver([drawn], finite)
     seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
     return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
 

@@ -122,7 +122,7 @@ def test_a_clip_on_the_device_gives_what_the_same_clip_on_the_host_gives(on_gpu:
     np.testing.assert_array_equal(drawn.frames_full, whole.frames_full)
 
 
-def test_each_picture_is_uploaded_once_and_each_result_downloaded_once(on_gpu: Model) -> None:
+def test_each_picture_is_uploaded_once_and_all_results_are_downloaded_together(on_gpu: Model) -> None:
     cupy = on_gpu.backend.xp
     given = clip()
     on_gpu.warm_up(["segment"], steps=STEPS)
@@ -133,7 +133,14 @@ def test_each_picture_is_uploaded_once_and_each_result_downloaded_once(on_gpu: M
     words = 4 * (2 * FRAMES * 3 * SIZE[0] * SIZE[1] + FRAMES * 4 * 8 * 8)
     assert cupy.uploads.count(given["modal"].size) == 2, "masks and depth, a byte for each pixel"
     assert sum(cupy.uploads) < 2 * given["modal"].size + words + 2 * 4 * 224 * SIZE[0] + 10_000
-    assert sorted(cupy.downloads) == sorted([seen.masks.nbytes, seen.masks_full.nbytes, seen.frames.nbytes])
+    flags = STEPS + 1  # whether each step's latents were finite, and the frames
+    assert cupy.downloads == [flags + seen.masks.nbytes + seen.masks_full.nbytes + seen.frames.nbytes]
+    cupy.downloads.clear()
+    both = on_gpu.segment(**given, steps=STEPS, samples=2, guidance=(1, 1))
+    assert len(cupy.downloads) == 1
+    assert all(array.base.nbytes == array.nbytes for array in (both.masks, both.frames)), "none keeps the others'"
+    on_gpu.complete(rgb(), given["modal"], seen.masks, steps=STEPS)
+    assert len(cupy.downloads) == 2
 
 
 @pytest.mark.parametrize(
@@ -184,7 +191,7 @@ def test_results_stay_on_the_device_when_asked(on_gpu: Model) -> None:
     wanted = on_gpu.segment(**given, steps=STEPS)
     cupy.downloads.clear()
     seen = on_gpu.segment(**given, steps=STEPS, to="device")
-    assert not cupy.downloads
+    assert cupy.downloads == [STEPS + 1], "whether everything was finite"
     for name in ("masks", "masks_full", "frames"):
         there: Any = getattr(seen, name)
         assert there.__cuda_array_interface__["shape"] == getattr(wanted, name).shape
