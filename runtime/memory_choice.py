@@ -135,12 +135,15 @@ class Planned:
     plan: MemoryPlan
     build: EngineBuild | None = None
 
-    def settle(self, stage: StageName, settings: Settings, samples: int, depth: bool) -> Settings:
+    def settle(
+        self, stage: StageName, settings: Settings, samples: int, depth: bool, given: tuple[int, int] | None = None
+    ) -> Settings:
         """The settings of one run, with its CFG rows settled: those asked for; or with `auto` the plan's, or where the
         run takes more than was planned for, one after the other.
 
         Args:
             depth: whether it is computed. In resident memory what the plan has loaded stays loaded beside.
+            given: (h, w) of the pictures that are handed over; None for the bundle's.
 
         Raises:
             InputError: a stage, or depth, for which the model was not loaded.
@@ -160,6 +163,7 @@ class Planned:
             samples=samples,
             decode_chunk=settings.decode_chunk,
             cfg_rows=settings.cfg_rows,
+            given=given,
         )
         if shape.cfg_rows == "auto" and self.plan.cfg_rows == "separate":
             shape = replace(shape, cfg_rows="separate")

@@ -123,7 +123,7 @@ def _of(name):
         flat = [x for a in arguments for x in (a if isinstance(a, list | tuple) else [a])]
         _require_device(flat)
         plain = [[_plain(x) for x in a] if isinstance(a, list) else _plain(a) for a in arguments]
-        return _device(function(*plain, **options))
+        return _device(function(*plain, **{name: _plain(value) for name, value in options.items()}))
 
     return call
 
