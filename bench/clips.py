@@ -55,6 +55,7 @@ class Drawn:
     seconds: float
     processor: float
     device: dict[str, float] | None
+    gaps: dict[str, list[float]] | None = None
 
     @property
     def loading(self) -> float:
@@ -104,7 +105,9 @@ class Runner:
             whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, **settings)
             calls["complete"] = observed.calls[before:]
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
-        return Drawn(seen, whole, calls, seconds, processed, observed.device_seconds(calls))
+        return Drawn(
+            seen, whole, calls, seconds, processed, observed.device_seconds(calls), observed.device_gaps(calls)
+        )
 
 
 @contextmanager
@@ -148,6 +151,7 @@ def times_of(drawn: Drawn) -> Clip:
         components=components,
         steps=steps,
         device=drawn.device,
+        gaps=drawn.gaps,
     )
 
 

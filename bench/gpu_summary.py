@@ -8,14 +8,14 @@ from typing import Any
 
 from .latency import outside
 from .roofline import share_of_ceiling
-from .schema import Latency, Memory, Peer, Peers, Results, Roofline
+from .schema import Clip, Latency, Memory, Peer, Peers, Results, Roofline
 
 TIME_AIMS = {"onnxruntime": 0.85, "tensorrt_rtx": 0.65, "tensorrt": 0.65}
 """Most time per clip beside diffusers in eager FP16, by backend."""
 
-MEMORY_AIM, SHARE_AIM, OUTSIDE_AIM = 0.55, 0.60, 0.03
+MEMORY_AIM, SHARE_AIM, OUTSIDE_AIM, GAP_AIM = 0.55, 0.60, 0.03, 50e-6
 """Most peak memory beside diffusers; least share of the matrix-multiply ceiling in the U-Net; most time outside the
-networks, as a share of a clip."""
+networks, as a share of a clip; most seconds on the device from one denoising step to the next."""
 
 
 def summary_of(check: Mapping[str, Any], results: Mapping[str, Results]) -> str:
@@ -73,7 +73,8 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
     for _, m in found:
         total = median(clip.seconds for clip in m.clips)
         beside = median(outside(clip) / clip.seconds for clip in m.clips)
-        steps = [s for clip in m.clips for stage in clip.steps.values() for s in stage]
+        steps = [s for clip in m.clips for s in _steps_of(clip)]
+        gaps = [s for clip in m.clips for stage in (clip.gaps or {}).values() for s in stage]
         rows.append(
             [
                 m.executed.backend,
@@ -81,10 +82,22 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
                 f"{total / m.work.frames:.4f}",
                 f"{1000 * median(steps):.1f}" if steps else "-",
                 f"{beside:.1%}{_verdict(beside, OUTSIDE_AIM)}",
+                f"{1e6 * median(gaps):.0f}{_verdict(median(gaps), GAP_AIM, 1e6)}" if gaps else "-",
             ]
         )
-    head = ["backend", "s per clip", "s per frame", "ms per step", "outside the networks"]
+    head = ["backend", "s per clip", "s per frame", "ms per step", "outside the networks", "µs between steps"]
     return "## Time (medians)\n\n" + _table(head, rows) if rows else ""
+
+
+def _steps_of(clip: Clip) -> list[float]:
+    """Seconds of a denoising step: on a GPU the U-Net's there and what follows it, in the mean of a stage."""
+    if clip.device is None or clip.gaps is None:
+        return [s for stage in clip.steps.values() for s in stage]
+    means = []
+    for stage, gaps in clip.gaps.items():
+        networks = clip.device.get(f"{stage}/unet", 0.0)
+        means.append((networks + sum(gaps)) / (len(gaps) + 1))
+    return means
 
 
 def _peers(found: Sequence[tuple[str, Peers]]) -> str:
@@ -174,9 +187,9 @@ def _ratio(value: float | None, aim: float | None) -> str:
     return "-" if value is None else f"{value:.3f}{_verdict(value, aim)}"
 
 
-def _verdict(value: float, aim: float | None) -> str:
+def _verdict(value: float, aim: float | None, unit: float = 1.0) -> str:
     """Only what was missed is marked."""
-    return f" (aim {aim:g})" if aim is not None and value > aim else ""
+    return f" (aim {aim * unit:g})" if aim is not None and value > aim else ""
 
 
 def _gigabytes(count: float | None) -> str:

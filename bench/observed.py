@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,16 +58,35 @@ class Observed:
         if self.xp is np:
             return None
         found: dict[str, float] = {}
-        events = iter(self._events)
-        for stage, made in calls.items():
-            for call in made:
-                if call.what.startswith("load "):
-                    continue
-                begin, end = next(events)
-                end.synchronize()
-                what = f"{stage}/{call.what}"
-                found[what] = found.get(what, 0.0) + float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
+        for stage, made in self._timed(calls).items():
+            for what, begin, end in made:
+                found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
         return found
+
+    def device_gaps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> dict[str, list[float]] | None:
+        """Seconds on the device from the end of one call of a component to the beginning of the next, by stage.
+
+        What it is doing there, and what it is waiting for, is all that lies between two calls. None without a GPU.
+        """
+        if self.xp is np:
+            return None
+        rows = {stage: [row for row in made if row[0] == what] for stage, made in self._timed(calls).items()}
+        return {
+            stage: [self._between(one[2], next_one[1]) for one, next_one in pairwise(made)]
+            for stage, made in rows.items()
+        }
+
+    def _timed(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, list[tuple[str, Any, Any]]]:
+        """Name, first and last event of each call that ran something."""
+        events = iter(self._events)
+        return {
+            stage: [(call.what, *next(events)) for call in made if not call.what.startswith("load ")]
+            for stage, made in calls.items()
+        }
+
+    def _between(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""

@@ -17,6 +17,8 @@ class Clip(Record):
             outside the networks.
         steps: seconds of each denoising step, by stage.
         device: on a GPU, seconds by phase between events on the stream; copies apart. None elsewhere.
+        gaps: on a GPU, by stage, seconds on the stream from the end of one denoising step's U-Net to the beginning of
+            the next's: the sampler's own kernels, and whatever the device waits for. None elsewhere.
     """
 
     seconds: float
@@ -24,6 +26,7 @@ class Clip(Record):
     components: dict[str, float]
     steps: dict[str, Seconds]
     device: dict[str, float] | None = None
+    gaps: dict[str, Seconds] | None = None
 
 
 class Latency(Record):
