@@ -69,12 +69,15 @@ class TensorRTBackend:
     Inside `active`, everything is queued on the caller's stream, or where that is CUDA's default one, which cannot be
     captured and makes TensorRT wait at each call, on one of the backend's own that waits for it. Nothing waits for the
     device: a result is there when the stream says so. All engines share one scratch, since no two run at once.
+
+    Args:
+        cuda_graph: launch what is called again and again with the same shapes as one CUDA graph.
     """
 
     lanes = 1
 
-    def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu) -> None:
-        self.name, self.xp = name, cupy
+    def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu, cuda_graph: bool = True) -> None:
+        self.name, self.xp, self.cuda_graph = name, cupy, cuda_graph
         self._trt, self._gpu = trt, gpu
         self._log = _log(trt)
         self._runtime: Any = trt.Runtime(self._log)
@@ -167,6 +170,7 @@ class TensorRTBackend:
             "capability": f"sm{self._gpu.capability}",
             "cuda_driver": str(runtime.driverGetVersion()),
             "cuda_runtime": str(runtime.runtimeGetVersion()),
+            "cuda_graph": str(self.cuda_graph),
         }
 
 
@@ -238,7 +242,7 @@ class _Engine:
             return strategy
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        if self._captures:
+        if self._captures and self._backend.cuda_graph:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if hasattr(config, "create_runtime_cache"):
             self._cache = config.create_runtime_cache()
@@ -279,7 +283,8 @@ class _Engine:
         # Called once for every step, with the same shapes.
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._repeated:
-            self._repeated[shapes] = Repeated(xp, self._run, arrays, graph=not self._captures)
+            graph = self._backend.cuda_graph and not self._captures
+            self._repeated[shapes] = Repeated(xp, self._run, arrays, graph=graph)
         return self._repeated[shapes](arrays, self._backend._scratch.address)
 
     def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -5,6 +5,9 @@ The GPU is a stand-in. That memory is shared shows in its addresses; that stream
 
 from __future__ import annotations
 
+import gc
+import threading
+import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -402,6 +405,44 @@ def test_two_models_in_two_threads_share_nothing_on_a_device(toy_bundle: Path, g
     one.close()
     np.testing.assert_array_equal(other.segment(**given, seed=1, steps=STEPS).frames, first[0])
     other.close()
+
+
+def test_other_threads_run_while_an_engine_does(toy_bundle: Path) -> None:
+    """Held for a whole run, Python's lock would let this thread go on only between two of them."""
+    runs, went, over = 4, [0], threading.Event()
+    with load(toy_bundle, threads=1) as model, model._components.use("segment_unet") as unet:
+        entry = model.bundle.component("segment_unet")
+        shapes = {t.name: [2 if isinstance(n, str) else n for n in t.shape] for t in entry.inputs}
+        inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+        def work() -> None:
+            for _ in range(runs):
+                unet(inputs)
+            over.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not over.wait(0.0005):
+            went[0] += 1
+        thread.join()
+    assert went[0] > 2 * runs
+
+
+def test_clip_after_clip_takes_no_more_memory(on_gpu: Model) -> None:
+    """The device's memory is numpy's here; tests/gpu runs two hundred on a GPU."""
+    given, held = clip(), []
+    tracemalloc.start()
+    try:
+        for done in range(16):
+            on_gpu.segment(**given, steps=STEPS)
+            for notes in (on_gpu.backend.xp.uploads, on_gpu.backend.xp.downloads, on_gpu.backend.xp.events):
+                notes.clear()
+            if done in (5, 15):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 20_000, "ten clips; one result has 40 000 bytes"
 
 
 # What goes wrong.

@@ -5,6 +5,8 @@ What only a GPU can show, speed and the engines' own numbers, is not here.
 
 from __future__ import annotations
 
+import gc
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -134,6 +136,49 @@ def test_too_little_free_memory_refuses_before_anything_is_loaded(
     with pytest.raises(MemoryBudgetError, match=r"1e-07 GB of GPU memory are not enough \(--vram\)"):
         load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=100)
     assert len(gpu.calls) == before
+
+
+def test_memory_that_runs_out_on_the_device_is_said_and_recovered_from(
+    toy_bundle: Path, gpu: Any, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modal, depth, _ = clip()
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        cupy = sys.modules["cupy"]
+
+        def full(size: int) -> None:
+            raise MemoryError(f"out of memory to allocate {size} bytes")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cupy.cuda, "Memory", full)
+            with pytest.raises(MemoryBudgetError, match=r"ran out: 0 MB for activations are not free \(out of memory"):
+                model.segment(modal, depth=depth, steps=1)
+        found = model.segment(modal, depth=depth, steps=STEPS)
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        np.testing.assert_array_equal(model.segment(modal, depth=depth, steps=STEPS).frames, found.frames)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["component", "backend", "result", "stream"])))
+def test_what_was_made_may_go_in_any_order(
+    toy_bundle: Path, gpu: Any, engines: Path, order: tuple[str, ...], recwarn: pytest.WarningsRecorder
+) -> None:
+    backend = backends.create("tensorrt")
+    cupy = sys.modules["cupy"]
+    (file,) = engines.glob("*/vae_decoder-*.engine")
+    there: dict[str, Any] = {"stream": cupy.cuda.Stream(ptr=9), "backend": backend}
+    with there["stream"], backend.active():
+        there["component"] = backend.load(Bundle(toy_bundle).component("vae_decoder"), [file])
+        there["result"] = there["component"]({"latents": cupy.asarray(np.ones((1, 4, 8, 8), np.float32))})["frames"]
+    wanted = cupy.asnumpy(there["result"])
+    del backend
+    for name in order:
+        if name == "component":
+            there[name].close()
+        if name == "result":
+            np.testing.assert_array_equal(cupy.asnumpy(there[name]), wanted)
+        del there[name]
+        gc.collect()
+    assert cupy._bytes["now"] == 0
+    assert not [w for w in recwarn if issubclass(w.category, pytest.PytestUnraisableExceptionWarning)]
 
 
 def test_engines_of_another_version_are_not_used(toy_bundle: Path, gpu: Any, engines: Path) -> None:

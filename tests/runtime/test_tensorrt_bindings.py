@@ -82,6 +82,18 @@ def accepts(one: Signature, given: int, starred: bool, keywords: set[str]) -> bo
     return starred or set(one.names[given : one.required]) <= keywords
 
 
+def assigned(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """What is assigned to what; `a, b = c, d` is two."""
+    if isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
+        yield node.target, node.value
+    elif isinstance(node, ast.Assign):
+        for target in node.targets:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                yield from zip(target.elts, node.value.elts, strict=True)
+            else:
+                yield target, node.value
+
+
 class Checker(ast.NodeVisitor):
     """What a source asks of TensorRT: `asked`, and of it what the real one does not have: `troubles`."""
 
@@ -92,11 +104,10 @@ class Checker(ast.NodeVisitor):
         tree = ast.parse(source)
         for _ in range(4):  # a name may be used above the place that says what it is
             for node in ast.walk(tree):
-                if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-                    said = self._type(node.value)
-                    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                        if said is not None and said.what != "method":
-                            self._types[ast.unparse(target)] = said
+                for target, value in assigned(node):
+                    said = self._type(value)
+                    if said is not None and said.what != "method":
+                        self._types[ast.unparse(target)] = said
         self.visit(tree)
 
     def _type(self, node: ast.expr) -> Typed | None:
