@@ -8,7 +8,7 @@ from typing import Any
 
 from .latency import outside
 from .roofline import share_of_ceiling
-from .schema import Clip, Latency, Memory, Peer, Peers, Results, Roofline
+from .schema import Latency, Memory, Peer, Peers, Results, Roofline
 
 TIME_AIMS = {"onnxruntime": 0.85, "tensorrt_rtx": 0.65, "tensorrt": 0.65}
 """Most time per clip beside diffusers in eager FP16, by backend."""
@@ -73,7 +73,7 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
     for _, m in found:
         total = median(clip.seconds for clip in m.clips)
         beside = median(outside(clip) / clip.seconds for clip in m.clips)
-        steps = [s for clip in m.clips for s in _steps_of(clip)]
+        steps = [s for clip in m.clips for stage in clip.steps.values() for s in stage]
         gaps = [s for clip in m.clips for stage in (clip.gaps or {}).values() for s in stage]
         rows.append(
             [
@@ -87,17 +87,6 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
         )
     head = ["backend", "s per clip", "s per frame", "ms per step", "outside the networks", "µs between steps"]
     return "## Time (medians)\n\n" + _table(head, rows) if rows else ""
-
-
-def _steps_of(clip: Clip) -> list[float]:
-    """Seconds of a denoising step: on a GPU the U-Net's there and what follows it, in the mean of a stage."""
-    if clip.device is None or clip.gaps is None:
-        return [s for stage in clip.steps.values() for s in stage]
-    means = []
-    for stage, gaps in clip.gaps.items():
-        networks = clip.device.get(f"{stage}/unet", 0.0)
-        means.append((networks + sum(gaps)) / (len(gaps) + 1))
-    return means
 
 
 def _peers(found: Sequence[tuple[str, Peers]]) -> str:

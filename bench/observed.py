@@ -29,6 +29,13 @@ class Call(NamedTuple):
         return self.end - self.begin
 
 
+class Steps(NamedTuple):
+    """Seconds of denoising steps by stage, and of the gaps between their calls of the U-Net."""
+
+    whole: dict[str, list[float]]
+    gaps: dict[str, list[float]]
+
+
 class Observed:
     """Runs on another backend and notes every call; see `amodal.runtime.backends.Backend`.
 
@@ -63,18 +70,22 @@ class Observed:
                 found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
         return found
 
-    def device_gaps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> dict[str, list[float]] | None:
-        """Seconds on the device from the end of one call of a component to the beginning of the next, by stage.
+    def device_steps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> Steps | None:
+        """Seconds on the device of each call of a component up to the next one's begin, and of the gaps, by stage.
 
-        What it is doing there, and what it is waiting for, is all that lies between two calls. None without a GPU.
+        A gap is all that lies between two calls, what the device does there and what it waits for; there is one less of
+        them. None without a GPU.
         """
         if self.xp is np:
             return None
-        rows = {stage: [row for row in made if row[0] == what] for stage, made in self._timed(calls).items()}
-        return {
-            stage: [self._between(one[2], next_one[1]) for one, next_one in pairwise(made)]
-            for stage, made in rows.items()
-        }
+        whole: dict[str, list[float]] = {}
+        gaps: dict[str, list[float]] = {}
+        for stage, made in self._timed(calls).items():
+            rows = [row for row in made if row[0] == what]
+            inside = [self._between(begin, end) for _, begin, end in rows]
+            gaps[stage] = [self._between(one[2], other[1]) for one, other in pairwise(rows)]
+            whole[stage] = [x + gap for x, gap in zip(inside, [*gaps[stage], 0.0], strict=False)]
+        return Steps(whole, gaps)
 
     def _timed(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, list[tuple[str, Any, Any]]]:
         """Name, first and last event of each call that ran something."""

@@ -169,7 +169,7 @@ class Finiteness:
         noted, self._flags = self._flags, []
         if flags is None and (not noted or bool(self._xp.stack([flag for flag, _ in noted]).all())):
             return
-        read = [bool(flag) for flag, _ in noted] if flags is None else flags.tolist()
+        read = (bool(flag) for flag, _ in noted) if flags is None else iter(flags.tolist())
         for fine, (_, error) in zip(read, noted, strict=True):
             if not fine:
                 raise error

@@ -211,7 +211,7 @@ def measured() -> dict[str, StepState]:
         seconds=10.0,
         processor=1.0,
         components={"segment/unet": 0.01},  # queueing it
-        steps={"segment": [0.001] * 25},
+        steps={"segment": [0.36] * 25},
         device={"segment/unet": 9.0},
         gaps={"segment": [60e-6] * 24},
     )
@@ -262,7 +262,7 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     check = check_of(this_machine(), measured())
     assert set(check.results) == {"latency onnxruntime", "peers onnxruntime", "memory onnxruntime"}
     text = summary_of(check.model_dump(), check.results)
-    assert "| onnxruntime | 10.000 | 0.4000 | 360.1 | 10.0% (aim 0.03) | 60 (aim 50) |" in text
+    assert "| onnxruntime | 10.000 | 0.4000 | 360.0 | 10.0% (aim 0.03) | 60 (aim 50) |" in text
     assert "| onnxruntime cuda | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text

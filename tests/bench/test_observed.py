@@ -54,12 +54,17 @@ def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: An
     decoder.map([{}])
     calls = {"segment": observed.calls}
     whole = time.perf_counter() - begin
-    clip = times_of(Drawn(None, None, calls, whole, 0.0, observed.device_seconds(calls), observed.device_gaps(calls)))
+    clip = times_of(Drawn(None, None, calls, whole, 0.0, observed.device_seconds(calls), observed.device_steps(calls)))
     assert clip.gaps is not None
     assert len(clip.gaps["segment"]) == STEPS - 1
     assert all(gap >= BETWEEN for gap in clip.gaps["segment"])
     assert set(parts_of(clip)) == {"segment/unet", "segment/vae_decoder", "segment/load"}
+    steps = clip.steps["segment"]
+    assert len(steps) == STEPS
+    assert min(steps[:-1]) >= NETWORK + BETWEEN
+    assert steps[-1] >= NETWORK
     assert clip.device is not None
+    assert sum(steps) == pytest.approx(clip.device["segment/unet"] + sum(clip.gaps["segment"]))
     assert STEPS * NETWORK <= clip.device["segment/unet"] <= whole - STEPS * BETWEEN
     assert STEPS * BETWEEN <= outside(clip) <= whole - (STEPS + 1) * NETWORK
 
@@ -70,6 +75,6 @@ def test_without_a_gpu_there_are_no_gaps() -> None:
     observed = Observed(Sleeping(np))  # type: ignore[arg-type]
     observed.load(SimpleNamespace(kind="unet"), []).map([{}])  # type: ignore[arg-type]
     calls = {"segment": observed.calls}
-    assert observed.device_seconds(calls) is observed.device_gaps(calls) is None
+    assert observed.device_seconds(calls) is observed.device_steps(calls) is None
     clip = times_of(Drawn(None, None, calls, 1.0, 0.0, None))
     assert parts_of(clip) == clip.components
