@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -296,6 +297,29 @@ def test_on_a_machine_without_a_gpu_the_command_says_so(tmp_path: Path, monkeypa
     if "no GPU" not in outcome.output:
         pytest.skip("there is a GPU here")
     assert "no GPU: nvidia-smi lists none" in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
+def test_the_steps_give_results_of_the_suites_schema(tmp_path: Path) -> None:
+    """The very commands, on the CPU and with one step of the sampler."""
+    pytest.importorskip("psutil")
+    pytest.importorskip("onnx")
+    others = {"cuda": "cpu", "5": "1"}  # device, steps and clips
+
+    def planned(states: Mapping[str, StepState]) -> list[Step]:
+        asked = plan(CheckOptions(tmp_path, quick=True), {"probe": probed("onnxruntime")})
+        measure = [s for s in asked if s.name.split()[0] in ("latency", "memory", "roofline")]
+        return [replace(s, command=tuple(others.get(word, word) for word in s.command)) for s in measure]
+
+    check = run_check(CheckOptions(tmp_path), 5, planned=planned)
+    assert [(s.name, s.state, s.trouble) for s in check.steps] == [
+        (f"{what} onnxruntime", "done", "") for what in ("latency", "memory", "roofline")
+    ]
+    assert {name: [m.kind for m in r.measurements] for name, r in check.results.items()} == {
+        f"{what} onnxruntime": [what] for what in ("latency", "memory", "roofline")
+    }
+    text = (tmp_path / "gpu_check.md").read_text()
+    assert "## Time (medians)" in text
+    assert "## Share of the measured matrix-multiply ceiling" in text
 
 
 def test_outcomes_are_read_from_pytests_file() -> None:
