@@ -22,7 +22,7 @@ from amodal.runtime.sampler import Churn
 from amodal.runtime.scenes import make_scene
 from amodal.runtime.scenes.scene import Scene
 
-from .observed import Call, Observed
+from .observed import Call, Observed, Steps
 from .schema import Clip, Work
 
 SCENE = 8
@@ -55,6 +55,7 @@ class Drawn:
     seconds: float
     processor: float
     device: dict[str, float] | None
+    steps: Steps | None = None
 
     @property
     def loading(self) -> float:
@@ -104,7 +105,9 @@ class Runner:
             whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, **settings)
             calls["complete"] = observed.calls[before:]
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
-        return Drawn(seen, whole, calls, seconds, processed, observed.device_seconds(calls))
+        return Drawn(
+            seen, whole, calls, seconds, processed, observed.device_seconds(calls), observed.device_steps(calls)
+        )
 
 
 @contextmanager
@@ -133,7 +136,7 @@ def times_of(drawn: Drawn) -> Clip:
     """A clip's record.
 
     A denoising step lasts from a call of the U-Net to the next one's, and so has the sampler's arithmetic in it; the
-    last one ends with its call. Both rows of guidance are one call.
+    last one ends with its call. Both rows of guidance are one call. On a GPU this is the device's time.
     """
     components: dict[str, float] = {}
     steps: dict[str, list[float]] = {}
@@ -146,8 +149,9 @@ def times_of(drawn: Drawn) -> Clip:
         seconds=drawn.seconds,
         processor=drawn.processor,
         components=components,
-        steps=steps,
+        steps=steps if drawn.steps is None else drawn.steps.whole,
         device=drawn.device,
+        gaps=None if drawn.steps is None else drawn.steps.gaps,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from . import changes, statistics
 from .changes import Change
-from .latency import outside
+from .latency import outside, parts_of
 from .schema import Clip, Fidelity, Latency, Memory, Peers, Quality, Roofline, Scaling
 from .wording import OUTSIDE
 
@@ -58,8 +58,8 @@ def _latency(a: Latency, b: Latency, floor: float) -> Found:
 
 def _parts(clips: Sequence[Clip]) -> dict[str, list[float]]:
     """Seconds by component, and of everything outside the networks."""
-    names = {name: None for clip in clips for name in clip.components}
-    found = {name: [clip.components.get(name, 0.0) for clip in clips] for name in names}
+    names = {name: None for clip in clips for name in parts_of(clip)}
+    found = {name: [parts_of(clip).get(name, 0.0) for clip in clips] for name in names}
     found[OUTSIDE] = [outside(clip) for clip in clips]
     return found
 

@@ -8,6 +8,7 @@ gpu_check.json, gpu_check.md, and steps/ with what each step said.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,12 +71,14 @@ def run_check(
         OutputError: the folder cannot be written.
     """
     machine = this_machine()
+    # Another library may run what this one does not, and at another speed.
+    kept_for = f"{machine.fingerprint} {json.dumps(versions(), sort_keys=True)}"
 
     def asked(states: Mapping[str, StepState]) -> list[Step]:
         _write(options.folder, check_of(machine, states))
         return planned(states) if planned is not None else plan(options, states)
 
-    states = run_steps(asked, options.folder, 60 * minutes, machine.fingerprint, fresh=fresh, say=say)
+    states = run_steps(asked, options.folder, 60 * minutes, kept_for, fresh=fresh, say=say)
     check = check_of(machine, states)
     _write(options.folder, check)
     return check

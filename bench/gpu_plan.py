@@ -43,7 +43,9 @@ class CheckOptions:
 
 def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
     """The steps, as far as they are known: what follows the first depends on what it finds."""
-    probe = Step("probe", (sys.executable, "-m", "amodal.engines.gpu_probe"), 240)
+    # What found nothing that executes is asked again: whoever mends that gives the same command.
+    command = (sys.executable, "-m", "amodal.engines.gpu_probe")
+    probe = Step("probe", command, 240, keep=lambda said: bool(_executing(said)))
     steps, rows = [probe], executing(states)
     steps += [_tests(options, row) for row in rows]
     for make in (_export, _build, _latency):
@@ -55,7 +57,10 @@ def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
 
 def executing(states: Mapping[str, StepState]) -> list[dict[str, Any]]:
     """The backends that the probe saw executing; those with engines first."""
-    said: Any = states["probe"].said if "probe" in states else None
+    return _executing(states["probe"].said if "probe" in states else None)
+
+
+def _executing(said: Any) -> list[dict[str, Any]]:
     rows = said["backends"] if isinstance(said, dict) else []
     return sorted((row for row in rows if row["executes"]), key=lambda row: row["name"] == "onnxruntime")
 

@@ -33,6 +33,7 @@ class Step:
         needs: steps that must be done before.
         environment: added to this process's.
         missing: why it cannot be run here; empty if it can.
+        keep: whether a result is kept for the next time.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Step:
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
+    keep: Callable[[JsonValue], bool] = lambda said: True
 
 
 class StepState(Record):
@@ -94,6 +96,8 @@ def run_steps(
             return states
         file, key = folder / "steps" / f"{step.name.replace(' ', '-')}.json", _key(step, machine)
         kept = None if fresh else _read(file, key)
+        if kept is not None and not step.keep(kept.said):
+            kept = None
         if kept is None:
             say(step)
             kept = _take(step, key, states, end - time.monotonic())

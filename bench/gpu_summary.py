@@ -13,9 +13,9 @@ from .schema import Latency, Memory, Peer, Peers, Results, Roofline
 TIME_AIMS = {"onnxruntime": 0.85, "tensorrt_rtx": 0.65, "tensorrt": 0.65}
 """Most time per clip beside diffusers in eager FP16, by backend."""
 
-MEMORY_AIM, SHARE_AIM, OUTSIDE_AIM = 0.55, 0.60, 0.03
+MEMORY_AIM, SHARE_AIM, OUTSIDE_AIM, GAP_AIM = 0.55, 0.60, 0.03, 50e-6
 """Most peak memory beside diffusers; least share of the matrix-multiply ceiling in the U-Net; most time outside the
-networks, as a share of a clip."""
+networks, as a share of a clip; most seconds on the device from one denoising step to the next."""
 
 
 def summary_of(check: Mapping[str, Any], results: Mapping[str, Results]) -> str:
@@ -74,6 +74,7 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
         total = median(clip.seconds for clip in m.clips)
         beside = median(outside(clip) / clip.seconds for clip in m.clips)
         steps = [s for clip in m.clips for stage in clip.steps.values() for s in stage]
+        gaps = [s for clip in m.clips for stage in (clip.gaps or {}).values() for s in stage]
         rows.append(
             [
                 m.executed.backend,
@@ -81,9 +82,10 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
                 f"{total / m.work.frames:.4f}",
                 f"{1000 * median(steps):.1f}" if steps else "-",
                 f"{beside:.1%}{_verdict(beside, OUTSIDE_AIM)}",
+                f"{1e6 * median(gaps):.0f}{_verdict(median(gaps), GAP_AIM, 1e6)}" if gaps else "-",
             ]
         )
-    head = ["backend", "s per clip", "s per frame", "ms per step", "outside the networks"]
+    head = ["backend", "s per clip", "s per frame", "ms per step", "outside the networks", "µs between steps"]
     return "## Time (medians)\n\n" + _table(head, rows) if rows else ""
 
 
@@ -174,9 +176,9 @@ def _ratio(value: float | None, aim: float | None) -> str:
     return "-" if value is None else f"{value:.3f}{_verdict(value, aim)}"
 
 
-def _verdict(value: float, aim: float | None) -> str:
+def _verdict(value: float, aim: float | None, unit: float = 1.0) -> str:
     """Only what was missed is marked."""
-    return f" (aim {aim:g})" if aim is not None and value > aim else ""
+    return f" (aim {aim * unit:g})" if aim is not None and value > aim else ""
 
 
 def _gigabytes(count: float | None) -> str:

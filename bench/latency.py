@@ -87,7 +87,17 @@ def _build_seconds(bundle: Bundle, execution: Execution) -> dict[str, float]:
 
 def outside(clip: Clip) -> float:
     """Seconds of a clip outside the networks: sampler, noise, pre- and post-processing. Loading is not among them."""
-    return clip.seconds - sum(clip.components.values())
+    return clip.seconds - sum(parts_of(clip).values())
+
+
+def parts_of(clip: Clip) -> dict[str, float]:
+    """Seconds by component, and of loading.
+
+    On a GPU components take what they take there: for the host their calls are over when they are queued.
+    """
+    if clip.device is None:
+        return clip.components
+    return {**clip.device, **{name: s for name, s in clip.components.items() if name.endswith("/load")}}
 
 
 def seconds_per_frame(latency: Latency) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,13 @@ class Call(NamedTuple):
     def seconds(self) -> float:
         """How long it took."""
         return self.end - self.begin
+
+
+class Steps(NamedTuple):
+    """Seconds of denoising steps by stage, and of the gaps between their calls of the U-Net."""
+
+    whole: dict[str, list[float]]
+    gaps: dict[str, list[float]]
 
 
 class Observed:
@@ -57,16 +65,39 @@ class Observed:
         if self.xp is np:
             return None
         found: dict[str, float] = {}
-        events = iter(self._events)
-        for stage, made in calls.items():
-            for call in made:
-                if call.what.startswith("load "):
-                    continue
-                begin, end = next(events)
-                end.synchronize()
-                what = f"{stage}/{call.what}"
-                found[what] = found.get(what, 0.0) + float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
+        for stage, made in self._timed(calls).items():
+            for what, begin, end in made:
+                found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
         return found
+
+    def device_steps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> Steps | None:
+        """Seconds on the device of each call of a component up to the next one's begin, and of the gaps, by stage.
+
+        A gap is all that lies between two calls, what the device does there and what it waits for; there is one less of
+        them. None without a GPU.
+        """
+        if self.xp is np:
+            return None
+        whole: dict[str, list[float]] = {}
+        gaps: dict[str, list[float]] = {}
+        for stage, made in self._timed(calls).items():
+            rows = [row for row in made if row[0] == what]
+            inside = [self._between(begin, end) for _, begin, end in rows]
+            gaps[stage] = [self._between(one[2], other[1]) for one, other in pairwise(rows)]
+            whole[stage] = [x + gap for x, gap in zip(inside, [*gaps[stage], 0.0], strict=False)]
+        return Steps(whole, gaps)
+
+    def _timed(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, list[tuple[str, Any, Any]]]:
+        """Name, first and last event of each call that ran something."""
+        events = iter(self._events)
+        return {
+            stage: [(call.what, *next(events)) for call in made if not call.what.startswith("load ")]
+            for stage, made in calls.items()
+        }
+
+    def _between(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
@@ -82,6 +113,10 @@ class Observed:
     def to_host(self, array: Any) -> NDArray[Any]:
         """See `Backend.to_host`."""
         return self._backend.to_host(array)
+
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return self._backend.free_memory()
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

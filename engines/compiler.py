@@ -183,6 +183,6 @@ def _refusal(parser: Any, graph: Path, compiler: Compiler) -> str:
 
 def _failure(errors: list[str], graph: Path, compiler: Compiler) -> str:
     text = " ".join(errors[-1].split()) if errors else "no reason given"
-    if any(word in error.lower() for error in errors for word in _MEMORY):
+    if any(word in line.lower() for line in errors for word in _MEMORY):
         return f"memory ran out while {graph.name} was compiled ({text}); close other programs, or build elsewhere."
     return f"{compiler.backend} {compiler.version} cannot compile {graph.name}: {text}"

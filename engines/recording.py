@@ -60,6 +60,10 @@ class Recorder:
         """See `Backend.to_host`."""
         return self._backend.to_host(array)
 
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return self._backend.free_memory()
+
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         return self._backend.describe()

@@ -191,6 +191,10 @@ class TwinBackend:
         """See `Backend.to_host`."""
         return np.asarray(array)
 
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return None
+
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         return {"name": self.name}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from .backends import Backend
 from .components import Timings
 from .errors import InputError
 from .noise import NoiseStream
+from .sampler import Finiteness
 
 To = Literal["host", "device"]
 Out = Mapping[str, Any]
@@ -100,11 +101,50 @@ class Delivery:
                 raise InputError(f"out: there is no result {name!r}; expected {', '.join(wanted)}.")
             self._buffers[name] = _Buffer(buffer, written(buffer, name, *wanted[name], self._backend.xp))
 
-    def __call__(self, name: str, array: Array) -> Any:
-        """Puts a result in its place; gives what the caller finds it in."""
-        xp, buffer = self._backend.xp, self._buffers.get(name)
+    def __call__(self, found: Sequence[Mapping[str, Array]], finite: Finiteness) -> list[dict[str, Any]]:
+        """Puts the results of all samples in their places, once it is known that everything was finite.
+
+        All that goes to the host from a device goes in one copy, the flags included: the host waits once.
+
+        Returns:
+            What the caller finds each result in.
+
+        Raises:
+            NonFiniteError: something was not.
+        """
+        xp = self._backend.xp
+        leaving = [drawn[name] for drawn in found for name in drawn if self._leaves(name)]
+        if xp is np:  # where what is not finite was said at once
+            fetched = leaving
+        else:
+            flags, *fetched = self._fetched([finite.flags(), *leaving])
+            finite.settle(flags)
+        there = iter(fetched)
+        return [{name: self._put(name, array, there) for name, array in drawn.items()} for drawn in found]
+
+    def _leaves(self, name: str) -> bool:
+        """Whether a result goes to the host."""
+        buffer = self._buffers.get(name)
+        return self._to == "host" if buffer is None else namespace_of(buffer.array, self._backend.xp) is np
+
+    def _fetched(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
+        """Arrays of the device on the host, in one copy; each has memory of its own there."""
+        xp = self._backend.xp
+        whole = self._backend.to_host(xp.concatenate([_octets(array, xp) for array in arrays]))
+        ends = np.cumsum([array.nbytes for array in arrays])
+        return [
+            whole[end - array.nbytes : end].copy().view(array.dtype).reshape(array.shape)
+            for array, end in zip(arrays, ends, strict=True)
+        ]
+
+    def _put(self, name: str, array: Array, there: Iterator[Array]) -> Any:
+        buffer, placed = self._buffers.get(name), next(there) if self._leaves(name) else array
         if buffer is None:
-            return array if self._to == "device" else self._backend.to_host(array)
-        on_host = namespace_of(buffer.array, xp) is np
-        buffer.array[...] = self._backend.to_host(array) if on_host else array
+            return placed
+        buffer.array[...] = placed
         return buffer.owner
+
+
+def _octets(array: Array, xp: Any) -> Array:
+    """The bytes of an array, uint8 [n]."""
+    return xp.ascontiguousarray(array).reshape(-1).view(np.uint8)

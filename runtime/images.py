@@ -173,8 +173,11 @@ def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
 
 def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
     """Decoded pictures [T, 3, H, W] as uint8 [T, H, W, 3]: x / 2 + 0.5, clamped, times 255, rounded half to even."""
-    unit = xp.clip(frames / 2 + np.float32(0.5), 0, 1)
-    return cast("Bytes", xp.ascontiguousarray(xp.rint(unit * 255).astype(np.uint8).transpose(0, 2, 3, 1)))
+    unit = frames / 2  # and from here in place: several such would be more than anything else after the decoder
+    unit += np.float32(0.5)
+    xp.clip(unit, 0, 1, out=unit)
+    unit *= np.float32(255)
+    return cast("Bytes", xp.ascontiguousarray(xp.rint(unit, out=unit).astype(np.uint8).transpose(0, 2, 3, 1)))
 
 
 def threshold(frames: Bytes, modal: Floats) -> Bools:

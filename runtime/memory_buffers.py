@@ -1,8 +1,8 @@
 """The arrays that a run keeps on the device beside its engines: what each phase holds, from the manifest's shapes.
 
-A run on a device holds at most these, all float32. Each lives for whole phases; what a later phase does not name is
-given back. Arrays of one frame's masks or of a few numbers are left out; so are pictures while they are resized, a few
-frames at a time, and results in bytes, which come before and after the phases that take most.
+A run on a device holds at most these. Each lives for whole phases; what a later phase does not name is given back. A
+phase that begins with pictures being prepared, or ends with results on their way out, has its arrays at the moment that
+takes most. Arrays of a few numbers are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Literal
 from .engine_store import Shape
 from .errors import InputError
 from .manifest import Manifest, StageName, TensorEntry
+from .memory_pictures import delivering, preparing
+from .resampling import working_bytes
 from .stage import CfgRows
 
 PhaseName = Literal["depth", "encode", "condition", "denoise", "decode"]
@@ -43,6 +45,7 @@ class RunShape:
         decode_chunk: frames decoded at once; None for the bundle's.
         cfg_rows: both CFG rows in one call, or one after the other; `auto` for either.
         size: (H, W) of the frames; None for the bundle's. Any other is an estimate, of a bundle yet to be exported.
+        given: (h, w) of the pictures that are handed over; None for that size.
     """
 
     stages: tuple[StageName, ...] = ()
@@ -53,6 +56,7 @@ class RunShape:
     decode_chunk: int | None = None
     cfg_rows: CfgRows = "auto"
     size: tuple[int, int] | None = None
+    given: tuple[int, int] | None = None
 
     @property
     def rows(self) -> int:
@@ -102,8 +106,28 @@ def depth_size(manifest: Manifest, shape: RunShape) -> tuple[int, int]:
 
 
 def buffers_of(manifest: Manifest, stage: StageName, phase: PhaseName, shape: RunShape) -> dict[str, int]:
-    """Bytes of the arrays on the device in one phase, by name."""
-    return {name: FLOAT32 * math.prod(dims) for name, dims in _shapes(manifest, stage, phase, shape).items()}
+    """Bytes of the arrays on the device in one phase, by name, at the moment that takes most."""
+    size, frames = shape.size or manifest.size, manifest.frames
+    given, samples = shape.given or size, shape.samples if stage == "segment" else 1
+    running = {name: FLOAT32 * math.prod(dims) for name, dims in _shapes(manifest, stage, phase, shape).items()}
+    computed = stage == "segment" and shape.depth and manifest.depth is not None
+    pixels = frames * size[0] * size[1]
+    moments = [running]
+    if phase == "depth":
+        h, w = depth_size(manifest, shape)
+        held = {"modal": FLOAT32 * pixels, "pictures": 3 * FLOAT32 * pixels, "frames": 3 * pixels}
+        held["maps"] = FLOAT32 * pixels
+        # One frame in float64: as it was, while it is resized, and normalised.
+        work = max(working_bytes("opencv float64", 1, size, (h, w), 3), 3 * 8 * 3 * h * w)
+        moments = [{**held, **running}, {**held, "frame": 8 * 3 * size[0] * size[1], "resizing": work}]
+        moments += preparing(stage, frames, given, size, computed)
+    if phase == "encode" and not computed:
+        moments += preparing(stage, frames, given, size, computed)
+    if phase == "decode":
+        quantised = {"latents": running["latents"], "decoded": running["decoded"], "unit": running["pieces"]}
+        moments += [{**quantised, "drawn": (samples + 1) * 3 * pixels}]
+        moments += delivering(stage, frames, given, size, samples)
+    return max(moments, key=lambda moment: sum(moment.values()))  # the first of equals
 
 
 def _shapes(manifest: Manifest, stage: StageName, phase: PhaseName, shape: RunShape) -> dict[str, Shape]:

@@ -51,8 +51,12 @@ def choose(
     shape: RunShape,
     budget: int | None,
     memories: tuple[Memory, ...] = MEMORIES,
+    because: str = "not enough (--vram)",
 ) -> MemoryPlan:
     """The first of `plans` that fits a budget in bytes; without a budget the first.
+
+    Args:
+        because: what the message says of a budget that is too small.
 
     Raises:
         MemoryBudgetError: none fits; the message says what is needed where, and which smaller settings would fit.
@@ -70,7 +74,7 @@ def choose(
     mend = f"What would fit: {'; '.join(smaller)}." if smaller else "No single smaller setting would fit either."
     where = f"in the {least.peak.name} phase of {least.peak.stage} ({least.peak.runs})"
     raise MemoryBudgetError(
-        f"{budget / 1e9:g} GB of GPU memory are not enough (--vram): the least is {_words(least.peak_bytes)}, {where}, "
+        f"{budget / 1e9:g} GB of GPU memory are {because}: the least is {_words(least.peak_bytes)}, {where}, "
         f"with {least.memory} memory and {least.cfg_rows} CFG rows. {mend}"
     )
 
@@ -131,12 +135,15 @@ class Planned:
     plan: MemoryPlan
     build: EngineBuild | None = None
 
-    def settle(self, stage: StageName, settings: Settings, samples: int, depth: bool) -> Settings:
+    def settle(
+        self, stage: StageName, settings: Settings, samples: int, depth: bool, given: tuple[int, int] | None = None
+    ) -> Settings:
         """The settings of one run, with its CFG rows settled: those asked for; or with `auto` the plan's, or where the
         run takes more than was planned for, one after the other.
 
         Args:
             depth: whether it is computed. In resident memory what the plan has loaded stays loaded beside.
+            given: (h, w) of the pictures that are handed over; None for the bundle's.
 
         Raises:
             InputError: a stage, or depth, for which the model was not loaded.
@@ -156,6 +163,7 @@ class Planned:
             samples=samples,
             decode_chunk=settings.decode_chunk,
             cfg_rows=settings.cfg_rows,
+            given=given,
         )
         if shape.cfg_rows == "auto" and self.plan.cfg_rows == "separate":
             shape = replace(shape, cfg_rows="separate")
@@ -173,6 +181,7 @@ def plan_model(
     shape: RunShape | None = None,
     needs: EngineNeeds | None = None,
     on_gpu: bool = False,
+    free: int | None = None,
 ) -> Planned | None:
     """The plan of a model on a backend that runs engines; None for one that runs graphs.
 
@@ -182,6 +191,7 @@ def plan_model(
         needs: which engines the backend can run; None for any.
         on_gpu: whether graphs run on a GPU: there is no plan then, as nothing tells their activations before they run,
             and the backend itself holds them to `vram`.
+        free: bytes that are free on the GPU now, which a plan must not exceed either; None where that is not known.
         shape: what will be run; None for every stage of the bundle, with the settings of `Model.segment`.
 
     Raises:
@@ -204,7 +214,12 @@ def plan_model(
     wanted = (None, None) if needs is None else (needs.target, needs.version)
     build = find_build(bundle, folder, backend, needed_components(bundle.manifest, shape), *wanted)
     footprints = footprints_of(build.records.values())
-    plan = choose(bundle.manifest, footprints, shape, budget, MEMORIES if memory == "auto" else (memory,))
+    memories = MEMORIES if memory == "auto" else (memory,)
+    if free is not None and (budget is None or free < budget):
+        because = "free here and not enough, unless other programs are closed"
+        plan = choose(bundle.manifest, footprints, shape, free, memories, because)
+    else:
+        plan = choose(bundle.manifest, footprints, shape, budget, memories)
     return Planned(bundle.manifest, footprints, budget, plan, build)
 
 

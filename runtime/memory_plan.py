@@ -112,7 +112,8 @@ class MemoryPlan:
         return {
             "memory": self.memory,
             "cfg_rows": self.cfg_rows,
-            "shape": {**asdict(self.shape), "stages": list(self.shape.stages), "size": _listed(self.shape.size)},
+            "shape": {**asdict(self.shape), "stages": list(self.shape.stages), "size": _listed(self.shape.size)}
+            | {"given": _listed(self.shape.given)},
             "estimated": self.estimated,
             "peak_bytes": self.peak_bytes,
             "weights_bytes": sum(self.weights.values()),

@@ -70,7 +70,7 @@ def load(
         BundleError: no finished, readable, undamaged bundle.
         BackendUnavailableError: the backend cannot be used here.
         EngineError: its engines are not there, or not of this bundle.
-        MemoryBudgetError: no way of running fits into `vram`.
+        MemoryBudgetError: no way of running fits into `vram`, or into what is free on the GPU.
     """
     opened = Bundle(bundle)
 
@@ -87,6 +87,7 @@ def load(
             shape=shape,
             needs=executor.engines,
             on_gpu=executor.xp is not np,
+            free=None if executor.engines is None else executor.free_memory(),
         )
         return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 

@@ -11,18 +11,19 @@ Sources: `Resample.c` in github.com/python-pillow/Pillow, and `resize.cpp` in gi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Size = tuple[int, int]
+Way = Literal["pillow uint8", "pillow float32", "opencv uint8", "opencv float64"]
 Taps = tuple[NDArray[np.intp], NDArray[Any]]  # of each position in the result: where it reads [n, taps], and weights
 
 _PILLOW_BITS = 32 - 8 - 2  # of a weight's fraction, for 8 bits (PRECISION_BITS)
 _OPENCV_BITS = 11  # likewise (INTER_RESIZE_COEF_BITS)
-_PIECE = 1 << 22  # values resized at once; what is in between takes up to a dozen bytes for each
+_PIECE = 1 << 22  # values resized at once; what is in between takes up to two dozen bytes for each
 
 
 def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None) -> Array:
@@ -53,7 +54,8 @@ def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None
                 total = _weighted(piece, axis, (at, fixed), xp)
                 total += 1 << (_PILLOW_BITS - 1)
                 total >>= _PILLOW_BITS
-                piece = xp.clip(total, 0, 255).astype(np.uint8)
+                piece = xp.clip(total, 0, 255, out=total).astype(np.uint8)
+                del total
             else:
                 piece = _weighted(piece, axis, (at, weights), xp).astype(np.float32)
         return piece
@@ -117,11 +119,31 @@ def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
     return pictures
 
 
+def working_bytes(way: Way, frames: int, before: Size, after: Size, channels: int = 1) -> int:
+    """What resizing pictures takes on a device beside them and the result, in bytes: that of the largest piece.
+
+    Args:
+        way: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
+    """
+    count = min(frames, _frames_at_once(before, after, channels)) * channels
+    given, wide, drawn = (count * h * w for h, w in (before, (before[0], after[1]), after))
+    # What is read, a tap of it, its product with the weights, and the sum of those so far.
+    if way == "pillow uint8":
+        return max(given + (1 + 4 + 4) * wide, wide + (1 + 4 + 4) * drawn)
+    if way == "pillow float32":  # weights are float64
+        return max(4 * given + (4 + 8 + 8) * wide, 4 * wide + (4 + 8 + 8) * drawn)
+    if way == "opencv uint8":
+        return max(given + (1 + 4 + 4) * wide, given + 4 * wide + (4 + 4 + 4) * drawn)
+    return max(8 * given + (8 + 8 + 8) * wide, 8 * wide + (8 + 8 + 8) * drawn)
+
+
+def _frames_at_once(before: Size, after: Size, channels: int) -> int:
+    return max(1, _PIECE // (max(before[0], after[0]) * max(before[1], after[1]) * channels))
+
+
 def _by_pieces(resized: Callable[[Array], Array], pictures: Array, size: Size, xp: Any) -> Array:
     """A few frames at a time, so that what is in between takes little beside a clip."""
-    channels = pictures.shape[3] if pictures.ndim == 4 else 1
-    most = max(pictures.shape[1], size[0]) * max(pictures.shape[2], size[1]) * channels
-    step = max(1, _PIECE // most)
+    step = _frames_at_once(pictures.shape[1:3], size, pictures.shape[3] if pictures.ndim == 4 else 1)
     # Uploaded piece by piece too, where they are on the host.
     pieces = [resized(xp.asarray(pictures[start : start + step])) for start in range(0, len(pictures), step)]
     return pieces[0] if len(pieces) == 1 else xp.concatenate(pieces)
@@ -141,6 +163,7 @@ def _weighted(
             total = product
         else:
             total += product
+        del product  # before the next one is made
     return total
 
 

@@ -61,7 +61,7 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
     streams = _further(_begin(loaded, "segment", call), call)
     if call.out and call.samples > 1:
         raise InputError(f"out takes the results of one sample, and {call.samples} were asked for.")
-    call = _settled(loaded, "segment", call, depth is None)
+    call = _settled(loaded, "segment", call, depth is None, _size_of(modal))
     deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
@@ -75,14 +75,13 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
             manifest, backend, modal, depth, rgb, padding, lambda pictures: find_depth(loaded, pictures), ready
         )
         outputs = _run(loaded, "segment", given, streams, call, finite)
-        found = []
+        found: list[dict[str, Any]] = []
         for output in outputs:
             frames = output.frames[: given.count]
             masks = threshold(frames, given.visible)
             full = padding.masks(frames, given.raw, xp) if padding else resize_masks(masks, given.full_size, xp)
-            drawn = {"masks": masks, "masks_full": full, "frames": frames}
-            found.append({name: deliver(name, array) for name, array in drawn.items()})
-        finite.settle()
+            found.append({"masks": masks, "masks_full": full, "frames": frames})
+        found = deliver(found, finite)
     seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
     one, *others = (
         Segmentation(**drawn, noise=output.noise, seconds=seconds, timings=timings)
@@ -95,7 +94,7 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
     """`Model.complete`."""
     start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
     stream = _begin(loaded, "complete", call)
-    call = _settled(loaded, "complete", call, False)
+    call = _settled(loaded, "complete", call, False, _size_of(modal))
     deliver, finite = Delivery(backend, call.to, call.out), Finiteness(backend.xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
@@ -107,8 +106,7 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
         (output,) = _run(loaded, "complete", given, [stream], call, finite)
         frames = output.frames[: given.count]
         drawn = {"frames": frames, "frames_full": resize_frames(frames, given.full_size, backend.xp)}
-        found = {name: deliver(name, array) for name, array in drawn.items()}
-        finite.settle()
+        (found,) = deliver([drawn], finite)
     seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
     return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
 
@@ -144,11 +142,18 @@ def _begin(loaded: Loaded, stage: StageName, call: Call) -> NoiseStream:
     return call.seed if isinstance(call.seed, NoiseStream) else NoiseStream(call.seed)
 
 
-def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool) -> Call:
-    """The call, held to the memory plan."""
+def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool, given: tuple[int, int] | None) -> Call:
+    """The call, held to the memory plan; `given` is the size of the masks that were handed over."""
     if loaded.planned is None:
         return call
-    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth))
+    given = call.padding.size if call.padding else given
+    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth, given))
+
+
+def _size_of(masks: Any) -> tuple[int, int] | None:
+    """(h, w) of masks that nobody has looked at yet; None if they do not say."""
+    shape = getattr(masks, "shape", None) or getattr(masks, "__cuda_array_interface__", {}).get("shape", ())
+    return (int(shape[-2]), int(shape[-1])) if len(shape) == 3 and 0 not in shape else None
 
 
 def _run(

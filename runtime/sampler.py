@@ -153,15 +153,26 @@ class Finiteness:
         if self._xp is np:
             self.settle()
 
-    def settle(self) -> None:
+    def flags(self) -> Array:
+        """What was noted, once or more, where it is, bool [n]: to be read together with something else."""
+        return self._xp.stack([flag for flag, _ in self._flags])
+
+    def settle(self, flags: NDArray[np.bool_] | None = None) -> None:
         """Reads all flags.
+
+        Args:
+            flags: they, on the host; None to fetch them.
 
         Raises:
             NonFiniteError: the first that was noted of what was not finite.
         """
-        flags, self._flags = self._flags, []
-        if flags and not bool(self._xp.stack([flag for flag, _ in flags]).all()):
-            raise next(error for flag, error in flags if not bool(flag))
+        noted, self._flags = self._flags, []
+        if flags is None and (not noted or bool(self._xp.stack([flag for flag, _ in noted]).all())):
+            return
+        read = (bool(flag) for flag, _ in noted) if flags is None else iter(flags.tolist())
+        for fine, (_, error) in zip(read, noted, strict=True):
+            if not fine:
+                raise error
 
 
 def sample(

@@ -243,6 +243,8 @@ def run_stage(
             )
 
         samples = [draw(*sample) for sample in zip(conditionings, starts, streams, strict=True)]
+    del draw, conditionings, starts  # the decoder needs their memory
+    constants.clear()
 
     chunk = settings.decode_chunk or manifest.decode_chunk
     with components.use(keys["vae_decoder"]) as vae_decoder:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from amodal.bench import statistics
-from amodal.bench.latency import outside
+from amodal.bench.latency import outside, parts_of
 from amodal.bench.schema import Clip, Latency
 from amodal.bench.wording import (
     DASH,
@@ -85,8 +85,9 @@ def section(found: Sequence[Latency]) -> Section:
 
 def part_medians(clips: Sequence[Clip]) -> dict[str, float]:
     """Median seconds by component, and outside the networks."""
-    names = dict.fromkeys(name for clip in clips for name in clip.components)
-    found = {name: float(np.median([clip.components.get(name, 0.0) for clip in clips])) for name in names}
+    parts = [parts_of(clip) for clip in clips]
+    names = dict.fromkeys(name for found in parts for name in found)
+    found = {name: float(np.median([part.get(name, 0.0) for part in parts])) for name in names}
     return {**found, OUTSIDE: float(np.median([outside(clip) for clip in clips]))}
 
 
@@ -141,7 +142,7 @@ def _components(name: str, m: Latency) -> Table:
     whole = float(np.median([clip.seconds for clip in m.clips]))
     rows = []
     for part, value in part_medians(m.clips).items():
-        samples = [outside(c) if part == OUTSIDE else c.components.get(part, 0.0) for c in m.clips]
+        samples = [outside(c) if part == OUTSIDE else parts_of(c).get(part, 0.0) for c in m.clips]
         summary = statistics.summarise(samples)
         assert summary is not None
         rows.append(

@@ -15,8 +15,10 @@ class Clip(Record):
         processor: processor time of all threads meanwhile.
         components: seconds by component, `segment/unet` for instance; what is missing to `seconds` is everything
             outside the networks.
-        steps: seconds of each denoising step, by stage.
+        steps: seconds of each denoising step, by stage; on a GPU the device's.
         device: on a GPU, seconds by phase between events on the stream; copies apart. None elsewhere.
+        gaps: on a GPU, by stage, seconds on the stream from the end of one denoising step's U-Net to the beginning of
+            the next's: the sampler's own kernels, and whatever the device waits for. None elsewhere.
     """
 
     seconds: float
@@ -24,6 +26,7 @@ class Clip(Record):
     components: dict[str, float]
     steps: dict[str, Seconds]
     device: dict[str, float] | None = None
+    gaps: dict[str, Seconds] | None = None
 
 
 class Latency(Record):

@@ -58,6 +58,9 @@ class Backend(Protocol):
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """One of its arrays as numpy's."""
 
+    def free_memory(self) -> int | None:
+        """Bytes that are free on its GPU now, what its own pool keeps included; None on a CPU."""
+
     def describe(self) -> dict[str, str]:
         """Name, version and settings, for result files."""
 

@@ -263,6 +263,12 @@ class OnnxRuntimeCudaBackend:
         with explained(self.name, self._gpu):
             return np.asarray(self.xp.asnumpy(array))
 
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
+            self._free()
+            return int(self.xp.cuda.runtime.memGetInfo()[0])
+
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         runtime = self.xp.cuda.runtime

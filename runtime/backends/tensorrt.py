@@ -14,9 +14,11 @@ import numpy as np
 
 from amodal.runtime.backends import Availability, EngineNeeds, Executable
 from amodal.runtime.errors import (
+    AmodalError,
     BackendError,
     BackendUnavailableError,
     EngineCorruptError,
+    EngineStaleError,
     InputError,
     MemoryBudgetError,
 )
@@ -67,12 +69,15 @@ class TensorRTBackend:
     Inside `active`, everything is queued on the caller's stream, or where that is CUDA's default one, which cannot be
     captured and makes TensorRT wait at each call, on one of the backend's own that waits for it. Nothing waits for the
     device: a result is there when the stream says so. All engines share one scratch, since no two run at once.
+
+    Args:
+        cuda_graph: launch what is called again and again with the same shapes as one CUDA graph.
     """
 
     lanes = 1
 
-    def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu) -> None:
-        self.name, self.xp = name, cupy
+    def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu, cuda_graph: bool = True) -> None:
+        self.name, self.xp, self.cuda_graph = name, cupy, cuda_graph
         self._trt, self._gpu = trt, gpu
         self._log = _log(trt)
         self._runtime: Any = trt.Runtime(self._log)
@@ -103,17 +108,47 @@ class TensorRTBackend:
             # Mapped: the file need not lie in host memory beside the device's copy.
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 engine = self._runtime.deserialize_cuda_engine(content)
-            if engine is None and self._log.out_of_memory():
-                raise MemoryBudgetError(
-                    f"GPU memory ran out while the engine {file} was loaded ({self._log.last()}); close other "
-                    "programs, or run with --memory sequential, or --memory auto and a --vram that is free."
-                )
-            if engine is None:
-                raise EngineCorruptError(
-                    f"{self.name} {self.engines.version} cannot load the engine {file} on this "
-                    f"{self._gpu.name} ({self._log.last()}); build it again with `amodal build`."
-                )
+                if engine is None:
+                    raise self._refusal(file, content)
             return _Engine(self, engine, entry, file)
+
+    def _refusal(self, file: Path, content: Any) -> AmodalError:
+        """What is the matter with an engine that was not loaded, `content`, in a sentence."""
+        gpu, said, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
+        if self._log.out_of_memory() or "INSUFFICIENT_GPU_MEMORY" in why:
+            return MemoryBudgetError(
+                f"GPU memory ran out while the engine {file} was loaded ({said}): its file has "
+                f"{file.stat().st_size / 1e6:.1f} MB, and {self.free_memory() / 1e6:.1f} MB are free on the {gpu}; "
+                "close other programs, or run with --memory sequential, or --memory auto and a --vram that is free."
+            )
+        if "UNSUPPORTED_CC" in why:
+            return EngineStaleError(
+                f"the engine {file} was built for other GPUs than this {gpu}; build it again with `amodal build "
+                f"--backend {self.name} --target {self.engines.target}`."
+            )
+        if "OLD_CUDA_DRIVER" in why:
+            return BackendUnavailableError(
+                f"{self.name} {self.engines.version} needs a newer driver than this {gpu} has; update the NVIDIA "
+                "driver."
+            )
+        return EngineCorruptError(
+            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({said}); build it again "
+            "with `amodal build`."
+        )
+
+    def _faults(self, content: Any) -> list[str]:
+        """What TensorRT for RTX finds wrong with an engine; TensorRT has no such question."""
+        if not hasattr(self._runtime, "get_engine_validity"):
+            return []
+        _, found = self._runtime.get_engine_validity(content)
+        known = self._trt.EngineInvalidityDiagnostics.__members__
+        return [name for name, flag in known.items() if int(flag) & int(found)]
+
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
+            self._free()
+            return int(self.xp.cuda.runtime.memGetInfo()[0])
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """See `Backend.to_host`; waits for the stream."""
@@ -135,6 +170,7 @@ class TensorRTBackend:
             "capability": f"sm{self._gpu.capability}",
             "cuda_driver": str(runtime.driverGetVersion()),
             "cuda_runtime": str(runtime.runtimeGetVersion()),
+            "cuda_graph": str(self.cuda_graph),
         }
 
 
@@ -206,7 +242,7 @@ class _Engine:
             return strategy
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
-        if self._captures:
+        if self._captures and self._backend.cuda_graph:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if hasattr(config, "create_runtime_cache"):
             self._cache = config.create_runtime_cache()
@@ -247,7 +283,8 @@ class _Engine:
         # Called once for every step, with the same shapes.
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._repeated:
-            self._repeated[shapes] = Repeated(xp, self._run, arrays, graph=not self._captures)
+            graph = self._backend.cuda_graph and not self._captures
+            self._repeated[shapes] = Repeated(xp, self._run, arrays, graph=graph)
         return self._repeated[shapes](arrays, self._backend._scratch.address)
 
     def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -307,7 +344,8 @@ class _Engine:
         part = self._cache_file.with_name(f"{self._cache_file.name}.{os.getpid()}")
         with suppress(OSError):
             content = bytes(self._cache.serialize())
-            if not self._cache_file.exists() or self._cache_file.stat().st_size != len(content):
+            # What another driver or version has left is refused when it is read, and lies there until now.
+            if not self._cache_file.exists() or self._cache_file.read_bytes() != content:
                 part.write_bytes(content)
                 os.replace(part, self._cache_file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +109,28 @@ def test_what_the_time_does_not_reach_is_said_and_done_next_time(tmp_path: Path)
     assert take(tmp_path, *steps, seconds=60)["late"].state == "done"
 
 
+def test_a_probe_that_found_nothing_is_asked_again(tmp_path: Path) -> None:
+    (probe,) = plan(CheckOptions(tmp_path), {})
+    said: Any = probed("onnxruntime").said
+    assert probe.keep(said)
+    assert not probe.keep({**said, "backends": [{**row, "executes": False} for row in said["backends"]]})
+    assert not probe.keep({"backends": [], "problem": "no GPU"})
+    runs = tmp_path / "runs"
+    for keeps, expected in ((True, "x"), (False, "xx"), (True, "xx")):
+        take(tmp_path, step("probe", counting(runs, SAYS), keep=lambda said, keeps=keeps: keeps))
+        assert runs.read_text() == expected
+
+
+def test_what_other_libraries_gave_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from amodal.bench import gpu_check
+
+    runs = tmp_path / "runs"
+    for version, expected in (("14.0", "x"), ("14.0", "x"), ("14.1", "xx")):
+        monkeypatch.setattr(gpu_check, "versions", lambda version=version: {"cupy-cuda13x": version})
+        run_check(CheckOptions(tmp_path), 1, planned=lambda states: [step("one", counting(runs, SAYS))])
+        assert runs.read_text() == expected
+
+
 def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
     states = take(
         tmp_path,
@@ -185,7 +208,14 @@ def results(measurement: Any) -> Results:
 
 
 def measured() -> dict[str, StepState]:
-    clip = Clip(seconds=10.0, processor=1.0, components={"segment/unet": 9.0}, steps={"segment": [0.4] * 25})
+    clip = Clip(
+        seconds=10.0,
+        processor=1.0,
+        components={"segment/unet": 0.01},  # queueing it
+        steps={"segment": [0.36] * 25},
+        device={"segment/unet": 9.0},
+        gaps={"segment": [60e-6] * 24},
+    )
     eager = Peer(name="diffusers", description="FP16", seconds=[20.0], first=30.0, host_peak=1, device_peak=8 * 10**9)
     ours = Peer(name="onnxruntime cuda", description="", seconds=[18.0], first=20.0, host_peak=1, device_peak=4 * 10**9)
     timeline = Timeline(seconds=[0.0], bytes=[5 * 10**9])
@@ -233,7 +263,7 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     check = check_of(this_machine(), measured())
     assert set(check.results) == {"latency onnxruntime", "peers onnxruntime", "memory onnxruntime"}
     text = summary_of(check.model_dump(), check.results)
-    assert "| onnxruntime | 10.000 | 0.4000 | 400.0 | 10.0% (aim 0.03) |" in text
+    assert "| onnxruntime | 10.000 | 0.4000 | 360.0 | 10.0% (aim 0.03) | 60 (aim 50) |" in text
     assert "| onnxruntime cuda | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text
@@ -267,6 +297,29 @@ def test_on_a_machine_without_a_gpu_the_command_says_so(tmp_path: Path, monkeypa
     if "no GPU" not in outcome.output:
         pytest.skip("there is a GPU here")
     assert "no GPU: nvidia-smi lists none" in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
+def test_the_steps_give_results_of_the_suites_schema(tmp_path: Path) -> None:
+    """The very commands, on the CPU and with one step of the sampler."""
+    pytest.importorskip("psutil")
+    pytest.importorskip("onnx")
+    others = {"cuda": "cpu", "5": "1"}  # device, steps and clips
+
+    def planned(states: Mapping[str, StepState]) -> list[Step]:
+        asked = plan(CheckOptions(tmp_path, quick=True), {"probe": probed("onnxruntime")})
+        measure = [s for s in asked if s.name.split()[0] in ("latency", "memory", "roofline")]
+        return [replace(s, command=tuple(others.get(word, word) for word in s.command)) for s in measure]
+
+    check = run_check(CheckOptions(tmp_path), 5, planned=planned)
+    assert [(s.name, s.state, s.trouble) for s in check.steps] == [
+        (f"{what} onnxruntime", "done", "") for what in ("latency", "memory", "roofline")
+    ]
+    assert {name: [m.kind for m in r.measurements] for name, r in check.results.items()} == {
+        f"{what} onnxruntime": [what] for what in ("latency", "memory", "roofline")
+    }
+    text = (tmp_path / "gpu_check.md").read_text()
+    assert "## Time (medians)" in text
+    assert "## Share of the measured matrix-multiply ceiling" in text
 
 
 def test_outcomes_are_read_from_pytests_file() -> None:

@@ -51,9 +51,14 @@ class Here:
     opened: list[Model] = field(default_factory=list)
 
     def backend(self, **options: Any) -> Any:
-        """A backend of its own; `options` as in `CudaOptions`, for ONNX Runtime."""
+        """A backend of its own; `options` as in `CudaOptions`, or for engines, of `TensorRTBackend`."""
         if self.engines is not None:
-            return backends.create(self.name)
+            from amodal.runtime.backends.gpu import find_gpu
+            from amodal.runtime.backends.tensorrt import TensorRTBackend
+
+            return TensorRTBackend(
+                self.name, import_module(self.name), self.xp, find_gpu(self.xp, self.name), **options
+            )
         import onnxruntime
 
         from amodal.runtime.backends.gpu import Gpu, find_gpu
@@ -69,7 +74,8 @@ class Here:
     def load(self, memory: Any = "resident", **options: Any) -> Model:
         """A model on it, closed with the test."""
         if self.engines is not None:
-            model = load(self.bundle.path, self.name, memory=memory, engine_dir=self.engines, verify=False)
+            wrap: Any = (lambda made: self.backend(**options)) if options else None
+            model = load(self.bundle.path, self.name, memory=memory, engine_dir=self.engines, verify=False, wrap=wrap)
         elif self.real and not options:
             model = load(self.bundle.path, self.name, device=self.device, memory=memory, verify=False)
         else:

@@ -42,8 +42,9 @@ class Gpu:
         monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
         self.set()
 
-    def set(self, version: str = "10.13.2", trouble: str | None = None, rtx: bool = False) -> None:
-        asked = {"version": version, "trouble": trouble, "calls": str(self._calls), "rtx": rtx}
+    def set(self, version: str = "10.13.2", trouble: str | None = None, **more: Any) -> None:
+        """`more`: `rtx`, as TensorRT for RTX is; `invalid`, what it says of engines; `driver`, whose kernels it has."""
+        asked = {"version": version, "trouble": trouble, "calls": str(self._calls), **more}
         self._patch.setenv("STAND_IN", json.dumps(asked))
         for name in ("tensorrt", "cupy"):  # not by the patch, which would bring the stand-ins back at its end
             sys.modules.pop(name, None)

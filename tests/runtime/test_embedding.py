@@ -5,6 +5,9 @@ The GPU is a stand-in. That memory is shared shows in its addresses; that stream
 
 from __future__ import annotations
 
+import gc
+import threading
+import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from amodal.runtime import stage
 from amodal.runtime.arrays import stream_of, taken
 from amodal.runtime.errors import BackendError, InputError, NonFiniteError
 from amodal.runtime.model import Model, load
-from amodal.runtime.noise import NoiseStream
+from amodal.runtime.noise import Draw, NoiseStream
 from amodal.runtime.padding import Padding
 from amodal.runtime.stage import Conditions
 
@@ -122,7 +126,7 @@ def test_a_clip_on_the_device_gives_what_the_same_clip_on_the_host_gives(on_gpu:
     np.testing.assert_array_equal(drawn.frames_full, whole.frames_full)
 
 
-def test_each_picture_is_uploaded_once_and_each_result_downloaded_once(on_gpu: Model) -> None:
+def test_each_picture_is_uploaded_once_and_all_results_are_downloaded_together(on_gpu: Model) -> None:
     cupy = on_gpu.backend.xp
     given = clip()
     on_gpu.warm_up(["segment"], steps=STEPS)
@@ -133,7 +137,14 @@ def test_each_picture_is_uploaded_once_and_each_result_downloaded_once(on_gpu: M
     words = 4 * (2 * FRAMES * 3 * SIZE[0] * SIZE[1] + FRAMES * 4 * 8 * 8)
     assert cupy.uploads.count(given["modal"].size) == 2, "masks and depth, a byte for each pixel"
     assert sum(cupy.uploads) < 2 * given["modal"].size + words + 2 * 4 * 224 * SIZE[0] + 10_000
-    assert sorted(cupy.downloads) == sorted([seen.masks.nbytes, seen.masks_full.nbytes, seen.frames.nbytes])
+    flags = STEPS + 1  # whether each step's latents were finite, and the frames
+    assert cupy.downloads == [flags + seen.masks.nbytes + seen.masks_full.nbytes + seen.frames.nbytes]
+    cupy.downloads.clear()
+    both = on_gpu.segment(**given, steps=STEPS, samples=2, guidance=(1, 1))
+    assert len(cupy.downloads) == 1
+    assert all(array.base.nbytes == array.nbytes for array in (both.masks, both.frames)), "none keeps the others'"
+    on_gpu.complete(rgb(), given["modal"], seen.masks, steps=STEPS)
+    assert len(cupy.downloads) == 2
 
 
 @pytest.mark.parametrize(
@@ -184,7 +195,7 @@ def test_results_stay_on_the_device_when_asked(on_gpu: Model) -> None:
     wanted = on_gpu.segment(**given, steps=STEPS)
     cupy.downloads.clear()
     seen = on_gpu.segment(**given, steps=STEPS, to="device")
-    assert not cupy.downloads
+    assert cupy.downloads == [STEPS + 1], "whether everything was finite"
     for name in ("masks", "masks_full", "frames"):
         there: Any = getattr(seen, name)
         assert there.__cuda_array_interface__["shape"] == getattr(wanted, name).shape
@@ -395,6 +406,66 @@ def test_two_models_in_two_threads_share_nothing_on_a_device(toy_bundle: Path, g
     one.close()
     np.testing.assert_array_equal(other.segment(**given, seed=1, steps=STEPS).frames, first[0])
     other.close()
+
+
+def test_other_threads_run_while_an_engine_does(toy_bundle: Path) -> None:
+    """Held for a whole run, Python's lock would let this thread go on only between two of them."""
+    runs, went, over = 4, [0], threading.Event()
+    with load(toy_bundle, threads=1) as model, model._components.use("segment_unet") as unet:
+        entry = model.bundle.component("segment_unet")
+        shapes = {t.name: [2 if isinstance(n, str) else n for n in t.shape] for t in entry.inputs}
+        inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+        def work() -> None:
+            for _ in range(runs):
+                unet(inputs)
+            over.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not over.wait(0.0005):
+            went[0] += 1
+        thread.join()
+    assert went[0] > 2 * runs
+
+
+def test_noise_is_drawn_while_clip_runs(on_gpu: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits here until the image encoder runs: drawn before that, it would wait in vain."""
+    real, running = stage._draw, threading.Event()
+    seen: list[tuple[bool, bool]] = []
+
+    def draw(*given: Any) -> Any:
+        apart, beside = threading.current_thread() is not threading.main_thread(), running.wait(20)
+        seen.append((apart, beside))
+        drawn = real(*given)
+        assert all(isinstance(part, Draw) for part in drawn), "words; the rest is for the device"
+        return drawn
+
+    def watch(kind: str, what: str) -> None:
+        if (kind, what) == ("image_encoder", "run"):
+            running.set()
+
+    monkeypatch.setattr(stage, "_draw", draw)
+    monkeypatch.setattr(on_gpu._components, "_watch", watch)
+    on_gpu.segment(**clip(), steps=STEPS)
+    assert seen == [(True, True)]
+
+
+def test_clip_after_clip_takes_no_more_memory(on_gpu: Model) -> None:
+    """The device's memory is numpy's here; tests/gpu runs two hundred on a GPU."""
+    given, held = clip(), []
+    tracemalloc.start()
+    try:
+        for done in range(16):
+            on_gpu.segment(**given, steps=STEPS)
+            for notes in (on_gpu.backend.xp.uploads, on_gpu.backend.xp.downloads, on_gpu.backend.xp.events):
+                notes.clear()
+            if done in (5, 15):
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 150_000, "a picture that each of ten clips left behind would be 370 000 bytes"
 
 
 # What goes wrong.

@@ -5,6 +5,8 @@ What only a GPU can show, speed and the engines' own numbers, is not here.
 
 from __future__ import annotations
 
+import gc
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from amodal.runtime.errors import (
     BackendUnavailableError,
     EngineCorruptError,
     EngineNotFoundError,
+    EngineStaleError,
     InputError,
     MemoryBudgetError,
 )
@@ -81,8 +84,8 @@ def test_nothing_waits_for_the_device_before_the_results(
             assert inside == [before + looked_at] * steps
             return gpu.waits - before
 
-    # The three results, and whether everything was finite.
-    assert [waits(2), waits(6)] == [looked_at + 4, looked_at + 4]
+    # The results, with whether everything was finite.
+    assert [waits(2), waits(6)] == [looked_at + 1, looked_at + 1]
 
 
 @pytest.mark.parametrize(("rows", "profile", "calls"), [("batched", 1, 1), ("separate", 0, 2)])
@@ -114,6 +117,68 @@ def test_a_budget_that_is_too_small_refuses_before_anything_is_loaded(
     with pytest.raises(MemoryBudgetError):
         load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=100)
     assert len(gpu.calls) == before
+
+
+def test_too_little_free_memory_refuses_before_anything_is_loaded(
+    toy_bundle: Path, gpu: Any, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(toy_bundle, "tensorrt", engine_dir=engines, memory="sequential") as model:
+        assert model.plan is not None
+        least = model.plan.peak_bytes
+    before = len(gpu.calls)
+    monkeypatch.setattr(sys.modules["cupy"], "free_bytes", least)
+    with load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram="6GB") as model:
+        assert model.memory == "sequential"
+    monkeypatch.setattr(sys.modules["cupy"], "free_bytes", 1000)
+    for vram in (None, "6GB"):
+        with pytest.raises(MemoryBudgetError, match=r"1e-06 GB of GPU memory are free here .*the least is \d.* MB, in"):
+            load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=vram)
+    with pytest.raises(MemoryBudgetError, match=r"1e-07 GB of GPU memory are not enough \(--vram\)"):
+        load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=100)
+    assert len(gpu.calls) == before
+
+
+def test_memory_that_runs_out_on_the_device_is_said_and_recovered_from(
+    toy_bundle: Path, gpu: Any, engines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modal, depth, _ = clip()
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        cupy = sys.modules["cupy"]
+
+        def full(size: int) -> None:
+            raise MemoryError(f"out of memory to allocate {size} bytes")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cupy.cuda, "Memory", full)
+            with pytest.raises(MemoryBudgetError, match=r"ran out: 0 MB for activations are not free \(out of memory"):
+                model.segment(modal, depth=depth, steps=1)
+        found = model.segment(modal, depth=depth, steps=STEPS)
+    with load(toy_bundle, "tensorrt", engine_dir=engines) as model:
+        np.testing.assert_array_equal(model.segment(modal, depth=depth, steps=STEPS).frames, found.frames)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["component", "backend", "result", "stream"])))
+def test_what_was_made_may_go_in_any_order(
+    toy_bundle: Path, gpu: Any, engines: Path, order: tuple[str, ...], recwarn: pytest.WarningsRecorder
+) -> None:
+    backend = backends.create("tensorrt")
+    cupy = sys.modules["cupy"]
+    (file,) = engines.glob("*/vae_decoder-*.engine")
+    there: dict[str, Any] = {"stream": cupy.cuda.Stream(ptr=9), "backend": backend}
+    with there["stream"], backend.active():
+        there["component"] = backend.load(Bundle(toy_bundle).component("vae_decoder"), [file])
+        there["result"] = there["component"]({"latents": cupy.asarray(np.ones((1, 4, 8, 8), np.float32))})["frames"]
+    wanted = cupy.asnumpy(there["result"])
+    del backend
+    for name in order:
+        if name == "component":
+            there[name].close()
+        if name == "result":
+            np.testing.assert_array_equal(cupy.asnumpy(there[name]), wanted)
+        del there[name]
+        gc.collect()
+    assert cupy._bytes["now"] == 0
+    assert not [w for w in recwarn if issubclass(w.category, pytest.PytestUnraisableExceptionWarning)]
 
 
 def test_engines_of_another_version_are_not_used(toy_bundle: Path, gpu: Any, engines: Path) -> None:
@@ -159,6 +224,45 @@ def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Any, tmp_p
         model.segment(modal, depth=depth, steps=1)
 
 
+@pytest.mark.parametrize(
+    ("invalid", "error", "words"),
+    [
+        ("UNSUPPORTED_CC", EngineStaleError, r"built for other GPUs than this RTX 3090 \(sm86\); .*--target sm86`"),
+        (
+            "OLD_CUDA_DRIVER",
+            BackendUnavailableError,
+            "needs a newer driver than this RTX 3090 .*update the NVIDIA driver",
+        ),
+        (
+            "INSUFFICIENT_GPU_MEMORY",
+            MemoryBudgetError,
+            r"its file has 0\.0 MB, and 20000\.0 MB are free on the RTX 3090",
+        ),
+        ("MALFORMED_ENGINE", EngineCorruptError, "cannot load the engine .*magic tag.*`amodal build`"),
+    ],
+)
+def test_an_engine_that_is_refused_is_told_why(
+    toy_bundle: Path, gpu: Any, tmp_path: Path, invalid: str, error: type[Exception], words: str
+) -> None:
+    gpu.set(trouble="plain", rtx=True, invalid=invalid)
+    build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", ("image_encoder",), engine_dir=tmp_path))
+    (file,) = tmp_path.rglob("*.engine")
+    backend = backends.create("tensorrt")
+    with pytest.raises(error, match=words):
+        backend.load(Bundle(toy_bundle).component("image_encoder"), [file])
+
+
+def test_engines_of_another_gpu_are_not_loaded(toy_bundle: Path, gpu: Any, engines: Path) -> None:
+    (folder,) = engines.glob("tensorrt-*")
+    for record in folder.glob("*.json"):
+        record.write_text(record.read_text().replace('"this-sm86"', '"this-sm90"'))
+    folder.rename(folder.with_name(folder.name.replace("sm86", "sm90")))
+    with pytest.raises(
+        EngineNotFoundError, match=r"no engines of tensorrt for sm86, only for this-sm90; run `amodal bui"
+    ):
+        load(toy_bundle, "tensorrt", engine_dir=engines)
+
+
 def test_a_failure_on_the_device_names_the_component(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     gpu.set(trouble="device")
     modal, depth, _ = clip()
@@ -190,6 +294,17 @@ def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: 
     assert not [call for call in gpu.calls if call[0] == "cache"]
     both(toy_bundle, backend="tensorrt", engine_dir=engines)
     assert len([call for call in gpu.calls if call[0] == "cache"]) == len(caches)
+
+
+def test_kernels_of_another_driver_are_replaced(toy_bundle: Path, gpu: Any, engines: Path) -> None:
+    for driver, read in (("580", 0), ("581", 0), ("581", 1)):
+        gpu.set(rtx=True, driver=driver)
+        before = sum(call[0] == "cache" for call in gpu.calls)
+        backend = backends.create("tensorrt")
+        (file,) = engines.glob("*/image_encoder-*.engine")
+        backend.load(Bundle(toy_bundle).component("image_encoder"), [file]).close()
+        assert sum(call[0] == "cache" for call in gpu.calls) - before == read
+        assert file.with_suffix(".runtime_cache").read_bytes() == f"kernels {driver}".encode()
 
 
 def test_what_is_missing_is_said(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:

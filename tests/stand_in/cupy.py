@@ -6,6 +6,7 @@ becomes numpy's unless `asnumpy` is asked, and what numpy has and CuPy has not i
 
 import ctypes
 import threading
+import time
 import types
 
 import numpy as np
@@ -123,7 +124,7 @@ def _of(name):
         flat = [x for a in arguments for x in (a if isinstance(a, list | tuple) else [a])]
         _require_device(flat)
         plain = [[_plain(x) for x in a] if isinstance(a, list) else _plain(a) for a in arguments]
-        return _device(function(*plain, **options))
+        return _device(function(*plain, **{name: _plain(value) for name, value in options.items()}))
 
     return call
 
@@ -224,10 +225,10 @@ class _Stream:
 
     def record(self):
         self.synchronize()
-        return self.ptr
+        return _Event(self.ptr)
 
     def wait_event(self, event):
-        events.append((self.ptr, event))
+        events.append((self.ptr, int(event)))
 
     def begin_capture(self):
         if not self.ptr or refusing:
@@ -243,6 +244,18 @@ class _Stream:
 
     def __exit__(self, *error):
         assert _here.streams.pop() is self
+
+
+class _Event(int):
+    """A stream's number, and when the event was recorded."""
+
+    def __new__(cls, stream):
+        made = super().__new__(cls, stream)
+        made.at = time.perf_counter()
+        return made
+
+    def synchronize(self):
+        pass
 
 
 class _Graph:
@@ -302,6 +315,7 @@ cuda = types.SimpleNamespace(
     Memory=_Memory,
     Stream=_Stream,
     get_current_stream=lambda: _here.streams[-1],
+    get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at),
     runtime=types.SimpleNamespace(
         getDeviceCount=lambda: 2,
         getDeviceProperties=lambda number: {"name": b"RTX 3090"},

@@ -1,5 +1,7 @@
 """A stand-in for TensorRT's Python module, whose libraries need a GPU: what the adapter calls, and nothing else.
 
+What does not begin with an underscore is TensorRT's own, in name and arguments: `test_tensorrt_bindings.py` holds that.
+
 `STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong while building), `calls` (a file that gets
 one line per call).
 """
@@ -71,14 +73,14 @@ class Builder:
             self._log.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (std::bad_alloc)")
             return None
         print("something that is printed to standard output")
-        for index in range(config.profiles or 1):
+        for index in range(config._profiles or 1):
             self._log.log(ILogger.Severity.INFO, f"Total Activation Memory: {1000 * (index + 1)} bytes")
         if trouble != "silent":
             self._log.log(ILogger.Severity.INFO, "Total Weights Memory: 77 bytes")
         self._log.log(ILogger.Severity.VERBOSE, "Engine Layer Information:\nLayer(Myelin): {a}\nLayer(Myelin): {b}")
         if trouble == "plain":
             return b"engine"
-        return json.dumps({"graph": network.file, "profiles": config.shapes}).encode()
+        return json.dumps({"graph": network._file, "profiles": config._shapes}).encode()
 
 
 class _Network:
@@ -87,8 +89,8 @@ class _Network:
 
 class _Config:
     def __init__(self):
-        object.__setattr__(self, "profiles", 0)
-        object.__setattr__(self, "shapes", [])
+        object.__setattr__(self, "_profiles", 0)
+        object.__setattr__(self, "_shapes", [])
 
     def __setattr__(self, name, value):
         _note("set", name, int(value))
@@ -97,17 +99,17 @@ class _Config:
         _note("set_flag", flag.name)
 
     def add_optimization_profile(self, profile):
-        object.__setattr__(self, "profiles", self.profiles + 1)
-        self.shapes.append(profile.shapes)
-        _note("profile", profile.shapes)
+        object.__setattr__(self, "_profiles", self._profiles + 1)
+        self._shapes.append(profile._shapes)
+        _note("profile", profile._shapes)
 
 
 class _Profile:
     def __init__(self):
-        self.shapes = {}
+        self._shapes = {}
 
     def set_shape(self, name, low, likely, high):
-        self.shapes[name] = [list(low), list(likely), list(high)]
+        self._shapes[name] = [list(low), list(likely), list(high)]
 
 
 class _Error:
@@ -129,7 +131,7 @@ class OnnxParser:
         self._network = network
 
     def parse_from_file(self, file):
-        self._network.file = file
+        self._network._file = file
         _note("parse", os.path.basename(file))
         return _ASKED.get("trouble") != "parser"
 
@@ -153,6 +155,13 @@ if _ASKED.get("rtx"):
     class CudaGraphStrategy(IntEnum):
         DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
 
+    class EngineValidity(IntEnum):
+        VALID, SUBOPTIMAL, INVALID = range(3)
+
+    class EngineInvalidityDiagnostics(IntEnum):
+        VERSION_MISMATCH, UNSUPPORTED_CC, OLD_CUDA_DRIVER, OLD_CUDA_RUNTIME = 1, 2, 4, 8
+        INSUFFICIENT_GPU_MEMORY, MALFORMED_ENGINE, CUDA_ERROR = 16, 32, 64
+
 
 class Runtime:
     def __init__(self, log):
@@ -165,28 +174,34 @@ class Runtime:
             self._log.log(ILogger.Severity.ERROR, "Serialization assertion failed: magic tag")
             return None
 
+    if _ASKED.get("rtx"):
+
+        def get_engine_validity(self, content):
+            why = EngineInvalidityDiagnostics[_ASKED.get("invalid") or "MALFORMED_ENGINE"]
+            return EngineValidity.INVALID, int(why)
+
 
 class _Engine:
     def __init__(self, said, log, cupy):
         import onnxruntime
 
-        self.session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
-        self.log, self.cupy, self.profiles = log, cupy, said["profiles"]
-        self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
-        self._inputs = {t.name for t in self.session.get_inputs()}
-        self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), max(1, len(self.profiles))
+        self._session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
+        self._log, self._cupy, self._profiles = log, cupy, said["profiles"]
+        self._tensors = {t.name: t for t in (*self._session.get_inputs(), *self._session.get_outputs())}
+        self._inputs = {t.name for t in self._session.get_inputs()}
+        self.num_io_tensors, self.num_optimization_profiles = len(self._tensors), max(1, len(self._profiles))
 
     def get_tensor_name(self, index):
-        return list(self.tensors)[index]
+        return list(self._tensors)[index]
 
     def get_tensor_mode(self, name):
         return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
 
     def get_tensor_shape(self, name):
-        return [n if isinstance(n, int) else -1 for n in self.tensors[name].shape]
+        return [n if isinstance(n, int) else -1 for n in self._tensors[name].shape]
 
     def get_tensor_profile_shape(self, name, index):
-        return self.profiles[index][name]
+        return self._profiles[index][name]
 
     if _ASKED.get("rtx"):
 
@@ -194,31 +209,41 @@ class _Engine:
             return _RuntimeConfig()
 
     def create_execution_context(self, how):
-        strategy = how if isinstance(how, IntEnum) else how.strategy
+        strategy = how if isinstance(how, IntEnum) else how._strategy
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
         return _Context(self, how)
 
 
 class _RuntimeConfig:
+    cuda_graph_strategy = 0
+
+    def __setattr__(self, name, value):
+        assert name.startswith("_") or hasattr(type(self), name), f"there is no setting {name}"
+        object.__setattr__(self, name, value)
+
     def set_execution_context_allocation_strategy(self, strategy):
-        self.strategy = strategy
+        self._strategy = strategy
 
     def create_runtime_cache(self):
         return _RuntimeCache()
 
     def set_runtime_cache(self, cache):
-        self.cache = cache
+        self._cache = cache
+        return True
 
 
 class _RuntimeCache:
-    content = b""
+    _content = b""
 
     def deserialize(self, content):
-        self.content = bytes(content)
+        if _ASKED.get("driver", "") not in str(content):  # of another driver's kernels: refused, and left empty
+            return False
+        self._content = bytes(content)
         _note("cache", len(content))
+        return True
 
     def serialize(self):
-        return self.content or b"kernels"
+        return self._content or b"kernels " + _ASKED.get("driver", "").encode()
 
 
 class _Context:
@@ -235,10 +260,10 @@ class _Context:
     def get_tensor_shape(self, name):
         free = {}
         for known, shape in self._shapes.items():
-            for said, n in zip(self._engine.tensors[known].shape, shape, strict=False):
+            for said, n in zip(self._engine._tensors[known].shape, shape, strict=False):
                 if isinstance(said, str):
                     free[said] = n
-        return [free[n] if isinstance(n, str) else n for n in self._engine.tensors[name].shape]
+        return [free[n] if isinstance(n, str) else n for n in self._engine._tensors[name].shape]
 
     def set_tensor_address(self, name, address):
         assert address % 256 == 0
@@ -256,12 +281,12 @@ class _Context:
         import numpy as np
 
         engine, (address, size) = self._engine, self._memory
-        here = self._engine.cupy.cuda.get_current_stream().ptr
+        here = self._engine._cupy.cuda.get_current_stream().ptr
         if not stream or stream != here or address % 256 or size < self.update_device_memory_size_for_shapes():
-            engine.log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
+            engine._log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
             return False
         if _ASKED.get("trouble") == "device":
-            engine.log.log(ILogger.Severity.ERROR, "an illegal memory access was encountered")
+            engine._log.log(ILogger.Severity.ERROR, "an illegal memory access was encountered")
             return False
 
         addresses, shapes = dict(self._addresses), dict(self._shapes)
@@ -270,16 +295,16 @@ class _Context:
             kind = ctypes.c_float * int(np.prod(shape))
             return np.frombuffer(kind.from_address(addresses[name]), np.float32).reshape(shape)
 
-        for name, (low, _, high) in (engine.profiles[self._index] if engine.profiles else {}).items():
+        for name, (low, _, high) in (engine._profiles[self._index] if engine._profiles else {}).items():
             assert all(a <= n <= b for a, n, b in zip(low, self._shapes[name], high, strict=False))
 
         def run():
-            names = [t.name for t in engine.session.get_outputs()]
-            found = engine.session.run(names, {n: at(n, s) for n, s in shapes.items()})
+            names = [t.name for t in engine._session.get_outputs()]
+            found = engine._session.run(names, {n: at(n, s) for n, s in shapes.items()})
             for name, value in zip(names, found, strict=False):
                 at(name, value.shape)[...] = value
             _note("run", next(iter(shapes.values())), index)
 
         index = self._index
-        engine.cupy.queue(run)
+        engine._cupy.queue(run)
         return True

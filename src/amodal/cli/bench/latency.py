@@ -57,7 +57,7 @@ def text(measured: Any) -> str:
     """The tables of a latency measurement."""
     from statistics import median
 
-    from amodal.bench.latency import outside, seconds_per_frame
+    from amodal.bench.latency import outside, parts_of, seconds_per_frame
     from amodal.bench.statistics import PERCENTILES
 
     clips, work = [clip.seconds for clip in measured.clips], measured.work
@@ -70,9 +70,9 @@ def text(measured: Any) -> str:
         f"{work.guidance:g}; {executed.backend} {executed.version} on {executed.device}, {executed.memory}; "
         f"{len(clips)} clips, {work.frames / median(clips):.2f} frames per second"
     )
-    names = list(dict.fromkeys(name for clip in measured.clips for name in clip.components))
+    names = list(dict.fromkeys(name for clip in measured.clips for name in parts_of(clip)))
     total = median(clips)
-    parts = [(name, median([clip.components.get(name, 0.0) for clip in measured.clips])) for name in names]
+    parts = [(name, median([parts_of(clip).get(name, 0.0) for clip in measured.clips])) for name in names]
     parts.append(("outside the networks", median([outside(clip) for clip in measured.clips])))
     parts = [(name, seconds) for name, seconds in parts if seconds > 0]
     lines = [[name, f"{seconds:.4f}", f"{100 * seconds / total:.1f} %"] for name, seconds in parts]
