@@ -60,7 +60,8 @@ def measure_peers(
         execution: device, threads, memory and engines; its backend does not matter, all of them are tried.
         repeats: turns that count, after the first.
         checkpoints: of stages, for torch; those that the manifest names are found without.
-        only: of `CHOICES`; None for all.
+        only: of `CHOICES`; None for all but diffusers in bfloat16, which takes minutes a clip where torch has no such
+            kernels for a network's shapes.
 
     Returns:
         One `Peers`, or none if no peer could run; and the peers that were skipped or refused, and why.
@@ -121,6 +122,8 @@ def candidates(
         cache = folder / f"{choice}-cache"
         args = (place, work, checkpoints, device, execution.threads, choice == COMPILED, cache, choice == ROUNDED)
         candidate: Candidate | Skipped = Candidate(name, load_diffusers, args)
+        if choice == ROUNDED and only is None:
+            continue
         if choice == ROUNDED and device != "cpu":
             candidate = Skipped(what=f"peer {name}", reason=f"on {device}, {EAGER} is in half precision anyway.")
         elif choice == ROUNDED and not multiplies_bfloat16():

@@ -52,7 +52,7 @@ class Recipe:
     vae_kl: float = 3e-4
     vae_chroma: float = 4.0
     crop_share: float = 0.97
-    steps: tuple[int, int] = (6420, 2300)
+    steps: tuple[int, int] = (6420, 5200)
     clips: int = 8
     lr: float = 1e-3
     sigma_mean: float = 0.7

@@ -16,7 +16,7 @@ from amodal.bench.clips import Execution
 from amodal.bench.machine import work_of
 from amodal.bench.peer_loaders import compile_networks
 from amodal.bench.peer_process import PeerError, Ran
-from amodal.bench.peers import Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
+from amodal.bench.peers import CHOICES, Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
 from amodal.bench.schema import Gpu, Peer, Peers, Skipped, Work
 from amodal.runtime.backends import Availability
 from amodal.runtime.bundle import Bundle
@@ -234,10 +234,12 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(peers, "multiplies_bfloat16", lambda: True)
     bundle = Bundle("default")
 
-    def tried(device: str | None, there: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    def tried(
+        device: str | None, there: bool, only: tuple[str, ...] | None = CHOICES
+    ) -> tuple[dict[str, Any], dict[str, str]]:
         monkeypatch.setattr(peers, "this_machine", lambda: type("M", (), {"gpu": gpu if there else None}))
         execution = Execution(device=device, threads=1, vram="6GB")
-        found, skipped = candidates(bundle, WORK, execution, None, tmp_path)
+        found, skipped = candidates(bundle, WORK, execution, None, tmp_path, only)
         return {one.name: one.args for one in found}, {one.what: one.reason for one in skipped}
 
     found, skipped = tried(None, there=True)
@@ -251,6 +253,7 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert [found[name][-1] for name in list(found)[:3]] == [False, False, True]
     assert found["openvino"][2] == Execution(backend="openvino", device="cpu", threads=1)
     assert set(skipped) == {"peer tensorrt_rtx", "peer tensorrt"}
+    assert list(tried("cpu", there=True, only=None)[0]) == [*EVERYWHERE, "onnxruntime", "openvino"]
     found, _ = tried(None, there=False)
     assert list(found)[3:] == ["onnxruntime", "onnxruntime cuda", "tensorrt_rtx", "openvino"]
     assert found["diffusers"][3] == "cpu"

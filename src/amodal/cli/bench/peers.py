@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "only",
     multiple=True,
     metavar="NAME",
-    help="diffusers, compile (torch.compile), onnxruntime, tensorrt_rtx, tensorrt (repeat). Default: all.",
+    help="diffusers, compile (torch.compile), bfloat16 (diffusers, on a CPU), or a backend (repeat). Default: all but "
+    "bfloat16.",
 )
 @checkpoint_options()
 @work_options()
