@@ -24,6 +24,7 @@ _LIBRARIES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "tensorrt_rtx",
     "tensorrt",
     "cupy-cuda13x",
