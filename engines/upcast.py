@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import EngineNeeds
-from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError
+from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
 _FLOAT, _HALF = 1, 10  # onnx.TensorProto.DataType
@@ -143,7 +143,7 @@ class GraphSession:
         try:
             self._session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackendError(f"onnxruntime cannot load the graph of {name}: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot load the graph of {name}: {first_line(error)}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class GraphSession:
         try:
             values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise BackendError(f"onnxruntime cannot run the graph of {self._name}: {_first_line(error)}") from error
+            raise BackendError(f"onnxruntime cannot run the graph of {self._name}: {first_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -213,10 +213,6 @@ def _named_dtype(node: Any) -> int | None:
         if attribute.t.data_type:
             return int(attribute.t.data_type)
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _onnx() -> Any:

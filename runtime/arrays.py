@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, first_line
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 
@@ -132,7 +132,7 @@ def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Ar
         if type(error).__module__.startswith("cupy_backends"):  # the device has failed, not the array
             raise
         what = type(value).__name__
-        raise InputError(f"{name} ({what}) cannot be read as an array: {_first_line(error)}.") from error
+        raise InputError(f"{name} ({what}) cannot be read as an array: {first_line(error)}.") from error
     if kind in (_CUDA, _CUDA_MANAGED):
         raise InputError(
             f"{name} lies on a GPU and this model runs on the CPU; hand over a copy in host memory (`cupy.asnumpy(x)`, "
@@ -197,7 +197,3 @@ def _require_here(name: str, number: int, xp: Any) -> None:
             f"{name} lies on GPU {number} and this model runs on GPU {here}; copy it there, or load the bundle with "
             f"device cuda:{number}."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

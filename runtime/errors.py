@@ -123,3 +123,8 @@ class NonFiniteError(AmodalError, ArithmeticError):
 
 class OutputError(AmodalError, OSError):
     """Results could not be written; nothing was left behind."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows in further lines; its type's name if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

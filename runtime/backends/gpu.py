@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from amodal.runtime.errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError
+from amodal.runtime.errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
 
 ALIGNMENT = 256
 """Bytes: where CUDA's allocations begin, and what kernels that read several values at once count on."""
@@ -90,11 +90,6 @@ def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
 def cuda_version(number: int) -> str:
     """13020 -> `13.2`."""
     return f"{number // 1000}.{number % 1000 // 10}"
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, without what follows in further lines."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

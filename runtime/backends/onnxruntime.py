@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
-from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
+from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
 _DEVICES = ("cpu", "cuda", "cuda:1 and so on")
@@ -177,11 +177,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, or its name if it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def installed_distributions() -> list[str]:

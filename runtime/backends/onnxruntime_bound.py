@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
-from amodal.runtime.errors import BackendError, MemoryBudgetError
+from amodal.runtime.errors import BackendError, MemoryBudgetError, first_line
 
-from .gpu import ALIGNMENT, Gpu, first_line, out_of_memory
+from .gpu import ALIGNMENT, Gpu, out_of_memory
 
 ALONE = threading.RLock()
 """Held by whatever may allocate on a device, so that no thread does while another captures: CUDA refuses both then."""

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.backends import Availability, EngineNeeds, Executable
-from amodal.runtime.errors import BackendUnavailableError, BundleCorruptError, InputError, MemoryBudgetError
+from amodal.runtime.errors import BackendUnavailableError, BundleCorruptError, InputError, MemoryBudgetError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
-from .gpu import Gpu, cuda_version, device_number, explained, find_gpu, first_line, import_cupy, out_of_memory
+from .gpu import Gpu, cuda_version, device_number, explained, find_gpu, import_cupy, out_of_memory
 from .onnxruntime import import_onnxruntime, installed_distributions
 from .onnxruntime_bound import ALONE, BoundSession, Place, is_out_of_memory, reason_of
 

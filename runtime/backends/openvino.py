@@ -16,10 +16,10 @@ from threading import Lock
 from typing import Any
 
 from amodal.runtime.backends import Availability, Backend, Executable
-from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
+from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
-from .onnxruntime import OnnxRuntimeBackend, first_line, import_onnxruntime
+from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 
 _SINGLE = frozenset({"unet_conditioner", "vae_encoder", "depth"})
 

@@ -21,10 +21,11 @@ from amodal.runtime.errors import (
     EngineStaleError,
     InputError,
     MemoryBudgetError,
+    first_line,
 )
 from amodal.runtime.manifest import ComponentEntry
 
-from .gpu import ALIGNMENT, Gpu, device_number, explained, find_gpu, first_line, import_cupy
+from .gpu import ALIGNMENT, Gpu, device_number, explained, find_gpu, import_cupy
 from .repeated import Repeated
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
