@@ -35,6 +35,7 @@ class Recipe:
         crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
         steps, clips, lr: the same for a U-Net.
         sigma_mean, sigma_std: of log sigma.
+        window_share: share of steps on windows of half the width about hidden parts, per stage.
         hidden_weight: how much more an error counts where the object is hidden, per stage.
         dropout: share of clips without conditions, for guidance.
         ema: decay of the averaged weights, reached gradually.
@@ -45,7 +46,7 @@ class Recipe:
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (3600, 2000)
+    scenes: tuple[int, int] = (3600, 3200)
     vae_steps: tuple[int, int] = (1800, 1700)
     vae_scenes: tuple[int, int] = (2, 1)
     vae_lr: float = 1e-3
@@ -57,6 +58,7 @@ class Recipe:
     lr: float = 1e-3
     sigma_mean: float = 0.7
     sigma_std: float = 1.6
+    window_share: tuple[float, float] = (0.0, 0.8)
     hidden_weight: tuple[float, float] = (0.0, 10.0)
     dropout: float = 0.1
     ema: float = 0.999
@@ -64,7 +66,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        free = {"hidden_weight", "vae_kl", "vae_chroma", "crop_share", "dropout", "cooldown", "seed", "sigma_mean"}
+        shares = {"window_share", "crop_share", "dropout", "cooldown"}
+        free = shares | {"hidden_weight", "vae_kl", "vae_chroma", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
             least = min(value) if isinstance(value, tuple) else value
             if least < 0 or (name not in free and least == 0):

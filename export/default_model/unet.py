@@ -18,7 +18,7 @@ from amodal.runtime.manifest import ContextLayout, StageName
 from .data import Floats
 from .latents import Latents
 from .loop import train
-from .recipe import Recipe, make_unet
+from .recipe import STAGES, Recipe, make_unet
 
 FPS = 8.0
 
@@ -33,7 +33,8 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
     v-prediction (Karras et al. 2022, eq. 8). It counts for more where the object is hidden (`Recipe.hidden_weight`),
     which the conditions tell, so that the best prediction stays what it was. One in `1 / recipe.dropout` clips loses
     conditions and context, as classifier-free guidance needs it. Each step draws a context layout, so that one set of
-    weights serves all three. Half of the clips run backwards.
+    weights serves all three. Half of the clips run backwards. Some steps see windows of half the width around hidden
+    parts (`Recipe.window_share`): they cost half, and what they leave out is background mostly.
     """
     unet, latents = make_unet(recipe.seed, stage), Latents(folder, stage, recipe)
     set_attention(unet)
@@ -53,6 +54,11 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
         conditioning[dropped] = 0
         layout = _LAYOUTS[rng.integers(len(_LAYOUTS))]
         context = np.stack([_context(e, layout, not d) for e, d in zip(embeddings, dropped, strict=True)])
+        if rng.random() < recipe.window_share[STAGES.index(stage)]:
+            columns = hidden_windows(hidden, rng)
+            conditioning, target, hidden = (
+                np.take_along_axis(a, columns[:, None, None, None, :], 4) for a in (conditioning, target, hidden)
+            )
 
         log_sigma = rng.normal(recipe.sigma_mean, recipe.sigma_std, recipe.clips).astype(np.float32)
         sigma = np.exp(log_sigma)[:, None, None, None, None]
@@ -88,6 +94,20 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
         cooldown=recipe.cooldown,
     )
     return unet
+
+
+def hidden_windows(hidden: Floats, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """For each clip the columns [N, w // 2] of a window of half the width, about a hidden cell drawn by its share.
+
+    Args:
+        hidden: share of each cell that is hidden, [N, T, 1, h, w]; where nothing is, any column is as likely.
+    """
+    width = hidden.shape[-1]
+    columns = hidden.sum(axis=(1, 2, 3), dtype=np.float64)
+    columns[columns.sum(axis=1) == 0] = 1
+    centres = np.array([rng.choice(width, p=c / c.sum()) for c in columns])
+    starts = np.clip(centres - width // 4, 0, width - width // 2)
+    return np.asarray(starts[:, None] + np.arange(width // 2))
 
 
 def noised(target: Floats, noise: Floats, sigma: Floats) -> tuple[Floats, Floats]:

@@ -22,7 +22,7 @@ from amodal.export.default_model import unet as unet_training  # noqa: E402
 from amodal.export.default_model.data import augmented, pictures  # noqa: E402
 from amodal.export.default_model.latents import Latents, encode_scenes, hidden_share  # noqa: E402
 from amodal.export.default_model.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
-from amodal.export.default_model.unet import _context, noised, set_attention, train_unet, velocities  # noqa: E402
+from amodal.export.default_model.unet import _context, hidden_windows, noised, set_attention, train_unet, velocities  # noqa: E402
 from amodal.export.default_model.vae import train_vae, trained_vae  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 from amodal.runtime.sampler import denoised_of  # noqa: E402
@@ -183,7 +183,8 @@ def test_hidden_parts_weigh_more_in_the_loss(trained: Path, monkeypatch: pytest.
     hidden = Latents(trained, "complete", SMALL).hidden
     assert hidden.any()
     for weight in (0.0, 10.0):
-        unet_training.train_unet(trained, "complete", replace(SMALL, hidden_weight=(0.0, weight)))
+        recipe = replace(SMALL, hidden_weight=(0.0, weight), window_share=(0.0, 0.0))
+        unet_training.train_unet(trained, "complete", recipe)
     rng = np.random.default_rng([SMALL.seed, 404, 0])
     chosen = rng.integers(3, size=SMALL.clips)
     where = hidden[chosen].astype(np.float64)
@@ -195,6 +196,41 @@ def test_hidden_parts_weigh_more_in_the_loss(trained: Path, monkeypatch: pytest.
     weights = np.broadcast_to(1 + 10 * where, velocity.shape)
     assert losses[1] == pytest.approx(np.average(np.square(velocity), weights=weights), rel=1e-4)
     assert losses[1] != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_windows_lie_about_hidden_cells_by_their_share() -> None:
+    hidden = np.zeros((3, 2, 1, 4, 16), np.float32)
+    hidden[0, 1, 0, 2, 5] = 1  # one cell
+    hidden[1, 0, 0, :, 0], hidden[1, 0, 0, :, 15] = 1, 3  # both edges, one thrice as hidden; the third clip has none
+    starts = np.stack([hidden_windows(hidden, np.random.default_rng(seed))[:, 0] for seed in range(2000)])
+    columns = hidden_windows(hidden, np.random.default_rng(0))
+    np.testing.assert_array_equal(columns, columns[:, :1] + np.arange(8))
+    assert (starts[:, 0] == 5 - 4).all()
+    assert set(starts[:, 1]) == {0, 8}
+    assert (starts[:, 1] == 8).mean() == pytest.approx(0.75, abs=0.03)
+    assert set(starts[:, 2]) == set(range(9)), "all windows that fit"
+
+
+def test_steps_on_windows_see_half_of_conditions_and_target(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray[Any, Any]] = []
+
+    def loss_once(folder: Any, name: str, module: Any, loss_of: Any, **options: Any) -> None:
+        loss_of(0)
+
+    def record(unet: Any, sample: Any, *rest: Any) -> Any:
+        seen.append(sample.numpy())
+        return sample[:, :, :4]
+
+    monkeypatch.setattr(unet_training, "train", loss_once)
+    monkeypatch.setattr(unet_training, "velocities", record)
+    for share in (0.0, 1.0):
+        unet_training.train_unet(trained, "complete", replace(SMALL, window_share=(0.0, share), dropout=0.0))
+    whole, window = seen
+    assert window.shape == (*whole.shape[:-1], whole.shape[-1] // 2)
+    width = window.shape[-1]
+    for one, part in zip(whole[:, :, 4:], window[:, :, 4:], strict=True):
+        offsets = [x for x in range(width + 1) if np.array_equal(one[..., x : x + width], part)]
+        assert len(offsets) == 1, "conditions of one window of the clip, none mixed"
 
 
 def test_a_condition_is_rescaled_and_noisy() -> None:
