@@ -1,4 +1,5 @@
 """How the default model is made: a small Diffusion-VAS, trained from nothing on scenes of `amodal.runtime.scenes`.
 
-`python -m amodal.export.default_model DIR` runs it all: VAE, latents of all scenes, both stages' U-Nets, bundle.
+`python -m amodal.export.default_model DIR` runs it all: VAE, latents of all scenes and the U-Net of both stages,
+the decoder of `complete` once more, bundle.
 """

@@ -32,8 +32,10 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     """Trains the default model from nothing, and exports it.
 
     Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
-    (STAGE.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and bundle_sequence,
-    the same weights for the context layout `sequence`. Interrupted, the same command goes on where it was.
+    (STAGE.pt), for RGB what the U-Net draws (drawn_complete.npy) and the decoder that learnt from it
+    (decoder_complete.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and
+    bundle_sequence, the same weights for the context layout `sequence`. Interrupted, the same command goes on where it
+    was.
 
     \b
     Examples:
@@ -79,6 +81,7 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
 def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int, device: str) -> None:
     import torch
 
+    from amodal.export.default_model.decoder import train_decoder
     from amodal.export.default_model.latents import encode_scenes
     from amodal.export.default_model.unet import train_unet
     from amodal.export.default_model.vae import train_vae
@@ -93,6 +96,7 @@ def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int, device:
         ("VAE", lambda: train_vae(folder, stage, recipe, device)),
         ("latents", lambda: encode_scenes(folder, stage, recipe, threads)),
         ("U-Net", lambda: train_unet(folder, stage, recipe, device)),
+        ("decoder", lambda: train_decoder(folder, stage, recipe, device)),
     ):
         click.echo(f"{stage}: {part}", err=True)
         work()
@@ -112,6 +116,7 @@ def _check_device(device: str) -> None:
 
 def _quick(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {"scenes": (4, 4), "vae_steps": (4, 4), "steps": (4, 4), "clips": 2}
+    changes |= {"decoder_steps": (0, 4), "decoder_scenes": 4}
     return dataclasses.replace(recipe, **changes)
 
 

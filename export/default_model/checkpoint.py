@@ -15,7 +15,7 @@ from amodal.export.checkpoint import StageCheckpoint, read_checkpoint
 from amodal.export.plan import ExportSettings
 from amodal.runtime.manifest import ContextLayout, StageName
 
-from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, STAGES, Recipe, make_image_encoder, make_unet
+from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
 
 LICENCE = "apache-2.0"
@@ -54,7 +54,7 @@ def write_checkpoints(folder: Path, recipe: Recipe) -> dict[StageName, Path]:
         place = places[stage] = folder / "checkpoints" / stage
         unet = _averaged(make_unet(recipe.seed, stage), folder / f"{stage}.pt")
         networks = {
-            "vae": trained_vae(folder, stage, recipe),
+            "vae": _with_decoder(trained_vae(folder, stage, recipe), folder / f"decoder_{stage}.pt"),
             "unet": unet,
             "image_encoder": make_image_encoder(recipe.seed),
         }
@@ -65,8 +65,8 @@ def write_checkpoints(folder: Path, recipe: Recipe) -> dict[StageName, Path]:
             beta_end=0.012,
             beta_schedule="scaled_linear",
             prediction_type="v_prediction",
-            sigma_min=0.002,
-            sigma_max=700.0,
+            sigma_min=SIGMA_RANGE[0],
+            sigma_max=SIGMA_RANGE[1],
             timestep_spacing="leading",
             timestep_type="continuous",
             use_karras_sigmas=True,
@@ -107,6 +107,12 @@ def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:
         kind: replace(getattr(checkpoint, kind), source=f"{source}/{kind}") for kind in ("unet", "vae", "image_encoder")
     }
     return replace(checkpoint, source=source, **networks)
+
+
+def _with_decoder(vae: Any, state: Path) -> Any:
+    if state.exists():
+        _averaged(vae.decoder, state)
+    return vae
 
 
 def _averaged(network: Any, state: Path) -> Any:

@@ -22,6 +22,10 @@ _CLIP: Any = transformers.CLIPVisionModelWithProjection
 FIRST_SEED = 1_000_000
 
 
+# Least and largest noise level of the sampler.
+SIGMA_RANGE = 0.002, 700.0
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the training; where there are two, of `segment` and of `complete`.
@@ -37,6 +41,8 @@ class Recipe:
         sigma_mean, sigma_std: of log sigma.
         window_share: share of steps on windows of half the width about hidden parts, per stage.
         hidden_weight: how much more an error counts where the object is hidden, per stage.
+        decoder_steps, decoder_scenes, decoder_lr: steps on the decoder alone once the U-Net is done, of one clip each,
+            scenes that the U-Net draws for it, and learning rate.
         dropout: share of clips without conditions, for guidance.
         ema: decay of the averaged weights, reached gradually.
         cooldown: share of the steps at the end over which the learning rate falls to zero.
@@ -60,6 +66,9 @@ class Recipe:
     sigma_std: float = 1.6
     window_share: tuple[float, float] = (0.0, 0.8)
     hidden_weight: tuple[float, float] = (0.0, 10.0)
+    decoder_steps: tuple[int, int] = (0, 800)
+    decoder_scenes: int = 400
+    decoder_lr: float = 3e-4
     dropout: float = 0.1
     ema: float = 0.999
     cooldown: float = 0.3
@@ -67,7 +76,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         shares = {"window_share", "crop_share", "dropout", "cooldown"}
-        free = shares | {"hidden_weight", "vae_kl", "vae_chroma", "seed", "sigma_mean"}
+        free = shares | {"hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
             least = min(value) if isinstance(value, tuple) else value
             if least < 0 or (name not in free and least == 0):

@@ -21,7 +21,7 @@ _KINDS: dict[StageName, Groups] = {
     "segment": (("modal",), ("depth",), ("amodal",)),
     "complete": (("whole",), ("rgb", "whole")),  # its masks are only ever read
 }
-_OBJECT_WEIGHT = 4.0
+OBJECT_WEIGHT = 4.0
 _MEASURED = 16
 
 
@@ -96,7 +96,7 @@ def _batch(
     weights: list[Floats] = []
     for _ in range(scenes):
         clip = pictures(int(rng.integers(min(recipe.scenes))), recipe)
-        weight = 1 + np.float32(_OBJECT_WEIGHT) * (clip.amodal[:, :1] > 0)
+        weight = 1 + np.float32(OBJECT_WEIGHT) * (clip.amodal[:, :1] > 0)
         area = _around(rng, weight[:, 0] > 1) if crop else (slice(None), slice(None))
         turn = slice(None, None, -1) if rng.random() < 0.5 else slice(None)
         for kinds in groups:

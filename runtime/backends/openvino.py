@@ -1,9 +1,9 @@
 """OpenVINO on CPUs that multiply in bfloat16.
 
-It is to a CPU what FP16 is to a GPU: the image encoder, the U-Net and the VAE's decoder compute in bfloat16, with sums
-in float32. What has to stay in float32 is left to ONNX Runtime, which is the faster of the two there:
-`unet_conditioner`, whose sinusoids of up to 127 radians bfloat16 would lose, the VAE's encoder, as in the authors'
-code, and depth.
+It is to a CPU what FP16 is to a GPU: the image encoder, the U-Net and the VAE compute in bfloat16, with sums in
+float32. The VAE's encoder too: diffusers upcasts it (`force_upcast`) only where the weights are float16 and could
+overflow, and bfloat16 has float32's range. What has to stay in float32 is left to ONNX Runtime, which is the faster of
+the two there: `unet_conditioner`, whose sinusoids of up to 127 radians bfloat16 would lose, and depth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from amodal.runtime.manifest import ComponentEntry
 
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 
-_SINGLE = frozenset({"unet_conditioner", "vae_encoder", "depth"})
+_SINGLE = frozenset({"unet_conditioner", "depth"})
 
 
 def availability(name: str = "openvino") -> Availability:

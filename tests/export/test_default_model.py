@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
@@ -20,16 +21,28 @@ from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
 from amodal.export.default_model import loop  # noqa: E402
 from amodal.export.default_model import unet as unet_training  # noqa: E402
 from amodal.export.default_model.data import augmented, pictures  # noqa: E402
+from amodal.export.default_model.decoder import train_decoder  # noqa: E402
 from amodal.export.default_model.latents import Latents, encode_scenes, hidden_share  # noqa: E402
 from amodal.export.default_model.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
 from amodal.export.default_model.unet import _context, hidden_windows, noised, set_attention, train_unet, velocities  # noqa: E402
 from amodal.export.default_model.vae import train_vae, trained_vae  # noqa: E402
+from amodal.export.reference import Rows  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 from amodal.runtime.sampler import denoised_of  # noqa: E402
 from amodal.runtime.scenes import make_scene  # noqa: E402
 
 SMALL = replace(
-    Recipe(), frames=2, height=32, width=64, scenes=(3, 3), vae_steps=(3, 3), vae_scenes=(1, 1), steps=(3, 3), clips=2
+    Recipe(),
+    frames=2,
+    height=32,
+    width=64,
+    scenes=(3, 3),
+    vae_steps=(3, 3),
+    vae_scenes=(1, 1),
+    steps=(3, 3),
+    clips=2,
+    decoder_steps=(0, 3),
+    decoder_scenes=3,
 )
 
 
@@ -51,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_vae(folder, stage, SMALL)
         encode_scenes(folder, stage, SMALL, workers=1)
         train_unet(folder, stage, SMALL)
+        train_decoder(folder, stage, SMALL)
     return folder
 
 
@@ -267,6 +281,60 @@ def test_encoded_scenes_are_encoded_once(trained: Path, monkeypatch: pytest.Monk
     before = file.stat().st_mtime_ns
     encode_scenes(trained, "complete", SMALL, workers=1)
     assert file.stat().st_mtime_ns == before
+
+
+def test_the_decoder_learns_from_what_the_runtime_would_draw(trained: Path) -> None:
+    """Latents as a plain sampler in float32 draws them, for the same conditions, noise, steps and guidance."""
+    drawn = np.load(trained / "drawn_complete.npy").astype(np.float32)
+    encoded = Latents(trained, "complete", SMALL)
+    assert drawn.shape == encoded.target.shape
+    unet = make_unet(SMALL.seed, "complete")
+    unet.load_state_dict(torch.load(trained / "complete.pt", weights_only=True)["average"])
+    unet.eval()
+    # The last clip is a batch of its own.
+    rng = np.random.default_rng([SMALL.seed, 505, 0, 2])
+    steps, scale = int(rng.choice((6, 10, 25))), float(rng.choice((1.0, 1.5)))
+    start = torch.from_numpy(rng.standard_normal((1, 2, 4, 8, 16), dtype=np.float32))
+    condition = torch.from_numpy(encoded.conditioning[2:].astype(np.float32))
+    embeddings = torch.from_numpy(encoded.embeddings[2].astype(np.float32))
+    interleaved = torch.stack([torch.zeros_like(embeddings), embeddings], 1).flatten(0, 1)
+    ids = torch.tensor([[7.0, 127.0, 0.02]])
+
+    def distance(steps: int, scale: float) -> float:
+        sigmas = [*np.linspace(700 ** (1 / 7), 0.002 ** (1 / 7), steps) ** 7, 0.0]
+        rows = [(condition, embeddings)]
+        if scale > 1:
+            rows = [(torch.zeros_like(condition), interleaved[:2]), (condition, interleaved[2:])]
+        x = start * np.hypot(700, 1)
+        for sigma, following in itertools.pairwise(sigmas):
+            time = torch.tensor(0.25 * np.log(sigma)).float()
+            with torch.no_grad():
+                outputs = [
+                    unet(torch.cat([x / np.hypot(sigma, 1), c], 2).float(), time, Rows(e[:, None]), ids).sample
+                    for c, e in rows
+                ]
+            velocity = outputs[0] if scale <= 1 else outputs[0] + scale * (outputs[1] - outputs[0])
+            denoised = x / (sigma * sigma + 1) - velocity * sigma / np.hypot(sigma, 1)
+            x = x + (following - sigma) * (x - denoised) / sigma
+        return float(np.linalg.norm(drawn[2:] - x.numpy()) / np.linalg.norm(x.numpy()))
+
+    assert distance(steps, scale) < 0.02  # bfloat16 against float32
+    assert min(distance(30 - steps, scale), distance(steps, 2.5 - scale)) > 0.1, "the test would not see it"
+
+
+def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None:
+    from amodal.export.default_model.checkpoint import write_checkpoints
+
+    before = trained_vae(trained, "complete", SMALL).state_dict()
+    learnt = torch.load(trained / "decoder_complete.pt", weights_only=True)["average"]
+    place = write_checkpoints(trained, SMALL)["complete"]
+    after = diffusers.AutoencoderKLTemporalDecoder.from_pretrained(place / "vae").state_dict()
+    for name, value in after.items():
+        _, inside, rest = name.partition("decoder.")
+        expected = learnt[rest] if inside and not name.startswith("encoder.") else before[name]
+        torch.testing.assert_close(value, expected.half().float(), rtol=0, atol=0)
+    assert any(not torch.equal(before[f"decoder.{name}"], value) for name, value in learnt.items())
+    assert not (trained / "decoder_segment.pt").exists()
 
 
 def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) -> None:
