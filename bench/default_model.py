@@ -80,10 +80,14 @@ def main() -> None:
 @click.option("--steps", type=int, default=25, show_default=True)
 @click.option("--guidance", type=float, default=1.5, show_default=True)
 @click.option("--complete/--no-complete", default=True, show_default=True, help="RGB too, or masks alone.")
-def _figures(scenes: int, samples: int, workers: int, bundle: str, steps: int, guidance: float, complete: bool) -> None:
+@click.option("--true-masks", is_flag=True, help="RGB inside the scene's own masks instead of the predicted ones.")
+def _figures(
+    scenes: int, samples: int, workers: int, bundle: str, steps: int, guidance: float, complete: bool, true_masks: bool
+) -> None:
     """mIoU, mIoU_occ, AP, flicker and PSNR beside the baselines."""
     with _one_sentence():
-        report, clips = figures(scenes, samples, workers, Setting(bundle, steps, guidance), complete)
+        setting = Setting(bundle, steps, guidance, true_masks=true_masks)
+        report, clips = figures(scenes, samples, workers, setting, complete)
     Console(width=120).print(render(report))
     segment = statistics.median(clip.segment_seconds for clip in clips)
     line = f"median seconds per clip, one thread: segment {segment:.2f}"

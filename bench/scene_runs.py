@@ -27,7 +27,11 @@ _ONE_THREAD = Execution(threads=1)
 
 @dataclass(frozen=True)
 class Setting:
-    """How a clip is run; see `amodal.runtime.stage.Settings`."""
+    """How a clip is run; see `amodal.runtime.stage.Settings`.
+
+    Attributes:
+        true_masks: whether stage `complete` paints the scene's own whole-object masks instead of the predicted ones.
+    """
 
     bundle: str = "default"
     steps: int = 25
@@ -35,6 +39,7 @@ class Setting:
     churn: float = 0.0
     context: ContextLayout | None = None
     execution: Execution = _ONE_THREAD
+    true_masks: bool = False
 
 
 class SceneRun(NamedTuple):
@@ -60,7 +65,8 @@ def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = Fa
     seen = model.segment(scene.modal, depth=scene.depth, seed=SEED, samples=samples, **options).samples
     whole = None
     if complete:
-        whole = model.complete(scene.frames, scene.modal, seen[0].masks, seed=seen[0].noise, **options)
+        masks = scene.amodal if setting.true_masks else seen[0].masks
+        whole = model.complete(scene.frames, scene.modal, masks, seed=seen[0].noise, **options)
     whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
     truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
     prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)

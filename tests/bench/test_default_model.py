@@ -22,13 +22,16 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     scene_runs._model.cache_clear()
 
 
-def test_a_scene_is_run_as_set(toy_bundle: Path) -> None:
-    clip = run_scene(7, Setting(str(toy_bundle), steps=3, guidance=2.0), samples=2, complete=True)
+@pytest.mark.parametrize("true_masks", [False, True])
+def test_a_scene_is_run_as_set(toy_bundle: Path, true_masks: bool) -> None:
+    setting = Setting(str(toy_bundle), steps=3, guidance=2.0, true_masks=true_masks)
+    clip = run_scene(7, setting, samples=2, complete=True)
     with amodal.load(toy_bundle, threads=1) as model:
         scene = make_scene(7, model.manifest.frames, model.manifest.size)
         options = {"steps": 3, "guidance": (2.0, 2.0)}
         first, second = (model.segment(scene.modal, depth=scene.depth, seed=SEED + k, **options) for k in (0, 1))
-        whole = model.complete(scene.frames, scene.modal, first.masks, seed=first.noise, **options)
+        painted = scene.amodal if true_masks else first.masks
+        whole = model.complete(scene.frames, scene.modal, painted, seed=first.noise, **options)
     for got, want in zip(clip.prediction.samples, (first, second), strict=True):
         np.testing.assert_array_equal(got, want.masks)
     np.testing.assert_array_equal(clip.prediction.rgb, whole.frames)
