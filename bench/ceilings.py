@@ -1,8 +1,8 @@
 """What a machine reaches: the rate of matrix products, and the bandwidth of copies, measured.
 
 A ceiling is what one library did with what suits it best, square products and long copies; a published rate is what
-the hardware could do. Each is measured by what executes the components: ONNX Runtime on the CPU, in float32; CuPy,
-which calls cuBLAS, on a GPU, on halves with sums in float32. Two to five seconds in all.
+the hardware could do. Each is measured by what executes the components: on the CPU ONNX Runtime in float32, or
+OpenVINO in bfloat16; CuPy, which calls cuBLAS, on a GPU, on halves with sums in float32. Two to five seconds in all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend
 from amodal.runtime.errors import BackendUnavailableError, MissingDependencyError
@@ -45,20 +46,24 @@ def measure_ceilings(backend: Backend, threads: int | None = None, seconds: floa
         MissingDependencyError: onnx is not installed.
     """
     if backend.engines is None and backend.xp is np:
-        return cpu_ceilings(threads or int(backend.describe().get("threads", 0)) or None, seconds)
+        described = backend.describe()
+        rounded = described.get("arithmetic") == "bfloat16"
+        return cpu_ceilings(threads or int(described.get("threads", 0)) or None, seconds, rounded)
     with backend.active():
         return gpu_ceilings(seconds)
 
 
-def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS) -> Ceilings:
-    """The CPU's, in float32; see `measure_ceilings`."""
-    ort = _onnxruntime()
-    side, flops = _fastest(CPU_SIDES, lambda side: _cpu_product(ort, side, threads), seconds)
+def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, rounded: bool = False) -> Ceilings:
+    """The CPU's, in float32, or in bfloat16 if `rounded`; see `measure_ceilings`."""
+    library = _openvino() if rounded else _onnxruntime()
+    product = _rounded_product if rounded else _cpu_product
+    side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, threads), seconds)
     workers = threads or _cores()
     with ThreadPoolExecutor(workers, "amodal-copy") as pool:
         bandwidth = [2 * _CPU_COPY / each for each in _repeat(_cpu_copy(pool, workers), seconds)]
-    library = f"onnxruntime {ort.__version__}"
-    return Ceilings(precision="float32", library=library, side=side, flops=flops, bandwidth=bandwidth)
+    precision = "bfloat16, float32 accumulation" if rounded else "float32"
+    name = f"{library.__name__} {str(library.__version__).partition('-')[0]}"
+    return Ceilings(precision=precision, library=name, side=side, flops=flops, bandwidth=bandwidth)
 
 
 def gpu_ceilings(seconds: float = SECONDS) -> Ceilings:
@@ -97,7 +102,24 @@ def _for(once: Timed, seconds: float) -> Iterator[float]:
 
 
 def _cpu_product(ort: Any, side: int, threads: int | None) -> Timed:
-    """A graph of one product; the second factor is a weight, as in the components."""
+    graph, left = _product(side)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return _clocked(lambda: session.run(None, {"left": left}))
+
+
+def _rounded_product(ov: Any, side: int, threads: int | None) -> Timed:
+    graph, left = _product(side)
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads or _cores(), "NUM_STREAMS": 1}
+    request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
+    return _clocked(lambda: request.infer({"left": left}, share_inputs=True))
+
+
+def _product(side: int) -> tuple[bytes, NDArray[np.float32]]:
+    """A graph of one product, whose second factor is a weight, as in the components; and the first."""
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError as error:
@@ -108,11 +130,7 @@ def _cpu_product(ort: Any, side: int, threads: int | None) -> Timed:
     node = helper.make_node("MatMul", ["left", "right"], ["product"])
     graph = helper.make_graph([node], "product", values[:1], values[1:], [numpy_helper.from_array(right, "right")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return _clocked(lambda: session.run(None, {"left": left}))
+    return model.SerializeToString(), left
 
 
 def _cpu_copy(pool: ThreadPoolExecutor, workers: int) -> Timed:
@@ -167,6 +185,17 @@ def _onnxruntime() -> Any:
             '"amodal[cpu]"`.'
         ) from error
     return onnxruntime
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"ceilings in bfloat16 are measured with openvino, which cannot be imported ({error}); "
+            '`pip install "amodal[openvino]"`.'
+        ) from error
+    return openvino
 
 
 def _cores() -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from .observed import Call
 from .process import in_new_process
 from .schema import Memory, Phase, Timeline, Work
 
+_UNTOLD = (
+    "the driver does not tell what this process takes on the GPU (as in containers and on WSL); "
+    "the peak is the whole device's rise, which others may have caused."
+)
 INTERVAL = 0.005  # seconds between samples of the host; the kernel counts peaks in between
 
 
@@ -59,9 +64,9 @@ def _measure(bundle: str, work: Work, execution: Execution, clips: int) -> Memor
             allocators = _allocators(runner.model)
     phases += _joined(calls)
     zero = sampler.times[0]
+    told = [name for name in watched if name == "host" or (executed.device != "cpu" and any(sampler.bytes[name]))]
     timelines = {
-        name: Timeline(seconds=[round(t - zero, 4) for t in sampler.times], bytes=sampler.bytes[name])
-        for name in watched
+        name: Timeline(seconds=[round(t - zero, 4) for t in sampler.times], bytes=sampler.bytes[name]) for name in told
     }
     return Memory(
         work=work,
@@ -73,7 +78,7 @@ def _measure(bundle: str, work: Work, execution: Execution, clips: int) -> Memor
         allocators=allocators,
         planned=planned,
         phases=[Phase(name=name, begin=begin - zero, end=end - zero) for name, begin, end in phases],
-        warnings=_growth(ends),
+        warnings=[*_growth(ends), *([] if executed.device == "cpu" or "process" in told else [_UNTOLD])],
     )
 
 
@@ -113,15 +118,23 @@ class Sampler:
 
 
 def device_counters(execution: Execution) -> dict[str, Callable[[], int]]:
-    """NVML's counters of this process and of its whole GPU; none where none is used."""
-    if execution.backend == "onnxruntime" and not (execution.device or "").startswith("cuda"):
+    """NVML's counters of this process and of its whole GPU; none where none can be used.
+
+    Whether a GPU is used in the end only the loaded model tells, since `auto` may fall back to the CPU.
+    """
+    if execution.backend in ("onnxruntime", "openvino") and not (execution.device or "").startswith("cuda"):
         return {}
     try:
         import pynvml
 
         pynvml.nvmlInit()
         number = int((execution.device or "cuda:0").partition(":")[2] or 0)
-        handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+        visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        name = visible[number] if number < len(visible) else str(number)  # NVML counts all GPUs, CUDA those it may see
+        if name.isdigit():
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(name))
+        else:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(name)
     except Exception:  # noqa: BLE001 (no library or no driver; the backend will say that there is no GPU)
         return {}
     own = psutil.Process().pid
@@ -131,6 +144,18 @@ def device_counters(execution: Execution) -> dict[str, Callable[[], int]]:
         return int(sum(found))
 
     return {"process": mine, "device": lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)}
+
+
+def device_peak(samples: Mapping[str, Sequence[int]]) -> int | None:
+    """The most of the GPU that the process had, in bytes, from samples of `device_counters`.
+
+    Where the driver does not tell it (NVML counts 0 for a process in another PID namespace), how far the whole device
+    rose above its first sample. None without samples.
+    """
+    process, device = samples.get("process", ()), samples.get("device", ())
+    if any(process):
+        return max(process)
+    return max(device) - device[0] if device else None
 
 
 def _allocators(model: Model) -> dict[str, int]:

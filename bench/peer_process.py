@@ -18,6 +18,7 @@ from amodal.runtime.errors import AmodalError, BackendError
 from amodal.runtime.manifest import StageName
 
 from .memory import Sampler, host_peak
+from .memory import device_peak as highest_on_gpu
 from .same_clip import Drawn
 
 Clip = Callable[[bool], dict[StageName, Drawn]]
@@ -143,7 +144,7 @@ def _serve(pipe: Connection, load: Callable[..., Loaded], args: tuple[Any, ...],
             if device_peak is None and loaded.counters:
                 with Sampler(dict(loaded.counters)) as sampler:
                     seconds, drawn = _timed(loaded.clip, trace)
-                device_peak = max(sampler.bytes["process"])
+                device_peak = highest_on_gpu(sampler.bytes)
             else:
                 seconds, drawn = _timed(loaded.clip, trace)
             peak = host_peak([int(psutil.Process().memory_info().rss)])

@@ -17,7 +17,7 @@ from amodal.runtime.memory_plan import frame_multiple
 from .clips import Execution, running
 from .latency import Note
 from .machine import executed_of
-from .memory import Sampler, device_counters, host_peak
+from .memory import Sampler, device_counters, device_peak, host_peak
 from .process import in_new_process
 from .schema import Executed, Point, Scaling, Seconds, Sweep, Work
 from .sources import Checkpoints, checkpoints_of, export_again
@@ -158,5 +158,5 @@ def _run(bundle: str, work: Work, execution: Execution, repeats: int) -> tuple[S
     with Sampler(device_counters(execution)) as sampler, running(bundle, work, execution) as runner:
         seconds = [runner.clip().seconds for _ in range(repeats + 1)][1:]
         executed = executed_of(runner.model)
-    used = sampler.bytes.get("process")
-    return seconds, max(used) if used else host_peak([0]), executed
+    used = None if executed.device == "cpu" else device_peak(sampler.bytes)
+    return seconds, host_peak([0]) if used is None else used, executed

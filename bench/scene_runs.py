@@ -15,7 +15,7 @@ from rich.progress import track
 from amodal.bench.quality import ClipPrediction, ClipTruth
 from amodal.runtime.manifest import ContextLayout
 from amodal.runtime.model import Model, load
-from amodal.runtime.sampler import Churn
+from amodal.runtime.sampler import Churn, is_guided
 from amodal.runtime.scenes import make_scene
 
 from .clips import Execution
@@ -53,7 +53,7 @@ class SceneRun(NamedTuple):
 
 def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> SceneRun:
     """Runs a scene with `samples` seeds of noise; the first one goes on to RGB if `complete`."""
-    model = _model(setting.bundle, setting.execution)
+    model = _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
     manifest = model.manifest
     scene = make_scene(seed, manifest.frames, manifest.size)
     options: dict[str, Any] = {
@@ -80,9 +80,19 @@ def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list
         return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
 
 
-@lru_cache(4)
-def _model(bundle: str, execution: Execution) -> Model:
-    model = load(bundle, **execution.options())
+@lru_cache(1)
+def _model(bundle: str, execution: Execution, guided: bool) -> Model:
+    """A model that a clip with or without guidance does not have to load anything for.
+
+    On a CPU the U-Net is loaded for one CFG row or for two side by side, and again when that changes.
+    """
+    model = _loaded(bundle, execution)
     scene = make_scene(0, model.manifest.frames, model.manifest.size)
-    model.segment(scene.modal, depth=scene.depth, steps=1)  # loads what the first clip would be charged for
+    scale = 1.5 if guided else 1.0
+    model.segment(scene.modal, depth=scene.depth, steps=1, guidance=(scale, scale))
     return model
+
+
+@lru_cache(4)
+def _loaded(bundle: str, execution: Execution) -> Model:
+    return load(bundle, **execution.options())

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from amodal.runtime.bundle import Bundle
-from amodal.runtime.errors import InputError, MissingDependencyError
-from amodal.runtime.manifest import StageName
+from amodal.runtime.errors import ExportError, InputError, MissingDependencyError
+from amodal.runtime.manifest import ComponentEntry, StageName
 
 if TYPE_CHECKING:
     from amodal.export.checkpoint import StageCheckpoint
@@ -70,7 +70,8 @@ def export_again(
     """Exports a bundle's networks for another clip, as the bundle itself was, without depth; returns the new folder.
 
     Raises:
-        ExportError: no clip of that size can be exported.
+        ExportError: no clip of that size can be exported, or the bundle's graphs are in a form that this version has
+            not.
     """
     from amodal.export.bundle import export_bundle
     from amodal.export.plan import ExportSettings
@@ -84,7 +85,21 @@ def export_again(
         stored=unet.stored,
         context=manifest.context_layout,
         decode_chunk=manifest.decode_chunk,
+        variant=_variant_name(unet),
         check="none",
     )
     export_bundle(out, dict(checkpoints), None, settings)
     return out
+
+
+def _variant_name(unet: ComponentEntry) -> str:
+    from amodal.export.layers import VARIANTS
+
+    recorded = dict(unet.variant)
+    for name, variant in VARIANTS.items():
+        if recorded.items() <= variant.as_dict().items():
+            return name
+    raise ExportError(
+        f"the bundle's graphs are of a form that this version does not write ({recorded.get('name', 'unnamed')}); "
+        "export it again."
+    )

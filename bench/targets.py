@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from amodal.runtime.errors import InputError
 
+from .memory import device_peak
 from .schema import Latency, Measurement, Memory
 
 
@@ -34,14 +35,16 @@ def missed_targets(
         ]
         found += _missed("--target-spf", "seconds per frame", spf, taken, 1.0)
     if vram is not None:
-        peaks = [max(_peaks(m)) for m in measurements if isinstance(m, Memory)]
-        found += _missed("--target-vram", "GB", vram, [float(peak) for peak in peaks], 1e9)
+        peaks = [_peak(m) for m in measurements if isinstance(m, Memory)]
+        found += _missed("--target-vram", "GB", vram, [float(peak) for peak in peaks if peak is not None], 1e9)
     return found
 
 
-def _peaks(memory: Memory) -> list[int]:
-    own = memory.device.get("process")
-    return own.bytes if own is not None and any(own.bytes) else [memory.host_peak]
+def _peak(memory: Memory) -> int | None:
+    """The GPU's; the host's where the bundle ran on the CPU."""
+    if memory.executed.device == "cpu":
+        return memory.host_peak
+    return device_peak({name: timeline.bytes for name, timeline in memory.device.items()})
 
 
 def _missed(option: str, unit: str, target: float, taken: Sequence[float], scale: float) -> list[str]:

@@ -15,6 +15,19 @@ from .memory import draw_timeline
 _SUFFIXES = (".png", ".svg")
 
 
+def check_picture(path: PathLike) -> Path:
+    """The file, if `save_memory` can make such a one; for errors before anything is measured.
+
+    Raises:
+        InputError, MissingDependencyError: see `save_memory`.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
+    require_matplotlib()
+    return file
+
+
 def save_memory(measured: Memory, path: PathLike) -> None:
     """Memory over time, as in the report, as a picture.
 
@@ -23,10 +36,7 @@ def save_memory(measured: Memory, path: PathLike) -> None:
         MissingDependencyError: matplotlib is not installed.
         OutputError: it cannot be written.
     """
-    file = Path(path)
-    if file.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
-    require_matplotlib()
+    file = check_picture(path)
     part = file.with_name(f".{file.name}.partial-{os.getpid()}")
     with Canvas(3.3) as (figure, (axes,)):
         draw_timeline(figure, axes, measured)

@@ -167,6 +167,7 @@ class TensorRTBackend:
         return {
             "name": self.name,
             "version": self.engines.version,
+            "device": f"cuda:{self._gpu.number}",
             "gpu": self._gpu.name,
             "capability": f"sm{self._gpu.capability}",
             "cuda_driver": str(runtime.driverGetVersion()),

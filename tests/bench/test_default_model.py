@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import amodal
 from amodal.bench import default_model, scene_runs
+from amodal.bench.clips import Execution
 from amodal.bench.quality import evaluate
 from amodal.bench.scene_runs import FIRST_SEED, SEED, Setting, run_scene
 from amodal.runtime.scenes import make_scene
@@ -20,6 +21,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers would import everything anew."""
     monkeypatch.setattr(default_model, "run_scenes", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
     scene_runs._model.cache_clear()
+    scene_runs._loaded.cache_clear()
 
 
 @pytest.mark.parametrize("true_masks", [False, True])
@@ -36,6 +38,16 @@ def test_a_scene_is_run_as_set(toy_bundle: Path, true_masks: bool) -> None:
         np.testing.assert_array_equal(got, want.masks)
     np.testing.assert_array_equal(clip.prediction.rgb, whole.frames)
     np.testing.assert_array_equal(clip.truth.amodal, scene.amodal)
+
+
+def test_loading_for_another_number_of_cfg_rows_is_no_part_of_a_clip(toy_bundle: Path) -> None:
+    """With two threads, a guided clip has two sessions of the U-Net, and one without guidance has one."""
+    two = Execution(threads=2)
+    for guidance in (1.5, 1.0, 1.5):
+        model = scene_runs._model(str(toy_bundle), two, guidance > 1)
+        scene = make_scene(7, model.manifest.frames, model.manifest.size)
+        seen = model.segment(scene.modal, depth=scene.depth, steps=1, guidance=(guidance, guidance))
+        assert "load" not in seen.timings
 
 
 def test_figures_are_those_of_the_unseen_scenes(toy_bundle: Path) -> None:

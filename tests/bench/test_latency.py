@@ -23,7 +23,7 @@ from amodal.bench.schema import Clip, Latency, Results, read_results
 from amodal.bench.targets import missed_targets
 from amodal.cli import amodal
 from amodal.runtime.bundle import Bundle
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, OutputError
 
 ONE = Execution(threads=1)
 
@@ -105,6 +105,45 @@ def test_the_tables_say_what_was_measured(toy_bundle: Path) -> None:
     assert outcome.exit_code == 1
     for words in ("per frame", "segment/unet", "outside the networks", "denoising step", "was missed"):
         assert words in outcome.output, words
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["latency", "--target-spf", "0"], "0"),
+        (["latency", "-o", "{file}/below/out.json"], "is a file; choose another place"),
+        (["memory", "--picture", "{file}.jpg"], "ends in .png or .svg"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_anything_is_measured(
+    options: list[str], said: str, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("measured all the same")
+
+    for name in ("latency.measure_latency", "memory.measure_memory"):
+        monkeypatch.setattr(f"amodal.bench.{name}", never)
+    file = tmp_path / "file"
+    file.touch()
+    name, *rest = (option.format(file=file) for option in options)
+    outcome = CliRunner().invoke(amodal, ["bench", name, str(toy_bundle), *rest])
+    assert not isinstance(outcome.exception, AssertionError)
+    assert outcome.exit_code != 0
+    assert said in outcome.output + str(outcome.exception)
+
+
+def test_what_was_measured_is_shown_even_if_the_disk_is_full(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OutputError("no room")
+
+    monkeypatch.setattr("amodal.cli.bench.output.write_whole", full)
+    options = ["--steps", "1", "--repeats", "2", "--no-cold", "-o", str(tmp_path / "out.json")]
+    outcome = CliRunner().invoke(amodal, ["bench", "latency", str(toy_bundle), *options])
+    assert isinstance(outcome.exception, OutputError)
+    assert "per frame" in outcome.output
+    assert "Wrote" not in outcome.output
 
 
 def test_spread_and_drift_are_told() -> None:

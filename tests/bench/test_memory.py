@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from amodal.bench import memory
 from amodal.bench.clips import Execution
 from amodal.bench.machine import work_of
-from amodal.bench.memory import Sampler, _growth, _joined, measure_memory
+from amodal.bench.memory import Sampler, _growth, _joined, device_counters, device_peak, measure_memory
 from amodal.bench.observed import Call
+from amodal.bench.schema import Memory
+from amodal.bench.targets import missed_targets
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import InputError
 
@@ -58,6 +65,96 @@ def test_memory_is_that_of_a_process_of_its_own(toy_bundle: Path) -> None:
     assert names.count("segment/load unet") == 1
     assert all(0 <= phase.begin <= phase.end <= found.host.seconds[-1] for phase in found.phases)
     assert found.device == found.planned == {}
+
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("samples", "peak"),
+    [
+        ({"process": [0, 5 * MB, 3 * MB], "device": [100 * MB, 190 * MB]}, 5 * MB),
+        ({"process": [0, 0, 0], "device": [100 * MB, 190 * MB, 150 * MB]}, 90 * MB),  # another PID namespace
+        ({"device": [100 * MB, 190 * MB]}, 90 * MB),
+        ({}, None),
+    ],
+)
+def test_the_peak_on_a_gpu_is_the_process_s_or_the_device_s_rise(
+    samples: dict[str, list[int]], peak: int | None
+) -> None:
+    assert device_peak(samples) == peak
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A driver with GPUs of which it is noted which was asked for; it counts 0 for this process."""
+    asked: list[Any] = []
+    fake = types.SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda number: asked.append(number),
+        nvmlDeviceGetHandleByUUID=lambda name: asked.append(name),
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [
+            types.SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)
+        ],
+        nvmlDeviceGetMemoryInfo=lambda handle: types.SimpleNamespace(used=7 * MB),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "number"),
+    [(None, "cuda:1", 1), ("2,3", "cuda:1", 3), ("3", "cuda", 3), ("GPU-ab12", None, "GPU-ab12"), ("", "cuda:1", 1)],
+)
+def test_the_gpu_that_is_watched_is_the_one_that_cuda_means(
+    nvml: list[Any], visible: str | None, device: str | None, number: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    counters = device_counters(Execution(backend="tensorrt_rtx", device=device))
+    assert nvml == [number]
+    assert {name: read() for name, read in counters.items()} == {"process": 0, "device": 7 * MB}
+
+
+def test_a_run_that_ended_on_the_cpu_has_no_gpu_memory(
+    nvml: list[Any], toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "in_new_process", lambda function, *args: function(*args))
+    found = measure_memory(toy_bundle, work_of(Bundle(toy_bundle), steps=1), Execution(backend="auto"), clips=1)
+    assert found.executed.device == "cpu"
+    assert found.device == {}
+    assert found.warnings == []
+    assert device_counters(Execution(backend="openvino")) == {}
+
+
+@pytest.mark.parametrize(
+    ("device", "timelines", "missed"),
+    [
+        ("cpu", {}, "9.000 GB"),
+        ("cuda:0", {"process": [0, 5 * MB]}, None),
+        ("cuda:0", {"device": [MB, 8000 * MB]}, "7.999 GB"),
+        ("cuda:0", {}, "nothing was measured"),
+    ],
+)
+def test_a_target_is_held_against_the_gpu_and_never_silently_against_the_host(
+    toy_bundle: Path, device: str, timelines: dict[str, list[int]], missed: str | None
+) -> None:
+    line = {"seconds": [0.0], "bytes": [1]}
+    found = Memory.model_validate(
+        {
+            "work": work_of(Bundle(toy_bundle)),
+            "executed": {"backend": "x", "version": "1", "device": device, "memory": "resident"},
+            "host": line,
+            "host_peak": 9000 * MB,
+            "host_before": 1,
+            "phases": [],
+            "device": {name: {"seconds": [0.0] * len(b), "bytes": b} for name, b in timelines.items()},
+        }
+    )
+    said = missed_targets([found], vram=6000 * MB)
+    assert bool(said) == (missed is not None)
+    assert missed is None or missed in said[0]
 
 
 def test_no_clip_is_refused(toy_bundle: Path) -> None:

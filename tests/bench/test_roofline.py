@@ -242,13 +242,30 @@ def test_the_papers_time_is_set_beside_the_rate_of_its_card_only_for_its_clip() 
 # Measuring
 
 
-def test_ceilings_of_the_cpu_are_positive_and_keep_their_samples(brief: None) -> None:
-    found = ceilings.cpu_ceilings(threads=1, seconds=0.0)
+@pytest.mark.parametrize("rounded", [False, True])
+def test_ceilings_of_the_cpu_are_positive_and_keep_their_samples(brief: None, rounded: bool) -> None:
+    if rounded:
+        pytest.importorskip("openvino")
+    found = ceilings.cpu_ceilings(threads=1, seconds=0.0, rounded=rounded)
+    assert found.precision.startswith("bfloat16" if rounded else "float32")
+    assert found.library.split()[0] == ("openvino" if rounded else "onnxruntime")
     assert found.side in (32, 64)
     assert len(found.flops) >= 3
     assert len(found.bandwidth) >= 3
     assert min(*found.flops, *found.bandwidth) > 0
     assert found.rate == np.median(found.flops)
+
+
+@pytest.mark.parametrize(("arithmetic", "rounded"), [("bfloat16", True), (None, False)])
+def test_the_ceiling_is_in_the_arithmetic_of_the_backend(
+    arithmetic: str | None, rounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(ceilings, "cpu_ceilings", lambda *args: asked.append(args))
+    described = {"threads": "3"} | ({} if arithmetic is None else {"arithmetic": arithmetic})
+    backend = types.SimpleNamespace(engines=None, xp=np, describe=lambda: described)
+    ceilings.measure_ceilings(backend, seconds=0.0)
+    assert asked == [(3, 0.0, rounded)]
 
 
 def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import click
 
 from amodal.cli.console import BytesType, warn
 
-from .options import backend_options, checkpoint_options, work_options
+from .options import ABOVE_ZERO, backend_options, checkpoint_options, work_options
 
 
 @click.command("all")
@@ -19,7 +19,7 @@ from .options import backend_options, checkpoint_options, work_options
 @click.option("--quick", is_flag=True, help="Fewer clips and scenes: a look, not a measurement.")
 @click.option("--fresh", is_flag=True, help="Measure again what DIR has already.")
 @checkpoint_options("Checkpoint, for peers and other sizes; default: the bundle's own.")
-@click.option("--target-spf", type=float, metavar="S", help="Exit with 1 if no backend takes so few seconds per frame.")
+@click.option("--target-spf", type=ABOVE_ZERO, metavar="S", help="Exit with 1 if all take more seconds a frame.")
 @click.option("--target-vram", type=BytesType(), help="Exit with 1 if all take more memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json to standard output.")
 @work_options()

@@ -8,7 +8,7 @@ import click
 
 from amodal.cli.console import table, warn
 
-from .options import backend_options, output_options, work_options
+from .options import ABOVE_ZERO, backend_options, output_options, work_options
 
 
 @click.command("latency")
@@ -16,7 +16,7 @@ from .options import backend_options, output_options, work_options
 @click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Clips that count.")
 @click.option("--warm-up", type=click.IntRange(min=1), default=2, show_default=True, help="Clips before those.")
 @click.option("--cold/--no-cold", default=True, show_default=True, help="Also start once in a new process.")
-@click.option("--target-spf", type=float, metavar="S", help="Exit with 1 if the median takes more seconds per frame.")
+@click.option("--target-spf", type=ABOVE_ZERO, metavar="S", help="Exit with 1 if the median takes more a frame.")
 @work_options()
 @backend_options()
 @output_options()

@@ -29,18 +29,19 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench memory bundle --backend tensorrt_rtx --memory sequential --target-vram 4GB
     """
     from amodal.bench.memory import measure_memory
+    from amodal.bench.report.plots import check_picture, save_memory
     from amodal.runtime.bundle import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 
     opened = Bundle(bundle)
+    if options["picture"] is not None:
+        check_picture(options["picture"])
     with noting("memory", options["as_json"]):
         measured = measure_memory(bundle, work_from(opened, options), execution_from(options), clips=options["clips"])
-    if options["picture"] is not None:
-        from amodal.bench.report.plots import save_memory
-
-        save_memory(measured, options["picture"])
     emit(opened, measured, options, lambda: text(measured))
+    if options["picture"] is not None:
+        save_memory(measured, options["picture"])
     warn(measured.warnings)
     hold_to_targets([measured], options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from amodal.cli.console import BytesType
+
+ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -20,6 +23,16 @@ def _all(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
         return function
 
     return add
+
+
+def _writable(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """Refuses a file that cannot come to be, before anything is measured for it."""
+    if file is not None:
+        there = next((folder for folder in file.absolute().parents if folder.exists()), None)
+        if there is not None and not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            why = "cannot be written to" if there.is_dir() else "is a file"
+            raise click.BadParameter(f"{file} cannot be written: {there} {why}; choose another place.", context, option)
+    return file
 
 
 def work_options() -> Callable[[_F], _F]:
@@ -51,7 +64,7 @@ def backend_options(choose: bool = True) -> Callable[[_F], _F]:
 
 
 def checkpoint_options(
-    what: str = "Checkpoint of that stage. Default: the one it came from.",
+    what: str = "Checkpoint of that stage. Default: its source, if an absolute path or random.",
 ) -> Callable[[_F], _F]:
     """Where torch finds the weights: --segment, which is `what`, and --complete."""
     return _all(
@@ -63,6 +76,12 @@ def checkpoint_options(
 def output_options() -> Callable[[_F], _F]:
     """What becomes of the results: -o, --json."""
     return _all(
-        click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write a results file."),
+        click.option(
+            "-o",
+            "--out",
+            type=click.Path(dir_okay=False, path_type=Path),
+            callback=_writable,
+            help="Also write a results file.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print the results file to standard output."),
     )

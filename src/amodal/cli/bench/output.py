@@ -46,14 +46,14 @@ def emit(
 ) -> None:
     """Writes the results file (`-o`), and prints it (`--json`) or `text`."""
     results = results_of(bundle, [] if measurement is None else [measurement], skipped)
-    if options.get("out") is not None:
-        write_results(results, options["out"])
-    if options.get("as_json"):
-        click.echo(results.model_dump_json(indent=2))
-    else:
-        click.echo(text())
-        if options.get("out") is not None:
-            click.echo(f"Wrote {options['out']}")
+    out = options.get("out")
+    try:
+        if out is not None:
+            write_results(results, out)
+    finally:  # what was measured is shown, even if the disk is full
+        click.echo(results.model_dump_json(indent=2) if options.get("as_json") else text())
+    if out is not None and not options.get("as_json"):
+        click.echo(f"Wrote {out}")
 
 
 def hold_to_targets(measurements: Sequence[Measurement], options: Mapping[str, Any]) -> None:

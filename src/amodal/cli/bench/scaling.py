@@ -16,7 +16,7 @@ from .options import backend_options, checkpoint_options, output_options, work_o
 @click.argument("bundle")
 @click.option("--axis", "axes", multiple=True, metavar="NAME", help="steps, samples, frames, pixels (repeat). All.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Clips of each value.")
-@checkpoint_options("Checkpoint, to export at other sizes; default: the one it came from.")
+@checkpoint_options("Checkpoint, to export at other sizes. Default: its source, if an absolute path or random.")
 @work_options()
 @backend_options()
 @output_options()
