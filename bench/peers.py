@@ -136,7 +136,8 @@ def candidates(
         reason = f"peers are compared on {device}, this one runs on the CPU."
         add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="--device cpu"))
     if execution.device != "cpu":
-        there = replace(own, device=device if device != "cpu" else "cuda")
+        where = device if device != "cpu" else "cuda"
+        there = replace(own, device=where, threads=None, vram=execution.vram)
         add(DEFAULT, Candidate(f"{DEFAULT} {there.device}", load_ours, (place, work, there)))
     for name in names():
         if name == DEFAULT:

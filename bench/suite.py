@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from amodal import __version__
-from amodal.runtime.backends import DEFAULT, availability, names
+from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import AmodalError, InputError
 
@@ -176,11 +176,17 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
 
 
 def _executions(execution: Execution) -> list[Execution]:
-    """The one asked for, and every other backend that is usable here, as it runs by itself."""
-    others = [name for name in names() if name != execution.backend and availability(name).usable]
-    if execution.backend == DEFAULT:  # whoever asks for engines has no use for the CPU beside them
-        return [execution, *(replace(Execution(), backend=name, memory="auto") for name in others)]
-    return [execution]
+    """The one asked for, and every other backend that is usable here: on the CPU with the same threads and memory
+    mode, on a GPU as it runs by itself."""
+    if execution.backend != DEFAULT:  # whoever asks for engines has no use for the CPU beside them
+        return [execution]
+    found = [execution]
+    for name in names():
+        if name == execution.backend or not availability(name).usable:
+            continue
+        same = Execution(backend=name, threads=execution.threads, memory=execution.memory)
+        found.append(Execution(backend=name, memory="auto") if on_gpu(name) else same)
+    return found
 
 
 def _unusable(options: SuiteOptions) -> list[Skipped]:

@@ -13,6 +13,7 @@ from amodal.bench.clips import Execution
 from amodal.bench.machine import work_of
 from amodal.bench.schema import Latency, Measurement, Results
 from amodal.bench.suite import PARTS, SuiteOptions, run_suite
+from amodal.runtime.backends import Availability
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import BackendError, InputError, OutputError
 
@@ -103,8 +104,6 @@ def test_a_part_that_fails_is_skipped_with_its_reason_and_tried_again(
 def test_backends_that_cannot_run_here_are_named(
     tmp_path: Path, jobs: dict[str, Callable[[], Measurement]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amodal.runtime.backends import Availability
-
     monkeypatch.setattr(
         suite,
         "availability",
@@ -142,3 +141,15 @@ def test_every_part_has_a_job_and_unknown_parts_are_named() -> None:
     assert next(iter(suite._jobs("default", options_of(parts=("memory",)), lambda *_: None))) == "memory"
     with pytest.raises(InputError, match="part speed is unknown"):
         options_of(parts=("speed",))
+
+
+def test_other_backends_run_on_the_cpu_as_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "availability", lambda name: Availability(name != "tensorrt", ""))
+    asked = Execution(threads=1, memory="sequential")
+    assert suite._executions(asked) == [
+        asked,
+        Execution(backend="tensorrt_rtx", memory="auto"),
+        Execution(backend="openvino", threads=1, memory="sequential"),
+    ]
+    engines = Execution(backend="tensorrt_rtx", vram="6GB")
+    assert suite._executions(engines) == [engines]
