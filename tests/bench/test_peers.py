@@ -96,6 +96,7 @@ def test_diffusers_and_ours_draw_the_same_clip_and_are_timed(toy_bundle: Path) -
     assert "float32 on the CPU, 1 threads; eager" in theirs.description
     assert "threads 1" in ours.description
     assert [one.what for one in skipped] == ["peer onnxruntime cuda"]
+    assert found.threads == 1
 
 
 def test_a_library_that_is_not_there_is_a_reason_and_a_command(
