@@ -14,7 +14,7 @@ from amodal.runtime.errors import InputError
 from . import statistics
 from .changes import Change
 from .comparers import changes_of
-from .schema import Executed, Quality, Record, Results
+from .schema import Executed, Fidelity, Peers, Quality, Record, Results
 from .wording import describe_executed, describe_work
 
 _SOFTWARE = {"cuda_driver", "cuda_runtime"}
@@ -85,7 +85,7 @@ def compare_results(
         same_machine=same_machine,
         same_bundle=before.bundle.manifest == after.bundle.manifest,
         floor=floor,
-        notes=list(_notes(before, after, same_machine)),
+        notes=[*_notes(before, after, same_machine), *(note for pair in compared for note in _unknown(*pair))],
         compared=found,
         unmatched=unmatched,
     )
@@ -128,25 +128,46 @@ def _software(results: Results) -> dict[str, str]:
     return {"python": machine.python, "system": machine.system, **gpu}
 
 
-def _identity(measurement: Any) -> dict[str, str]:
-    """What must be equal for two measurements to be of the same thing."""
-    identity = {"kind": measurement.kind}
+def _identity(measurement: Any) -> dict[str, str | None]:
+    """What must be equal for two measurements to be of the same thing; None where an older file does not say."""
+    identity: dict[str, str | None] = {"kind": measurement.kind}
     work, executed = getattr(measurement, "work", None), getattr(measurement, "executed", None)
     if work is not None:
         identity |= {key: str(value) for key, value in work.model_dump().items()}
     if executed is not None:
         identity |= {"backend": executed.backend, "device": executed.device, "memory": executed.memory}
         identity |= {k: v for k, v in executed.options.items() if k not in _SOFTWARE and k != "version"}
+    if isinstance(measurement, Fidelity):
+        identity["reference"] = measurement.compared_with
     if isinstance(measurement, Quality):
-        identity["scenes"] = str(measurement.scenes)
+        identity |= {"scenes": str(measurement.scenes), "workers": _said(measurement.workers)}
+    if isinstance(measurement, Peers):
+        identity |= {"device": measurement.device, "threads": _said(measurement.threads)}
     return identity
+
+
+def _said(count: int | None) -> str | None:
+    return None if count is None else str(count)
+
+
+def _differing(mine: dict[str, str | None], its: dict[str, str | None]) -> list[str]:
+    """Keys in which two identities differ; what an older file does not say differs from nothing."""
+    return [k for k in {**mine, **its} if None not in (mine.get(k, ""), its.get(k, "")) and mine.get(k) != its.get(k)]
+
+
+def _unknown(a: Any, b: Any) -> Iterator[str]:
+    mine, its = _identity(a), _identity(b)
+    for name, older, newer in (("before", mine, its), ("after", its, mine)):
+        missing = [key for key, value in older.items() if value is None and newer.get(key) is not None]
+        if missing:
+            yield f"{name.capitalize()}, {a.kind}: an older version wrote it, without {' and '.join(missing)}."
 
 
 def _pairs(before: Results, after: Results) -> tuple[list[tuple[Any, Any]], list[str]]:
     pairs, alone = [], []
     waiting = list(after.measurements)
     for a in before.measurements:
-        partner = next((b for b in waiting if _identity(b) == _identity(a)), None)
+        partner = next((b for b in waiting if not _differing(_identity(a), _identity(b))), None)
         if partner is None:
             alone.append(a)
         else:
@@ -161,8 +182,7 @@ def _unmatched(measurement: Any, others: Sequence[Any], here: str, there: str) -
     closest: list[str] | None = None
     for other in (o for o in others if o.kind == measurement.kind):
         its = _identity(other)
-        keys = [k for k in {**mine, **its} if mine.get(k) != its.get(k)]
-        found = [f"{k} {mine.get(k, 'absent')} against {its.get(k, 'absent')}" for k in keys]
+        found = [f"{k} {mine.get(k, 'absent')} against {its.get(k, 'absent')}" for k in _differing(mine, its)]
         closest = found if closest is None or len(found) < len(closest) else closest
     executed = getattr(measurement, "executed", None)
     name = f"{measurement.kind} ({executed.backend}, {executed.device})" if executed else measurement.kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import get_args
 
 import numpy as np
 
@@ -23,10 +23,8 @@ from .latency import Note
 from .machine import executed_of
 from .process import in_new_process
 from .same_clip import Drawn, arrays_of, given_work, load_reference, run_model, run_reference, stages_of
-from .schema import Fidelity, StageFidelity, Work
+from .schema import Against, Fidelity, StageFidelity, Work
 from .sources import Checkpoints
-
-Against: TypeAlias = Literal["twin", "diffusers"]
 
 
 def measure_fidelity(
@@ -54,7 +52,7 @@ def measure_fidelity(
     """
     opened = Bundle(bundle)
     work = given_work(opened, work)
-    if against not in ("twin", "diffusers"):
+    if against not in get_args(Against):
         raise InputError(f"--against {against}: expected twin or diffusers.")
     note("in float32", 0, 2)
     if against == "twin":
@@ -68,7 +66,7 @@ def measure_fidelity(
         drawn = run_model(model, arrays_of(work), work)
         executed = executed_of(model)
     stages = [stage_fidelity(stage, drawn[stage], expected[stage]) for stage in stages_of(work)]
-    return Fidelity(work=work, executed=executed, reference=reference, stages=stages)
+    return Fidelity(work=work, executed=executed, reference=reference, stages=stages, against=against)
 
 
 def stage_fidelity(stage: StageName, drawn: Drawn, expected: Drawn) -> StageFidelity:

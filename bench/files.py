@@ -1,4 +1,4 @@
-"""A text file that is there whole or not at all."""
+"""Text files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,4 +25,18 @@ def write_whole(file: Path, text: str) -> None:
             part.unlink()
         raise OutputError(
             f"{file} cannot be written ({error.strerror}); free some space, or choose another place with -o."
+        ) from error
+
+
+def remove(file: Path) -> None:
+    """Takes a file away, if it is there.
+
+    Raises:
+        OutputError: it cannot be taken away.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{file} cannot be removed ({error.strerror}); remove it, or choose another place with -o."
         ) from error

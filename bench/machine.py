@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ import psutil
 
 from amodal import __version__
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import StageName
 from amodal.runtime.model import Model
 
@@ -107,7 +109,15 @@ def subject_of(bundle: Bundle) -> Subject:
 
 
 def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
-    """A clip's work: `stage` is a stage, `both`, or None for what the bundle has; the rest as in `Work`."""
+    """A clip's work: `stage` is a stage, `both`, or None for what the bundle has; the rest as in `Work`.
+
+    Raises:
+        InputError: guidance or churn is NaN or infinite.
+    """
+    for name in ("guidance", "churn"):
+        value = settings.get(name, 0.0)
+        if not math.isfinite(value):
+            raise InputError(f"{name} {value} is not finite; expected a number (--{name}).")
     manifest = bundle.manifest
     stages: list[StageName] = [name for name in manifest.stages if stage in (None, "both", name)]
     depth = manifest.depth is not None and "segment" in stages

@@ -27,7 +27,7 @@ from .machine import this_machine
 from .peer_loaders import load_diffusers, load_ours
 from .peer_process import Loaded, PeerError, PeerProcess
 from .peer_turns import Entrant, Turns
-from .same_clip import INSTALL, given_work
+from .same_clip import INSTALL, cores, given_work
 from .schema import Measurement, Peer, Peers, Skipped, Work
 from .sources import Checkpoints
 
@@ -96,7 +96,19 @@ def measure_peers(
     skipped += [Skipped(what=f"peer {name}", reason=f"its result is another: {why}.") for name, why in refused.items()]
     if not turns.entrants:
         return [], skipped
-    return [Peers(work=work, peers=[entrant.record() for entrant in turns.entrants], refused=refused)], skipped
+    found = Peers(
+        work=work,
+        peers=[entrant.record() for entrant in turns.entrants],
+        refused=refused,
+        device=device_of(execution),
+        threads=execution.threads or cores(),
+    )
+    return [found], skipped
+
+
+def device_of(execution: Execution) -> str:
+    """Where peers are compared: on the GPU if there is one, unless a device is named."""
+    return execution.device or ("cuda" if this_machine().gpu else "cpu")
 
 
 def candidates(
@@ -107,9 +119,8 @@ def candidates(
     folder: Path,
     only: Sequence[str] | None = None,
 ) -> tuple[list[Candidate], list[Skipped]]:
-    """Peers to try on this machine, and those that are not; compared on the GPU if there is one, unless a device is
-    named."""
-    device = execution.device or ("cuda" if this_machine().gpu else "cpu")
+    """Peers to try on this machine, and those that are not."""
+    device = device_of(execution)
     place = str(bundle.path)
     found: list[Candidate] = []
     skipped: list[Skipped] = []
@@ -136,7 +147,8 @@ def candidates(
         reason = f"peers are compared on {device}, this one runs on the CPU."
         add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="--device cpu"))
     if execution.device != "cpu":
-        there = replace(own, device=device if device != "cpu" else "cuda")
+        where = device if device != "cpu" else "cuda"
+        there = replace(own, device=where, threads=None, vram=execution.vram)
         add(DEFAULT, Candidate(f"{DEFAULT} {there.device}", load_ours, (place, work, there)))
     for name in names():
         if name == DEFAULT:

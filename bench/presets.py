@@ -61,7 +61,8 @@ def measure_quality(
     with load(bundle, **execution.options()) as model:
         executed = executed_of(model)
     presets = [_preset(name, settings[name], runs[place :: len(names)], opened) for place, name in enumerate(names)]
-    return Quality(executed=executed, scenes=scenes, presets=presets, baselines=_baselines(runs[:: len(names)]))
+    baselines = _baselines(runs[:: len(names)])
+    return Quality(executed=executed, scenes=scenes, presets=presets, baselines=baselines, workers=workers)
 
 
 def _preset(name: str, setting: Setting, runs: list[SceneRun], bundle: Bundle) -> Preset:

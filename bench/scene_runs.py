@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -19,6 +17,7 @@ from amodal.runtime.sampler import Churn, is_guided
 from amodal.runtime.scenes import make_scene
 
 from .clips import Execution
+from .process import new_processes
 
 FIRST_SEED = 500_000  # of unseen scenes: below those of the training, above those that people look at
 SEED = 23
@@ -74,8 +73,13 @@ def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = Fa
 
 
 def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[SceneRun]:
-    """Arguments of `run_scene`, as many at a time as there are workers, each a process; results in order."""
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    """Arguments of `run_scene`, as many at a time as there are workers, each a process; results in order.
+
+    Raises:
+        BackendError: a worker ended without an answer: killed for memory, or by a fault of a library.
+        Exception: what `run_scene` raises; the scenes that are left are not run.
+    """
+    with new_processes(workers, "scenes", "free some memory, or try fewer --workers") as pool:
         done: Iterable[SceneRun] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
         return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
 

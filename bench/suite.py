@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from amodal import __version__
-from amodal.runtime.backends import DEFAULT, availability, names
+from amodal.runtime.backends import AUTO, DEFAULT, availability, names, on_gpu
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.engine_store import engine_folder
 from amodal.runtime.errors import AmodalError, InputError
 
 from .clips import Execution, running
-from .files import write_whole
+from .files import remove, write_whole
 from .latency import Note
-from .machine import results_of, this_machine
+from .machine import results_of, this_machine, versions
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
 from .sources import Checkpoints
 
 PARTS = ("latency", "memory", "roofline", "fidelity", "peers", "quality", "scaling")
 """In the order of a suite: what people ask for first comes first."""
+_OF_TORCH = ("torch", "diffusers", "transformers", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class SuiteOptions:
 
 
 class Kept(Record):
-    """One part of a suite, on disk: what it was asked (`key`), what it gave, and what it could not."""
+    """One part of a suite, on disk: what it was asked and of what (`key`), what it gave, and what it could not."""
 
     key: str
     measurements: list[Measurement]
@@ -71,11 +76,12 @@ def run_suite(
 ) -> Results:
     """Measures part by part; each is kept in `folder/parts` as soon as it is done.
 
-    A part that was kept by an interrupted suite, asked the same of the same bundle on the same machine and version, is
-    not measured again. One that fails is skipped with its reason, and the others go on.
+    A part that was kept by an interrupted suite is not measured again if it was asked the same of the same bundle, on
+    the same machine, with the same libraries and engines: a results file says of all its parts what it was of. One that
+    fails is skipped with its reason, and the others go on.
 
     Args:
-        fresh: measure everything again.
+        fresh: measure everything again; what was kept of it is removed first, so that an interruption leaves none.
         keep: given what is there when the suite ends or is interrupted (then unfinished).
 
     Raises:
@@ -96,14 +102,18 @@ def run_suite(
             finished,
         )
 
+    files = {name: parts / f"{name.replace(' ', '-')}.json" for name in jobs}
+    if fresh:
+        for file in files.values():
+            remove(file)
     try:
         for place, (name, (asked, job)) in enumerate(jobs.items()):
             note(name, place, len(jobs))
             key = _key(opened, asked)
-            kept = None if fresh else _read(parts / f"{_file(name)}.json", key)
+            kept = _read(files[name], key)
             if kept is None:
                 kept = _run(name, key, job)
-                write_whole(parts / f"{_file(name)}.json", kept.model_dump_json())
+                write_whole(files[name], kept.model_dump_json())
             done.append(kept)
     except KeyboardInterrupt:
         keep(results(False))
@@ -134,41 +144,41 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
     from .roofline import measure_roofline
     from .scaling import measure_scaling
 
-    work, execution, quick = options.work, options.execution, options.quick
+    opened, work, execution, quick = Bundle(bundle), options.work, options.execution, options.quick
+    engines, all_engines = _engines(opened, execution), _engines(opened, replace(execution, backend=AUTO))
+    for_torch = [options.checkpoints, _needed_by_torch(opened, options.checkpoints)]
     repeats, scenes, turns = (3, 2, 2) if quick else (10, 10, 5)
     jobs: dict[str, tuple[object, Job]] = {}
 
     def add(name: str, asked: object, measure: Callable[[], Measurement]) -> None:
         if name.split(" ", 1)[0] in options.parts:
-            jobs[name] = ([name, asked, work, execution.options()], lambda: ([measure()], []))
+            jobs[name] = ([name, asked, work, execution.options(), engines], lambda: ([measure()], []))
 
     for other in _executions(execution):
         of = "" if other.backend == execution.backend else f" {other.backend}"
-        add(
-            f"latency{of}",
-            [repeats, other.options()],
-            partial(measure_latency, bundle, work, other, repeats=repeats, note=note),
-        )
-        add(f"memory{of}", other.options(), partial(measure_memory, bundle, work, other))
+        how, latency = [other.options(), _engines(opened, other)], partial(measure_latency, bundle, work, other)
+        add(f"latency{of}", [repeats, how], partial(latency, repeats=repeats, note=note))
+        add(f"memory{of}", how, partial(measure_memory, bundle, work, other))
 
     def roofline() -> Measurement:
         with running(bundle, work, execution) as runner:
-            return measure_roofline(Bundle(bundle), work, runner=runner, engine_dir=execution.engine_dir)
+            return measure_roofline(opened, work, runner=runner, engine_dir=execution.engine_dir)
 
-    add("roofline", None, roofline)
+    add("roofline", all_engines, roofline)  # whose records say what GPUs need
     add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, note=note))
     names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
     add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))
     add(
         "scaling",
-        quick,
+        [quick, for_torch],
         lambda: measure_scaling(
             bundle, work, execution, repeats=1 if quick else 3, checkpoints=options.checkpoints, note=note
         ),
     )
     if "peers" in options.parts:
+        usable = [name for name in names() if availability(name).usable]
         jobs["peers"] = (
-            ["peers", turns, work, execution.options(), options.checkpoints],
+            ["peers", turns, work, execution.options(), all_engines, usable, for_torch],
             lambda: measure_peers(bundle, work, execution, repeats=turns, checkpoints=options.checkpoints, note=note),
         )
     order = {part: place for place, part in enumerate(PARTS)}
@@ -176,11 +186,17 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
 
 
 def _executions(execution: Execution) -> list[Execution]:
-    """The one asked for, and every other backend that is usable here, as it runs by itself."""
-    others = [name for name in names() if name != execution.backend and availability(name).usable]
-    if execution.backend == DEFAULT:  # whoever asks for engines has no use for the CPU beside them
-        return [execution, *(replace(Execution(), backend=name, memory="auto") for name in others)]
-    return [execution]
+    """The one asked for, and every other backend that is usable here: on the CPU with the same threads and memory
+    mode, on a GPU as it runs by itself."""
+    if execution.backend != DEFAULT:  # whoever asks for engines has no use for the CPU beside them
+        return [execution]
+    found = [execution]
+    for name in names():
+        if name == execution.backend or not availability(name).usable:
+            continue
+        same = Execution(backend=name, threads=execution.threads, memory=execution.memory)
+        found.append(Execution(backend=name, memory="auto") if on_gpu(name) else same)
+    return found
 
 
 def _unusable(options: SuiteOptions) -> list[Skipped]:
@@ -194,13 +210,30 @@ def _unusable(options: SuiteOptions) -> list[Skipped]:
 
 def _key(bundle: Bundle, asked: object) -> str:
     manifest = hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest()
-    about = [SCHEMA_VERSION, __version__, this_machine().fingerprint, manifest, asked]
+    machine = this_machine()
+    about = [SCHEMA_VERSION, versions(), machine.fingerprint, machine.python, machine.gpu, manifest, asked]
     text = json.dumps(about, default=lambda value: value.model_dump() if isinstance(value, Record) else str(value))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _file(name: str) -> str:
-    return name.replace(" ", "-")
+def _engines(bundle: Bundle, execution: Execution) -> list[str]:
+    """Which engines a backend finds, by the hashes of their records; those of every backend for `auto`."""
+    folder = engine_folder(bundle.path, execution.engine_dir)
+    backend = "*" if execution.backend == AUTO else execution.backend
+    found = []
+    for file in sorted(folder.glob(f"{backend}-*-*/*.json")):
+        with suppress(OSError):
+            found.append(f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    return found
+
+
+def _needed_by_torch(bundle: Bundle, checkpoints: Checkpoints | None) -> list[object]:
+    """What diffusers and other sizes need and may be given later: checkpoints, libraries, a compiler."""
+    stages = bundle.manifest.stages
+    places = [str((checkpoints or {}).get(stage) or entry.source) for stage, entry in stages.items()]
+    libraries = [name for name in _OF_TORCH if find_spec(name) is not None]
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    return [[(place, Path(place).exists()) for place in places], libraries, compiler]
 
 
 def _read(file: Path, key: str) -> Kept | None:

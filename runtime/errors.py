@@ -120,6 +120,10 @@ class NonFiniteError(AmodalError, ArithmeticError):
             "export it again with --precision fp32, or check the checkpoint's weights."
         )
 
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[int, float, str]]:
+        """Its message alone would not make it again where another process hands it over."""
+        return type(self), (self.step, self.sigma, str(self))
+
 
 class OutputError(AmodalError, OSError):
     """Results could not be written; nothing was left behind."""

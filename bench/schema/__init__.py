@@ -8,11 +8,12 @@ Times are seconds, memory is bytes, arithmetic is floating-point operations (a m
 from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
 from .ceilings import Ceilings, ComponentCost, Prediction, Roofline
 from .file import SCHEMA_VERSION, Measurement, Results, Skipped, read_results
-from .outcome import Fidelity, Peer, Peers, Preset, Quality, StageFidelity
+from .outcome import Against, Fidelity, Peer, Peers, Preset, Quality, StageFidelity
 from .running import Clip, Latency, Memory, Phase, Point, Scaling, Sweep, Timeline
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Against",
     "Ceilings",
     "Clip",
     "ComponentCost",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from amodal.runtime.manifest import StageName
 
 from .about import Executed, Record, Seconds, Work
+
+Against: TypeAlias = Literal["twin", "diffusers"]
 
 
 class StageFidelity(Record):
@@ -31,6 +33,9 @@ class Fidelity(Record):
     """`amodal bench fidelity`: against `reference`, a run in float32, from the same noise.
 
     Stage `complete` is given the true masks in both, so that it does not depend on what `segment` drew.
+
+    Attributes:
+        against: what `reference` is; None in older files, where its text alone tells.
     """
 
     kind: Literal["fidelity"] = "fidelity"
@@ -38,6 +43,12 @@ class Fidelity(Record):
     executed: Executed
     reference: str
     stages: list[StageFidelity]
+    against: Against | None = None
+
+    @property
+    def compared_with(self) -> Against:
+        """`against`, whatever the file's age."""
+        return self.against or ("diffusers" if self.reference.startswith("the reference pipeline") else "twin")
 
 
 class Preset(Record):
@@ -52,13 +63,18 @@ class Preset(Record):
 
 
 class Quality(Record):
-    """`amodal bench quality`: over `scenes` unseen scenes; `baselines` have no time."""
+    """`amodal bench quality`: over `scenes` unseen scenes; `baselines` have no time.
+
+    Attributes:
+        workers: processes that ran at a time, each slowed by the others; None in older files.
+    """
 
     kind: Literal["quality"] = "quality"
     executed: Executed
     scenes: int
     presets: list[Preset]
     baselines: dict[str, float]
+    workers: int | None = None
 
 
 class Peer(Record):
@@ -92,9 +108,12 @@ class Peers(Record):
 
     Attributes:
         refused: peers whose results are not those of the first, and in what: no time of theirs is reported.
+        device: on which they were compared. threads: of those on a CPU. None in older files.
     """
 
     kind: Literal["peers"] = "peers"
     work: Work
     peers: list[Peer]
     refused: dict[str, str] = {}
+    device: str | None = None
+    threads: int | None = None

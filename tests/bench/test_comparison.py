@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from amodal.bench.changes import LATENTS_FLOOR, SHARE_FLOOR
 from amodal.bench.comparison import Comparison, compare_results
-from amodal.bench.schema import Quality, Results
+from amodal.bench.schema import Quality, Results, read_results
 from amodal.cli import main
 from amodal.cli.bench.compare import command
 from amodal.runtime.errors import InputError
@@ -135,6 +136,46 @@ def test_other_settings_are_named_and_not_compared() -> None:
     )
     with pytest.raises(InputError, match=r"no measurement in common: .*steps 25 against 10"):
         compare_results(samples.make_results(before), samples.make_results(other))
+
+
+@pytest.mark.parametrize(
+    ("measured", "here", "there", "said"),
+    [
+        (samples.make_fidelity, {"against": "twin"}, {"against": "diffusers"}, "reference twin against diffusers"),
+        (samples.make_quality, {"workers": 1}, {"workers": 2}, "workers 1 against 2"),
+        (samples.make_peers, {"threads": 1}, {"threads": 2}, "threads 1 against 2"),
+        (samples.make_peers, {"device": "cpu"}, {"device": "cuda"}, "device cpu against cuda"),
+    ],
+)
+def test_what_was_asked_for_otherwise_is_not_compared(
+    measured: Callable[[], Any], here: dict[str, Any], there: dict[str, Any], said: str
+) -> None:
+    before, after = (samples.make_results(measured().model_copy(update=how)) for how in (here, there))
+    with pytest.raises(InputError, match=said):
+        compare_results(before, after)
+    assert set(verdicts(compare_results(before, before)).values()) == {"same"}
+
+
+def test_files_of_before_these_were_recorded_are_compared_and_the_reader_told() -> None:
+    root = Path(__file__).parents[2] / "bench" / "results"
+    old = read_results(root / "amd-epyc-2-cores" / "default.json")
+    says = {"fidelity": {"against": "twin"}, "quality": {"workers": 1}, "peers": {"device": "cpu", "threads": 2}}
+    newer = [m.model_copy(update=says.get(m.kind, {})) for m in old.measurements]
+    found = compare_results(old, old.model_copy(update={"measurements": newer}))
+    assert found.unmatched == []
+    told = [note for note in found.notes if "an older version wrote it" in note]
+    assert told == [
+        "Before, peers: an older version wrote it, without device and threads.",
+        "Before, quality: an older version wrote it, without workers.",
+    ]
+
+
+def test_the_reference_of_an_older_file_is_known_by_its_text() -> None:
+    beside = "the reference pipeline with the checkpoint's weights in float32, by diffusers 9, torch 9 on the CPU"
+    old = samples.make_fidelity().model_copy(update={"reference": beside})
+    new = samples.make_fidelity().model_copy(update={"against": "twin"})
+    with pytest.raises(InputError, match="reference diffusers against twin"):
+        compare_results(samples.make_results(old), samples.make_results(new))
 
 
 def test_another_version_of_a_backend_is_compared_and_said() -> None:

@@ -62,6 +62,7 @@ def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(toy_bundle: P
     assert all(equal(stage) for stage in found.stages)
     assert found.executed.backend == "onnxruntime"
     assert "all in float32, by onnxruntime" in found.reference
+    assert found.against == "twin"
 
 
 def test_what_is_rounded_differs_by_what_two_runs_by_hand_differ_by(
@@ -103,6 +104,7 @@ def test_torch_draws_the_same_from_the_same_noise_churn_and_all(
         assert 0 < max(stage.latents) < 1e-4
         assert stage.frames_max <= 1
     assert "checkpoint's weights in float32, by diffusers" in found.reference
+    assert found.model_copy(update={"against": None}).compared_with == found.against == "diffusers"
 
 
 def test_figures_are_those_of_loops_over_pixels() -> None:

@@ -96,6 +96,7 @@ def test_diffusers_and_ours_draw_the_same_clip_and_are_timed(toy_bundle: Path) -
     assert "float32 on the CPU, 1 threads; eager" in theirs.description
     assert "threads 1" in ours.description
     assert [one.what for one in skipped] == ["peer onnxruntime cuda"]
+    assert found.threads == 1
 
 
 def test_a_library_that_is_not_there_is_a_reason_and_a_command(
@@ -245,13 +246,15 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
     found, skipped = tried(None, there=True)
     assert list(found) == [*EVERYWHERE, "onnxruntime cuda", "tensorrt_rtx"]
     assert found["diffusers"][3] == found["onnxruntime cuda"][2].device == "cuda"
-    assert (found["tensorrt_rtx"][2].vram, found["onnxruntime cuda"][2].vram) == ("6GB", None)
+    asked = [(found[name][2].threads, found[name][2].vram) for name in ("tensorrt_rtx", "onnxruntime cuda")]
+    assert asked == [(None, "6GB")] * 2  # threads are of a CPU
     on_the_cpu = {"peer onnxruntime", "peer openvino", "peer diffusers in bfloat16"}
     assert set(skipped) == {*on_the_cpu, "peer tensorrt"}
     found, skipped = tried("cpu", there=True)
     assert list(found) == [*EVERYWHERE, "diffusers in bfloat16", "onnxruntime", "openvino"]
     assert [found[name][-1] for name in list(found)[:3]] == [False, False, True]
     assert found["openvino"][2] == Execution(backend="openvino", device="cpu", threads=1)
+    assert found["onnxruntime"][2] == Execution(device="cpu", threads=1)  # a CPU refuses --vram
     assert set(skipped) == {"peer tensorrt_rtx", "peer tensorrt"}
     assert list(tried("cpu", there=True, only=None)[0]) == [*EVERYWHERE, "onnxruntime", "openvino"]
     found, _ = tried(None, there=False)

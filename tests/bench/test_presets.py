@@ -18,8 +18,9 @@ from amodal.runtime.scenes import make_scene
 
 def test_quality_is_that_of_the_masks_each_preset_draws(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "run_scenes", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
-    found = measure_quality(toy_bundle, Execution(threads=1), scenes=2, names=("draft", "fast, churned"))
+    found = measure_quality(toy_bundle, Execution(threads=1), scenes=2, workers=2, names=("draft", "fast, churned"))
     assert [preset.name for preset in found.presets] == ["draft", "fast, churned"]
+    assert found.workers == 2
     setting = PRESETS["fast, churned"]
     pairs = []
     with amodal.load(toy_bundle, threads=1) as model:

@@ -10,15 +10,17 @@ import pytest
 
 from amodal.bench import suite
 from amodal.bench.clips import Execution
-from amodal.bench.machine import work_of
-from amodal.bench.schema import Latency, Measurement, Results
+from amodal.bench.machine import this_machine, versions, work_of
+from amodal.bench.schema import Gpu, Latency, Measurement, Results
 from amodal.bench.suite import PARTS, SuiteOptions, run_suite
+from amodal.runtime.backends import Availability
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import BackendError, InputError, OutputError
 
 
 def options_of(**changes: Any) -> SuiteOptions:
-    return SuiteOptions(work=work_of(Bundle("default")), execution=Execution(), **changes)
+    plain: dict[str, Any] = {"work": work_of(Bundle("default")), "execution": Execution()}
+    return SuiteOptions(**{**plain, **changes})
 
 
 @pytest.fixture
@@ -103,8 +105,6 @@ def test_a_part_that_fails_is_skipped_with_its_reason_and_tried_again(
 def test_backends_that_cannot_run_here_are_named(
     tmp_path: Path, jobs: dict[str, Callable[[], Measurement]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amodal.runtime.backends import Availability
-
     monkeypatch.setattr(
         suite,
         "availability",
@@ -142,3 +142,110 @@ def test_every_part_has_a_job_and_unknown_parts_are_named() -> None:
     assert next(iter(suite._jobs("default", options_of(parts=("memory",)), lambda *_: None))) == "memory"
     with pytest.raises(InputError, match="part speed is unknown"):
         options_of(parts=("speed",))
+
+
+def test_other_backends_run_on_the_cpu_as_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "availability", lambda name: Availability(name != "tensorrt", ""))
+    asked = Execution(threads=1, memory="sequential")
+    assert suite._executions(asked) == [
+        asked,
+        Execution(backend="tensorrt_rtx", memory="auto"),
+        Execution(backend="openvino", threads=1, memory="sequential"),
+    ]
+    engines = Execution(backend="tensorrt_rtx", vram="6GB")
+    assert suite._executions(engines) == [engines]
+
+
+def keys(options: SuiteOptions, bundle: str | Path = "default") -> dict[str, str]:
+    jobs = suite._jobs(str(bundle), options, lambda what, done, total: None)
+    return {name: suite._key(Bundle(bundle), asked) for name, (asked, _) in jobs.items()}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if name in after and before[name] != after[name]}
+
+
+def test_what_another_version_of_a_library_measured_is_measured_again(
+    tmp_path: Path, jobs: dict[str, Callable[[], Measurement]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs["latency"] = lambda: latency(1.0)
+    run_suite("default", tmp_path, options_of())
+    monkeypatch.setattr(suite, "versions", lambda: {**versions(), "onnxruntime": "99.0"})
+    jobs["latency"] = lambda: latency(2.0)
+    assert run_suite("default", tmp_path, options_of()).measurements == [latency(2.0)]
+
+
+def test_what_another_driver_measured_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(name="G", capability="sm86", memory=1, driver="1", cuda="13")
+
+    def of(driver: str) -> dict[str, str]:
+        machine = this_machine().model_copy(update={"gpu": gpu.model_copy(update={"driver": driver})})
+        monkeypatch.setattr(suite, "this_machine", lambda: machine)
+        return keys(options_of())
+
+    before = of("1")
+    assert of("1") == before
+    assert changed(before, of("2")) == set(before)
+
+
+def test_a_checkpoint_given_later_is_used(tmp_path: Path) -> None:
+    before = keys(options_of())
+    given = options_of(checkpoints={"segment": str(tmp_path / "later"), "complete": None})
+    assert changed(before, keys(given)) == {"peers", "scaling"}
+    before = keys(given)
+    (tmp_path / "later").mkdir()
+    assert changed(before, keys(given)) == {"peers", "scaling"}
+
+
+def test_a_library_or_a_compiler_that_was_missing_is_used_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(options_of())
+    monkeypatch.setattr(suite, "availability", lambda name: Availability(True, ""))
+    assert "peers" in changed(before, keys(options_of()))
+    before = keys(options_of())
+    monkeypatch.setattr(suite, "find_spec", lambda name: None)
+    assert changed(before, keys(options_of())) == {"peers", "scaling"}
+    before = keys(options_of())
+    monkeypatch.setattr("shutil.which", lambda name: "/another/compiler")
+    assert changed(before, keys(options_of())) == {"peers", "scaling"}
+
+
+def test_engines_built_later_are_used(tmp_path: Path) -> None:
+    engines = tmp_path / "tensorrt_rtx-1.7-sm86"
+    engines.mkdir()
+    on_cpu = options_of(execution=Execution(engine_dir=tmp_path))
+    on_gpu = options_of(execution=Execution(backend="tensorrt_rtx", engine_dir=tmp_path))
+    other = options_of(execution=Execution(backend="tensorrt", engine_dir=tmp_path))
+    asked = (on_cpu, on_gpu, other)
+    before = [keys(options) for options in asked]
+    for content in ("{}", '{"built": "again"}'):
+        (engines / "segment_unet.json").write_text(content)
+        after = [keys(options) for options in asked]
+        found = [changed(a, b) for a, b in zip(before, after, strict=True)]
+        assert found == [{"peers", "roofline"}, set(before[1]), {"peers", "roofline"}]
+        before = after
+    (engines / "segment_unet.engine").write_bytes(b"what the record speaks of")
+    assert [keys(options) for options in asked] == before
+
+
+def test_a_fresh_suite_that_is_interrupted_leaves_no_older_part(
+    tmp_path: Path, jobs: dict[str, Callable[[], Measurement]]
+) -> None:
+    jobs |= {"latency": lambda: latency(1.0), "memory": lambda: latency(2.0), "quality": lambda: latency(3.0)}
+    run_suite("default", tmp_path, options_of())
+    (tmp_path / "parts" / "of another suite.json").write_text("kept")
+    jobs |= {"latency": lambda: latency(10.0), "memory": stops}
+    with pytest.raises(KeyboardInterrupt):
+        run_suite("default", tmp_path, options_of(), fresh=True)
+    jobs |= {"memory": lambda: latency(20.0), "quality": lambda: latency(30.0)}
+    found = run_suite("default", tmp_path, options_of()).measurements
+    assert found == [latency(10.0), latency(20.0), latency(30.0)]
+    assert (tmp_path / "parts" / "of another suite.json").read_text() == "kept"
+
+
+def test_an_older_part_that_cannot_be_removed_is_one_sentence(
+    tmp_path: Path, jobs: dict[str, Callable[[], Measurement]]
+) -> None:
+    jobs["latency"] = lambda: latency(1.0)
+    (tmp_path / "parts" / "latency.json").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"latency\.json cannot be removed"):
+        run_suite("default", tmp_path, options_of(), fresh=True)

@@ -1,4 +1,4 @@
-"""Bad input to `amodal run` and `amodal inspect`: one sentence, exit code 2, nothing left."""
+"""Bad input to `amodal run`, `amodal inspect` and `amodal bench`: one sentence, exit code 2, nothing left."""
 
 from __future__ import annotations
 
@@ -303,6 +303,13 @@ def test_missing_arguments(refused: Refused) -> None:
     assert "Missing argument 'BUNDLE'. See `amodal run --help`" in refused("run", with_out=False)
     assert "Missing option '--frames'" in refused("run", "bundle")
     assert "No such command 'walk'. See `amodal --help`" in refused("walk", with_out=False)
+
+
+@pytest.mark.parametrize("command", ["latency", "memory", "fidelity", "peers", "roofline", "scaling", "all"])
+@pytest.mark.parametrize(("option", "value"), [("guidance", "nan"), ("guidance", "-inf"), ("churn", "inf")])
+def test_numbers_that_are_not_finite_in_a_benchmark(command: str, option: str, value: str, refused: Refused) -> None:
+    sentence = refused("bench", command, "default", f"--{option}={value}")
+    assert f"{option} {value} is not finite; expected a number (--{option})" in sentence
 
 
 @pytest.mark.parametrize("size", [0, 500, 4000])

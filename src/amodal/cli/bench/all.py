@@ -17,7 +17,7 @@ from .options import ABOVE_ZERO, backend_options, checkpoint_options, work_optio
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
 @click.option("--only", "parts", multiple=True, metavar="PART", help="latency, memory, ... (repeat). Default: all.")
 @click.option("--quick", is_flag=True, help="Fewer clips and scenes: a look, not a measurement.")
-@click.option("--fresh", is_flag=True, help="Measure again what DIR has already.")
+@click.option("--fresh", is_flag=True, help="Measure again what DIR has already, which is removed first.")
 @checkpoint_options("Checkpoint, for peers and other sizes; default: the bundle's own.")
 @click.option("--target-spf", type=ABOVE_ZERO, metavar="S", help="Exit with 1 if all take more seconds a frame.")
 @click.option("--target-vram", type=BytesType(), help="Exit with 1 if all take more memory.")
@@ -27,7 +27,8 @@ from .options import ABOVE_ZERO, backend_options, checkpoint_options, work_optio
 def command(bundle: str, **options: Any) -> None:
     """Everything this machine allows: results.json, report.html and summary.md.
 
-    Parts are kept as they are done: interrupted, the same command goes on where it was.
+    Parts are kept as they are done: interrupted, the same command goes on where it was. What other libraries or
+    engines measured, or what was skipped for want of them, is measured again.
 
     \b
     Examples:
