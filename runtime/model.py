@@ -132,6 +132,10 @@ class Model:
             source = planned.build
         self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
         self._loaded = Loaded(bundle, backend, self._components, planned)
+        self._gpu: int | None = None  # its number
+        if backend.xp is not np:
+            with backend.active():
+                self._gpu = int(backend.xp.cuda.Device().id)
 
     @property
     def memory(self) -> Memory:
@@ -300,6 +304,8 @@ class Model:
     def on_stream(self, stream: Any) -> AbstractContextManager[None]:
         """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.
 
+        The model's GPU, which is the stream's too, is the current one within it.
+
         Args:
             stream: of CuPy, torch, PyCUDA, Numba or anything with `__cuda_stream__`, or its address. On a CPU it is
                 not used.
@@ -307,11 +313,12 @@ class Model:
         Raises:
             InputError: it is no stream.
         """
-        return nullcontext() if self.backend.xp is np else self._on_stream(stream)
+        return nullcontext() if self._gpu is None else self._on_stream(stream, self._gpu)
 
     @contextmanager
-    def _on_stream(self, stream: Any) -> Iterator[None]:
-        with stream_of(stream, self.backend.xp):
+    def _on_stream(self, stream: Any, gpu: int) -> Iterator[None]:
+        # The device first: CuPy has a current stream for each.
+        with self.backend.xp.cuda.Device(gpu), stream_of(stream, self.backend.xp):
             yield
 
     def close(self) -> None:
