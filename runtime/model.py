@@ -326,7 +326,10 @@ class Model:
             yield
 
     def close(self) -> None:
-        """Gives all memory back; calling again does nothing.
+        """Gives its memory back and ends its threads; calling again does nothing.
+
+        On a CPU, ONNX Runtime's arena stays: all models of a process share it, and it keeps the most that they took at
+        once, for those to come.
 
         Never raises for a device that has failed: the call that met the failure has said so.
         """
