@@ -100,17 +100,48 @@ def target_of(settings: BuildSettings, library: Library) -> Target:
     """The target to build for; `this` gets the name of the GPU's compute capability.
 
     Raises:
-        InputError: the library does not know it, or there is no GPU where one is needed.
+        InputError: the library does not know it, or there is no GPU where one is needed, or none that can be told
+            from others.
     """
     target = parse_target(settings.target, settings.backend, library.capabilities)
     if not target.needs_gpu:
         return target
-    capability = next((gpu["compute_cap"] for gpu in gpus()), None)
+    capability = _capability(settings.target)
     if capability is None:
         known = ", ".join(library.capabilities)
         mend = f"name what it is for ({known})" if known else "build there, or with --backend tensorrt_rtx"
         raise InputError(f"--target {settings.target} needs the GPU it is for, and none is found here; {mend}.")
     return Target(f"{THIS}-sm{capability.replace('.', '')}") if target.name == THIS else target
+
+
+def _capability(target: str) -> str | None:
+    """Of the GPU that the compiler will use: CUDA's first; None without one.
+
+    What is not in CUDA_VISIBLE_DEVICES CUDA does not see. Its numbers count GPUs in CUDA's order, the fastest first,
+    unless CUDA_DEVICE_ORDER says otherwise: `nvidia-smi` does not know that order, which matters where GPUs differ.
+
+    Raises:
+        InputError: GPUs differ, and which one is meant is not to be found out.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = [gpu["compute_cap"] for gpu in gpus()]
+    if visible is None:
+        return found[0] if found else None
+    first = visible.split(",")[0].strip()
+    if first in ("", "-1"):
+        return None
+    if len(set(found)) < 2:
+        return found[0] if found else None
+    if first.isdigit() and os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
+        return found[int(first)] if int(first) < len(found) else None
+    of_id = [gpu["compute_cap"] for gpu in gpus("uuid") if first.startswith("GPU-") and gpu["uuid"].startswith(first)]
+    if len(of_id) != 1:
+        raise InputError(
+            f"--target {target}: GPUs of several compute capabilities are here ({', '.join(found)}), and which of them "
+            f"CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or set "
+            "CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
+        )
+    return of_id[0]
 
 
 def store_of(bundle: Bundle, settings: BuildSettings, library: Library, target: Target) -> EngineStore:

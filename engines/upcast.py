@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import EngineNeeds
+from amodal.runtime.backends.denormals import denormals_as_zero
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
@@ -141,7 +142,8 @@ class GraphSession:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._name = name
         try:
-            self._session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            with denormals_as_zero():
+                self._session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(f"onnxruntime cannot load the graph of {name}: {first_line(error)}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
@@ -151,7 +153,8 @@ class GraphSession:
         if self._session is None:
             raise BackendError(f"the graph of {self._name} was closed.")
         try:
-            values = self._session.run(self._outputs, dict(inputs))
+            with denormals_as_zero():
+                values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
             raise BackendError(f"onnxruntime cannot run the graph of {self._name}: {first_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))

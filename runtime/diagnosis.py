@@ -97,12 +97,16 @@ def _memory_gb() -> float | None:
         return None
 
 
-def gpus() -> list[dict[str, str]]:
-    """NVIDIA GPUs as the driver's own tool lists them; empty without one."""
+def gpus(*more: str) -> list[dict[str, str]]:
+    """NVIDIA GPUs as the driver's own tool lists them, in PCI order, hidden ones too; empty without one.
+
+    Args:
+        more: what else to ask of each, as `nvidia-smi` names it.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    query = ("name", "memory.total", "driver_version", "compute_cap")
+    query = ("name", "memory.total", "driver_version", "compute_cap", *more)
     try:
         out = subprocess.run(
             [tool, f"--query-gpu={','.join(query)}", "--format=csv,noheader"],

@@ -82,12 +82,17 @@ def list_images(folder: PathLike, option: str = "--frames") -> list[Path]:
     """
     root = require_path(folder, option, "a folder of images")
     try:
-        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".") and entry.is_file()]
+        there = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        entries = [entry for entry in there if entry.is_file()]
+        folders = sum(entry.is_dir() for entry in there)
     except OSError as error:
         raise InputError(
             f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images with {option}."
         ) from error
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if not images and folders:
+        what = "a folder" if folders == 1 else f"{folders} folders"
+        raise InputError(f"{root} holds {what} and no images; give the one with the images with {option}.")
     if not images:
         held = f"holds {len(entries)} files, none of them an image" if entries else "is an empty folder"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
@@ -275,6 +280,8 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
                         f"one, or one named {' or '.join(names)}."
                     )
                 array = loaded[key]
+                if not isinstance(array, np.ndarray):  # the bytes of a file that is none of numpy's
+                    raise ValueError(f"{key} in it is no array")
     except InputError:
         raise
     except UNREADABLE as error:

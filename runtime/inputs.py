@@ -107,8 +107,8 @@ def complete_inputs(
         prepared = prepare_modal(modal, size, xp, checks)
     else:  # the edge goes on, so that resizing does not mix another colour into it
         raw, prepared = padding.pad(raw, xp=namespace_of(raw, xp)), padding.prepare_modal(modal, size, xp)
-    rows, columns = raw.shape[1:3] if raw.ndim == 4 and raw.dtype == np.uint8 else raw.shape[-2:]
     pictures, whole = prepare_rgb(raw, size, xp, checks), prepare_amodal(amodal, size, xp)
+    rows, columns = raw.shape[1:3] if raw.dtype == np.uint8 else raw.shape[-2:]
     count = _limited(manifest, "rgb", len(pictures))
     for name, other in (("modal", prepared), ("amodal", whole)):
         _same_count("rgb", count, name, len(other))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import stream_of
-from .backends import AUTO, DEFAULT, Backend, availability, create, preferred
+from .backends import AUTO, DEFAULT, Backend, availability, create, on_gpu, preferred
 from .bundle import Bundle
 from .components import Components, Memory, Source, Watch
 from .errors import BackendError, EngineError, EngineNotFoundError
@@ -56,12 +56,13 @@ def load(
             whose engines are there and cannot be used. Or `openvino`: the CPU in bfloat16, faster and less exact.
         memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
             fits, which on a CPU is `resident`.
-        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs.
+        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs (`auto` leaves
+            it out on a CPU).
         engine_dir: where that one's engines lie; None for the bundle's own folder.
         shape: the runs that the memory is planned for; None for every stage of the bundle, with the settings that
             `segment` has by default. A run that takes more is held to `vram` again before it starts.
-        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs.
-        threads: CPU threads; None for all cores.
+        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` looks for no engines.
+        threads: CPU threads; None for all cores. Only where a CPU runs (`auto` leaves them out on a GPU).
         verify: compare each component with its hash before loading it.
         watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
         wrap: given the backend, gives what is used in its place: for whoever observes its calls.
@@ -75,7 +76,8 @@ def load(
     opened = Bundle(bundle)
 
     def opening(name: str) -> Model:
-        executor = create(name, device=device, threads=threads, vram=budget_of(vram))
+        asked = None if backend == AUTO and on_gpu(name, device) else threads
+        executor = create(name, device=device, threads=asked, vram=budget_of(vram))
         if wrap is not None:
             executor = wrap(executor)
         planned = plan_model(
@@ -92,7 +94,7 @@ def load(
         return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 
     if backend == AUTO:
-        for name in preferred():
+        for name in preferred(device):
             if name != DEFAULT and availability(name).usable:
                 try:
                     return opening(name)
@@ -100,8 +102,10 @@ def load(
                     continue
                 except EngineError as error:
                     warnings.warn(f"{name} was passed over: {error}", stacklevel=2)
-        backend = DEFAULT if availability(DEFAULT).usable else AUTO  # which says of each why not
-        vram = engine_dir = None  # of engines and their GPU
+        engine_dir = None
+        if not on_gpu(DEFAULT, device):
+            vram = None
+        return opening(DEFAULT if availability(DEFAULT).usable else AUTO)  # which says of each why not
     return opening(backend)
 
 
@@ -132,6 +136,10 @@ class Model:
             source = planned.build
         self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
         self._loaded = Loaded(bundle, backend, self._components, planned)
+        self._gpu: int | None = None  # its number
+        if backend.xp is not np:
+            with backend.active():
+                self._gpu = int(backend.xp.cuda.Device().id)
 
     @property
     def memory(self) -> Memory:
@@ -300,6 +308,8 @@ class Model:
     def on_stream(self, stream: Any) -> AbstractContextManager[None]:
         """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.
 
+        The model's GPU, which is the stream's too, is the current one within it.
+
         Args:
             stream: of CuPy, torch, PyCUDA, Numba or anything with `__cuda_stream__`, or its address. On a CPU it is
                 not used.
@@ -307,15 +317,19 @@ class Model:
         Raises:
             InputError: it is no stream.
         """
-        return nullcontext() if self.backend.xp is np else self._on_stream(stream)
+        return nullcontext() if self._gpu is None else self._on_stream(stream, self._gpu)
 
     @contextmanager
-    def _on_stream(self, stream: Any) -> Iterator[None]:
-        with stream_of(stream, self.backend.xp):
+    def _on_stream(self, stream: Any, gpu: int) -> Iterator[None]:
+        # The device first: CuPy has a current stream for each.
+        with self.backend.xp.cuda.Device(gpu), stream_of(stream, self.backend.xp):
             yield
 
     def close(self) -> None:
-        """Gives all memory back; calling again does nothing.
+        """Gives its memory back and ends its threads; calling again does nothing.
+
+        On a CPU, ONNX Runtime's arena stays: all models of a process share it, and it keeps the most that they took at
+        once, for those to come.
 
         Never raises for a device that has failed: the call that met the failure has said so.
         """

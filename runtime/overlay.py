@@ -20,6 +20,7 @@ _INK = (40, 44, 52)
 _PAPER = (255, 255, 255)
 _BLANK = np.uint8(238)
 _LONGEST = 640
+_SLOWEST = (1 << 16) - 1  # hundredths of a second that a GIF's frame may stay
 _SHORTEST = 320
 
 Frames = NDArray[np.uint8]
@@ -241,7 +242,7 @@ def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
 
     palette = _shared_palette(pictures)
     images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    duration = max(20, round(100 / fps) * 10)
+    duration = max(2, round(min(100 / fps, _SLOWEST))) * 10
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
 
 

@@ -194,7 +194,7 @@ class Padding:
 
     def _check(self, pictures: NDArray[Any], size: tuple[int, int]) -> None:
         if pictures.shape[1:3] != size:
-            found = "x".join(map(str, pictures.shape[1:3]))
+            found = "x".join(map(str, pictures.shape[1:3])) if pictures.ndim > 2 else f"of shape {pictures.shape}"
             raise InputError(f"padding: pictures are {found}, expected {size[0]}x{size[1]}.")
 
 

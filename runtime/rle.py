@@ -112,7 +112,7 @@ def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
     if isinstance(document, dict):
         for name in ("segmentations", "masks", "rles"):
             if isinstance(document.get(name), list):
-                return {_track_id(document): document[name]}
+                return {_track_id(path, document): document[name]}
         if isinstance(document.get("annotations"), list):
             images = document.get("images")
             return _annotations(path, document["annotations"], images if isinstance(images, list) else None)
@@ -136,40 +136,61 @@ def _is_segment(value: Any) -> bool:
     return isinstance(value, dict) and "size" in value and "counts" in value
 
 
-def _track_id(item: Mapping[str, Any], otherwise: Any = None) -> Any:
-    return next((item[name] for name in _TRACK_KEYS if item.get(name) is not None), otherwise)
+def _track_id(path: Path, item: Mapping[str, Any], otherwise: str = "", place: Any = None) -> Any:
+    """A track's id: under the first name that it has, or under `otherwise`, or its place."""
+    name = next((name for name in _TRACK_KEYS if item.get(name) is not None), otherwise)
+    return _name(path, name, item.get(name, place))
+
+
+def _name(path: Path, field: str, value: Any) -> Any:
+    """What a file calls a track, an image or a video: a number, or text; None where it does not."""
+    if isinstance(value, list | dict):
+        raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; --masks expects a number or a name.")
+    return value
 
 
 def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None) -> dict[Any, list[Any]]:
     if items and all(isinstance(item, dict) and isinstance(item.get("segmentations"), list) for item in items):
-        return {_track_id(item, item.get("id", i)): item["segmentations"] for i, item in enumerate(items)}
+        tracks: dict[Any, list[Any]] = {}
+        for i, item in enumerate(items):
+            name = _track_id(path, item, "id", i)
+            if name in tracks:
+                raise InputError(
+                    f"{path} holds two tracks of object {name}; --masks expects a track_id that tells them apart."
+                )
+            tracks[name] = item["segmentations"]
+        return tracks
     if not items or not all(isinstance(i, dict) and "image_id" in i and "segmentation" in i for i in items):
         raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
 
     by_object: dict[Any, dict[Any, Any]] = {}
     for item in items:
-        name = _track_id(item, item.get("category_id"))
+        name, image = _track_id(path, item, "category_id"), _name(path, "image_id", item["image_id"])
         segments = by_object.setdefault(name, {})
-        if item["image_id"] in segments:
+        if image in segments:
             raise InputError(
-                f"{path} holds two annotations of object {name} for image {item['image_id']}; "
+                f"{path} holds two annotations of object {name} for image {image}; "
                 "--masks expects a track_id that tells them apart."
             )
-        segments[item["image_id"]] = item["segmentation"]
+        segments[image] = item["segmentation"]
     return {
-        name: [segments.get(image_id) for image_id in _image_order(items, images, segments)]
+        name: [segments.get(image_id) for image_id in _image_order(path, items, images, segments)]
         for name, segments in by_object.items()
     }
 
 
-def _image_order(items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
+def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
     """The image ids of the clip in order of time: those of the object's own videos where images name a "
     "video."""
-    known = {image["id"]: image for image in images or () if isinstance(image, dict) and "id" in image}
+    known = {
+        _name(path, "id of an image", image["id"]): image
+        for image in images or ()
+        if isinstance(image, dict) and "id" in image
+    }
     if not known:
         return sorted({item["image_id"] for item in items}, key=lambda name: natural_key(str(name)))
-    videos = {known[name].get("video_id") for name in mine if name in known}
-    clip = [image for image in known.values() if image.get("video_id") in videos]
+    videos = {str(known[name].get("video_id")) for name in mine if name in known}
+    clip = [image for image in known.values() if str(image.get("video_id")) in videos]
     for field in ("frame_id", "frame_index"):
         if all(isinstance(image.get(field), int) for image in clip):
             return [image["id"] for image in sorted(clip, key=lambda image: int(image[field]))]
@@ -193,10 +214,12 @@ def _stored_size(document: Any) -> Size | None:
     """Height and width where a COCO or YouTube-VIS file gives one for all its images."""
     if not isinstance(document, dict):
         return None
-    entries = [entry for name in ("images", "videos") for entry in document.get(name) or () if isinstance(entry, dict)]
-    sizes = {(entry.get("height"), entry.get("width")) for entry in (*entries, document)} - {(None, None)}
+    lists = [document[name] for name in ("images", "videos") if isinstance(document.get(name), list)]
+    entries = [entry for one in lists for entry in one if isinstance(entry, dict)]
+    said = [[entry.get("height"), entry.get("width")] for entry in (*entries, document)]
+    sizes = {tuple(n if type(n) is int else None for n in size) for size in said} - {(None, None)}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return None if height is None or width is None else (height, width)
 
 
 def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
@@ -207,7 +230,7 @@ def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArr
     for i, segment in enumerate(segments):
         try:
             mask = _decode(segment, size) if segment else None
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE.") from error
         masks.append(mask)
         if mask is None:
@@ -226,6 +249,8 @@ def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
         return decode_rle(segment)
     if size is None:
         raise ValueError("polygons without the size of the images")
+    if not all(0 < n <= _MAX_SIDE for n in size):
+        raise ValueError(f"polygons in images {describe_size(size)}")
     if not (isinstance(segment, list) and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)):
         raise ValueError("neither an RLE nor a list of polygons")
     points = [[float(value) for value in polygon] for polygon in segment]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .inputs import Inputs, complete_inputs, segment_inputs
 from .manifest import StageName
 from .memory_choice import Planned
 from .noise import NoiseStream
+from .resampling import Size
 from .sampler import Array, Callback, Finiteness
 from .stage import Settings, StageOutput, run_stage
 
@@ -61,7 +63,7 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
     streams = _further(_begin(loaded, "segment", call), call)
     if call.out and call.samples > 1:
         raise InputError(f"out takes the results of one sample, and {call.samples} were asked for.")
-    call = _settled(loaded, "segment", call, depth is None, _size_of(modal))
+    call = _settled(loaded, "segment", call, depth is None, _sizes_of(modal, rgb if depth is None else depth))
     deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
@@ -94,7 +96,7 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
     """`Model.complete`."""
     start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
     stream = _begin(loaded, "complete", call)
-    call = _settled(loaded, "complete", call, False, _size_of(modal))
+    call = _settled(loaded, "complete", call, False, _sizes_of(rgb, modal, amodal))
     deliver, finite = Delivery(backend, call.to, call.out), Finiteness(backend.xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
@@ -142,18 +144,27 @@ def _begin(loaded: Loaded, stage: StageName, call: Call) -> NoiseStream:
     return call.seed if isinstance(call.seed, NoiseStream) else NoiseStream(call.seed)
 
 
-def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool, given: tuple[int, int] | None) -> Call:
-    """The call, held to the memory plan; `given` is the size of the masks that were handed over."""
+def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool, given: Sequence[Size]) -> Call:
+    """The call, held to the memory plan; `given` has the sizes of what was handed over."""
     if loaded.planned is None:
         return call
-    given = call.padding.size if call.padding else given
-    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth, given))
+    sizes = [*given, *((call.padding.size,) if call.padding else ())]
+    largest = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
+    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth, largest))
 
 
-def _size_of(masks: Any) -> tuple[int, int] | None:
-    """(h, w) of masks that nobody has looked at yet; None if they do not say."""
-    shape = getattr(masks, "shape", None) or getattr(masks, "__cuda_array_interface__", {}).get("shape", ())
-    return (int(shape[-2]), int(shape[-1])) if len(shape) == 3 and 0 not in shape else None
+def _sizes_of(*given: Any) -> list[Size]:
+    """(h, w) of masks and pictures that nobody has looked at yet; without those that do not say."""
+    shapes = [_shape_of(pictures) for pictures in given]
+    shapes = [shape[:3] if len(shape) == 4 and shape[-1] == 3 else shape for shape in shapes]  # RGB, channels last
+    return [(int(shape[-2]), int(shape[-1])) for shape in shapes if len(shape) in (3, 4) and 0 not in shape]
+
+
+def _shape_of(given: Any) -> tuple[int, ...]:
+    if isinstance(given, list | tuple):
+        return (len(given), *_shape_of(given[0])) if given else ()
+    found = getattr(given, "shape", None) or getattr(given, "__cuda_array_interface__", {}).get("shape", ())
+    return tuple(found)
 
 
 def _run(

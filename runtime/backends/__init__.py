@@ -88,10 +88,10 @@ def names() -> list[str]:
     return list(_REGISTRY)
 
 
-def preferred() -> list[str]:
-    """What `auto` tries, in turn: those that run engines, then the default. `openvino` rounds to bfloat16, and is for
-    whoever asks for it."""
-    return [*_ENGINES, DEFAULT]
+def preferred(device: str | None = None) -> list[str]:
+    """What `auto` tries, in turn: those that run engines, which need a GPU, then the default. `openvino` rounds to
+    bfloat16, and is for whoever asks for it."""
+    return [*(_ENGINES if (device or "cuda").startswith("cuda") else ()), DEFAULT]
 
 
 def availability(name: str, device: str | None = None) -> Availability:
@@ -119,7 +119,7 @@ def create(
     Args:
         name: one of `names()`, or `auto` for the first that is usable here.
         device: `cpu`, or `cuda`, `cuda:1` and so on; None for what the backend runs on, which for graphs is the CPU.
-        threads: CPU threads; None for all cores.
+        threads: CPU threads; None for all cores. On a GPU there are none: `auto` leaves them out.
         vram: the most GPU memory to take, in bytes, where graphs run on a GPU; engines have their memory plan.
 
     Raises:
@@ -127,9 +127,10 @@ def create(
     """
     if name == AUTO:
         reasons = []
-        for candidate in preferred():
+        for candidate in preferred(device):
             found = availability(candidate, device if candidate == DEFAULT else None)
             if found.usable:
+                threads = None if on_gpu(candidate, device) else threads
                 return create(candidate, device=device, threads=threads, vram=vram)
             reasons.append(f"{candidate}: {found.reason}")
         raise BackendUnavailableError(f"no backend is usable here ({'; '.join(reasons)}).")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import metadata
@@ -16,6 +15,9 @@ import numpy as np
 from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
 from amodal.runtime.manifest import ComponentEntry
+
+from .denormals import denormals_as_zero
+from .lanes import Lane, Lanes
 
 _DEVICES = ("cpu", "cuda", "cuda:1 and so on")
 
@@ -85,8 +87,7 @@ class OnnxRuntimeBackend:
         self._ort = ort
         self.threads = threads or _cores()
         self.lanes = min(2, self.threads)
-        # One pool for all components: every further thread would keep freed memory of its own.
-        self._lane_pool = ThreadPoolExecutor(self.lanes, "amodal-lane")
+        self._side_by_side = Lanes(self.lanes)
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
@@ -100,16 +101,16 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if _shares_memory(ort):
             options.add_session_config_entry("session.use_env_allocators", "1")
-        # Denormals appear as the noise level falls and cost tens of cycles each; the results do not see them.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")  # on its pool's threads
         try:
-            session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
+            with denormals_as_zero():
+                session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleCorruptError(
                 f"onnxruntime cannot load {files[0]}: {first_line(error)}; update onnxruntime, or "
                 "export the bundle again."
             ) from error
-        return _Session(session, entry, self._lane_pool if lanes > 1 else None)
+        return _Session(session, entry, self._side_by_side.enter() if lanes > 1 else None)
 
     def active(self) -> AbstractContextManager[None]:
         """See `Backend.active`."""
@@ -134,9 +135,9 @@ class OnnxRuntimeBackend:
 
 
 class _Session:
-    def __init__(self, session: Any, entry: ComponentEntry, pool: ThreadPoolExecutor | None) -> None:
+    def __init__(self, session: Any, entry: ComponentEntry, lane: Lane | None) -> None:
         self._session: Any = session
-        self._pool = pool
+        self._lane = lane
         self._kind = entry.kind
         self._outputs = [o.name for o in session.get_outputs()]
 
@@ -144,18 +145,22 @@ class _Session:
         if self._session is None:
             raise BackendError(f"component {self._kind} was closed; load the bundle again.")
         try:
-            values = self._session.run(self._outputs, dict(inputs))
+            with denormals_as_zero():
+                values = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
             raise BackendError(f"onnxruntime failed in component {self._kind}: {first_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if self._pool is None or len(batches) == 1:
+        if self._lane is None or len(batches) == 1:
             return [self(inputs) for inputs in batches]
-        return list(self._pool.map(self, batches))
+        return self._lane.map(self, batches)
 
     def close(self) -> None:
         self._session = None
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
 
 
 @cache

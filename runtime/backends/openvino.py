@@ -9,7 +9,6 @@ the two there: `unet_conditioner`, whose sinusoids of up to 127 radians bfloat16
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -19,6 +18,8 @@ from amodal.runtime.backends import Availability, Backend, Executable
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
+from .denormals import denormals_as_zero
+from .lanes import Lane
 from .onnxruntime import OnnxRuntimeBackend, import_onnxruntime
 
 _SINGLE = frozenset({"unet_conditioner", "depth"})
@@ -102,7 +103,7 @@ class OpenVinoBackend(OnnxRuntimeBackend):
             raise BundleCorruptError(
                 f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
             ) from error
-        return _Network(self._core, network, entry.kind, settings, self._lane_pool if lanes > 1 else None)
+        return _Network(self._core, network, entry.kind, settings, self._side_by_side.enter() if lanes > 1 else None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -115,10 +116,8 @@ class OpenVinoBackend(OnnxRuntimeBackend):
 
 
 class _Network:
-    def __init__(
-        self, core: Any, network: Any, kind: str, settings: Mapping[str, Any], pool: ThreadPoolExecutor | None
-    ) -> None:
-        self._core, self._network, self._kind, self._settings, self._pool = core, network, kind, settings, pool
+    def __init__(self, core: Any, network: Any, kind: str, settings: Mapping[str, Any], lane: Lane | None) -> None:
+        self._core, self._network, self._kind, self._settings, self._lane = core, network, kind, settings, lane
         self._outputs = [output.any_name for output in network.outputs]
         self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
         self._compiling = Lock()
@@ -127,12 +126,13 @@ class _Network:
         if self._network is None:
             raise BackendError(f"component {self._kind} was closed; load the bundle again.")
         try:
-            free = self._requests(inputs)
-            request = free.get()
-            try:
-                values = request.infer(dict(inputs), share_inputs=True)
-            finally:
-                free.put(request)
+            with denormals_as_zero():
+                free = self._requests(inputs)
+                request = free.get()
+                try:
+                    values = request.infer(dict(inputs), share_inputs=True)
+                finally:
+                    free.put(request)
         except Exception as error:
             raise BackendError(f"openvino failed in component {self._kind}: {first_line(error)}") from error
         return {name: values[place] for place, name in enumerate(self._outputs)}
@@ -151,10 +151,13 @@ class _Network:
             return self._free[key]
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if self._pool is None or len(batches) == 1:
+        if self._lane is None or len(batches) == 1:
             return [self(inputs) for inputs in batches]
-        return list(self._pool.map(self, batches))
+        return self._lane.map(self, batches)
 
     def close(self) -> None:
         self._network = None
         self._free.clear()
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None

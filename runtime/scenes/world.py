@@ -90,7 +90,8 @@ def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size:
     """The target's centre [T, 2], which stays in the frame, though the target may not."""
     leaving = rng.random() < 0.3
     margin = 0.08 if leaving else min(0.55 * size, 0.42)
-    low, high = np.array([margin, max(margin, 0.3)]), np.array([aspect - margin, 1 - max(margin, 0.3)])
+    beside, above = min(margin, 0.42 * aspect), max(margin, 0.3)  # a frame may be narrower than two margins
+    low, high = np.array([beside, above]), np.array([aspect - beside, 1 - above])
     if leaving and rng.random() < 0.3:
         low[1], high[1] = margin, 1 - margin
     start = rng.uniform(low, high)

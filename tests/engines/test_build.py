@@ -17,7 +17,7 @@ import pytest
 
 from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
-from amodal.engines.compilation import describe
+from amodal.engines.compilation import Library, describe
 from amodal.engines.targets import parse_target
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.engine_profiles import profiles_of
@@ -356,6 +356,56 @@ def test_a_target_that_needs_a_gpu_says_so(bundle: Bundle, stand_in: StandIn, mo
     for target in ("this", "portable"):
         with pytest.raises(InputError, match="none is found here"):
             build_engines(bundle, settings(target=target))
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "target"),
+    [
+        (None, "", "this-sm86"),
+        ("GPU-2b,0", "", "this-sm89"),
+        ("1", "PCI_BUS_ID", "this-sm89"),
+        ("0,1", "PCI_BUS_ID", "this-sm86"),
+        ("2", "PCI_BUS_ID", None),
+        ("-1", "", None),
+        ("", "", None),
+    ],
+)
+def test_this_gpu_is_the_one_that_cuda_sees_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None, order: str, target: str | None
+) -> None:
+    mixed(monkeypatch, tmp_path, visible, order)
+    library = Library("tensorrt", "10.13.2", ())
+    if target is None:
+        with pytest.raises(InputError, match="none is found here"):
+            build.target_of(settings(), library)
+    else:
+        assert build.target_of(settings(), library).name == target
+
+
+@pytest.mark.parametrize("visible", ["1", "MIG-1a", "GPU-", "GPU-3"])
+def test_a_gpu_that_cannot_be_told_from_others_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str
+) -> None:
+    mixed(monkeypatch, tmp_path, visible, "")
+    with pytest.raises(InputError, match=rf"\(8\.6, 8\.9\), and which of them CUDA_VISIBLE_DEVICES={visible} means"):
+        build.target_of(settings(), Library("tensorrt", "10.13.2", ()))
+    monkeypatch.setattr(build, "gpus", lambda: 2 * [{"compute_cap": "8.6"}])
+    assert build.target_of(settings(), Library("tensorrt", "10.13.2", ())).name == "this-sm86"
+
+
+def mixed(monkeypatch: pytest.MonkeyPatch, folder: Path, visible: str | None, order: str) -> None:
+    """A machine with two GPUs of different capabilities, as `nvidia-smi` lists them."""
+    smi = folder / "nvidia-smi"
+    more = "case $1 in *uuid*) a=', GPU-1a2b'; b=', GPU-2b3c';; esac"
+    rows = ("RTX 3090, 24576 MiB, 580.10, 8.6$a", "RTX 4090, 24564 MiB, 580.10, 8.9$b")
+    smi.write_text("\n".join(["#!/bin/sh", more, *(f'echo "{row}"' for row in rows), ""]))
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
 
 def test_an_unknown_backend_is_named() -> None:

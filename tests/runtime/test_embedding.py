@@ -333,6 +333,21 @@ def test_calls_work_on_the_callers_stream(on_gpu: Model) -> None:
     assert cupy.events[before:] == [(77, 0), (0, 77)], "the model's own, and CUDA's default one"
 
 
+def test_a_stream_of_another_gpu_than_the_current_one_is_followed(toy_bundle: Path, gpu: Any, built: Path) -> None:
+    with load(toy_bundle, "tensorrt", engine_dir=built, device="cuda:1") as model:
+        cupy = model.backend.xp
+        inside: list[tuple[int, int]] = []
+
+        def note(*_: Any) -> None:
+            inside.append((int(cupy.cuda.Device().id), int(cupy.cuda.get_current_stream().ptr)))
+
+        with model.on_stream(9):
+            model.segment(**clip(), steps=STEPS, callback=note)
+            model.segment(**clip(), steps=STEPS, callback=note)
+        assert set(inside) == {(1, 9)}
+        assert cupy.cuda.Device().id == 0
+
+
 def test_a_stream_means_nothing_on_the_cpu(toy: Model) -> None:
     with toy.on_stream(object()):
         assert toy.segment(**clip(), steps=STEPS).masks.any()

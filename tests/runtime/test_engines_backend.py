@@ -17,6 +17,7 @@ import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime import backends
+from amodal.runtime.backends import onnxruntime_cuda
 from amodal.runtime.bundle import Bundle
 from amodal.runtime.errors import (
     BackendError,
@@ -203,6 +204,41 @@ def test_auto_says_which_engines_it_passed_over(toy_bundle: Path, gpu: Any, engi
         model = load(toy_bundle, "auto", engine_dir=stale, vram="6GB")
     with model:
         assert model.backend.name == "onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"device": "cpu"}, "onnxruntime"),
+        ({"threads": 1}, "tensorrt"),
+        ({"device": "cuda", "threads": 1}, "tensorrt"),
+        ({"device": "cpu", "threads": 1, "vram": "6GB"}, "onnxruntime"),
+    ],
+)
+def test_auto_goes_where_it_is_sent(
+    toy_bundle: Path, gpu: Any, engines: Path, options: dict[str, Any], name: str
+) -> None:
+    with load(toy_bundle, "auto", engine_dir=engines, **options) as model:
+        assert model.backend.name == name
+        assert name == "tensorrt" or model.backend.threads == options.get("threads", model.backend.threads)
+    options = {option: options[option] for option in options if option != "vram"}
+    created = backends.create("auto", **options)
+    assert (created.engines is None) == (name == "onnxruntime")
+
+
+def test_auto_without_engines_holds_graphs_on_a_gpu_to_the_limit(
+    toy_bundle: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def create(**options: Any) -> Any:
+        asked.append(options)
+        raise BackendUnavailableError("not here.")
+
+    monkeypatch.setattr(onnxruntime_cuda, "create", create)
+    with pytest.raises(BackendUnavailableError, match="not here"):
+        load(toy_bundle, "auto", device="cuda", vram="6GB", threads=1)
+    assert asked == [{"device": "cuda", "threads": None, "vram": 6 * 10**9}]
 
 
 def test_a_damaged_engine_is_not_loaded(toy_bundle: Path, engines: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,24 @@ def test_a_path_too_long_for_the_system_is_an_input_error() -> None:
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is an empty folder; expected images \(png, .*--frames"):
         read_frames(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "what"), [(1, "a folder"), (3, "3 folders")])
+def test_a_folder_of_folders_is_named(tmp_path: Path, count: int, what: str) -> None:
+    (tmp_path / "notes.txt").write_text("no frame")
+    (tmp_path / ".cache").mkdir()
+    for i in range(count):
+        folder_of(tmp_path / f"clip{i}", noise(1, 2, 2, 3))
+    with pytest.raises(InputError, match=f"holds {what} and no images; give the one with the images with --frames"):
+        list_images(tmp_path)
+
+
+def test_an_archive_of_pictures_is_no_numpy_file(tmp_path: Path) -> None:
+    picture(tmp_path / "0.png", noise(2, 2))
+    with zipfile.ZipFile(tmp_path / "depth.npz", "w") as archive:
+        archive.write(tmp_path / "0.png", "0.png")
+    with pytest.raises(InputError, match=r"depth\.npz cannot be read as a numpy file \(0\.png in it is no array\)"):
+        read_depth(tmp_path / "depth.npz")
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:

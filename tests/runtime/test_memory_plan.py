@@ -729,6 +729,28 @@ def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
         assert len(gpu.ever) == loads, "refused before anything was loaded"
 
 
+@pytest.mark.parametrize(
+    "run_with",
+    [
+        lambda model, large: model.segment(MODAL, rgb=large),
+        lambda model, large: model.segment(MODAL, depth=large[..., 0]),
+        lambda model, large: model.complete(large, MODAL, MODAL),
+        lambda model, large: model.complete(list(large), MODAL, MODAL),
+        lambda model, large: model.complete(RGB, MODAL, large[..., 0] > 0),
+    ],
+    ids=["rgb for depth", "depth", "rgb", "list", "amodal"],
+)
+def test_the_largest_of_the_pictures_is_planned_for(
+    run_with: Any, bundle: Bundle, gpu: Gpu, manifest: Manifest
+) -> None:
+    budget = plan_memory(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
+    with amodal.load(bundle.path, "tensorrt_rtx", memory="resident", vram=budget) as model:
+        with pytest.raises(MemoryBudgetError, match="--vram"):
+            run_with(model, np.zeros((FRAMES, 1080, 1920, 3), np.uint8))
+        assert gpu.ever == []
+        model.complete(np.zeros((FRAMES, 3, HEIGHT, WIDTH), np.float32), MODAL, MODAL, steps=1)
+
+
 def test_a_model_planned_for_one_stage_does_not_run_the_other(bundle: Bundle, gpu: Gpu, manifest: Manifest) -> None:
     one = RunShape(("segment",), depth=False)
     resident = plan_memory(manifest, gpu.sizes, one, "resident", "batched")

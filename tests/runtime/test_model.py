@@ -17,6 +17,7 @@ import amodal
 from amodal import Churn, NoiseStream
 from amodal.runtime.errors import BackendError, BackendUnavailableError, InputError, NonFiniteError
 from amodal.runtime.manifest import MANIFEST_NAME
+from amodal.runtime.padding import Padding
 from amodal.runtime.sampler import karras_sigmas
 
 
@@ -456,6 +457,14 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
             model.segment(modal, rgb=rgb[:1])
         with pytest.raises(InputError, match="no complete stage; export it again with --complete CHECKPOINT"):
             model.complete(rgb, modal, modal > 128)
+
+
+@pytest.mark.parametrize("rgb", [None, ["0001.png", "0002.png"], np.zeros(5, np.uint8), 3], ids=str)
+def test_what_is_no_clip_of_pictures_is_refused(rgb: Any, toy: amodal.Model, clip: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"rgb has shape .* expected uint8 \[T, h, w, 3\]"):
+        toy.complete(rgb, clip["modal"], clip["modal"] > 0)
+    with pytest.raises(InputError, match=r"padding: pictures are of shape \(.*\), expected 64x64"):
+        toy.complete(rgb, clip["modal"], clip["modal"] > 0, padding=Padding(64, 64))
 
 
 def test_without_depth_and_without_frames_there_is_no_segmentation(toy: amodal.Model, clip: dict[str, Any]) -> None:

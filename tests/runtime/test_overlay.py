@@ -72,6 +72,13 @@ def test_an_object_that_is_hidden_or_absent_altogether_can_be_drawn(tmp_path: Pa
     assert not (distance(last, HIDDEN) < 60).any()
 
 
+@pytest.mark.parametrize("fps", [1 / 700, 1e-310])
+def test_a_frame_stays_for_no_longer_than_a_gif_can_say(tmp_path: Path, fps: float) -> None:
+    write_overlay(tmp_path / "o.gif", *clip(2), fps=fps)
+    with GifImageFile(tmp_path / "o.gif") as gif:
+        assert gif.info["duration"] == 655350
+
+
 def test_equal_frames_stay_frames_of_the_gif(tmp_path: Path) -> None:
     frames, modal, amodal = clip(5)
     write_overlay(tmp_path / "o.gif", frames, modal, amodal)

@@ -205,6 +205,45 @@ def test_polygons_are_drawn_at_the_size_of_the_images_or_the_frames(tmp_path: Pa
             read_masks(path, frame_size=(7, 9))
 
 
+@pytest.mark.parametrize("height", [-5, 0, 1 << 40, 10**30])
+def test_polygons_in_images_of_no_size_are_refused(tmp_path: Path, height: int) -> None:
+    annotations = [{"image_id": 0, "category_id": 1, "segmentation": [[2, 1, 6, 1, 6, 4, 2, 4]]}]
+    document = {"images": [{"id": 0, "height": height, "width": 9}], "annotations": annotations}
+    with pytest.raises(InputError, match=rf"in frame 0 \(polygons in images 9 wide and {height} high\)"):
+        read_masks(save(tmp_path / "m.json", document))
+
+
+def test_a_polygon_of_numbers_beyond_any_float_is_refused(tmp_path: Path) -> None:
+    square = [[10**400, 1, 6, 1, 6, 4]]
+    with pytest.raises(InputError, match="broken mask in frame 0"):
+        read_masks(save(tmp_path / "m.json", [{"image_id": 0, "segmentation": square}]), frame_size=(7, 9))
+
+
+@pytest.mark.parametrize("value", [[4], {"a": 4}])
+def test_ids_that_are_neither_numbers_nor_names_are_refused(tmp_path: Path, value: Any) -> None:
+    rle = encode_rle(random_masks()[0])
+    good = {"image_id": 4, "track_id": 1, "segmentation": rle}
+    images = [{"id": 4, "height": 7, "width": 9}]
+    for document, field in (
+        ([{**good, "image_id": value}], "image_id"),
+        ([{**good, "track_id": value}], "track_id"),
+        ([{"id": value, "segmentations": [rle]}], "id"),
+        ({"object_id": value, "segmentations": [rle]}, "object_id"),
+        ({"images": [{"id": value}], "annotations": [good]}, "id of an image"),
+    ):
+        with pytest.raises(InputError, match=f"as {field}; --masks expects a number or a name"):
+            read_masks(save(tmp_path / "m.json", document))
+    for odd in ({**images[0], "video_id": value}, {**images[0], "height": value}):
+        read_masks(save(tmp_path / "m.json", {"images": [odd], "annotations": [good]}))
+    read_masks(save(tmp_path / "m.json", {"images": 5, "annotations": [good]}))
+
+
+def test_two_tracks_of_one_id_are_refused(tmp_path: Path) -> None:
+    tracks = [{"track_id": 3, "segmentations": [encode_rle(mask)]} for mask in random_masks(2)]
+    with pytest.raises(InputError, match="two tracks of object 3; --masks expects a track_id that tells them apart"):
+        read_masks(save(tmp_path / "m.json", tracks), object_id=3)
+
+
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[1, 2", '{"a": NaN'])
 def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.json").write_text(text)

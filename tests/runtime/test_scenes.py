@@ -15,6 +15,7 @@ from amodal.runtime.frames import read_depth, read_frames
 from amodal.runtime.images import prepare_depth
 from amodal.runtime.masks import read_masks
 from amodal.runtime.scenes import Scene, make_scene, write_scene
+from amodal.runtime.scenes.world import make_world
 
 SEEDS = range(0, 60, 4)
 
@@ -86,6 +87,16 @@ def test_another_size_shows_the_same_world() -> None:
         both, either = (small.amodal & (shrunk > 0.5)).sum(), (small.amodal | (shrunk > 0.5)).sum()
         assert both / either > 0.9
         np.testing.assert_allclose(large.boxes, 2 * small.boxes, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(128, 64), (512, 288), (640, 480), (160, 16)])
+def test_narrow_frames_keep_the_target_in_them(size: tuple[int, int]) -> None:
+    for seed in range(6):
+        world = make_world(np.random.default_rng(seed), 8, size[1] / size[0])
+        centre = world.target.pose[:, :, 2]
+        assert (centre[:, 0] >= 0).all()
+        assert (centre[:, 0] <= size[1] / size[0]).all()
+    assert make_scene(0, 2, size).amodal.any()
 
 
 def test_the_world_moves(scenes: list[Scene]) -> None:

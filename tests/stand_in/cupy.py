@@ -4,6 +4,7 @@ It is as strict as CuPy where that matters: arrays of the host and of the device
 becomes numpy's unless `asnumpy` is asked, and what numpy has and CuPy has not is not here.
 """
 
+import collections
 import ctypes
 import threading
 import time
@@ -208,7 +209,8 @@ class _Here(threading.local):
     """What each thread has of its own."""
 
     def __init__(self):
-        self.streams, self.devices, self.recording = [_Stream(ptr=0)], [0], None
+        self.devices, self.recording = [0], None
+        self.streams = collections.defaultdict(lambda: [_Stream(ptr=0)])  # of each device
 
 
 class _Stream:
@@ -240,10 +242,10 @@ class _Stream:
         return _Graph(recorded)
 
     def __enter__(self):
-        _here.streams.append(self)
+        _here.streams[_here.devices[-1]].append(self)
 
     def __exit__(self, *error):
-        assert _here.streams.pop() is self
+        assert _here.streams[_here.devices[-1]].pop() is self
 
 
 class _Event(int):
@@ -314,7 +316,7 @@ cuda = types.SimpleNamespace(
     Device=_Device,
     Memory=_Memory,
     Stream=_Stream,
-    get_current_stream=lambda: _here.streams[-1],
+    get_current_stream=lambda: _here.streams[_here.devices[-1]][-1],
     get_elapsed_time=lambda begin, end: 1e3 * (end.at - begin.at),
     runtime=types.SimpleNamespace(
         getDeviceCount=lambda: 2,
