@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 
 from amodal.export.bundle import Exported, export_bundle
 from amodal.export.checkpoint import StageCheckpoint, read_checkpoint
 from amodal.export.plan import ExportSettings
 from amodal.runtime.manifest import ContextLayout, StageName
 
+from .loop import load_average
 from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
 
@@ -116,7 +116,7 @@ def _with_decoder(vae: Any, state: Path) -> Any:
 
 
 def _averaged(network: Any, state: Path) -> Any:
-    network.load_state_dict(torch.load(state, weights_only=True)["average"])
+    load_average(network, state)
     return network.eval()
 
 

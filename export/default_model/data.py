@@ -32,6 +32,11 @@ class Pictures:
     whole: Floats
     rgb: Floats
 
+    @property
+    def hidden(self) -> NDArray[np.bool_]:
+        """What the object covers unseen, bool [T, 1, H, W]."""
+        return np.asarray((self.amodal[:, :1] > 0) & (self.modal[:, :1] <= 0))
+
     def conditions(self, stage: str) -> tuple[Floats, Floats]:
         """The stage's two conditions, the first of which the image encoder sees."""
         return (self.modal, self.depth) if stage == "segment" else (self.visible, self.amodal)

@@ -16,7 +16,7 @@ from amodal.runtime.sampler import Schedule, denoised_of, guide, is_guided, karr
 
 from .data import Floats, pictures
 from .latents import Latents
-from .loop import train
+from .loop import load_average, train
 from .recipe import SIGMA_RANGE, Recipe, make_unet
 from .unet import hidden_windows, set_attention, velocities
 from .vae import OBJECT_WEIGHT, trained_vae
@@ -50,9 +50,8 @@ def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = 
         source = ("encoded", "drawn")[step % 2]
         latents = (encoded.target, drawn)[step % 2][number]
         clip = pictures(number, recipe)
-        hidden = (clip.amodal[:, :1] > 0) & (clip.modal[:, :1] <= 0)
         target = clip.target(stage)
-        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.hidden_weight_of(stage) * hidden
+        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.share_of(stage, "hidden_weight") * clip.hidden
         if step < whole_from:
             (columns,) = hidden_windows(encoded.hidden[number][None], rng)
             cell = recipe.width // latents.shape[-1]
@@ -75,7 +74,7 @@ def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, dev
     file = folder / f"drawn_{stage}.npy"
     if not file.exists():
         unet = make_unet(recipe.seed, stage)
-        unet.load_state_dict(torch.load(folder / f"{stage}.pt", weights_only=True, map_location="cpu")["average"])
+        load_average(unet, folder / f"{stage}.pt")
         set_attention(unet.eval().requires_grad_(False))
         torch.nn.Module.to(unet, device)
         count = min(recipe.decoder_scenes, recipe.of(stage, "scenes"))

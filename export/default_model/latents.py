@@ -95,7 +95,7 @@ def _encode_block(folder: Path, stage: StageName, recipe: Recipe, block: int) ->
 
 def hidden_share(clip: Pictures, size: tuple[int, int]) -> Floats:
     """The share of each latent cell's pixels that the object covers unseen, float32 [T, 1, h, w]."""
-    hidden = (clip.amodal[:, :1] > 0) & (clip.modal[:, :1] <= 0)
+    hidden = clip.hidden
     frames, _, height, width = hidden.shape
     cells = hidden.reshape(frames, 1, size[0], height // size[0], size[1], width // size[1])
     return np.asarray(cells.mean(axis=(3, 5)), np.float32)

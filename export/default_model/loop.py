@@ -77,6 +77,11 @@ def train(
     module.eval().requires_grad_(False)
 
 
+def load_average(module: torch.nn.Module, state_file: Path) -> None:
+    """Gives `module` the averaged weights that a training left in `state_file`."""
+    module.load_state_dict(torch.load(state_file, weights_only=True, map_location="cpu")["average"])
+
+
 def _follow(average: dict[str, torch.Tensor], module: torch.nn.Module, decay: float) -> None:
     with torch.no_grad():
         for key, value in module.state_dict().items():

@@ -75,8 +75,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = {"window_share", "crop_share", "dropout", "cooldown"}
-        free = shares | {"hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "seed", "sigma_mean"}
+        free = {"window_share", "hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "crop_share", "dropout"}
+        free |= {"cooldown", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
             least = min(value) if isinstance(value, tuple) else value
             if least < 0 or (name not in free and least == 0):
@@ -92,9 +92,10 @@ class Recipe:
         pair: tuple[int, int] = getattr(self, name)
         return pair[STAGES.index(stage)]
 
-    def hidden_weight_of(self, stage: StageName) -> float:
-        """A stage's own `hidden_weight`."""
-        return self.hidden_weight[STAGES.index(stage)]
+    def share_of(self, stage: StageName, name: str) -> float:
+        """The same, of what is no count: `window_share`, `hidden_weight`."""
+        pair: tuple[float, float] = getattr(self, name)
+        return pair[STAGES.index(stage)]
 
 
 STAGES: tuple[StageName, ...] = ("segment", "complete")

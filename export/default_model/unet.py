@@ -18,7 +18,7 @@ from amodal.runtime.manifest import ContextLayout, StageName
 from .data import Floats
 from .latents import Latents
 from .loop import train
-from .recipe import STAGES, Recipe, make_unet
+from .recipe import Recipe, make_unet
 
 FPS = 8.0
 
@@ -54,7 +54,7 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
         conditioning[dropped] = 0
         layout = _LAYOUTS[rng.integers(len(_LAYOUTS))]
         context = np.stack([_context(e, layout, not d) for e, d in zip(embeddings, dropped, strict=True)])
-        if rng.random() < recipe.window_share[STAGES.index(stage)]:
+        if rng.random() < recipe.share_of(stage, "window_share"):
             columns = hidden_windows(hidden, rng)
             conditioning, target, hidden = (
                 np.take_along_axis(a, columns[:, None, None, None, :], 4) for a in (conditioning, target, hidden)
@@ -68,7 +68,7 @@ def train_unet(folder: Path, stage: StageName, recipe: Recipe, device: str = "cp
         with torch.autocast(sample.device.type, torch.bfloat16):
             predicted = velocities(unet, sample, log_sigma, context, layout)
         squares = (predicted.float() - torch.from_numpy(velocity).to(device)).square()
-        weights = 1 + recipe.hidden_weight_of(stage) * hidden
+        weights = 1 + recipe.share_of(stage, "hidden_weight") * hidden
         squares = squares * torch.from_numpy(weights / weights.mean()).to(device)
         errors = squares.mean(dim=(1, 2, 3, 4))
         kept = ~dropped

@@ -11,7 +11,7 @@ import torch
 from amodal.runtime.manifest import StageName
 
 from .data import Floats, pictures
-from .loop import train
+from .loop import load_average, train
 from .recipe import Recipe, make_vae
 
 _SALT = {"segment": 101, "complete": 111}
@@ -70,9 +70,8 @@ def trained_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
 
     The scale lies in the weights, so that VAEs with different latents go into one bundle, which has one scaling factor.
     """
-    average = torch.load(folder / f"vae_{stage}.pt", weights_only=True, map_location="cpu")["average"]
     vae = make_vae(recipe.seed, stage)
-    vae.load_state_dict(average)
+    load_average(vae, folder / f"vae_{stage}.pt")
     vae.eval().requires_grad_(False)
     targets = np.concatenate([pictures(index, recipe).target(stage) for index in range(_MEASURED)])
     with torch.no_grad():
