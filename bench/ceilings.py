@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend
+from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendUnavailableError, MissingDependencyError
 
-from .same_clip import cores
 from .schema import Ceilings
 
 CPU_SIDES = (512, 1024, 2048)
@@ -59,7 +59,7 @@ def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, rounded: 
     library = _openvino() if rounded else _onnxruntime()
     product = _rounded_product if rounded else _cpu_product
     side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, threads), seconds)
-    workers = threads or cores()
+    workers = threads or usable_cores()
     with ThreadPoolExecutor(workers, "amodal-copy") as pool:
         bandwidth = [2 * _CPU_COPY / each for each in _repeat(_cpu_copy(pool, workers), seconds)]
     precision = "bfloat16, float32 accumulation" if rounded else "float32"
@@ -114,7 +114,8 @@ def _cpu_product(ort: Any, side: int, threads: int | None) -> Timed:
 def _rounded_product(ov: Any, side: int, threads: int | None) -> Timed:
     graph, left = _product(side)
     core = ov.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads or cores(), "NUM_STREAMS": 1}
+    cores = threads or usable_cores()
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": 1}
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
     return _clocked(lambda: request.infer({"left": left}, share_inputs=True))
 

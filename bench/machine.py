@@ -16,6 +16,7 @@ import psutil
 
 from amodal import __version__
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
 from amodal.runtime.manifest import StageName
 from amodal.runtime.model import Model
@@ -42,7 +43,7 @@ def this_machine() -> Machine:
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         cpu=_cpu(),
-        cores=len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count(),
+        cores=usable_cores(),
         memory=psutil.virtual_memory().total,
         gpu=_gpu(),
     )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
 from amodal.runtime.backends.openvino import multiplies_bfloat16
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.cores import usable_cores
 from amodal.runtime.engine_builds import bundle_name
 from amodal.runtime.errors import InputError
 
@@ -27,7 +28,7 @@ from .machine import this_machine
 from .peer_loaders import load_diffusers, load_ours
 from .peer_process import Loaded, PeerError, PeerProcess
 from .peer_turns import Entrant, Turns
-from .same_clip import INSTALL, cores, given_work
+from .same_clip import INSTALL, given_work
 from .schema import Measurement, Peer, Peers, Skipped, Work
 from .sources import Checkpoints
 
@@ -101,7 +102,7 @@ def measure_peers(
         peers=[entrant.record() for entrant in turns.entrants],
         refused=refused,
         device=device_of(execution),
-        threads=execution.threads or cores(),
+        threads=execution.threads or usable_cores(),
     )
     return [found], skipped
 

@@ -7,7 +7,6 @@ pixel at the threshold there would move everything here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendUnavailableError, InputError, MissingDependencyError
 from amodal.runtime.findings import Completion, Segmentation
 from amodal.runtime.images import prepare_depth, prepare_modal, prepare_rgb
@@ -154,7 +154,7 @@ def load_reference(
         raise
     except ImportError as error:
         raise MissingDependencyError(f"the reference pipeline cannot be imported ({error}); `{INSTALL}`.") from error
-    torch.set_num_threads(threads or cores())
+    torch.set_num_threads(threads or usable_cores())
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendUnavailableError(
             f"torch {torch.__version__} finds no GPU for --device {device}; install torch with CUDA, or compare on the "
@@ -207,11 +207,6 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             amodal_masks(result.frames_u8, arrays.modal) if stage == "segment" else None,
         )
     return found
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from amodal import __version__
 
 from . import backends
 from .backends.onnxruntime import installed_distributions
+from .cores import usable_cores
 
 _PACKAGES = {
     "runtime": ("numpy", "opencv-python-headless", "pillow", "pycocotools", "pydantic", "click", "rich"),
@@ -40,7 +41,7 @@ def diagnose(found: Mapping[str, backends.Availability] | None = None) -> dict[s
         "amodal": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "machine": {"cpu": _cpu_name(), "cores": _cores(), "memory_gb": _memory_gb()},
+        "machine": {"cpu": _cpu_name(), "cores": usable_cores(), "memory_gb": _memory_gb()},
         "gpus": gpus(),
         "packages": {extra: {n: _version(n) for n in names} for extra, names in _PACKAGES.items()},
         "backends": {
@@ -84,10 +85,6 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_gb() -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
+from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
 from amodal.runtime.manifest import ComponentEntry
 
@@ -85,7 +85,7 @@ class OnnxRuntimeBackend:
     def __init__(self, ort: Any, threads: int | None) -> None:
         self.xp: Any = np
         self._ort = ort
-        self.threads = threads or _cores()
+        self.threads = threads or usable_cores()
         self.lanes = min(2, self.threads)
         self._side_by_side = Lanes(self.lanes)
 
@@ -176,12 +176,6 @@ def _shares_memory(ort: Any) -> bool:
     except Exception:  # noqa: BLE001 (somebody else registered one: sessions then keep arenas of their own)
         return False
     return True
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def installed_distributions() -> list[str]:
