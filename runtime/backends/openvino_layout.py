@@ -1,0 +1,372 @@
+"""Keeps the maps of a network channels-last from one end to the other, for OpenVINO's CPU plugin.
+
+The plugin convolves channels-last, and an exported graph keeps telling it to go back: frames [B*T, C, H, W] are
+reshaped and transposed into time [B, C, T, P] for each temporal convolution and into [N, G, C/G*P] for each group
+normalisation, P = H*W, and every such step is a pass over memory in each direction. A fifth of the default U-Net's time
+and a third of the VAE decoder's went there. Here all of these become views of one map [B, C, T, H, W], which lies in
+memory as [B, T, H, W, C]: spatial kernels are (1, k, k), temporal ones (k, 1, 1), tokens of an attention are the
+same memory again. What is not recognised stays as it was, behind a conversion.
+
+Group normalisation (Wu & He, ECCV 2018, equation 2) is written out in sums, which need no other layout. In bfloat16
+they have eight bits, so a variance must not be the difference of two large moments: the mean is taken off first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+# How a value of the original network shows a map [B, C, T, H, W]:
+# frames [B*T, C, H, W], split [B, T, C, P], time [B, C, T, P], flat [B*T, C, P].
+_View = Literal["frames", "split", "time", "flat"]
+_SMALL = 256  # channels up to which one product over all of them is cheaper than one to groups and one back
+_ELEMENTWISE = {"Add": "add", "Subtract": "subtract", "Multiply": "multiply", "Sigmoid": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class _Map:
+    value: Any  # ov.Output of [B, C, T, H, W]
+    view: _View
+
+    @property
+    def shape(self) -> list[int]:
+        return _shape(self.value)
+
+
+def keep_channels_last(network: Any) -> int:
+    """Rewrites a network of static shapes in place; returns how many of its operators took another form.
+
+    Args:
+        network: an `openvino.Model` read from one of the graphs of `amodal export`, reshaped to static shapes.
+    """
+    names = [node.get_friendly_name() for node in network.get_ops()]
+    if network.is_dynamic() or len(set(names)) != len(names):
+        return 0
+    return _Rewriting(network).run()
+
+
+def largest_attention(network: Any) -> int:
+    """How many scores the largest attention of a network of static shapes has; 0 without any."""
+    attentions = (node for node in network.get_ops() if node.get_type_name() == "Softmax")
+    return max((math.prod(_shape(node.output(0))) for node in attentions), default=0)
+
+
+def _shape(value: Any) -> list[int]:
+    return [dimension.get_length() for dimension in value.get_partial_shape()]
+
+
+def _key(value: Any) -> tuple[str, int]:
+    return value.get_node().get_friendly_name(), value.get_index()
+
+
+def _source(node: Any, place: int = 0) -> Any:
+    return node.input_value(place).get_node()
+
+
+def _constant(value: Any) -> Any:
+    """The numbers of a constant, also behind a reshape or a change of type; None if it is none."""
+    node = value.get_node()
+    while node.get_type_name() in ("Reshape", "Convert"):
+        node = _source(node)
+    return np.asarray(node.get_data()) if node.get_type_name() == "Constant" else None
+
+
+def _integers(value: Any) -> list[int] | None:
+    numbers = _constant(value)
+    return None if numbers is None else [int(number) for number in numbers.ravel()]
+
+
+class _Rewriting:
+    def __init__(self, network: Any) -> None:
+        from openvino import opset13
+
+        self._op, self._network = opset13, network
+        self._maps: dict[tuple[str, int], _Map] = {}  # by the original value that a map replaces
+        self._converted: dict[tuple[str, int], _Map] = {}  # by the original value that a map is made of
+        self._tokens: dict[tuple[str, int], Any] = {}  # values of the same shape as the original ones
+        self._flattened: dict[tuple[str, int], Any] = {}
+        self._made = 0
+        self._frames = self._frames_of_a_row()
+        self._handlers: dict[str, Callable[[Any], _Map | None]] = {
+            "Convolution": self._convolution,
+            "GroupConvolution": self._instance_norm,
+            "GroupNormalization": self._native_norm,
+            "Reshape": self._reshape,
+            "Transpose": self._transpose,
+            "Concat": self._concat,
+            "DepthToSpace": self._depth_to_space,
+            **dict.fromkeys(_ELEMENTWISE, self._elementwise),
+        }
+
+    def run(self) -> int:
+        changed = 0
+        for node in self._network.get_ordered_ops():
+            handler = self._handlers.get(node.get_type_name())
+            made = handler(node) if handler is not None else None
+            if made is not None:
+                self._maps[_key(node.output(0))] = made
+                changed += node.get_type_name() not in ("Reshape", "Transpose")
+        self._connect()
+        self._network.validate_nodes_and_infer_types()
+        return changed
+
+    def _connect(self) -> None:
+        """What is left of the original network, seen from its results, reads the new values."""
+        waiting, seen = list(self._network.get_results()), set()
+        while waiting:
+            node = waiting.pop()
+            if node.get_friendly_name() in seen:
+                continue
+            seen.add(node.get_friendly_name())
+            for entry in node.inputs():
+                key = _key(entry.get_source_output())
+                if key in self._tokens:
+                    entry.replace_source_output(self._tokens[key])
+                elif key in self._maps:
+                    entry.replace_source_output(self._flatten(key))
+                waiting.append(entry.get_source_output().get_node())
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def _new(self, kind: str, *arguments: Any) -> Any:
+        node = getattr(self._op, kind)(*arguments)
+        self._made += 1
+        node.set_friendly_name(f"channels_last/{kind}_{self._made}")
+        return node.output(0)
+
+    def _numbers(self, values: Any, kind: type = np.int64) -> Any:
+        return self._new("constant", np.asarray(values, kind))
+
+    def _reshaped(self, value: Any, shape: Sequence[int]) -> Any:
+        return value if _shape(value) == list(shape) else self._new("reshape", value, self._numbers(shape), False)
+
+    def _transposed(self, value: Any, order: Sequence[int]) -> Any:
+        return self._new("transpose", value, self._numbers(order))
+
+    # -- into and out of maps ----------------------------------------------------------------------------------------
+
+    def _frames_of_a_row(self) -> int | None:
+        """T, from the first change between frames and time; None where a network has none."""
+        for node in self._network.get_ordered_ops():
+            if node.get_type_name() == "Transpose" and _integers(node.input_value(1)) == [0, 2, 1, 3]:
+                before, after = _source(node), _shape(node.output(0))
+                if before.get_type_name() == "Reshape":
+                    whole = _shape(before.input_value(0))
+                    if len(whole) == 4 and whole[:2] == [after[0] * after[2], after[1]]:
+                        return after[2]
+        return None
+
+    def _rows(self, count: int) -> tuple[int, int] | None:
+        """B and T of B*T frames."""
+        frames = self._frames or count
+        return None if count % frames else (count // frames, frames)
+
+    def _map(self, value: Any) -> _Map | None:
+        """The map that a value of four axes shows, converted if need be."""
+        known = self._known(value)
+        shape = _shape(value)
+        rows = self._rows(shape[0]) if len(shape) == 4 else None
+        if known is not None or rows is None:
+            return known
+        parts = self._reshaped(value, [*rows, *shape[1:]])
+        known = _Map(self._transposed(parts, (0, 2, 1, 3, 4)), "frames")
+        self._converted[_key(value)] = known
+        return known
+
+    def _known(self, value: Any) -> _Map | None:
+        key = _key(value)
+        return self._maps.get(key) or self._converted.get(key)
+
+    def _flatten(self, key: tuple[str, int]) -> Any:
+        """A map in the shape that it had in the original network."""
+        if key not in self._flattened:
+            shown = self._maps[key]
+            b, c, t, h, w = shown.shape
+            value, p = shown.value, h * w
+            if shown.view != "time":
+                value = self._transposed(value, (0, 2, 1, 3, 4))
+            shapes = {"frames": (b * t, c, h, w), "split": (b, t, c, p), "time": (b, c, t, p), "flat": (b * t, c, p)}
+            self._flattened[key] = self._reshaped(value, shapes[shown.view])
+        return self._flattened[key]
+
+    def _reshape(self, node: Any) -> _Map | None:
+        source, shape = node.input_value(0), _shape(node.output(0))
+        shown = self._known(source)
+        if shown is None:
+            return self._from_tokens(node, shape)
+        b, c, t, h, w = shown.shape
+        views: dict[_View, list[int]] = {
+            "frames": [b * t, c, h, w],
+            "split": [b, t, c, h * w],
+            "flat": [b * t, c, h * w],
+        }
+        if shown.view == "time":
+            return None
+        view = next((view for view, expected in views.items() if shape == expected), None)
+        return None if view is None else _Map(shown.value, view)
+
+    def _from_tokens(self, node: Any, shape: list[int]) -> _Map | None:
+        """[B*T, P, C], transposed and reshaped to frames, is the map's own order in memory."""
+        before = _source(node)
+        rows = self._rows(shape[0]) if len(shape) == 4 else None
+        if rows is None or before.get_type_name() != "Transpose" or _integers(before.input_value(1)) != [0, 2, 1]:
+            return None
+        count, c, h, w = shape
+        if _shape(before.input_value(0)) != [count, h * w, c]:
+            return None
+        value = self._reshaped(before.input_value(0), [*rows, h, w, c])
+        return _Map(self._transposed(value, (0, 4, 1, 2, 3)), "frames")
+
+    def _transpose(self, node: Any) -> _Map | None:
+        shown = self._known(node.input_value(0))
+        order = _integers(node.input_value(1))
+        if shown is None:
+            return None
+        if order == [0, 2, 1, 3] and shown.view in ("split", "time"):
+            return _Map(shown.value, "time" if shown.view == "split" else "split")
+        if order == [0, 2, 1] and shown.view == "flat":
+            b, c, t, h, w = shown.shape
+            last = self._transposed(shown.value, (0, 2, 3, 4, 1))
+            self._tokens[_key(node.output(0))] = self._reshaped(last, (b * t, h * w, c))
+        return None
+
+    # -- layers ------------------------------------------------------------------------------------------------------
+
+    def _convolution(self, node: Any) -> _Map | None:
+        shown = self._map(node.input_value(0))
+        if shown is None or shown.view not in ("frames", "time"):
+            return None
+        settings = node.get_attributes()
+        weight = node.input_value(1)
+        begin, end, strides, dilations = (
+            list(settings[name]) for name in ("pads_begin", "pads_end", "strides", "dilations")
+        )
+        if settings["auto_pad"] != "explicit":
+            return None
+        if shown.view == "frames":
+            kernel = [*_shape(weight)[:2], 1, *_shape(weight)[2:]]
+            begin, end, strides, dilations = [0, *begin], [0, *end], [1, *strides], [1, *dilations]
+        elif _shape(weight)[3] == strides[1] == 1 and begin[1] == end[1] == 0:
+            kernel = [*_shape(weight), 1]
+            begin, end, strides, dilations = [*begin, 0], [*end, 0], [*strides, 1], [*dilations, 1]
+        else:
+            return None  # along P, a kernel reaches over the ends of lines
+        weight = self._reshaped(weight, kernel)
+        return _Map(self._new("convolution", shown.value, weight, strides, begin, end, dilations), shown.view)
+
+    def _elementwise(self, node: Any) -> _Map | None:
+        sources = node.input_values()
+        views = {shown.view for shown in map(self._known, sources) if shown is not None}
+        view = next(iter(views), None)
+        if len(views) != 1 or view not in ("frames", "time"):
+            return None
+        shape = _shape(node.output(0))
+        values = [self._operand(source, view, shape) for source in sources]
+        if any(value is None for value in values):
+            return None
+        return _Map(self._new(_ELEMENTWISE[node.get_type_name()], *values), view)
+
+    def _operand(self, source: Any, view: _View, result: list[int]) -> Any:
+        """An operand that is a map, or one number for each channel."""
+        shape = _shape(source)
+        shown = self._known(source)
+        if shown is None and shape == result and view == "frames":
+            shown = self._map(source)
+        if shown is not None:
+            return shown.value if shape == result else None
+        if math.prod(shape) == 1:
+            return self._reshaped(source, [1] * 5)
+        return self._reshaped(source, [1, shape[1], 1, 1, 1]) if shape == [1, result[1], 1, 1] else None
+
+    def _concat(self, node: Any) -> _Map | None:
+        if len(_shape(node.output(0))) != 4 or node.get_attributes()["axis"] not in (1, -3):
+            return None
+        if all(self._known(source) is None for source in node.input_values()):
+            return None
+        parts = [self._map(source) for source in node.input_values()]
+        if any(part is None or part.view != "frames" for part in parts):
+            return None
+        return _Map(self._new("concat", [part.value for part in parts if part is not None], 1), "frames")
+
+    def _depth_to_space(self, node: Any) -> _Map | None:
+        shown = self._known(node.input_value(0))
+        settings = node.get_attributes()
+        if shown is None or shown.view != "frames" or settings["mode"] != "blocks_first":
+            return None
+        b, c, t, h, w = shown.shape
+        r = settings["block_size"]
+        c //= r * r
+        # Channels are (row, column, C): a row's columns are neighbours in memory already.
+        value = self._reshaped(self._transposed(shown.value, (0, 2, 3, 4, 1)), (b * t * h, w, r, r * c))
+        value = self._reshaped(self._transposed(value, (0, 2, 1, 3)), (b, t, h * r, w * r, c))
+        return _Map(self._transposed(value, (0, 4, 1, 2, 3)), "frames")
+
+    # -- group normalisation -----------------------------------------------------------------------------------------
+
+    def _native_norm(self, node: Any) -> _Map | None:
+        shown = self._map(node.input_value(0))
+        if shown is None or shown.view not in ("frames", "time"):
+            return None
+        settings = node.get_attributes()
+        scaled = self._normalised(shown, settings["num_groups"], settings["epsilon"], node.input_value(1))
+        bias = self._reshaped(node.input_value(2), [1, shown.shape[1], 1, 1, 1])
+        return _Map(self._new("add", scaled, bias), shown.view)
+
+    def _instance_norm(self, node: Any) -> _Map | None:
+        """Group normalisation but for its bias: groups, instance normalisation, maps, depthwise 1x1 kernel."""
+        chain = []
+        inner = node
+        for kind in ("Reshape", "Add", "Multiply", "MVN", "Reshape"):
+            inner = _source(inner)
+            if inner.get_type_name() != kind:
+                return None
+            chain.append(inner)
+        whole, shift, scale, norm, groups = chain
+        shown = self._map(groups.input_value(0))
+        if shown is None or shown.view not in ("frames", "time"):
+            return None
+        settings = norm.get_attributes()
+        plain = settings["normalize_variance"] and settings["eps_mode"].upper() == "INSIDE_SQRT"
+        ones, zeros = _constant(scale.input_value(1)), _constant(shift.input_value(1))
+        if not plain or ones is None or zeros is None or not np.all(ones == 1) or np.any(zeros != 0):
+            return None
+        original, shape = _shape(groups.input_value(0)), _shape(groups.output(0))
+        rows, channels = original[:2]
+        if _shape(whole.output(0)) != original or len(shape) != 3 or shape[0] != rows or channels % shape[1]:
+            return None
+        if _shape(node.input_value(1)) != [channels, 1, 1, 1, 1] or _integers(norm.input_value(1)) not in ([2], [-1]):
+            return None
+        return _Map(self._normalised(shown, shape[1], settings["eps"], node.input_value(1)), shown.view)
+
+    def _normalised(self, shown: _Map, groups: int, epsilon: float, gain: Any) -> Any:
+        """(x - mean) / sqrt(variance + epsilon) * gain, over C/G channels and the view's own positions."""
+        _, c, t, h, w = shown.shape
+        axes, positions = ([3, 4], h * w) if shown.view == "frames" else ([2, 3, 4], t * h * w)
+        along = self._numbers(axes)
+        mean = self._last(self._new("reduce_mean", shown.value, along, True))
+        centred = self._new("subtract", shown.value, self._first(self._over_groups(mean, c, groups, c // groups)))
+        length = self._new("reduce_l2", centred, along, True)
+        square = self._last(self._new("power", length, self._numbers(2.0, np.float32)))
+        variance = self._over_groups(square, c, groups, c // groups * positions)
+        padded = self._new("add", variance, self._numbers(epsilon, np.float32))
+        inverse = self._new("power", padded, self._numbers(-0.5, np.float32))
+        scale = self._new("multiply", inverse, self._reshaped(gain, (1, 1, 1, 1, c)))
+        return self._new("multiply", centred, self._first(scale))
+
+    def _over_groups(self, value: Any, channels: int, groups: int, count: int) -> Any:
+        """Sums over each group's channels, the last axis, divided by `count`, for every channel of the group."""
+        if channels > groups:
+            member = np.kron(np.eye(groups), np.ones((channels // groups, 1)))  # [C, G]
+            for matrix in [member @ member.T] if channels <= _SMALL else [member, member.T]:
+                value = self._new("matmul", value, self._numbers(matrix, np.float32), False, False)
+        return self._new("multiply", value, self._numbers(1 / count, np.float32))
+
+    def _last(self, value: Any) -> Any:
+        return self._transposed(value, (0, 2, 3, 4, 1))
+
+    def _first(self, value: Any) -> Any:
+        return self._transposed(value, (0, 4, 1, 2, 3))
