@@ -67,6 +67,14 @@ def _source(node: Any, place: int = 0) -> Any:
     return node.input_value(place).get_node()
 
 
+def _unconverted(node: Any) -> Any:
+    """Where the first input comes from, before changes of type."""
+    node = _source(node)
+    while node.get_type_name() == "Convert":
+        node = _source(node)
+    return node
+
+
 def _constant(value: Any) -> Any:
     """The numbers of a constant, also behind a reshape or a change of type; None if it is none."""
     node = value.get_node()
@@ -99,6 +107,8 @@ class _Rewriting:
             "Transpose": self._transpose,
             "Concat": self._concat,
             "DepthToSpace": self._depth_to_space,
+            "Interpolate": self._interpolate,
+            "Convert": self._convert,
             **dict.fromkeys(_ELEMENTWISE, self._elementwise),
         }
 
@@ -109,7 +119,7 @@ class _Rewriting:
             made = handler(node) if handler is not None else None
             if made is not None:
                 self._maps[_key(node.output(0))] = made
-                changed += node.get_type_name() not in ("Reshape", "Transpose")
+                changed += node.get_type_name() not in ("Reshape", "Transpose", "Convert")
         self._connect()
         self._network.validate_nodes_and_infer_types()
         return changed
@@ -248,14 +258,14 @@ class _Rewriting:
         if settings["auto_pad"] != "explicit":
             return None
         if shown.view == "frames":
-            kernel = [*_shape(weight)[:2], 1, *_shape(weight)[2:]]
+            place = 2
             begin, end, strides, dilations = [0, *begin], [0, *end], [1, *strides], [1, *dilations]
         elif _shape(weight)[3] == strides[1] == 1 and begin[1] == end[1] == 0:
-            kernel = [*_shape(weight), 1]
+            place = 4
             begin, end, strides, dilations = [*begin, 0], [*end, 0], [*strides, 1], [*dilations, 1]
         else:
             return None  # along P, a kernel reaches over the ends of lines
-        weight = self._reshaped(weight, kernel)
+        weight = self._new("unsqueeze", weight, self._numbers([place]))
         return _Map(self._new("convolution", shown.value, weight, strides, begin, end, dilations), shown.view)
 
     def _elementwise(self, node: Any) -> _Map | None:
@@ -305,6 +315,31 @@ class _Rewriting:
         value = self._reshaped(self._transposed(value, (0, 2, 1, 3)), (b, t, h * r, w * r, c))
         return _Map(self._transposed(value, (0, 4, 1, 2, 3)), "frames")
 
+    def _interpolate(self, node: Any) -> _Map | None:
+        shown = self._known(node.input_value(0))
+        settings, shape = node.get_attributes(), _shape(node.output(0))
+        rule = tuple(settings[name].lower() for name in ("mode", "coordinate_transformation_mode", "nearest_mode"))
+        padded = any([*settings["pads_begin"], *settings["pads_end"]])
+        if shown is None or shown.view != "frames" or padded or rule != ("nearest", "asymmetric", "floor"):
+            return None
+        if shape[1] != shown.shape[1]:
+            return None
+        sizes, axes = self._numbers(shape[2:]), self._numbers([3, 4])
+        value = self._new(
+            "interpolate", shown.value, sizes, "nearest", "sizes", [0], [0], *rule[1:], False, -0.75, axes
+        )
+        return _Map(value, "frames")
+
+    def _convert(self, node: Any) -> _Map | None:
+        shown = self._known(node.input_value(0))
+        if shown is None:
+            return None
+        return _Map(self._as(shown.value, node.get_output_element_type(0)), shown.view)
+
+    def _as(self, value: Any, kind: Any) -> Any:
+        """A value as numbers of another type."""
+        return value if value.get_element_type() == kind else self._new("convert", value, kind.get_type_name())
+
     # -- group normalisation -----------------------------------------------------------------------------------------
 
     def _native_norm(self, node: Any) -> _Map | None:
@@ -321,7 +356,7 @@ class _Rewriting:
         chain = []
         inner = node
         for kind in ("Reshape", "Add", "Multiply", "MVN", "Reshape"):
-            inner = _source(inner)
+            inner = _unconverted(inner)
             if inner.get_type_name() != kind:
                 return None
             chain.append(inner)
@@ -347,15 +382,16 @@ class _Rewriting:
         _, c, t, h, w = shown.shape
         axes, positions = ([3, 4], h * w) if shown.view == "frames" else ([2, 3, 4], t * h * w)
         along = self._numbers(axes)
-        mean = self._last(self._new("reduce_mean", shown.value, along, True))
-        centred = self._new("subtract", shown.value, self._first(self._over_groups(mean, c, groups, c // groups)))
+        kind, single = shown.value.get_element_type(), self._numbers(epsilon, np.float32)
+        x = self._as(shown.value, single.get_element_type())
+        mean = self._last(self._new("reduce_mean", x, along, True))
+        centred = self._new("subtract", x, self._first(self._over_groups(mean, c, groups, c // groups)))
         length = self._new("reduce_l2", centred, along, True)
         square = self._last(self._new("power", length, self._numbers(2.0, np.float32)))
         variance = self._over_groups(square, c, groups, c // groups * positions)
-        padded = self._new("add", variance, self._numbers(epsilon, np.float32))
-        inverse = self._new("power", padded, self._numbers(-0.5, np.float32))
-        scale = self._new("multiply", inverse, self._reshaped(gain, (1, 1, 1, 1, c)))
-        return self._new("multiply", centred, self._first(scale))
+        inverse = self._new("power", self._new("add", variance, single), self._numbers(-0.5, np.float32))
+        gain = self._as(self._reshaped(gain, (1, 1, 1, 1, c)), single.get_element_type())
+        return self._as(self._new("multiply", centred, self._first(self._new("multiply", inverse, gain))), kind)
 
     def _over_groups(self, value: Any, channels: int, groups: int, count: int) -> Any:
         """Sums over each group's channels, the last axis, divided by `count`, for every channel of the group."""
