@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,14 @@ def test_every_network_of_the_default_model_draws_the_same(stage: str, kind: str
 
 
 def moved(network: Any) -> int:
-    """Elements that the plugin reorders or transposes, a map or more at a time."""
+    """Elements of maps and tokens that the plugin reorders; weights have fewer axes, fakes move nothing."""
     total = 0
     for node in compiled(network, "bf16").get_runtime_model().get_ops():
-        info = node.get_rt_info()
-        if info["layerType"].astype(str) in ("Reorder", "Transpose") and node.get_input_size():
-            inside = node.input_value(0).get_node().get_rt_info()["layerType"].astype(str) not in ("Const", "Input")
-            size = math.prod(d.get_length() for d in node.get_output_partial_shape(0))
-            fake = node.get_friendly_name().endswith("_fake")
-            total += size if inside and not fake and size >= 8 * 64 * 4 * 8 else 0
+        shape = [d.get_length() for d in node.get_output_partial_shape(0)] if node.get_output_size() else []
+        reorders = node.get_rt_info()["layerType"].astype(str) == "Reorder"
+        if reorders and len(shape) > 2 and not node.get_friendly_name().endswith("_fake"):
+            kind = node.input_value(0).get_node().get_rt_info()["layerType"].astype(str)
+            total += 0 if kind == "Const" else math.prod(shape)
     return total
 
 
@@ -77,7 +77,25 @@ def test_maps_stay_where_they_are(stage: str, kind: str) -> None:
     before, _ = read(graph(stage, kind), 2)
     after = before.clone()
     keep_channels_last(after)
-    assert moved(after) < 0.2 * moved(before)
+    assert moved(after) < 0.3 * moved(before)
+
+
+@pytest.mark.parametrize(
+    ("variant", "precision"), [("engine", "fp16"), ("cuda", "fp16"), ("cpu", "fp16"), ("engine", "fp32")]
+)
+def test_the_other_forms_of_graphs_are_recognised(exporter: Any, tmp_path: Path, variant: str, precision: str) -> None:
+    from amodal.export.checkpoint import random_checkpoint
+
+    stages = {"segment": random_checkpoint("tiny", "segment")}
+    settings = {"size": (64, 128), "frames": 4, "precision": precision, "variant": variant}
+    bundle = Bundle(exporter(tmp_path / "bundle", stages, **settings))
+    for kind in ("unet", "vae_encoder", "vae_decoder"):
+        entry = bundle.component(bundle.manifest.stages["segment"].components[kind])
+        before, given = read(str(bundle.path / entry.files[0].path), 2)
+        after = before.clone()
+        assert keep_channels_last(after) > 0
+        assert relative_l2(run(after, given), run(before, given)) <= 1e-5
+        assert moved(after) < 0.3 * moved(before)
 
 
 def both(build: Callable[[Any], Any], shape: Sequence[int]) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
