@@ -173,7 +173,7 @@ class _Rewriting:
     def _rows(self, count: int) -> tuple[int, int] | None:
         """B and T of B*T frames."""
         frames = self._frames or count
-        return None if count % frames else (count // frames, frames)
+        return None if not count or count % frames else (count // frames, frames)
 
     def _map(self, value: Any) -> _Map | None:
         """The map that a value of four axes shows, converted if need be."""
@@ -276,7 +276,10 @@ class _Rewriting:
             return None
         shape = _shape(node.output(0))
         values = [self._operand(source, view, shape) for source in sources]
-        if any(value is None for value in values):
+        maps = [
+            _shape(value) for value, source in zip(values, sources, strict=True) if value and _shape(source) == shape
+        ]
+        if any(value is None for value in values) or any(other != maps[0] for other in maps):
             return None
         return _Map(self._new(_ELEMENTWISE[node.get_type_name()], *values), view)
 
@@ -297,10 +300,10 @@ class _Rewriting:
             return None
         if all(self._known(source) is None for source in node.input_values()):
             return None
-        parts = [self._map(source) for source in node.input_values()]
-        if any(part is None or part.view != "frames" for part in parts):
+        parts = [part for part in map(self._map, node.input_values()) if part is not None and part.view == "frames"]
+        if len(parts) < node.get_input_size() or len({(part.shape[0], *part.shape[2:]) for part in parts}) > 1:
             return None
-        return _Map(self._new("concat", [part.value for part in parts if part is not None], 1), "frames")
+        return _Map(self._new("concat", [part.value for part in parts], 1), "frames")
 
     def _depth_to_space(self, node: Any) -> _Map | None:
         shown = self._known(node.input_value(0))
@@ -368,6 +371,9 @@ class _Rewriting:
         plain = settings["normalize_variance"] and settings["eps_mode"].upper() == "INSIDE_SQRT"
         ones, zeros = _constant(scale.input_value(1)), _constant(shift.input_value(1))
         if not plain or ones is None or zeros is None or not np.all(ones == 1) or np.any(zeros != 0):
+            return None
+        affine = node.get_attributes()
+        if affine["strides"] != [1, 1] or any([*affine["pads_begin"], *affine["pads_end"]]):
             return None
         original, shape = _shape(groups.input_value(0)), _shape(groups.output(0))
         rows, channels = original[:2]
