@@ -2,9 +2,9 @@
 
 The plugin convolves channels-last, and an exported graph keeps telling it to go back: frames [B*T, C, H, W] are
 reshaped and transposed into time [B, C, T, P] for each temporal convolution and into [N, G, C/G*P] for each group
-normalisation, P = H*W, and every such step is a pass over memory in each direction. A seventh of the default U-Net's time
-and a third of the VAE decoder's went there. Here all of these become views of one map [B, C, T, H, W], which lies in
-memory as [B, T, H, W, C]: spatial kernels are (1, k, k), temporal ones (k, 1, 1), tokens of an attention are the
+normalisation, P = H*W, and every such step is a pass over memory in each direction. A seventh of the default U-Net's
+time and a third of the VAE decoder's went there. Here all of these become views of one map [B, C, T, H, W], which lies
+in memory as [B, T, H, W, C]: spatial kernels are (1, k, k), temporal ones (k, 1, 1), tokens of an attention are the
 same memory again. What is not recognised stays as it was, behind a conversion.
 
 Group normalisation (Wu & He, ECCV 2018, equation 2) is written out in sums, which need no other layout. In bfloat16
