@@ -109,7 +109,7 @@ class OpenVinoBackend(OnnxRuntimeBackend):
             raise BundleCorruptError(
                 f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
             ) from error
-        return _Network(self._core, network, entry.kind, settings, self._side_by_side.enter() if lanes > 1 else None)
+        return _Network(self._core, network, entry, settings, self._side_by_side.enter() if lanes > 1 else None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -122,9 +122,12 @@ class OpenVinoBackend(OnnxRuntimeBackend):
 
 
 class _Network:
-    def __init__(self, core: Any, network: Any, kind: str, settings: Mapping[str, Any], lane: Lane | None) -> None:
-        self._core, self._network, self._kind, self._settings, self._lane = core, network, kind, settings, lane
-        self._outputs = [output.any_name for output in network.outputs]
+    def __init__(
+        self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lane: Lane | None
+    ) -> None:
+        self._core, self._network, self._settings, self._lane = core, network, settings, lane
+        # In the graph's order; in OpenVINO an output may have other names besides, in any order.
+        self._kind, self._outputs = entry.kind, [output.name for output in entry.outputs]
         self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
         self._compiling = Lock()
 
