@@ -308,6 +308,7 @@ def test_missing_arguments(refused: Refused) -> None:
 @pytest.mark.parametrize("command", ["latency", "memory", "fidelity", "peers", "roofline", "scaling", "all"])
 @pytest.mark.parametrize(("option", "value"), [("guidance", "nan"), ("guidance", "-inf"), ("churn", "inf")])
 def test_numbers_that_are_not_finite_in_a_benchmark(command: str, option: str, value: str, refused: Refused) -> None:
+    pytest.importorskip("psutil")
     sentence = refused("bench", command, "default", f"--{option}={value}")
     assert f"{option} {value} is not finite; expected a number (--{option})" in sentence
 

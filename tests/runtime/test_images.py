@@ -120,7 +120,8 @@ def test_the_mapping_is_what_diffusers_own_image_processor_does_to_each_frame() 
 def test_pictures_are_clamped_and_rounded_half_to_even() -> None:
     values = [np.float32(2 * (k + 0.5) / 255 - 1) for k in range(255)]
     values += [np.float32(v) for v in (-1.0, 1.0, -1.7, 42.0, 0.0, 1 / 3)]
-    levels = [float(min(max(v / 2 + np.float32(0.5), np.float32(0)), np.float32(1)) * np.float32(255)) for v in values]
+    halves = [v / np.float32(2) + np.float32(0.5) for v in values]
+    levels = [float(min(max(half, np.float32(0)), np.float32(1)) * np.float32(255)) for half in halves]
     ties = [level for level in levels if level % 1 == 0.5]
     assert {math.floor(tie) % 2 for tie in ties} == {0, 1}, "ties that go up and ties that go down"
     flat = np.broadcast_to(np.asarray(values, np.float32), (1, 3, 1, len(values)))

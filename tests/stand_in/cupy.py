@@ -172,8 +172,9 @@ def from_dlpack(value):
     kind, number = value.__dlpack_device__()
     assert (kind, number) == (2, _Device().id)
     capsule = value.__dlpack__(stream=cuda.get_current_stream().ptr)
-    holder = types.SimpleNamespace(__dlpack__=lambda **options: capsule, __dlpack_device__=lambda: (1, 0))
-    return _device(np.from_dlpack(holder))
+    # NumPy 1 looks for the methods on the type.
+    methods = {"__dlpack__": lambda self, **options: capsule, "__dlpack_device__": lambda self: (1, 0)}
+    return _device(np.from_dlpack(type("Holder", (), methods)()))
 
 
 def empty(shape, dtype):

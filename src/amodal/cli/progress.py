@@ -27,6 +27,7 @@ class Watcher:
     def __init__(self, quiet: bool) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.hidden = quiet or not self.console.is_terminal
+        self.console.quiet = self.hidden  # before rich 15, bars that are disabled end with an empty line
 
     @contextmanager
     def doing(self, what: str = "") -> Iterator[Callable[[str], None]]:
