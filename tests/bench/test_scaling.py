@@ -67,6 +67,7 @@ def test_other_frames_and_sizes_are_exported_again(toy_bundle: Path, in_this_pro
 
 
 def test_without_its_checkpoint_a_bundle_says_what_to_give(in_this_process: None) -> None:
+    pytest.importorskip("torch")
     work = work_of(Bundle("default"), "segment", steps=1)
     found = measure_scaling("default", work, ONE, axes=["frames"], repeats=1)
     (sweep,) = found.sweeps

@@ -198,6 +198,7 @@ def test_a_checkpoint_given_later_is_used(tmp_path: Path) -> None:
 
 
 def test_a_library_or_a_compiler_that_was_missing_is_used_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     before = keys(options_of())
     monkeypatch.setattr(suite, "availability", lambda name: Availability(True, ""))
     assert "peers" in changed(before, keys(options_of()))
