@@ -80,7 +80,7 @@ def test_maps_stay_where_they_are(stage: str, kind: str) -> None:
     assert moved(after) < 0.3 * moved(before)
 
 
-@pytest.mark.parametrize("variant", ["engine", "cuda", "cpu"])
+@pytest.mark.parametrize("variant", ["engine", "cpu"])
 def test_graphs_in_half_precision_are_recognised(exporter: Any, tmp_path: Path, variant: str) -> None:
     from amodal.export.checkpoint import random_checkpoint
 
@@ -93,8 +93,7 @@ def test_graphs_in_half_precision_are_recognised(exporter: Any, tmp_path: Path, 
         after = before.clone()
         assert keep_channels_last(after) > 0
         assert relative_l2(run(after, given), run(before, given)) <= 1e-5
-        # ONNX's Attention becomes operators whose heads are reordered, before and after.
-        assert moved(after) < (0.6 if variant == "cuda" else 0.3) * moved(before)
+        assert moved(after) < 0.3 * moved(before)
 
 
 def both(build: Callable[[Any], Any], shape: Sequence[int]) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
