@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from amodal.runtime.errors import BackendError
+from amodal.runtime.errors import AmodalError, BackendError
 
 from .clips import Execution, running
 from .schema import Work
@@ -24,6 +24,8 @@ from amodal.bench.cold import run
 run(imported, sys.argv[1])
 """
 
+_SAID = 3  # exit code of the new process: its last line is a sentence for the user
+
 
 def cold_start(bundle: str | Path, work: Work, execution: Execution) -> dict[str, float]:
     """Seconds of `import` (of the package and what it needs to load a bundle), `open` (the bundle, and the backend),
@@ -32,14 +34,14 @@ def cold_start(bundle: str | Path, work: Work, execution: Execution) -> dict[str
     Files may lie in the system's cache: what is cold is the process.
 
     Raises:
-        BackendError: the process failed.
+        BackendError: the process failed; where the reason is known, it is the message.
     """
     given = {"bundle": str(bundle), "work": work.model_dump(mode="json"), "execution": execution.options()}
     job = json.dumps(given, default=str)
     done = subprocess.run([sys.executable, "-c", _PROGRAM, job], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BackendError(f"the process that starts cold failed ({last}).")
+        raise BackendError(last if done.returncode == _SAID else f"the process that starts cold failed ({last}).")
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
@@ -53,8 +55,12 @@ def run(imported: float, job: str) -> None:
         options["engine_dir"] = Path(options["engine_dir"])
     execution = Execution(**options)
     begin = time.perf_counter()
-    with running(given["bundle"], work, execution) as runner:
-        opened = time.perf_counter() - begin
-        drawn = runner.clip()
+    try:
+        with running(given["bundle"], work, execution) as runner:
+            opened = time.perf_counter() - begin
+            drawn = runner.clip()
+    except AmodalError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_SAID)
     load, clip = drawn.loading, drawn.seconds - drawn.loading
     print(json.dumps({"import": imported, "open": opened, "load": load, "first clip": clip}))
