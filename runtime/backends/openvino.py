@@ -26,7 +26,7 @@ from .openvino_layout import keep_channels_last, largest_attention
 # The plugin compiles every few element-wise operators into a kernel that it keeps together with a graph of its own: a
 # quarter of the memory of the default U-Net, for no time at all. It fuses attention in the same way, which pays where
 # the scores are many. The switch is the plugin's own and may go away.
-_NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}
+_SNIPPETS = "SNIPPETS_MODE"
 _SMALL_ATTENTION = 2**24  # scores, all heads of all frames together
 _SINGLE = frozenset({"unet_conditioner", "depth"})
 
@@ -165,9 +165,9 @@ class _Network:
         if largest_attention(network) > _SMALL_ATTENTION:
             return self._core.compile_model(network, "CPU", self._settings)
         try:
-            return self._core.compile_model(network, "CPU", {**self._settings, **_NO_SNIPPETS})
+            return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
         except Exception as error:
-            if next(iter(_NO_SNIPPETS)) not in str(error):
+            if _SNIPPETS not in str(error):
                 raise
             return self._core.compile_model(network, "CPU", self._settings)
 

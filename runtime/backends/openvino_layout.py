@@ -6,24 +6,21 @@ normalisation, P = H*W, and every such step is a pass over memory in each direct
 time and a third of the VAE decoder's went there. Here all of these become views of one map [B, C, T, H, W], which lies
 in memory as [B, T, H, W, C]: spatial kernels are (1, k, k), temporal ones (k, 1, 1), tokens of an attention are the
 same memory again. What is not recognised stays as it was, behind a conversion.
-
-Group normalisation (Wu & He, ECCV 2018, equation 2) is written out in sums, which need no other layout. In bfloat16
-they have eight bits, so a variance must not be the difference of two large moments: the mean is taken off first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
+from .openvino_graph import Operators, integers, key_of, shape_of, source_of
+from .openvino_norm import find_group_norm, group_normalised
 
 # How a value of the original network shows a map [B, C, T, H, W]:
 # frames [B*T, C, H, W], split [B, T, C, P], time [B, C, T, P], flat [B*T, C, P].
 _View = Literal["frames", "split", "time", "flat"]
-_SMALL = 256  # channels up to which one product over all of them is cheaper than one to groups and one back
 _ELEMENTWISE = {"Add": "add", "Subtract": "subtract", "Multiply": "multiply", "Sigmoid": "sigmoid"}
 
 
@@ -34,7 +31,7 @@ class _Map:
 
     @property
     def shape(self) -> list[int]:
-        return _shape(self.value)
+        return shape_of(self.value)
 
 
 def keep_channels_last(network: Any) -> int:
@@ -52,57 +49,21 @@ def keep_channels_last(network: Any) -> int:
 def largest_attention(network: Any) -> int:
     """How many scores the largest attention of a network of static shapes has; 0 without any."""
     attentions = (node for node in network.get_ops() if node.get_type_name() == "Softmax")
-    return max((math.prod(_shape(node.output(0))) for node in attentions), default=0)
-
-
-def _shape(value: Any) -> list[int]:
-    return [dimension.get_length() for dimension in value.get_partial_shape()]
-
-
-def _key(value: Any) -> tuple[str, int]:
-    return value.get_node().get_friendly_name(), value.get_index()
-
-
-def _source(node: Any, place: int = 0) -> Any:
-    return node.input_value(place).get_node()
-
-
-def _unconverted(node: Any) -> Any:
-    """Where the first input comes from, before changes of type."""
-    node = _source(node)
-    while node.get_type_name() == "Convert":
-        node = _source(node)
-    return node
-
-
-def _constant(value: Any) -> Any:
-    """The numbers of a constant, also behind a reshape or a change of type; None if it is none."""
-    node = value.get_node()
-    while node.get_type_name() in ("Reshape", "Convert"):
-        node = _source(node)
-    return np.asarray(node.get_data()) if node.get_type_name() == "Constant" else None
-
-
-def _integers(value: Any) -> list[int] | None:
-    numbers = _constant(value)
-    return None if numbers is None else [int(number) for number in numbers.ravel()]
+    return max((math.prod(shape_of(node.output(0))) for node in attentions), default=0)
 
 
 class _Rewriting:
     def __init__(self, network: Any) -> None:
-        from openvino import opset13
-
-        self._op, self._network = opset13, network
+        self._network, self._operators = network, Operators("channels_last")
         self._maps: dict[tuple[str, int], _Map] = {}  # by the original value that a map replaces
         self._converted: dict[tuple[str, int], _Map] = {}  # by the original value that a map is made of
         self._tokens: dict[tuple[str, int], Any] = {}  # values of the same shape as the original ones
         self._flattened: dict[tuple[str, int], Any] = {}
-        self._made = 0
         self._frames = self._frames_of_a_row()
         self._handlers: dict[str, Callable[[Any], _Map | None]] = {
             "Convolution": self._convolution,
-            "GroupConvolution": self._instance_norm,
-            "GroupNormalization": self._native_norm,
+            "GroupConvolution": self._group_norm,
+            "GroupNormalization": self._group_norm,
             "Reshape": self._reshape,
             "Transpose": self._transpose,
             "Concat": self._concat,
@@ -118,7 +79,7 @@ class _Rewriting:
             handler = self._handlers.get(node.get_type_name())
             made = handler(node) if handler is not None else None
             if made is not None:
-                self._maps[_key(node.output(0))] = made
+                self._maps[key_of(node.output(0))] = made
                 changed += node.get_type_name() not in ("Reshape", "Transpose", "Convert")
         self._connect()
         self._network.validate_nodes_and_infer_types()
@@ -133,39 +94,22 @@ class _Rewriting:
                 continue
             seen.add(node.get_friendly_name())
             for entry in node.inputs():
-                key = _key(entry.get_source_output())
+                key = key_of(entry.get_source_output())
                 if key in self._tokens:
                     entry.replace_source_output(self._tokens[key])
                 elif key in self._maps:
                     entry.replace_source_output(self._flatten(key))
                 waiting.append(entry.get_source_output().get_node())
 
-    # -- operators ---------------------------------------------------------------------------------------------------
-
-    def _new(self, kind: str, *arguments: Any) -> Any:
-        node = getattr(self._op, kind)(*arguments)
-        self._made += 1
-        node.set_friendly_name(f"channels_last/{kind}_{self._made}")
-        return node.output(0)
-
-    def _numbers(self, values: Any, kind: type = np.int64) -> Any:
-        return self._new("constant", np.asarray(values, kind))
-
-    def _reshaped(self, value: Any, shape: Sequence[int]) -> Any:
-        return value if _shape(value) == list(shape) else self._new("reshape", value, self._numbers(shape), False)
-
-    def _transposed(self, value: Any, order: Sequence[int]) -> Any:
-        return self._new("transpose", value, self._numbers(order))
-
     # -- into and out of maps ----------------------------------------------------------------------------------------
 
     def _frames_of_a_row(self) -> int | None:
         """T, from the first change between frames and time; None where a network has none."""
         for node in self._network.get_ordered_ops():
-            if node.get_type_name() == "Transpose" and _integers(node.input_value(1)) == [0, 2, 1, 3]:
-                before, after = _source(node), _shape(node.output(0))
+            if node.get_type_name() == "Transpose" and integers(node.input_value(1)) == [0, 2, 1, 3]:
+                before, after = source_of(node), shape_of(node.output(0))
                 if before.get_type_name() == "Reshape":
-                    whole = _shape(before.input_value(0))
+                    whole = shape_of(before.input_value(0))
                     if len(whole) == 4 and whole[:2] == [after[0] * after[2], after[1]]:
                         return after[2]
         return None
@@ -178,17 +122,17 @@ class _Rewriting:
     def _map(self, value: Any) -> _Map | None:
         """The map that a value of four axes shows, converted if need be."""
         known = self._known(value)
-        shape = _shape(value)
+        shape = shape_of(value)
         rows = self._rows(shape[0]) if len(shape) == 4 else None
         if known is not None or rows is None:
             return known
-        parts = self._reshaped(value, [*rows, *shape[1:]])
-        known = _Map(self._transposed(parts, (0, 2, 1, 3, 4)), "frames")
-        self._converted[_key(value)] = known
+        parts = self._operators.reshaped(value, [*rows, *shape[1:]])
+        known = _Map(self._operators.transposed(parts, (0, 2, 1, 3, 4)), "frames")
+        self._converted[key_of(value)] = known
         return known
 
     def _known(self, value: Any) -> _Map | None:
-        key = _key(value)
+        key = key_of(value)
         return self._maps.get(key) or self._converted.get(key)
 
     def _flatten(self, key: tuple[str, int]) -> Any:
@@ -198,13 +142,13 @@ class _Rewriting:
             b, c, t, h, w = shown.shape
             value, p = shown.value, h * w
             if shown.view != "time":
-                value = self._transposed(value, (0, 2, 1, 3, 4))
+                value = self._operators.transposed(value, (0, 2, 1, 3, 4))
             shapes = {"frames": (b * t, c, h, w), "split": (b, t, c, p), "time": (b, c, t, p), "flat": (b * t, c, p)}
-            self._flattened[key] = self._reshaped(value, shapes[shown.view])
+            self._flattened[key] = self._operators.reshaped(value, shapes[shown.view])
         return self._flattened[key]
 
     def _reshape(self, node: Any) -> _Map | None:
-        source, shape = node.input_value(0), _shape(node.output(0))
+        source, shape = node.input_value(0), shape_of(node.output(0))
         shown = self._known(source)
         if shown is None:
             return self._from_tokens(node, shape)
@@ -221,27 +165,27 @@ class _Rewriting:
 
     def _from_tokens(self, node: Any, shape: list[int]) -> _Map | None:
         """[B*T, P, C], transposed and reshaped to frames, is the map's own order in memory."""
-        before = _source(node)
+        before = source_of(node)
         rows = self._rows(shape[0]) if len(shape) == 4 else None
-        if rows is None or before.get_type_name() != "Transpose" or _integers(before.input_value(1)) != [0, 2, 1]:
+        if rows is None or before.get_type_name() != "Transpose" or integers(before.input_value(1)) != [0, 2, 1]:
             return None
         count, c, h, w = shape
-        if _shape(before.input_value(0)) != [count, h * w, c]:
+        if shape_of(before.input_value(0)) != [count, h * w, c]:
             return None
-        value = self._reshaped(before.input_value(0), [*rows, h, w, c])
-        return _Map(self._transposed(value, (0, 4, 1, 2, 3)), "frames")
+        value = self._operators.reshaped(before.input_value(0), [*rows, h, w, c])
+        return _Map(self._operators.channels_first(value), "frames")
 
     def _transpose(self, node: Any) -> _Map | None:
         shown = self._known(node.input_value(0))
-        order = _integers(node.input_value(1))
+        order = integers(node.input_value(1))
         if shown is None:
             return None
         if order == [0, 2, 1, 3] and shown.view in ("split", "time"):
             return _Map(shown.value, "time" if shown.view == "split" else "split")
         if order == [0, 2, 1] and shown.view == "flat":
             b, c, t, h, w = shown.shape
-            last = self._transposed(shown.value, (0, 2, 3, 4, 1))
-            self._tokens[_key(node.output(0))] = self._reshaped(last, (b * t, h * w, c))
+            last = self._operators.channels_last(shown.value)
+            self._tokens[key_of(node.output(0))] = self._operators.reshaped(last, (b * t, h * w, c))
         return None
 
     # -- layers ------------------------------------------------------------------------------------------------------
@@ -260,13 +204,13 @@ class _Rewriting:
         if shown.view == "frames":
             place = 2
             begin, end, strides, dilations = [0, *begin], [0, *end], [1, *strides], [1, *dilations]
-        elif _shape(weight)[3] == strides[1] == 1 and begin[1] == end[1] == 0:
+        elif shape_of(weight)[3] == strides[1] == 1 and begin[1] == end[1] == 0:
             place = 4
             begin, end, strides, dilations = [*begin, 0], [*end, 0], [*strides, 1], [*dilations, 1]
         else:
             return None  # along P, a kernel reaches over the ends of lines
-        weight = self._new("unsqueeze", weight, self._numbers([place]))
-        return _Map(self._new("convolution", shown.value, weight, strides, begin, end, dilations), shown.view)
+        weight = self._operators.new("unsqueeze", weight, self._operators.numbers([place]))
+        return _Map(self._operators.new("convolution", shown.value, weight, strides, begin, end, dilations), shown.view)
 
     def _elementwise(self, node: Any) -> _Map | None:
         sources = node.input_values()
@@ -274,36 +218,38 @@ class _Rewriting:
         view = next(iter(views), None)
         if len(views) != 1 or view not in ("frames", "time"):
             return None
-        shape = _shape(node.output(0))
+        shape = shape_of(node.output(0))
         values = [self._operand(source, view, shape) for source in sources]
         maps = [
-            _shape(value) for value, source in zip(values, sources, strict=True) if value and _shape(source) == shape
+            shape_of(value)
+            for value, source in zip(values, sources, strict=True)
+            if value and shape_of(source) == shape
         ]
         if any(value is None for value in values) or any(other != maps[0] for other in maps):
             return None
-        return _Map(self._new(_ELEMENTWISE[node.get_type_name()], *values), view)
+        return _Map(self._operators.new(_ELEMENTWISE[node.get_type_name()], *values), view)
 
     def _operand(self, source: Any, view: _View, result: list[int]) -> Any:
         """An operand that is a map, or one number for each channel."""
-        shape = _shape(source)
+        shape = shape_of(source)
         shown = self._known(source)
         if shown is None and shape == result and view == "frames":
             shown = self._map(source)
         if shown is not None:
             return shown.value if shape == result else None
         if math.prod(shape) == 1:
-            return self._reshaped(source, [1] * 5)
-        return self._reshaped(source, [1, shape[1], 1, 1, 1]) if shape == [1, result[1], 1, 1] else None
+            return self._operators.reshaped(source, [1] * 5)
+        return self._operators.reshaped(source, [1, shape[1], 1, 1, 1]) if shape == [1, result[1], 1, 1] else None
 
     def _concat(self, node: Any) -> _Map | None:
-        if len(_shape(node.output(0))) != 4 or node.get_attributes()["axis"] not in (1, -3):
+        if len(shape_of(node.output(0))) != 4 or node.get_attributes()["axis"] not in (1, -3):
             return None
         if all(self._known(source) is None for source in node.input_values()):
             return None
         parts = [part for part in map(self._map, node.input_values()) if part is not None and part.view == "frames"]
         if len(parts) < node.get_input_size() or len({(part.shape[0], *part.shape[2:]) for part in parts}) > 1:
             return None
-        return _Map(self._new("concat", [part.value for part in parts], 1), "frames")
+        return _Map(self._operators.new("concat", [part.value for part in parts], 1), "frames")
 
     def _depth_to_space(self, node: Any) -> _Map | None:
         shown = self._known(node.input_value(0))
@@ -314,21 +260,21 @@ class _Rewriting:
         r = settings["block_size"]
         c //= r * r
         # Channels are (row, column, C): a row's columns are neighbours in memory already.
-        value = self._reshaped(self._transposed(shown.value, (0, 2, 3, 4, 1)), (b * t * h, w, r, r * c))
-        value = self._reshaped(self._transposed(value, (0, 2, 1, 3)), (b, t, h * r, w * r, c))
-        return _Map(self._transposed(value, (0, 4, 1, 2, 3)), "frames")
+        value = self._operators.reshaped(self._operators.channels_last(shown.value), (b * t * h, w, r, r * c))
+        value = self._operators.reshaped(self._operators.transposed(value, (0, 2, 1, 3)), (b, t, h * r, w * r, c))
+        return _Map(self._operators.channels_first(value), "frames")
 
     def _interpolate(self, node: Any) -> _Map | None:
         shown = self._known(node.input_value(0))
-        settings, shape = node.get_attributes(), _shape(node.output(0))
+        settings, shape = node.get_attributes(), shape_of(node.output(0))
         rule = tuple(settings[name].lower() for name in ("mode", "coordinate_transformation_mode", "nearest_mode"))
         padded = any([*settings["pads_begin"], *settings["pads_end"]])
         if shown is None or shown.view != "frames" or padded or rule != ("nearest", "asymmetric", "floor"):
             return None
         if shape[1] != shown.shape[1]:
             return None
-        sizes, axes = self._numbers(shape[2:]), self._numbers([3, 4])
-        value = self._new(
+        sizes, axes = self._operators.numbers(shape[2:]), self._operators.numbers([3, 4])
+        value = self._operators.new(
             "interpolate", shown.value, sizes, "nearest", "sizes", [0], [0], *rule[1:], False, -0.75, axes
         )
         return _Map(value, "frames")
@@ -337,78 +283,12 @@ class _Rewriting:
         shown = self._known(node.input_value(0))
         if shown is None:
             return None
-        return _Map(self._as(shown.value, node.get_output_element_type(0)), shown.view)
+        return _Map(self._operators.typed(shown.value, node.get_output_element_type(0)), shown.view)
 
-    def _as(self, value: Any, kind: Any) -> Any:
-        """A value as numbers of another type."""
-        return value if value.get_element_type() == kind else self._new("convert", value, kind.get_type_name())
-
-    # -- group normalisation -----------------------------------------------------------------------------------------
-
-    def _native_norm(self, node: Any) -> _Map | None:
-        shown = self._map(node.input_value(0))
-        if shown is None or shown.view not in ("frames", "time"):
+    def _group_norm(self, node: Any) -> _Map | None:
+        found = find_group_norm(node)
+        shown = None if found is None else self._map(found.value)
+        if found is None or shown is None or shown.view not in ("frames", "time"):
             return None
-        settings = node.get_attributes()
-        scaled = self._normalised(shown, settings["num_groups"], settings["epsilon"], node.input_value(1))
-        bias = self._reshaped(node.input_value(2), [1, shown.shape[1], 1, 1, 1])
-        return _Map(self._new("add", scaled, bias), shown.view)
-
-    def _instance_norm(self, node: Any) -> _Map | None:
-        """Group normalisation but for its bias: groups, instance normalisation, maps, depthwise 1x1 kernel."""
-        chain = []
-        inner = node
-        for kind in ("Reshape", "Add", "Multiply", "MVN", "Reshape"):
-            inner = _unconverted(inner)
-            if inner.get_type_name() != kind:
-                return None
-            chain.append(inner)
-        whole, shift, scale, norm, groups = chain
-        shown = self._map(groups.input_value(0))
-        if shown is None or shown.view not in ("frames", "time"):
-            return None
-        settings = norm.get_attributes()
-        plain = settings["normalize_variance"] and settings["eps_mode"].upper() == "INSIDE_SQRT"
-        ones, zeros = _constant(scale.input_value(1)), _constant(shift.input_value(1))
-        if not plain or ones is None or zeros is None or not np.all(ones == 1) or np.any(zeros != 0):
-            return None
-        affine = node.get_attributes()
-        if affine["strides"] != [1, 1] or any([*affine["pads_begin"], *affine["pads_end"]]):
-            return None
-        original, shape = _shape(groups.input_value(0)), _shape(groups.output(0))
-        rows, channels = original[:2]
-        if _shape(whole.output(0)) != original or len(shape) != 3 or shape[0] != rows or channels % shape[1]:
-            return None
-        if _shape(node.input_value(1)) != [channels, 1, 1, 1, 1] or _integers(norm.input_value(1)) not in ([2], [-1]):
-            return None
-        return _Map(self._normalised(shown, shape[1], settings["eps"], node.input_value(1)), shown.view)
-
-    def _normalised(self, shown: _Map, groups: int, epsilon: float, gain: Any) -> Any:
-        """(x - mean) / sqrt(variance + epsilon) * gain, over C/G channels and the view's own positions."""
-        _, c, t, h, w = shown.shape
-        axes, positions = ([3, 4], h * w) if shown.view == "frames" else ([2, 3, 4], t * h * w)
-        along = self._numbers(axes)
-        kind, single = shown.value.get_element_type(), self._numbers(epsilon, np.float32)
-        x = self._as(shown.value, single.get_element_type())
-        mean = self._last(self._new("reduce_mean", x, along, True))
-        centred = self._new("subtract", x, self._first(self._over_groups(mean, c, groups, c // groups)))
-        length = self._new("reduce_l2", centred, along, True)
-        square = self._last(self._new("power", length, self._numbers(2.0, np.float32)))
-        variance = self._over_groups(square, c, groups, c // groups * positions)
-        inverse = self._new("power", self._new("add", variance, single), self._numbers(-0.5, np.float32))
-        gain = self._as(self._reshaped(gain, (1, 1, 1, 1, c)), single.get_element_type())
-        return self._as(self._new("multiply", centred, self._first(self._new("multiply", inverse, gain))), kind)
-
-    def _over_groups(self, value: Any, channels: int, groups: int, count: int) -> Any:
-        """Sums over each group's channels, the last axis, divided by `count`, for every channel of the group."""
-        if channels > groups:
-            member = np.kron(np.eye(groups), np.ones((channels // groups, 1)))  # [C, G]
-            for matrix in [member @ member.T] if channels <= _SMALL else [member, member.T]:
-                value = self._new("matmul", value, self._numbers(matrix, np.float32), False, False)
-        return self._new("multiply", value, self._numbers(1 / count, np.float32))
-
-    def _last(self, value: Any) -> Any:
-        return self._transposed(value, (0, 2, 3, 4, 1))
-
-    def _first(self, value: Any) -> Any:
-        return self._transposed(value, (0, 4, 1, 2, 3))
+        axes = (3, 4) if shown.view == "frames" else (2, 3, 4)
+        return _Map(group_normalised(self._operators, found, shown.value, axes), shown.view)

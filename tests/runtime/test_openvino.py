@@ -122,6 +122,19 @@ def test_outputs_have_the_names_of_the_manifest(pair: dict[str, Any]) -> None:
     np.testing.assert_array_equal(network({"x": np.array([-1, 1], np.float32)})["wanted"], [0, 1])
 
 
+def test_a_plugin_without_the_switch_for_snippets_does_without(
+    pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, files = component("vae_decoder")
+    given = feed(entry, {"frames": 1})
+    (expected,) = pair["openvino"].load(entry, files)(given).values()
+    monkeypatch.setattr(openvino, "_SNIPPETS", "NO_SUCH_SWITCH")
+    (got,) = pair["openvino"].load(entry, files)(given).values()
+    assert relative_l2(got, expected) < 0.03
+    monkeypatch.setattr(openvino, "_SMALL_ATTENTION", 0)
+    pair["openvino"].load(*component("unet"))(feed(component("unet")[0], {"rows": 1}))
+
+
 def test_results_outlive_the_next_call(pair: dict[str, Any]) -> None:
     entry, files = component("vae_decoder")
     network = pair["openvino"].load(entry, files)
