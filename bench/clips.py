@@ -102,7 +102,8 @@ class Runner:
             before = len(observed.calls)
             masks: NDArray[np.bool_] = scene.amodal if seen is None else seen.masks
             seed = work.seed if seen is None else seen.noise
-            whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, **settings)
+            # Networks alone, as peers have them: on the host propagation is a step of its own.
+            whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, propagate=False, **settings)
             calls["complete"] = observed.calls[before:]
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
         return Drawn(

@@ -81,12 +81,23 @@ def main() -> None:
 @click.option("--guidance", type=float, default=1.5, show_default=True)
 @click.option("--complete/--no-complete", default=True, show_default=True, help="RGB too, or masks alone.")
 @click.option("--true-masks", is_flag=True, help="RGB inside the scene's own masks instead of the predicted ones.")
+@click.option(
+    "--propagate/--no-propagate", default=None, help="RGB: carry over what other frames show. Default: the bundle's."
+)
 def _figures(
-    scenes: int, samples: int, workers: int, bundle: str, steps: int, guidance: float, complete: bool, true_masks: bool
+    scenes: int,
+    samples: int,
+    workers: int,
+    bundle: str,
+    steps: int,
+    guidance: float,
+    complete: bool,
+    true_masks: bool,
+    propagate: bool | None,
 ) -> None:
     """mIoU, mIoU_occ, AP, flicker and PSNR beside the baselines."""
     with _one_sentence():
-        setting = Setting(bundle, steps, guidance, true_masks=true_masks)
+        setting = Setting(bundle, steps, guidance, true_masks=true_masks, propagate=propagate)
         report, clips = figures(scenes, samples, workers, setting, complete)
     Console(width=120).print(render(report))
     segment = statistics.median(clip.segment_seconds for clip in clips)

@@ -117,7 +117,9 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
         if stage == "segment":
             drawn = model.segment(arrays.modal, depth=arrays.depth, seed=seed, callback=callback, **settings)
         else:
-            drawn = model.complete(arrays.rgb, arrays.modal, arrays.amodal, seed=seed, callback=callback, **settings)
+            drawn = model.complete(
+                arrays.rgb, arrays.modal, arrays.amodal, seed=seed, propagate=False, callback=callback, **settings
+            )
         masks = drawn.masks if isinstance(drawn, Segmentation) else None
         found[stage], seed = Drawn(sigmas, latents, drawn.frames, masks), drawn.noise
     return found

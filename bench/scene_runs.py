@@ -30,6 +30,7 @@ class Setting:
 
     Attributes:
         true_masks: whether stage `complete` paints the scene's own whole-object masks instead of the predicted ones.
+        propagate: whether it carries hidden pixels over from other frames; None for what the bundle says.
     """
 
     bundle: str = "default"
@@ -39,6 +40,7 @@ class Setting:
     context: ContextLayout | None = None
     execution: Execution = _ONE_THREAD
     true_masks: bool = False
+    propagate: bool | None = None
 
 
 class SceneRun(NamedTuple):
@@ -65,7 +67,9 @@ def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = Fa
     whole = None
     if complete:
         masks = scene.amodal if setting.true_masks else seen[0].masks
-        whole = model.complete(scene.frames, scene.modal, masks, seed=seen[0].noise, **options)
+        whole = model.complete(
+            scene.frames, scene.modal, masks, seed=seen[0].noise, propagate=setting.propagate, **options
+        )
     whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
     truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
     prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)

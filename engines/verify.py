@@ -164,7 +164,13 @@ def _draw(model: Model, stage: StageName, scene: Scene, settings: VerifySettings
             frames, masks = seen.frames, seen.masks
         else:
             frames = model.complete(
-                scene.frames, scene.modal, scene.amodal, seed=settings.seed, steps=settings.steps, callback=after
+                scene.frames,
+                scene.modal,
+                scene.amodal,
+                seed=settings.seed,
+                steps=settings.steps,
+                propagate=False,
+                callback=after,
             ).frames
     except NonFiniteError as error:
         return error

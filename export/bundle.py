@@ -141,6 +141,7 @@ def export_bundle(
             noise_dtype="float16" if settings.half else "float32",
             noise_augmentation=NOISE_AUGMENTATION,
             motion_bucket=MOTION_BUCKET,
+            propagate=settings.propagate,
             scheduler=SchedulerEntry(sigma_min=first.scheduler["sigma_min"], sigma_max=first.scheduler["sigma_max"]),
             image_encoder=ImageEncoderEntry(
                 side=first.image_encoder.config["image_size"],

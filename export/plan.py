@@ -43,6 +43,7 @@ class ExportSettings:
         context: context layout.
         decode_chunk: frames that the VAE decodes at once.
         variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
+        propagate: whether `complete` carries over what other frames show, unless told otherwise.
         check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`;
             see `check_size_of`), or not at all (`none`).
     """
@@ -54,6 +55,7 @@ class ExportSettings:
     context: ContextLayout = "reference"
     decode_chunk: int = 8
     variant: str | None = None
+    propagate: bool = False
     check: Check = "small"
 
     def __post_init__(self) -> None:

@@ -59,6 +59,8 @@ class Completion:
             frame.
         noise: the noise stream after this stage.
         seconds: wall time; `timings` has it by component.
+        known: bool [T, H, W], the pixels of `frames` that the clip shows, in this frame or in another; all others are
+            drawn. None without propagation: then all are.
     """
 
     frames: NDArray[np.uint8]
@@ -66,6 +68,7 @@ class Completion:
     noise: NoiseStream
     seconds: float
     timings: Timings
+    known: NDArray[np.bool_] | None = None
 
 
 class _Buffer(NamedTuple):

@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 from .arrays import Array, namespace_of, taken
 from .backends import Backend
 from .errors import InputError
-from .images import Checks, prepare_amodal, prepare_depth, prepare_modal, prepare_rgb, visible_rgb
+from .images import (
+    Checks,
+    prepare_amodal,
+    prepare_depth,
+    prepare_modal,
+    prepare_rgb,
+    to_bytes,
+    to_signed,
+    visible_rgb,
+)
 from .manifest import Manifest
+from .propagation import Propagated, propagate
 from .stage import Conditions
 
 if TYPE_CHECKING:
@@ -33,6 +43,7 @@ class Inputs:
         full_size: (h, w) of what the caller handed over; of the padded frame, with padding.
         visible: bool [T, H, W], the object's visible pixels at the bundle's size.
         raw: what the caller's masks are, bool [T, h, w]; only with padding.
+        shown: what the clip shows of the object, on the host; only with propagation.
     """
 
     conditions: Conditions
@@ -40,6 +51,7 @@ class Inputs:
     full_size: tuple[int, int]
     visible: Array
     raw: Array = None
+    shown: Propagated | None = None
 
 
 def segment_inputs(
@@ -94,9 +106,18 @@ def segment_inputs(
 
 
 def complete_inputs(
-    manifest: Manifest, backend: Backend, rgb: Any, modal: Any, amodal: Any, padding: Padding | None, ready: Ready
+    manifest: Manifest,
+    backend: Backend,
+    rgb: Any,
+    modal: Any,
+    amodal: Any,
+    padding: Padding | None,
+    propagates: bool,
+    ready: Ready,
 ) -> Inputs:
     """For `Model.complete`, which has the arguments; `ready` as above.
+
+    With propagation the network sees what is carried over as visible, and draws the rest.
 
     Raises:
         InputError: shapes, dtypes, ranges or devices that do not fit.
@@ -114,10 +135,24 @@ def complete_inputs(
         _same_count("rgb", count, name, len(other))
     checks.settle(backend.to_host)
     ready(count, (int(rows), int(columns)))
+    shown = None
+    if propagates:
+        shown, pictures, prepared = _propagated(backend, pictures, prepared, whole)
     pictures, seen, whole = (padded(x, manifest.frames, xp) for x in (pictures, prepared, whole))
     signed = xp.where(whole, np.float32(1.0), np.float32(-1.0))
     conditions = Conditions(visible_rgb(pictures, seen, xp), xp.repeat(signed[:, None], 3, axis=1))
-    return Inputs(conditions, count, (int(rows), int(columns)), prepared > 0)
+    return Inputs(conditions, count, (int(rows), int(columns)), prepared > 0, shown=shown)
+
+
+def _propagated(backend: Backend, pictures: Array, seen: Array, whole: Array) -> tuple[Propagated, Array, Array]:
+    """What a clip shows of the object; pictures and masks, prepared, in which all of that is visible."""
+    xp, there, modal = backend.xp, backend.to_host(pictures), backend.to_host(seen) > 0
+    del pictures, seen  # of which there would be two on the device
+    shown = propagate(to_bytes(there), modal, backend.to_host(whole))
+    carried = (shown.known & ~modal)[:, None]
+    filled = np.where(carried, to_signed(shown.rgb).transpose(0, 3, 1, 2), there)
+    signed = np.where(shown.known, np.float32(1), np.float32(-1))
+    return shown, xp.asarray(filled), xp.asarray(signed)
 
 
 def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:

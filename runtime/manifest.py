@@ -119,6 +119,8 @@ class Manifest(_Record):
         decode_chunk: frames the VAE decoder takes at once; part of the result, since the decoder is temporal.
         noise_dtype: dtype in which the latents' noise is drawn (a half-precision reference draws it in float16).
         noise_augmentation, motion_bucket: the conditioning constants of the checkpoint's demo.
+        propagate: whether `complete` carries hidden pixels over from other frames unless told otherwise; the authors'
+            code does not.
     """
 
     schema_version: int
@@ -136,6 +138,7 @@ class Manifest(_Record):
     noise_dtype: Literal["float32", "float16"]
     noise_augmentation: float
     motion_bucket: float
+    propagate: bool = False
     scheduler: SchedulerEntry
     image_encoder: ImageEncoderEntry
     depth: DepthEntry | None

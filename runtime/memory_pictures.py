@@ -42,18 +42,23 @@ def preparing(stage: StageName, frames: int, given: Size, size: Size, computed: 
 
 
 def delivering(stage: StageName, frames: int, given: Size, size: Size, samples: int) -> list[Moment]:
-    """Bytes of the arrays on the device at each moment after the decoder, as `preparing` has them."""
+    """Bytes of the arrays on the device at each moment after the decoder, as `preparing` has them.
+
+    `complete` is counted with propagation, whose pictures and masks come from the host once more.
+    """
     pixels, full = frames * size[0] * size[1], frames * given[0] * given[1]
     same = given == size
     if stage == "segment":
         drawn, resized = samples * (3 + 1) * pixels, 0 if same else samples * full
         work: Moment = {"sums": _FLOAT32 * pixels} if same else {"resizing": frames * size[1] * given[0]}
     else:
-        drawn, resized = 3 * pixels, 0 if same else 3 * full
+        # As the decoder gave them, with what the clip shows in its place, and where that is.
+        drawn, resized = (3 + 3 + 1) * pixels, 0 if same else 3 * full
         work = {"pieces": resized, **_resizing("opencv uint8", frames, size, given, 3)}
     # All of it once more to go to the host in one copy; what was not resized is there under both names.
     packed = drawn + (resized or (samples * full if stage == "segment" else 3 * full))
-    return [{"drawn": drawn, "resized": resized, **work}, {"drawn": drawn, "resized": resized, "packed": packed}]
+    moments = [{"drawn": drawn, "resized": resized, **work}, {"drawn": drawn, "resized": resized, "packed": packed}]
+    return moments if stage == "segment" else [{"drawn": drawn, "shown": 3 * pixels}, *moments]
 
 
 def _resizing(way: Way, frames: int, before: Size, after: Size, channels: int = 1) -> Moment:

@@ -228,6 +228,7 @@ class Model:
         decode_chunk: int | None = None,
         cfg_rows: CfgRows = "auto",
         padding: Padding | None = None,
+        propagate: bool | None = None,
         callback: Callback | None = None,
         to: To = "host",
         out: Out | None = None,
@@ -241,13 +242,20 @@ class Model:
             seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
             padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
                 frame.
-            out: the results are `frames` and `frames_full`.
+            propagate: whether visible pixels are kept, and hidden ones that another frame shows are carried over from
+                there, before the network draws the rest (`amodal.runtime.propagation`, on the host). None for what the
+                bundle says: the default bundle does, exported checkpoints do as the authors' code, which does not.
+            out: the results are `frames` and `frames_full` and, with propagation, `known`.
 
         The other arguments and the errors are those of `segment`.
         """
         settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
         return run_complete(
-            self._loaded, rgb, modal, amodal, Call(settings, seed, padding, callback=callback, to=to, out=out)
+            self._loaded,
+            rgb,
+            modal,
+            amodal,
+            Call(settings, seed, padding, callback=callback, to=to, out=out, propagate=propagate),
         )
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from .inputs import Inputs, complete_inputs, segment_inputs
 from .manifest import StageName
 from .memory_choice import Planned
 from .noise import NoiseStream
+from .propagation import Propagated
 from .resampling import Size
 from .sampler import Array, Callback, Finiteness
 from .stage import Settings, StageOutput, run_stage
@@ -44,6 +45,7 @@ class Call:
 
     Attributes:
         rehearsal: whether it is one, for `Model.warm_up`.
+        propagate: see `Model.complete`; None for what the bundle says.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class Call:
     to: To = "host"
     out: Out | None = None
     rehearsal: bool = False
+    propagate: bool | None = None
 
 
 def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) -> Segmentation:
@@ -97,20 +100,33 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
     start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
     stream = _begin(loaded, "complete", call)
     call = _settled(loaded, "complete", call, False, _sizes_of(rgb, modal, amodal))
-    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(backend.xp)
+    xp, propagates = backend.xp, manifest.propagate if call.propagate is None else call.propagate
+    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
-        shapes = {"frames": (count, *manifest.size, 3), "frames_full": (count, *full_size, 3)}
-        deliver.expect({name: (shape, np.uint8) for name, shape in shapes.items()})
+        at_size = (count, *manifest.size)
+        wanted: dict[str, tuple[tuple[int, ...], Any]] = {
+            "frames": ((*at_size, 3), np.uint8),
+            "frames_full": ((count, *full_size, 3), np.uint8),
+        }
+        deliver.expect(wanted | ({"known": (at_size, bool)} if propagates else {}))
 
     with backend.active():
-        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, ready)
+        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, propagates, ready)
         (output,) = _run(loaded, "complete", given, [stream], call, finite)
-        frames = output.frames[: given.count]
-        drawn = {"frames": frames, "frames_full": resize_frames(frames, given.full_size, backend.xp)}
+        drawn = {"frames": output.frames[: given.count]}
+        if given.shown is not None:
+            drawn = composed(drawn["frames"], given.shown, xp)
+        drawn["frames_full"] = resize_frames(drawn["frames"], given.full_size, xp)
         (found,) = deliver([drawn], finite)
     seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
     return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
+
+
+def composed(frames: Array, shown: Propagated, xp: Any) -> dict[str, Array]:
+    """Drawn frames uint8 [T, H, W, 3] with what the clip shows in its place, and where that is, bool [T, H, W]."""
+    known = xp.asarray(shown.known)
+    return {"frames": xp.where(known[..., None], xp.asarray(shown.rgb), frames), "known": known}
 
 
 def find_depth(loaded: Loaded, pictures: Array) -> Array:

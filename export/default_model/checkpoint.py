@@ -95,6 +95,7 @@ def write_bundle(
         stored="fp16",
         context=context,
         decode_chunk=recipe.frames,
+        propagate=True,
     )
     checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
     return export_bundle(out, checkpoints, None, settings, overwrite=overwrite)

@@ -291,6 +291,13 @@ def test_samples_and_padding_without_the_stage_that_has_them(
     assert "--pad needs the segment stage" in refused(*alone, "--pad")
 
 
+@pytest.mark.parametrize("option", ["--propagate", "--no-propagate"])
+def test_propagation_without_the_stage_that_has_it(
+    option: str, refused: Refused, toy_bundle: Path, kept_clip: Clip
+) -> None:
+    assert "--propagate is about RGB" in refused("run", toy_bundle, *kept_clip.inputs, "--stage", "segment", option)
+
+
 def test_frames_too_small_to_pad(refused: Refused, toy_bundle: Path, clip: Clip) -> None:
     for folder in (clip.frames, clip.masks, clip.depth):
         for name in NAMES:

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import amodal
+from amodal.runtime.frames import read_depth
 from amodal.runtime.masks import read_masks
+from amodal.runtime.padding import Padding
 from amodal.runtime.rle import decode_rle
 
 from .conftest import NAMES, QUICK, Clip, Outcome, issue, leftovers, make_clip
@@ -99,8 +102,8 @@ def test_the_stages_one_after_the_other_take_over_from_each_other(
     assert not (tmp_path / "seen" / "completed").exists()
     np.testing.assert_array_equal(read_pngs(tmp_path / "seen" / "amodal_masks"), read_pngs(both[0] / "amodal_masks"))
 
-    for name, amodal in (("folder", "amodal_masks"), ("json", "masks.json")):
-        options = ("--stage", "complete", "--amodal", tmp_path / "seen" / amodal, "--json")
+    for name, given in (("folder", "amodal_masks"), ("json", "masks.json")):
+        options = ("--stage", "complete", "--amodal", tmp_path / "seen" / given, "--json")
         second = issue("run", toy_bundle, *kept_clip.inputs, *QUICK, *options, "-o", tmp_path / name)
         assert second.code == 0, second.err
         assert json.loads(second.out)["settings"]["stages"] == ["complete"]
@@ -110,6 +113,41 @@ def test_the_stages_one_after_the_other_take_over_from_each_other(
     np.testing.assert_array_equal(
         read_pngs(tmp_path / "folder" / "completed"), read_pngs(tmp_path / "json" / "completed")
     )
+
+
+@pytest.mark.parametrize("way", ["both", "complete", "padded"])
+def test_what_the_clip_shows_of_the_object_is_kept(way: str, toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
+    """`known_share` against the model's own masks, counted anew."""
+    options = {"both": (), "complete": ("--stage", "complete", "--amodal", kept_clip.masks), "padded": ("--pad",)}[way]
+    outcome = issue(
+        "run", toy_bundle, *kept_clip.inputs, *QUICK, *options, "--propagate", "--json", "-o", tmp_path / "out"
+    )
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["settings"]["propagate"] is True
+    padding = Padding(*kept_clip.modal.shape[1:]) if way == "padded" else None
+    with amodal.load(toy_bundle, threads=1) as model:
+        seed: Any = 23
+        amodal_masks = kept_clip.modal
+        if way != "complete":
+            seen = model.segment(kept_clip.modal, depth=read_depth(kept_clip.depth), steps=2, padding=padding)
+            seed, amodal_masks = seen.noise, seen.masks
+        whole = model.complete(
+            kept_clip.rgb, kept_clip.modal, amodal_masks, seed=seed, steps=2, padding=padding, propagate=True
+        )
+        masks = np.stack(
+            [m[np.arange(64) * m.shape[0] // 64][:, np.arange(64) * m.shape[1] // 64] for m in amodal_masks]
+        )
+    assert whole.known is not None
+    shares = [k.sum() / (k | m).sum() for k, m in zip(whole.known, masks, strict=True)]
+    assert result["known_share"] == pytest.approx(shares)
+    assert all(0 < share <= 1 for share in shares)
+
+
+def test_nothing_is_kept_unless_asked_for(both: tuple[Path, Outcome]) -> None:
+    result = json.loads((both[0] / "result.json").read_text())
+    assert result["settings"]["propagate"] is False
+    assert "known_share" not in result
 
 
 def test_object_picks_from_visible_masks_and_leaves_our_own_results_alone(

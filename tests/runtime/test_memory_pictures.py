@@ -24,6 +24,8 @@ from amodal.runtime.memory_buffers import RunShape, buffers_of
 from amodal.runtime.memory_choice import choose
 from amodal.runtime.memory_pictures import delivering
 from amodal.runtime.memory_plan import Footprint, plan_memory
+from amodal.runtime.propagation import Propagated
+from amodal.runtime.running import composed
 from amodal.runtime.sampler import Finiteness
 
 LARGE = (480, 640)
@@ -105,7 +107,7 @@ def test_preparing_takes_no_more_than_planned(given: Any, where: str, manifest: 
         return segment_inputs(manifest, backend, modal, depth, None, None, no_depth, lambda *_: None)
 
     def complete() -> Any:
-        return complete_inputs(manifest, backend, rgb, modal, modal, None, lambda *_: None)
+        return complete_inputs(manifest, backend, rgb, modal, modal, None, False, lambda *_: None)
 
     for stage, work in (("segment", segment), ("complete", complete)):
         found, said = taken(work), planned(manifest, stage, "encode", given, depth=False)
@@ -116,12 +118,15 @@ def test_preparing_takes_no_more_than_planned(given: Any, where: str, manifest: 
 
 
 @pytest.mark.parametrize("given", [LARGE, (64, 128), (48, 100)])
-@pytest.mark.parametrize("stage", ["segment", "complete"])
-def test_delivering_takes_no_more_than_planned(stage: Any, given: Any, manifest: Manifest, device: Any) -> None:
+@pytest.mark.parametrize(("stage", "propagates"), [("segment", False), ("complete", False), ("complete", True)])
+def test_delivering_takes_no_more_than_planned(
+    stage: Any, propagates: bool, given: Any, manifest: Manifest, device: Any
+) -> None:
     size, samples = manifest.size, 3 if stage == "segment" else 1
     pictures = np.random.default_rng(0).uniform(-1, 1, (samples, manifest.frames, 3, *size)).astype(np.float32)
     decoded = [device.asarray(one) for one in pictures]
     visible = device.asarray(np.zeros((manifest.frames, *size), bool))
+    shown = Propagated(np.zeros((manifest.frames, *size, 3), np.uint8), np.ones((manifest.frames, *size), bool))
     landed = np.empty(samples * manifest.frames * 8 * given[0] * given[1] + 10**6, np.uint8)
 
     def to_host(array: Any) -> Any:
@@ -131,14 +136,16 @@ def test_delivering_takes_no_more_than_planned(stage: Any, given: Any, manifest:
     backend: Any = SimpleNamespace(xp=device, to_host=to_host)
 
     def work() -> None:
-        found = []
+        found, kept = [], []  # a run holds what was drawn to its end
         for frames in [images.to_bytes(one, device) for one in decoded]:
             if stage == "segment":
                 masks = images.threshold(frames, visible)
                 full = images.resize_masks(masks, given, device)
                 found.append({"masks": masks, "masks_full": full, "frames": frames})
             else:
-                found.append({"frames": frames, "frames_full": images.resize_frames(frames, given, device)})
+                drawn = {"frames": frames, **(composed(frames, shown, device) if propagates else {})}
+                found.append({**drawn, "frames_full": images.resize_frames(drawn["frames"], given, device)})
+                kept.append(frames)
             del frames
         finite = Finiteness(device)
         finite.note(decoded[0], None)  # type: ignore[arg-type]

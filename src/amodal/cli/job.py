@@ -64,6 +64,8 @@ def _stages(options: RunOptions, model: Model) -> list[str]:
     for option, given in (("--samples", options.samples > 1), ("--pad", options.pad)):
         if given and "segment" not in wanted:
             raise InputError(f"{option} needs the segment stage, which finds the masks; leave it out, or --stage.")
+    if options.propagate is not None and "complete" not in wanted:
+        raise InputError("--propagate is about RGB, which the complete stage draws; leave it out, or --stage.")
     if "segment" in wanted:
         if options.amodal is not None:
             raise InputError("--amodal is for --stage complete; the segment stage finds the masks itself.")
@@ -122,6 +124,7 @@ def _run(options: RunOptions, model: Model, clip: Clip, stages: list[str], bars:
             seen.masks if seen else clip.amodal,
             seed=seen.noise if seen else options.seed,
             padding=padding,
+            propagate=options.propagate,
             callback=bars.stage("complete"),
             **options.sampling,
         )

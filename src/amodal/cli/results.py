@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from amodal import __version__
 from amodal.runtime.bundle import sha256_of
+from amodal.runtime.images import resize_masks
 from amodal.runtime.manifest import MANIFEST_NAME
 from amodal.runtime.masks import probability_map
 from amodal.runtime.model import Model
@@ -86,7 +87,7 @@ def describe(
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
         },
-        "settings": {"stages": list(found.outputs), **_settings(options, model)},
+        "settings": {"stages": list(found.outputs), **_settings(options, model), **_propagation(found)},
         "seconds": {
             "total": time.perf_counter() - start,
             **{stage: {"total": output.seconds, **output.timings} for stage, output in found.outputs.items()},
@@ -94,6 +95,7 @@ def describe(
         "hidden_share": [
             _hidden(a, m) for a, m in zip(found.in_frame(_whole_masks(clip, found)), clip.modal, strict=True)
         ],
+        **_known(clip, found),
         **_beyond(clip, found),
         "bundle": _bundle(options.bundle, model),
         "backend": model.backend.describe(),
@@ -146,6 +148,21 @@ def _beyond(clip: Clip, found: Found) -> dict[str, Any]:
         return {}
     boxes = found.padding.boxes(found.masks[0], clip.modal).astype(int)
     return {"padding": {"rows": found.padding.rows, "columns": found.padding.columns}, "boxes": boxes.tolist()}
+
+
+def _propagation(found: Found) -> dict[str, bool]:
+    """Whether `complete` propagated, if it ran."""
+    return {} if found.whole is None else {"propagate": found.whole.known is not None}
+
+
+def _known(clip: Clip, found: Found) -> dict[str, Any]:
+    """With propagation: share of the object's pixels, per frame, that this frame or another shows."""
+    if found.whole is None or found.whole.known is None:
+        return {}
+    known, masks = found.whole.known, found.seen.masks if found.seen else clip.amodal
+    assert masks is not None
+    whole = known | resize_masks(masks, known.shape[1:])
+    return {"known_share": [float(k.sum() / w.sum()) if w.any() else 0.0 for k, w in zip(known, whole, strict=True)]}
 
 
 def _whole_masks(clip: Clip, found: Found) -> NDArray[np.bool_]:

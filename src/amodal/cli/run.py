@@ -48,6 +48,12 @@ from .console import BytesType, RangeType, print_json, warn
     help="Room around the frame for objects that leave it, a quarter on every side, as published for TAO-Amodal: "
     "also amodal_masks_padded/ and completed_padded/, and boxes beyond the frame in result.json.",
 )
+@click.option(
+    "--propagate/--no-propagate",
+    default=None,
+    help="RGB: keep visible pixels, carry hidden ones over from frames that show them, and draw the rest; or draw all, "
+    "as the authors' code. Default: the bundle's (the default model's: --propagate).",
+)
 @click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
 @click.option(
     "--guidance",
@@ -115,6 +121,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
       amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5
       amodal run bundle --frames rgbs/ --masks masks/ -o out --pad --fps 2
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --propagate
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
     """

@@ -31,6 +31,7 @@ class RunOptions:
     seed: int
     samples: int
     pad: bool
+    propagate: bool | None
     steps: int
     guidance: tuple[float, float]
     fps: float

@@ -1,0 +1,278 @@
+"""Motion of an object between frames, and what is carried over along it, on pictures drawn from formulas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import amodal
+from amodal.runtime.errors import InputError
+from amodal.runtime.images import prepare_modal, prepare_rgb, to_bytes
+from amodal.runtime.padding import Padding
+from amodal.runtime.propagation import propagate
+from amodal.runtime.registration import object_frames, register
+
+HEIGHT, WIDTH = 72, 120
+MIDDLE = np.array([40.0, 34.0])
+
+
+def motion(turn: float = 0, scale: float = 1, shear: float = 0, x: float = 0, y: float = 0) -> Any:
+    """Degrees and pixels, about MIDDLE, [3, 3]."""
+    a = np.deg2rad(turn)
+    linear = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) @ [[1, shear], [0, 1]]
+    found = np.eye(3)
+    found[:2, :2], found[:2, 2] = linear, MIDDLE + np.array([x, y]) - linear @ MIDDLE
+    return found
+
+
+def drawn(moved: Any, plain: bool = False) -> tuple[Any, Any]:
+    """A disc with a bump and colours of its own, moved: uint8 [H, W, 3] on grey, and its mask."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    places = np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1)
+    x, y = (np.linalg.inv(moved) @ places)[:2].reshape(2, HEIGHT, WIDTH) - MIDDLE[:, None, None]
+    mask = (np.hypot(x, y) < 19) | (np.hypot((x - 14) / 2, y - 8) < 6)
+    colours = [np.sin(x / 4 + k) * np.cos(y / 5 - k) for k in range(3)]
+    picture = 128 + (0 if plain else 90) * np.stack(colours, axis=-1)
+    return np.where(mask[..., None], np.rint(picture), 60).astype(np.uint8), mask
+
+
+def clip(*motions: Any, plain: bool = False) -> tuple[Any, Any]:
+    pictures, masks = zip(*(drawn(moved, plain) for moved in motions), strict=True)
+    return np.stack(pictures), np.stack(masks)
+
+
+def apart(found: Any, wanted: Any, mask: Any) -> float:
+    """The farthest that two motions take a pixel of an object apart."""
+    rows, columns = np.nonzero(mask)
+    points = np.stack([columns, rows, np.ones(len(rows))])
+    return float(np.hypot(*((found - wanted) @ points)[:2]).max())
+
+
+def registered(rgb: Any, modal: Any, amodal: Any) -> tuple[Any, Any]:
+    """The motion from the first frame to the second, and back."""
+    first, second = object_frames(rgb, modal, amodal)
+    assert first is not None
+    assert second is not None
+    return register(first, second), register(second, first)
+
+
+MOTIONS: dict[str, dict[str, float]] = {
+    "none": {},
+    "shift": {"x": 31.5, "y": -8.25},
+    "turn": {"turn": 25, "x": 12},
+    "scale": {"scale": 1.3},
+    "shear": {"shear": 0.2, "turn": -10},
+    "all": {"turn": 15, "scale": 0.8, "shear": -0.1, "x": 25, "y": 6},
+}
+
+
+@pytest.mark.parametrize("name", MOTIONS)
+def test_the_motion_of_what_is_seen_is_found(name: str) -> None:
+    moved = motion(**MOTIONS[name])
+    rgb, masks = clip(np.eye(3), moved)
+    there, back = registered(rgb, masks, masks)
+    assert apart(there, moved, masks[0]) < 0.5
+    assert apart(back, np.linalg.inv(moved), masks[1]) < 0.5
+
+
+def test_the_motion_is_found_behind_an_occluder_that_does_not_move_with_it() -> None:
+    moved = motion(turn=12, x=9, y=4)
+    rgb, masks = clip(np.eye(3), moved)
+    rgb[0][:, 44:], rgb[1][:30] = 250, 5
+    modal = masks.copy()
+    modal[0][:, 44:] = modal[1][:30] = False
+    there, _ = registered(rgb, modal, masks)
+    assert apart(there, moved, masks[0]) < 0.7
+
+
+def test_without_texture_the_outline_tells() -> None:
+    moved = motion(turn=20, x=15)
+    rgb, masks = clip(np.eye(3), moved, plain=True)
+    there, _ = registered(rgb, masks, masks)
+    assert apart(there, moved, masks[0]) < 1.5
+
+
+def test_a_large_object_is_placed_to_a_fraction_of_a_pixel() -> None:
+    """Only some of its points are looked at, the first time blurred by several pixels."""
+    rows, columns = np.mgrid[:360, :480]
+
+    def wave(x: Any, y: Any) -> Any:
+        return np.stack([128 + 90 * np.sin(x / (9 + k)) * np.cos(y / 11) for k in range(3)], axis=-1)
+
+    pictures = [wave(columns, rows), wave(columns - 17.4, rows - 5.7)]
+    masks = np.stack([np.hypot(columns - 200 - x, rows - 160 - y) < 110 for x, y in ((0, 0), (17.4, 5.7))])
+    there, _ = registered(np.rint(pictures).astype(np.uint8), masks, masks)
+    wanted = np.eye(3)
+    wanted[:2, 2] = 17.4, 5.7
+    assert apart(there, wanted, masks[0]) < 0.2
+
+
+def test_hidden_pixels_are_what_another_frame_shows() -> None:
+    rgb, masks = clip(np.eye(3), motion(turn=10, x=6), motion(turn=20, x=12, y=3))
+    given, modal = rgb.copy(), masks.copy()
+    given[1][:, 40:60], modal[1][:, 40:60] = 255, False
+    shown = propagate(given, modal, masks)
+    carried = shown.known & ~modal
+    hidden = masks & ~modal
+    assert carried[hidden].mean() > 0.97
+    assert not (carried & ~hidden).any()
+    np.testing.assert_array_equal(shown.rgb[~carried], given[~carried])
+    error = shown.rgb[carried].astype(float) - rgb[carried]
+    assert np.sqrt(np.square(error).mean()) < 8  # of +-90; the mean colour has 45
+    np.testing.assert_array_equal(given[1][:, 40:60], 255)  # the input is left as it was
+
+
+def test_an_object_that_does_not_move_is_carried_over_exactly() -> None:
+    rgb, masks = clip(np.eye(3), np.eye(3), np.eye(3))
+    given, modal = rgb.copy(), masks.copy()
+    given[1][30:40], modal[1][30:40] = 0, False
+    shown = propagate(given, modal, masks)
+    np.testing.assert_array_equal(shown.known, masks)
+    assert np.abs(shown.rgb.astype(int) - rgb)[masks].max() <= 1
+
+
+def test_frames_that_agree_better_count_for_more() -> None:
+    """The same place, twice, with different colours where it is hidden in between; weights from the definition."""
+    rgb, masks = clip(np.eye(3), np.eye(3), np.eye(3))
+    given, modal = rgb.astype(int), masks.copy()
+    seen = masks[0] & (np.arange(HEIGHT)[:, None] < 30)
+    hidden = masks[0] & ~seen
+    modal[1] = seen
+    noise = np.random.default_rng(0).normal(0, 30, given[2].shape)
+    given[2] = np.where(seen[..., None], given[2] + noise, given[2] + 40)
+    given[0] = np.where(hidden[..., None], given[0] - 20, given[0])
+    given = np.clip(given, 0, 255).astype(np.uint8)
+    shown = propagate(given, modal, masks)
+    errors = [np.square(given[s][seen].astype(float) - given[1][seen]).mean() for s in (0, 2)]
+    weights = [(error + 100) ** -2 for error in errors]
+    wanted = sum(w * given[s].astype(float) for w, s in zip(weights, (0, 2), strict=True)) / sum(weights)
+    inner = hidden & (np.arange(HEIGHT)[:, None] > 34)
+    assert np.abs(shown.rgb[1][inner] - wanted[inner]).mean() < 4
+
+
+def test_frames_that_say_less_than_the_mean_colour_are_left_out() -> None:
+    _, masks = clip(np.eye(3), np.eye(3))
+    rgb = np.random.default_rng(1).integers(0, 256, (*masks.shape, 3), np.uint8)
+    modal = masks.copy()
+    modal[1][40:] = False
+    np.testing.assert_array_equal(propagate(rgb, modal, masks).known, modal)
+
+
+def test_an_object_never_seen_whole_stays_in_part_unknown() -> None:
+    rgb, masks = clip(np.eye(3), motion(x=5), motion(x=10))
+    modal = masks.copy()
+    for t, left in enumerate((40, 45, 50)):
+        modal[t][:, left:] = False
+    shown = propagate(rgb, modal, masks)
+    for t, left in enumerate((40, 45, 50)):
+        assert not shown.known[t][:, left + 2 :].any()
+
+
+@pytest.mark.parametrize("case", ["one frame", "nothing visible", "fills the frame", "leaves", "one pixel"])
+def test_what_cannot_be_carried_over_is_left(case: str) -> None:
+    rgb, masks = clip(np.eye(3), motion(x=8), motion(x=16))
+    modal = masks.copy()
+    if case == "one frame":
+        rgb, masks, modal = rgb[:1], masks[:1], modal[:1] & (np.arange(WIDTH) < 40)
+    elif case == "nothing visible":
+        modal[:] = False
+    elif case == "fills the frame":
+        masks[:] = True
+        modal[:] = False
+    elif case == "leaves":
+        modal[1] = masks[1] = False
+    else:
+        masks[:] = False
+        masks[:, 5, 5] = True
+        modal = masks & (np.arange(3) > 0)[:, None, None]
+    shown = propagate(rgb, modal, masks)
+    np.testing.assert_array_equal(shown.known, modal)
+    np.testing.assert_array_equal(shown.rgb, rgb)
+
+
+# Within a run.
+
+
+@pytest.fixture(scope="module")
+def toy(toy_bundle: Path) -> Any:
+    with amodal.load(toy_bundle, threads=1) as model:
+        yield model
+
+
+def given(height: int = 64, width: int = 64) -> dict[str, Any]:
+    """An object that stands still on texture, hidden on the right in one frame and below in another."""
+    rng = np.random.default_rng(5)
+    frames = np.repeat(rng.integers(0, 256, (1, height, width, 3), np.uint8), 3, axis=0)
+    masks = np.zeros((3, height, width), bool)
+    masks[:, height // 4 : height // 2, width // 4 : width // 2] = True
+    modal = masks.copy()
+    modal[1][:, 3 * width // 8 :] = False
+    modal[2][3 * height // 8 :] = False
+    frames[1][:, 3 * width // 8 :] = 10
+    return {"rgb": frames, "modal": modal, "amodal": masks}
+
+
+def test_a_run_draws_only_what_the_clip_does_not_show(toy: amodal.Model) -> None:
+    clip = given()
+    clip["modal"][:, 16:20] = False  # hidden throughout
+    whole = toy.complete(**clip, steps=2, propagate=True)
+    shown = propagate(clip["rgb"], clip["modal"], clip["amodal"])
+    assert 0 < (shown.known & ~clip["modal"]).sum() < (clip["amodal"] & ~clip["modal"]).sum()
+    np.testing.assert_array_equal(whole.known, shown.known)
+    np.testing.assert_array_equal(whole.frames[shown.known], shown.rgb[shown.known])
+    # The rest is what the network makes of them.
+    drawn = toy.complete(shown.rgb, shown.known, clip["amodal"], steps=2, propagate=False)
+    np.testing.assert_array_equal(whole.frames[~shown.known], drawn.frames[~shown.known])
+    plain = toy.complete(**clip, steps=2)
+    assert plain.known is None
+    assert (plain.frames != whole.frames).any()
+
+
+def test_other_sizes_padding_and_prepared_frames_are_propagated_at_the_bundles_size(toy: amodal.Model) -> None:
+    clip = given(96, 128)
+    whole = toy.complete(**clip, steps=1, propagate=True)
+    assert whole.known is not None
+    assert whole.known.shape == (3, 64, 64)
+    assert whole.frames_full.shape == (3, 96, 128, 3)
+    prepared = {
+        "rgb": prepare_rgb(clip["rgb"], (64, 64)),
+        "modal": prepare_modal(clip["modal"], (64, 64)),
+        "amodal": clip["amodal"],
+    }
+    again = toy.complete(**prepared, steps=1, propagate=True)
+    np.testing.assert_array_equal(again.frames, whole.frames)
+    seen = whole.known & (prepared["modal"] > 0)
+    np.testing.assert_array_equal(whole.frames[seen], to_bytes(prepared["rgb"])[seen])
+    padded = toy.complete(**clip, steps=1, propagate=True, padding=Padding(96, 128))
+    assert padded.known is not None
+    assert 0 < padded.known.sum() < whole.known.sum()
+
+
+def test_what_is_known_can_be_written_into_a_buffer_of_the_callers(toy: amodal.Model) -> None:
+    clip, known = given(), np.zeros((3, 64, 64), bool)
+    whole = toy.complete(**clip, steps=1, propagate=True, out={"known": known})
+    assert whole.known is known
+    assert known.any()
+    with pytest.raises(InputError, match="out: there is no result 'known'"):
+        toy.complete(**clip, steps=1, out={"known": known})
+
+
+def test_a_clip_on_the_device_is_propagated_like_one_on_the_host(on_gpu: amodal.Model) -> None:
+    clip, cupy = given(), on_gpu.backend.xp
+    whole = on_gpu.complete(**clip, steps=1, propagate=True)
+    there = {name: cupy.asarray(array) for name, array in clip.items()}
+    drawn: Any = on_gpu.complete(**there, steps=1, propagate=True, to="device")
+    assert isinstance(drawn.known, cupy.ndarray)
+    np.testing.assert_array_equal(cupy.asnumpy(drawn.known), whole.known)
+    np.testing.assert_array_equal(cupy.asnumpy(drawn.frames), whole.frames)
+    shown = propagate(**clip)
+    np.testing.assert_array_equal(whole.known, shown.known)
+    np.testing.assert_array_equal(whole.frames[shown.known], shown.rgb[shown.known])
+
+
+def test_the_bundle_says_what_happens_unless_one_is_told() -> None:
+    with amodal.load("default") as model:
+        assert model.manifest.propagate
