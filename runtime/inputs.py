@@ -23,7 +23,7 @@ from .images import (
     visible_rgb,
 )
 from .manifest import Manifest
-from .propagation import Propagated, propagate
+from .propagation import Propagated
 from .stage import Conditions
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 Ready = Callable[[int, tuple[int, int]], None]  # frames of the clip, and full size
+Carry = Callable[[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]], Propagated]
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,13 @@ def complete_inputs(
     modal: Any,
     amodal: Any,
     padding: Padding | None,
-    propagates: bool,
+    carry: Carry | None,
     ready: Ready,
 ) -> Inputs:
     """For `Model.complete`, which has the arguments; `ready` as above.
 
-    With propagation the network sees what is carried over as visible, and draws the rest.
+    Args:
+        carry: what propagates; the network sees what is carried over as visible, and draws the rest.
 
     Raises:
         InputError: shapes, dtypes, ranges or devices that do not fit.
@@ -136,19 +138,21 @@ def complete_inputs(
     checks.settle(backend.to_host)
     ready(count, (int(rows), int(columns)))
     shown = None
-    if propagates:
-        shown, pictures, prepared = _propagated(backend, pictures, prepared, whole)
+    if carry is not None:
+        shown, pictures, prepared = _carried(carry, backend, pictures, prepared, whole)
     pictures, seen, whole = (padded(x, manifest.frames, xp) for x in (pictures, prepared, whole))
     signed = xp.where(whole, np.float32(1.0), np.float32(-1.0))
     conditions = Conditions(visible_rgb(pictures, seen, xp), xp.repeat(signed[:, None], 3, axis=1))
     return Inputs(conditions, count, (int(rows), int(columns)), prepared > 0, shown=shown)
 
 
-def _propagated(backend: Backend, pictures: Array, seen: Array, whole: Array) -> tuple[Propagated, Array, Array]:
+def _carried(
+    carry: Carry, backend: Backend, pictures: Array, seen: Array, whole: Array
+) -> tuple[Propagated, Array, Array]:
     """What a clip shows of the object; pictures and masks, prepared, in which all of that is visible."""
     xp, there, modal = backend.xp, backend.to_host(pictures), backend.to_host(seen) > 0
     del pictures, seen  # of which there would be two on the device
-    shown = propagate(to_bytes(there), modal, backend.to_host(whole))
+    shown = carry(to_bytes(there), modal, backend.to_host(whole))
     carried = (shown.known & ~modal)[:, None]
     filled = np.where(carried, to_signed(shown.rgb).transpose(0, 3, 1, 2), there)
     signed = np.where(shown.known, np.float32(1), np.float32(-1))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backends import Backend
 from .bundle import Bundle
@@ -20,7 +21,7 @@ from .inputs import Inputs, complete_inputs, segment_inputs
 from .manifest import StageName
 from .memory_choice import Planned
 from .noise import NoiseStream
-from .propagation import Propagated
+from .propagation import Propagated, propagate
 from .resampling import Size
 from .sampler import Array, Callback, Finiteness
 from .stage import Settings, StageOutput, run_stage
@@ -111,8 +112,15 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
         }
         deliver.expect(wanted | ({"known": (at_size, bool)} if propagates else {}))
 
+    def carry(pictures: NDArray[np.uint8], seen: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Propagated:
+        begin = time.perf_counter()
+        shown = propagate(pictures, seen, whole)
+        loaded.components.timings["propagation"] = time.perf_counter() - begin
+        return shown
+
     with backend.active():
-        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, propagates, ready)
+        carrying = carry if propagates else None
+        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, carrying, ready)
         (output,) = _run(loaded, "complete", given, [stream], call, finite)
         drawn = {"frames": output.frames[: given.count]}
         if given.shown is not None:

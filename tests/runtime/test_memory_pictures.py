@@ -107,7 +107,7 @@ def test_preparing_takes_no_more_than_planned(given: Any, where: str, manifest: 
         return segment_inputs(manifest, backend, modal, depth, None, None, no_depth, lambda *_: None)
 
     def complete() -> Any:
-        return complete_inputs(manifest, backend, rgb, modal, modal, None, False, lambda *_: None)
+        return complete_inputs(manifest, backend, rgb, modal, modal, None, None, lambda *_: None)
 
     for stage, work in (("segment", segment), ("complete", complete)):
         found, said = taken(work), planned(manifest, stage, "encode", given, depth=False)

@@ -226,8 +226,10 @@ def test_a_run_draws_only_what_the_clip_does_not_show(toy: amodal.Model) -> None
     # The rest is what the network makes of them.
     drawn = toy.complete(shown.rgb, shown.known, clip["amodal"], steps=2, propagate=False)
     np.testing.assert_array_equal(whole.frames[~shown.known], drawn.frames[~shown.known])
+    assert 0 < whole.timings["propagation"] < whole.seconds
     plain = toy.complete(**clip, steps=2)
     assert plain.known is None
+    assert "propagation" not in plain.timings
     assert (plain.frames != whole.frames).any()
 
 
