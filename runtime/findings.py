@@ -59,8 +59,8 @@ class Completion:
             frame.
         noise: the noise stream after this stage.
         seconds: wall time; `timings` has it by component.
-        known: bool [T, H, W], the pixels of `frames` that the clip shows, in this frame or in another; all others are
-            drawn. None without propagation: then all are.
+        known: bool [T, H, W], the pixels of `frames` that are visible or carried over from other frames; all others
+            are drawn. None without propagation: then all are.
     """
 
     frames: NDArray[np.uint8]

@@ -139,7 +139,10 @@ def complete_inputs(
     ready(count, (int(rows), int(columns)))
     shown = None
     if carry is not None:
-        shown, pictures, prepared = _carried(carry, backend, pictures, prepared, whole)
+        there, modal = backend.to_host(pictures), backend.to_host(prepared) > 0
+        del pictures, prepared  # of which there would be two on the device
+        shown = carry(to_bytes(there), modal, backend.to_host(whole))
+        pictures, prepared = (xp.asarray(array) for array in _carried(there, modal, shown))
     pictures, seen, whole = (padded(x, manifest.frames, xp) for x in (pictures, prepared, whole))
     signed = xp.where(whole, np.float32(1.0), np.float32(-1.0))
     conditions = Conditions(visible_rgb(pictures, seen, xp), xp.repeat(signed[:, None], 3, axis=1))
@@ -147,16 +150,11 @@ def complete_inputs(
 
 
 def _carried(
-    carry: Carry, backend: Backend, pictures: Array, seen: Array, whole: Array
-) -> tuple[Propagated, Array, Array]:
-    """What a clip shows of the object; pictures and masks, prepared, in which all of that is visible."""
-    xp, there, modal = backend.xp, backend.to_host(pictures), backend.to_host(seen) > 0
-    del pictures, seen  # of which there would be two on the device
-    shown = carry(to_bytes(there), modal, backend.to_host(whole))
-    carried = (shown.known & ~modal)[:, None]
-    filled = np.where(carried, to_signed(shown.rgb).transpose(0, 3, 1, 2), there)
-    signed = np.where(shown.known, np.float32(1), np.float32(-1))
-    return shown, xp.asarray(filled), xp.asarray(signed)
+    pictures: NDArray[np.float32], modal: NDArray[np.bool_], shown: Propagated
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pictures and masks, prepared, in which all is visible that the clip shows."""
+    filled = np.where((shown.known & ~modal)[:, None], to_signed(shown.rgb).transpose(0, 3, 1, 2), pictures)
+    return filled, np.where(shown.known, np.float32(1), np.float32(-1))
 
 
 def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:

@@ -242,9 +242,10 @@ class Model:
             seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
             padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
                 frame.
-            propagate: whether visible pixels are kept, and hidden ones that another frame shows are carried over from
-                there, before the network draws the rest (`amodal.runtime.propagation`, on the host). None for what the
-                bundle says: the default bundle does, exported checkpoints do as the authors' code, which does not.
+            propagate: whether, at the bundle's size, visible pixels are kept, and hidden ones that another frame shows
+                are carried over from there, before the network draws the rest (`amodal.runtime.propagation`, on the
+                host). None for what the bundle says: the default bundle does, exported checkpoints do as the authors'
+                code, which does not.
             out: the results are `frames` and `frames_full` and, with propagation, `known`.
 
         The other arguments and the errors are those of `segment`.

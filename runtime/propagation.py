@@ -16,7 +16,7 @@ from .registration import Bools, Bytes, Floats, Motion, object_frames, register
 
 _FEWEST = 10  # visible pixels that a frame must have to be carried over, or to be compared with
 _SHOWN = 0.7  # share of a pixel that must be visible where it comes from
-_UNKNOWN = 3000.0  # squared levels: error of a frame that cannot be compared
+_UNKNOWN = 3000.0  # squared levels: error of the next frame where it cannot be compared
 _NOISE = 100.0  # squared levels: what a true motion leaves
 
 
@@ -35,15 +35,19 @@ class Propagated(NamedTuple):
 def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     """Fills hidden parts of an object from the frames in which they are visible.
 
-    Each frame is registered with all others (`amodal.runtime.registration`). A hidden pixel becomes the mean of what
-    the others show there, weighted with 1 / (e + 100)^2, e being the mean squared error where both are visible. Frames
-    in which e is above the variance of the visible colours are left out: they say less than the mean colour.
+    Each frame with hidden pixels is registered with all that have ten visible ones (`amodal.runtime.registration`). A
+    hidden pixel becomes the mean of what these show there, weighted with 1 / (e + 100)^2. e is the mean squared error
+    of the pixels visible in both; if it is above their variance (and 100), the frame says less than their mean colour
+    and is left out. Where fewer than ten are visible in both, only distance speaks for or against a frame: e is 3000
+    times the number of frames from one to the other.
 
     Args:
-        rgb: uint8 [T, H, W, 3].
+        rgb: uint8 [T, H, W, 3]; H and W below 32768.
         modal, amodal: bool [T, H, W], visible and whole object.
     """
     amodal = amodal | modal
+    if (amodal == modal).all():
+        return Propagated(rgb, modal)
     objects = object_frames(rgb, modal, amodal)
     shown = {t: _visible(rgb[t], mask) for t, mask in enumerate(modal) if mask.sum() >= _FEWEST}
     filled, known = rgb.copy(), modal.copy()
@@ -59,7 +63,7 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
             if s == t or source is None:
                 continue
             colours, there = _moved(visible, register(target, source), box)
-            error = _error(colours, picture, there & seen)
+            error = _error(colours, picture, there & seen, _UNKNOWN * abs(s - t))
             if error is not None:
                 weight = (there & hidden) * np.float32(1 / (error + _NOISE) ** 2)
                 total += colours * weight[..., None]
@@ -89,10 +93,10 @@ def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Fl
     return moved[..., :3] / np.maximum(share, _SHOWN), share[..., 0] > _SHOWN
 
 
-def _error(colours: Floats, picture: Bytes, both: Bools) -> float | None:
+def _error(colours: Floats, picture: Bytes, both: Bools, unknown: float) -> float | None:
     """Mean squared error where both frames show the object; None if the mean colour has less."""
     if both.sum() < _FEWEST:
-        return _UNKNOWN
+        return unknown
     wanted = picture[both].astype(np.float32)
     error = float(np.square(colours[both] - wanted).mean())
     return error if error <= max(float(wanted.var(axis=0).mean()), _NOISE) else None

@@ -23,6 +23,8 @@ _ITERATIONS = 8
 _STILL = 0.1  # pixels; a smaller step ends the search
 _POINTS = 2048  # of an object that are looked at
 _HUBER = 40.0  # levels of 255
+_LEAST_STEP = 0.1  # to this share of its area a step may shrink an object
+_AREAS = 1 / 9, 9.0  # of an object in one frame to that in another; beyond these is no motion
 _RIDGE = 1e-3  # of the mean curvature
 _OUTLINE_WEIGHT = 0.5  # of a point near the outline, where a visible one has 1
 _OUTLINE_LEVELS = 72.0  # on either side of 128, at `_REACH`
@@ -121,14 +123,15 @@ def register(target: ObjectFrame, source: ObjectFrame) -> Motion:
     """Where the points of an object in `target` are in `source`.
 
     Begins with both centres on one another, then looks for a similarity in what is blurred, then for an affine motion
-    in what is sharp.
+    in what is sharp. Where that ends in areas nine times as large or small, the centres are all that is known.
     """
-    motion = np.eye(3)
-    motion[:2, 2] = np.subtract(source.centre, target.centre)
+    centred = np.eye(3)
+    centred[:2, 2] = np.subtract(source.centre, target.centre)
+    motion = centred
     for parameters, levels in ((_SIMILARITY, slice(2)), (_AFFINE, slice(-2, None))):
         for level, other in zip(target.levels[levels], source.levels[levels], strict=True):
             motion = _refined(motion, target, level, source.weights, other.picture, parameters)
-    return motion
+    return motion if _AREAS[0] < np.linalg.det(motion) < _AREAS[1] else centred
 
 
 def _refined(
@@ -148,7 +151,10 @@ def _refined(
         step = np.linalg.solve(matrix, weighted.astype(np.float64) @ error.ravel())
         longest = float(np.abs(step).max())
         step *= min(1.0, target.longest_step / max(longest, _STILL))
-        motion = motion @ np.linalg.inv(_as_motion(np.pad(step, (0, 6 - len(step))), target))
+        moved = _as_motion(np.pad(step, (0, 6 - len(step))), target)
+        if np.linalg.det(moved) < _LEAST_STEP:
+            break
+        motion = motion @ np.linalg.inv(moved)
         if longest < _STILL:
             break
     return motion

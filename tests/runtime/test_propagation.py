@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -110,6 +111,19 @@ def test_a_large_object_is_placed_to_a_fraction_of_a_pixel() -> None:
     assert apart(there, wanted, masks[0]) < 0.2
 
 
+def test_where_no_motion_fits_the_centres_are_laid_on_one_another() -> None:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    masks = np.stack([np.hypot(columns - x, rows - 36) < radius for x, radius in ((60, 34), (30, 4), (80, 8))])
+    rgb = np.full((*masks.shape, 3), 90, np.uint8)
+    large, small, other = object_frames(rgb, masks, masks)
+    assert large is not None
+    assert small is not None
+    assert other is not None
+    np.testing.assert_allclose(register(large, small), [[1, 0, -30], [0, 1, 0], [0, 0, 1]], atol=1e-6)
+    linear = register(small, other)[:2, :2]
+    assert 1.5 < np.sqrt(np.linalg.det(linear)) < 2.5, "four times the area is plausible"
+
+
 def test_hidden_pixels_are_what_another_frame_shows() -> None:
     rgb, masks = clip(np.eye(3), motion(turn=10, x=6), motion(turn=20, x=12, y=3))
     given, modal = rgb.copy(), masks.copy()
@@ -151,6 +165,32 @@ def test_frames_that_agree_better_count_for_more() -> None:
     wanted = sum(w * given[s].astype(float) for w, s in zip(weights, (0, 2), strict=True)) / sum(weights)
     inner = hidden & (np.arange(HEIGHT)[:, None] > 34)
     assert np.abs(shown.rgb[1][inner] - wanted[inner]).mean() < 4
+
+
+def test_nearer_frames_count_for_more_where_nothing_is_visible() -> None:
+    _, masks = clip(*4 * [np.eye(3)])
+    rgb = np.zeros((*masks.shape, 3), np.uint8)
+    for t, level in enumerate((100, 0, 100, 200)):
+        rgb[t][masks[t]] = level
+    modal = masks.copy()
+    modal[1] = False
+    near, far = (3000.0 + 100) ** -2, (6000.0 + 100) ** -2
+    wanted = (2 * near * 100 + far * 200) / (2 * near + far)
+    inner = cv2.erode(masks[1].astype(np.uint8), np.ones((5, 5))) > 0
+    assert np.abs(propagate(rgb, modal, masks).rgb[1][inner] - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_object_of_a_pixel_or_two_is_carried_over_or_left(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (3, 40, 60, 3), np.uint8)
+    masks = np.zeros((3, 40, 60), bool)
+    masks[0, 7, 7 : 8 + seed % 2] = masks[1, 4:8, 4:8] = masks[2, 20:26, 30:36] = True
+    modal = masks.copy()
+    modal[0] = False
+    shown = propagate(rgb, modal, masks)
+    assert not (shown.known & ~masks).any()
+    np.testing.assert_array_equal(shown.rgb[~shown.known], rgb[~shown.known])
 
 
 def test_frames_that_say_less_than_the_mean_colour_are_left_out() -> None:

@@ -156,13 +156,13 @@ def _propagation(found: Found) -> dict[str, bool]:
 
 
 def _known(clip: Clip, found: Found) -> dict[str, Any]:
-    """With propagation: share of the object's pixels, per frame, that this frame or another shows."""
+    """With propagation: share of the object's pixels, at the bundle's size, that was not drawn; None without any."""
     if found.whole is None or found.whole.known is None:
         return {}
     known, masks = found.whole.known, found.seen.masks if found.seen else clip.amodal
     assert masks is not None
     whole = known | resize_masks(masks, known.shape[1:])
-    return {"known_share": [float(k.sum() / w.sum()) if w.any() else 0.0 for k, w in zip(known, whole, strict=True)]}
+    return {"known_share": [float(k.sum() / w.sum()) if w.any() else None for k, w in zip(known, whole, strict=True)]}
 
 
 def _whole_masks(clip: Clip, found: Found) -> NDArray[np.bool_]:
