@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,11 @@ def test_nothing_is_kept_unless_asked_for(both: tuple[Path, Outcome]) -> None:
     result = json.loads((both[0] / "result.json").read_text())
     assert result["settings"]["propagate"] is False
     assert "known_share" not in result
+
+
+def test_a_bundle_says_whether_it_propagates(toy_bundle: Path) -> None:
+    for bundle, said in ((toy_bundle, r"hidden RGB +drawn\n"), ("default", r"hidden RGB +carried over")):
+        assert re.search(said, issue("inspect", bundle, "--no-verify").out)
 
 
 def test_object_picks_from_visible_masks_and_leaves_our_own_results_alone(

@@ -66,6 +66,7 @@ def _facts(manifest: Manifest, verified: bool) -> list[str]:
         ("clip", f"{manifest.frames} frames of {manifest.height}x{manifest.width}, latents {height}x{width}"),
         ("context layout", manifest.context_layout),
         ("decode chunk", f"{manifest.decode_chunk} frames"),
+        ("hidden RGB", "carried over from other frames, the rest drawn" if manifest.propagate else "drawn"),
         ("noise", manifest.noise_dtype),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.stages.values()}))),
         ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
