@@ -65,6 +65,7 @@ def test_result_json_says_what_was_run_on_what(both: tuple[Path, Outcome], toy_b
         "seed": 23,
         "seeds": [23],
         "pad": False,
+        "propagate": False,
         "steps": 2,
         "guidance": [1.5, 1.5],
         "fps": 8.0,
