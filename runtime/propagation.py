@@ -55,7 +55,8 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         hidden = amodal[t] & ~modal[t]
         if target is None or not hidden.any():
             continue
-        box = _box(amodal[t])
+        left, top, width, height = cv2.boundingRect(amodal[t].astype(np.uint8))
+        box = (slice(top, top + height), slice(left, left + width))
         picture, seen, hidden = rgb[t][box], modal[t][box], hidden[box]
         total, weights = np.zeros(picture.shape, np.float32), np.zeros(hidden.shape, np.float32)
         for s, visible in shown.items():
@@ -72,11 +73,6 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         filled[t][box][found] = np.rint(total[found] / weights[found][:, None]).astype(np.uint8)
         known[t][box] |= found
     return Propagated(filled, known)
-
-
-def _box(mask: Bools) -> tuple[slice, slice]:
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _visible(picture: Bytes, seen: Bools) -> Bytes:

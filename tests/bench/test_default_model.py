@@ -24,16 +24,16 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     scene_runs._loaded.cache_clear()
 
 
-@pytest.mark.parametrize("true_masks", [False, True])
-def test_a_scene_is_run_as_set(toy_bundle: Path, true_masks: bool) -> None:
-    setting = Setting(str(toy_bundle), steps=3, guidance=2.0, true_masks=true_masks)
+@pytest.mark.parametrize(("true_masks", "propagate"), [(False, None), (True, True)])
+def test_a_scene_is_run_as_set(toy_bundle: Path, true_masks: bool, propagate: bool | None) -> None:
+    setting = Setting(str(toy_bundle), steps=3, guidance=2.0, true_masks=true_masks, propagate=propagate)
     clip = run_scene(7, setting, samples=2, complete=True)
     with amodal.load(toy_bundle, threads=1) as model:
         scene = make_scene(7, model.manifest.frames, model.manifest.size)
         options = {"steps": 3, "guidance": (2.0, 2.0)}
         first, second = (model.segment(scene.modal, depth=scene.depth, seed=SEED + k, **options) for k in (0, 1))
         painted = scene.amodal if true_masks else first.masks
-        whole = model.complete(scene.frames, scene.modal, painted, seed=first.noise, **options)
+        whole = model.complete(scene.frames, scene.modal, painted, seed=first.noise, propagate=propagate, **options)
     for got, want in zip(clip.prediction.samples, (first, second), strict=True):
         np.testing.assert_array_equal(got, want.masks)
     np.testing.assert_array_equal(clip.prediction.rgb, whole.frames)

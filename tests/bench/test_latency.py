@@ -48,6 +48,15 @@ def test_every_call_of_a_clip_is_noted_in_order(runner: Runner) -> None:
         assert all(call.end >= call.begin for call in calls)
 
 
+def test_what_a_bundle_carries_over_is_not_timed() -> None:
+    work = work_of(Bundle("default"), "complete", steps=1)
+    with running("default", work, ONE) as runner:
+        assert runner.model.manifest.propagate
+        drawn = runner.clip().complete
+    assert drawn is not None
+    assert drawn.known is None
+
+
 def test_parts_and_what_is_outside_the_networks_add_up(runner: Runner) -> None:
     drawn = runner.clip()
     clip = times_of(drawn)

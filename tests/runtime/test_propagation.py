@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,12 @@ def test_a_clip_on_the_device_is_propagated_like_one_on_the_host(on_gpu: amodal.
     np.testing.assert_array_equal(whole.frames[shown.known], shown.rgb[shown.known])
 
 
-def test_the_bundle_says_what_happens_unless_one_is_told() -> None:
+def test_the_bundle_says_what_happens_unless_one_is_told(toy_bundle: Path, tmp_path: Path) -> None:
     with amodal.load("default") as model:
         assert model.manifest.propagate
+    shutil.copytree(toy_bundle, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"propagate": True}))
+    with amodal.load(tmp_path / "bundle", threads=1) as model:
+        assert model.complete(**given(), steps=1).known is not None
+        assert model.complete(**given(), steps=1, propagate=False).known is None
