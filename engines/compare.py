@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import BackendError, MissingDependencyError
+from amodal.runtime.kernels import find_kernels
 
 TOLERANCES = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest relative L2 difference between a graph and its torch module, by precision. The latter is the rounding of the
@@ -42,6 +43,9 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
 
     Optimisation is off: weights stored in half precision are then widened one at a time instead of all at load.
 
+    Args:
+        file: the graph; a fused one (`amodal.runtime.kernels`) needs the kernels.
+
     Raises:
         MissingDependencyError: onnxruntime is not installed.
         BackendError: the graph cannot be loaded or run.
@@ -55,6 +59,9 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False
+    kernels = find_kernels()
+    if kernels.library is not None:
+        options.register_custom_ops_library(str(kernels.library))
     try:
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]

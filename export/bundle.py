@@ -12,7 +12,6 @@ from typing import Protocol
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
 from amodal.runtime.atomic import check_output, staged_folder
-from amodal.runtime.bundle import sha256_of
 from amodal.runtime.depth import depth_input_size
 from amodal.runtime.errors import ExportError, InputError
 from amodal.runtime.frames import PathLike
@@ -21,7 +20,6 @@ from amodal.runtime.manifest import (
     SCHEMA_VERSION,
     ComponentEntry,
     DepthEntry,
-    FileEntry,
     ImageEncoderEntry,
     Manifest,
     SchedulerEntry,
@@ -33,6 +31,7 @@ from amodal.runtime.results import write_json
 from .check import check_structure, measure
 from .checkpoint import StageCheckpoint
 from .depth import DepthNetwork
+from .fused import file_entry, write_fused
 from .plan import ExportSettings, Job, depth_job, jobs_of_stage, multiple_of, require_divisible, vae_factor
 
 NOISE_AUGMENTATION = 0.02  # the authors' demo
@@ -219,6 +218,7 @@ class _Writer:
         self.progress.phase("write", graph.bytes)
         places = graph.save(file, self.progress.advance)
         check_structure(file)
+        fused = self.settings.fused and job.precision == "fp32"
         difference = None
         if self.settings.check != "none":
             self.progress.phase("compare")
@@ -231,9 +231,11 @@ class _Writer:
                 )
         self.progress.phase("hash")
         files = [f for f in (file, file.with_name(file.name + ".data")) if f.exists()]
+        if fused and (twin := write_fused(file)) is not None:
+            files.append(twin)
         entry = ComponentEntry(
             kind=job.kind,
-            files=tuple(FileEntry(path=f"graphs/{f.name}", bytes=f.stat().st_size, sha256=sha256_of(f)) for f in files),
+            files=tuple(map(file_entry, files)),
             precision=job.precision,
             stored=self.settings.stored or self.settings.precision,
             variant=self.settings.graph_variant.as_dict(),

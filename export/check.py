@@ -14,7 +14,9 @@ from torch import Tensor
 
 from amodal.engines.compare import relative_l2, run_graph
 from amodal.runtime.errors import ExportError
+from amodal.runtime.kernels import find_kernels, fused_file
 
+from .fused import write_fused
 from .graph import Stored
 from .plan import Job, Size
 from .reference import conditioner_outputs, streamed, unet_velocity
@@ -42,8 +44,10 @@ def check_structure(file: Path) -> None:
         raise ExportError(f"the graph {file.name} is not valid: {reason}; please report it.") from error
 
 
-def measure(job: Job, file: Path, places: Mapping[str, Stored], sequence: bool, size: Size) -> float:
-    """Relative L2 difference between a graph and its torch module.
+def measure(
+    job: Job, file: Path, places: Mapping[str, Stored], sequence: bool, size: Size, *, fused: bool = False
+) -> float:
+    """Relative L2 difference between a graph and its torch module; with its fused twin, the larger of both.
 
     Args:
         file: the graph as written for the bundle.
@@ -51,27 +55,32 @@ def measure(job: Job, file: Path, places: Mapping[str, Stored], sequence: bool, 
         sequence: whether the context layout is `sequence`.
         size: the frames' size for which `file` was written; where `job.check_size` is another, a twin of the graph for
             that size is written beside it, with the same weights, and removed.
+        fused: whether the graph gets a fused twin, which is compared as well if the kernels are there.
     """
     if job.check_size == size:
-        return _difference(job, file, sequence)
+        return _difference(job, file, sequence, fused)
     twin = file.with_name(f"check_{file.name}")
     try:
         job.write(job.check_size).save(twin, shared=places)
-        return _difference(job, twin, sequence)
+        return _difference(job, twin, sequence, fused)
     finally:
         twin.unlink(missing_ok=True)
+        fused_file(twin).unlink(missing_ok=True)
         twin.with_name(twin.name + ".data").unlink(missing_ok=True)
 
 
-def _difference(job: Job, file: Path, sequence: bool) -> float:
+def _difference(job: Job, file: Path, sequence: bool, fused: bool) -> float:
     shapes = {
         entry.name: tuple(_FREE[n] if isinstance(n, str) else n for n in entry.shape)
         for entry in job.write(job.check_size).inputs
     }
     feeds = _random_feeds(shapes)
     reference = _reference(job, feeds, sequence)
-    outputs = run_graph(file, feeds)
-    return max(relative_l2(outputs[name], value.numpy()) for name, value in reference.items())
+    files = [file]
+    if fused and find_kernels().library is not None and (twin := write_fused(file)) is not None:
+        files.append(twin)
+    found = [run_graph(graph, feeds) for graph in files]
+    return max(relative_l2(outputs[name], value.numpy()) for outputs in found for name, value in reference.items())
 
 
 _FREE = {"rows": 2, "frames": 2, "steps": len(_SIGMAS)}

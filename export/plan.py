@@ -88,6 +88,11 @@ class ExportSettings:
         """The variant to write."""
         return VARIANTS[self.variant or ("engine" if self.half else "cpu")]
 
+    @property
+    def fused(self) -> bool:
+        """Whether graphs get twins for the kernels of `amodal.runtime.kernels`."""
+        return self.graph_variant.name == "cpu"
+
 
 @dataclass(frozen=True)
 class Job:

@@ -14,6 +14,7 @@ import numpy as np
 from amodal.runtime.backends import Availability, Backend, EngineNeeds, Executable
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
+from amodal.runtime.kernels import find_kernels, fused_file
 from amodal.runtime.manifest import ComponentEntry
 
 from .denormals import denormals_as_zero
@@ -87,6 +88,7 @@ class OnnxRuntimeBackend:
         self._ort = ort
         self.threads = threads or usable_cores()
         self.lanes = min(2, self.threads)
+        self.kernels = find_kernels()
         self._side_by_side = Lanes(self.lanes)
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
@@ -102,13 +104,16 @@ class OnnxRuntimeBackend:
         if _shares_memory(ort):
             options.add_session_config_entry("session.use_env_allocators", "1")
         options.add_session_config_entry("session.set_denormal_as_zero", "1")  # on its pool's threads
+        graph = files[0]
+        if self.kernels.library is not None and fused_file(graph) in files:
+            graph = fused_file(graph)
+            options.register_custom_ops_library(str(self.kernels.library))
         try:
             with denormals_as_zero():
-                session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
+                session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleCorruptError(
-                f"onnxruntime cannot load {files[0]}: {first_line(error)}; update onnxruntime, or "
-                "export the bundle again."
+                f"onnxruntime cannot load {graph}: {first_line(error)}; update onnxruntime, or export the bundle again."
             ) from error
         return _Session(session, entry, self._side_by_side.enter() if lanes > 1 else None)
 
@@ -131,6 +136,7 @@ class OnnxRuntimeBackend:
             "version": self._ort.__version__,
             "provider": "CPUExecutionProvider",
             "threads": str(self.threads),
+            "kernels": "no" if self.kernels.library is None else self.kernels.note,
         }
 
 
