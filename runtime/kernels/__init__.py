@@ -62,8 +62,9 @@ def _found(setting: str) -> Kernels:
         library = ctypes.CDLL(spec.origin)
     except OSError as error:
         return Kernels(None, f"{spec.origin} cannot be loaded ({error})")
+    library.amodal_kernels_instructions.argtypes = [ctypes.c_char_p]
     library.amodal_kernels_instructions.restype = ctypes.c_char_p
-    instructions = library.amodal_kernels_instructions().decode()
+    instructions = library.amodal_kernels_instructions(setting.encode()).decode()
     if instructions not in _FAST and setting != "plain":
         return Kernels(None, "no faster than ONNX Runtime's own on a CPU without AVX2")
     return Kernels(Path(spec.origin), instructions)

@@ -54,7 +54,7 @@ struct Arithmetic {
   const char *name;
   size_t width;
   void (*feed_forward)(const FeedForward &, size_t start, size_t rows, float *room);
-  void (*group_norm)(const GroupNorm &, size_t part);
+  void (*group_norm)(const GroupNorm &, size_t part, float *room);  // part: a map, if S < width, else a group
   void (*attention)(const Attention &, size_t part, float *room);
   void (*convolve)(const Conv &, size_t part, float *room);
   void (*interleave)(const Interleave &, size_t part);
@@ -108,9 +108,8 @@ namespace avx512 {
 static const OrtApi *api;
 static const Arithmetic *cpu = &plain::arithmetic;
 
-// The widest instructions that the CPU has and `AMODAL_KERNELS` does not forbid.
-static const Arithmetic *chosen() {
-  const char *limit = getenv("AMODAL_KERNELS");
+// The widest instructions that the CPU has, up to a limit; null for none.
+static const Arithmetic *chosen(const char *limit) {
   bool any = !limit || !*limit;
   (void)any;
 #if defined(__x86_64__)
@@ -263,7 +262,9 @@ static OrtStatus *run_group_norm(Kernel &kernel, void *context) {
   f.groups = kernel.groups;
   f.epsilon = kernel.epsilon;
   f.silu = kernel.silu;
-  return parallel(context, f.N * f.groups, 0, [&](size_t part, float *) { cpu->group_norm(f, part); });
+  bool small = f.S < cpu->width;
+  return parallel(context, small ? f.N : f.N * f.groups, small ? 2 * f.C : 0,
+                  [&](size_t part, float *room) { cpu->group_norm(f, part, room); });
 }
 
 // [O][I][3][3] becomes [36][I][O]: each kernel G k G', in double.
@@ -394,7 +395,9 @@ static Operator described(const char *name, size_t inputs, OrtStatus *(*run)(Ker
 }
 
 // "avx512", "avx2" or "plain".
-extern "C" __attribute__((visibility("default"))) const char *amodal_kernels_instructions() { return chosen()->name; }
+extern "C" __attribute__((visibility("default"))) const char *amodal_kernels_instructions(const char *limit) {
+  return chosen(limit)->name;
+}
 
 // What ONNX Runtime calls for `register_custom_ops_library`.
 extern "C" __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(void *options, const OrtApiBase *base) {
@@ -406,7 +409,7 @@ extern "C" __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(v
       described("Interleave", 4, run_interleave),
   };
   api = base->GetApi(ORT_VERSION);
-  cpu = chosen();
+  cpu = chosen(getenv("AMODAL_KERNELS"));
   void *domain;  // lives as long as the process, as do the operators
   TRY(call<OrtStatus *>(PLACE_CreateCustomOpDomain, "amodal", &domain));
   for (Operator &op : operators)

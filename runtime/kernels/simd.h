@@ -20,10 +20,10 @@ INLINE float sum_of(vec v) {
   return v[0];
 }
 
-// 2^x, to two units in the last place, for -126 <= x <= 127; smaller x as -126. The polynomial is a fit of 2^r for
-// |r| <= 1/2.
+// 2^x, to two units in the last place, for -126 <= x <= 127; smaller x as -126, and what is no number stays none. The
+// polynomial is a fit of 2^r for |r| <= 1/2.
 INLINE vec exp2_of(vec x) {
-  x = larger(x, splat(-126.0f));
+  x = x < -126.0f ? splat(-126.0f) : x;
   vec n = (x + 12582912.0f) - 12582912.0f;  // to the nearest whole number
   vec r = x - n;
   vec p = splat(1.5353362e-4f);
@@ -39,9 +39,10 @@ INLINE vec exp2_of(vec x) {
 // x / (1 + e^-x)
 INLINE vec silu_of(vec x) { return x / (1.0f + exp2_of(smaller(x * -1.44269504f, splat(126.0f)))); }
 
-// x (1 + erf(x / sqrt 2)) / 2. The quotient of polynomials is a fit of erf(z) / z in z^2, to 3e-8, for |z| <= 4.
+// x (1 + erf(x / sqrt 2)) / 2. The quotient of polynomials is a fit of erf(z) / z in z^2, to 3e-8, for |z| <= 4; beyond,
+// erf rounds to one.
 INLINE vec gelu_of(vec x) {
-  vec z = larger(smaller(x * 0.707106781f, splat(4.0f)), splat(-4.0f)), t = z * z;
+  vec z = x * 0.707106781f, t = z * z;
   vec p = splat(1.9868039e-6f), q = splat(3.7420101e-5f);
   p = p * t + 2.8456032e-4f;
   p = p * t + 3.8831441e-3f;
@@ -53,8 +54,10 @@ INLINE vec gelu_of(vec x) {
   q = q * t + 1.1534812e-1f;
   q = q * t + 5.0485343e-1f;
   q = q * t + 1.0f;
-  vec h = x * 0.5f;
-  return h + h * (z * p / q);
+  vec h = x * 0.5f, e = z * p / q;
+  e = z >= 4.0f ? splat(1.0f) : e;
+  e = z <= -4.0f ? splat(-1.0f) : e;
+  return h + h * e;
 }
 
 // Rows of a [W, W] block become its columns: interleaving the halves, once for each bit of W.
@@ -147,42 +150,67 @@ static void feed_forward(const FeedForward &f, size_t start, size_t rows, float 
   product(value, H, f.wo, C, y, C, rows, C, H, f.bo, true);
 }
 
-// One group of one map. Sums are added in double after every 4096 values: a group may have millions.
-static void group_norm(const GroupNorm &f, size_t part) {
-  size_t each = f.C / f.groups, n = each * f.S, first = part % f.groups * each;
-  const float *x = f.x + part * n;
-  float *y = f.y + part * n;
-  double total = 0, square = 0;
-  float mean = 0;
-  for (int pass = 0; pass < 2; pass++) {
-    double sum = 0;
+// The mean of n values, and one by their deviation. Sums are added in double after every 4096: there may be millions.
+INLINE void moments(const float *x, size_t n, float epsilon, float *mean, float *scale) {
+  double sum = 0;
+  *mean = 0;
+  for (int pass = 0; pass < 2; pass++, sum = 0) {
     for (size_t i = 0, end = 0; i < n;) {
       end = end + 4096 < n ? end + 4096 : n;
       vec s[4] = {};
       for (; i + 4 * W <= end; i += 4 * W)
         for (int j = 0; j < 4; j++) {
-          vec d = load(x + i + j * W) - mean;
+          vec d = load(x + i + j * W) - *mean;
           s[j] += pass ? d * d : d;
         }
-      sum += sum_of((s[0] + s[1]) + (s[2] + s[3]));
-      for (; i < end; i++) sum += pass ? (x[i] - mean) * (x[i] - mean) : x[i];
+      float rest = 0;
+      for (; i < end; i++) rest += pass ? (x[i] - *mean) * (x[i] - *mean) : x[i];
+      sum += sum_of((s[0] + s[1]) + (s[2] + s[3])) + rest;
     }
-    (pass ? square : total) = sum;
-    if (!pass) mean = total / n;
+    (pass ? *scale : *mean) = sum / n;
   }
-  float scale = 1.0 / sqrt(square / n + f.epsilon);
-  for (size_t c = 0; c < each; c++, x += f.S, y += f.S) {
-    float a = scale * f.gamma[first + c], b = f.beta[first + c] - mean * a;
-    size_t j = 0;
-    for (; j + W <= f.S; j += W) {
-      vec t = load(x + j) * a + b;
-      store(y + j, f.silu ? silu_of(t) : t);
+  *scale = 1.0f / sqrtf(*scale + epsilon);
+}
+
+// All groups of one map whose channels are shorter than a vector, which then is of several; `room` for 2 C values.
+static void group_norm_of_small(const GroupNorm &f, size_t map, float *room) {
+  size_t each = f.C / f.groups, filled = 0;
+  const float *x = f.x + map * f.C * f.S;
+  float *y = f.y + map * f.C * f.S, *a = room, *b = a + f.C, some[W] = {};
+  for (size_t g = 0; g < f.groups; g++) {
+    float mean, scale;
+    moments(x + g * each * f.S, each * f.S, f.epsilon, &mean, &scale);
+    for (size_t c = g * each; c < g * each + each; c++) {
+      a[c] = scale * f.gamma[c];
+      b[c] = mean;
     }
-    if (j == f.S) continue;
-    vec t = {};
-    for (size_t k = j; k < f.S; k++) t[k - j] = x[k] * a + b;
-    if (f.silu) t = silu_of(t);
-    for (size_t k = j; k < f.S; k++) y[k] = t[k - j];
+  }
+  for (size_t c = 0; c < f.C; c++)
+    for (size_t k = 0; k < f.S; k++) {
+      some[filled++] = (*x++ - b[c]) * a[c] + f.beta[c];
+      if (filled < W && (k + 1 < f.S || c + 1 < f.C)) continue;
+      if (f.silu) store(some, silu_of(load(some)));
+      memcpy(y, some, filled * sizeof(float));
+      y += filled;
+      filled = 0;
+    }
+}
+
+// One group of one map.
+static void group_norm(const GroupNorm &f, size_t part, float *room) {
+  if (f.S < W) return group_norm_of_small(f, part, room);
+  size_t each = f.C / f.groups, n = each * f.S, first = part % f.groups * each;
+  const float *x = f.x + part * n;
+  float *y = f.y + part * n, mean, scale;
+  moments(x, n, f.epsilon, &mean, &scale);
+  for (size_t c = first; c < first + each; c++, x += f.S, y += f.S) {
+    vec a = splat(scale * f.gamma[c]), b = splat(f.beta[c]);
+    for (size_t j = 0;; j += W) {
+      if (j + W > f.S) j = f.S - W;  // the last one overlaps that before
+      vec t = (load(x + j) - mean) * a + b;
+      store(y + j, f.silu ? silu_of(t) : t);
+      if (j + W == f.S) break;
+    }
   }
 }
 
