@@ -33,6 +33,8 @@ import amodal.engines, amodal.runtime
 names = []
 for package in (amodal.runtime, amodal.engines):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if module.name.endswith("._kernels"):  # a library of ONNX Runtime's, no module
+            continue
         importlib.import_module(module.name)
         names.append(module.name)
 print(json.dumps({"strangers": strangers(), "names": names}))

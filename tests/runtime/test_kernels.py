@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ Run = Callable[..., Array]
 
 
 @pytest.fixture(params=["avx512", "avx2", "plain"])
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
     """run(operator, x or inputs, weights, threads, **attributes): what one operator gives."""
     monkeypatch.setenv(SETTING, request.param)
     if find_kernels().note != request.param:
         pytest.skip(f"this CPU has no {request.param}")
-    yield operator
+    return operator
 
 
 def operator(
@@ -58,7 +58,8 @@ def operator(
 
 def close(found: Array, wanted: Array, tolerance: float) -> None:
     """Relative L2 error, and no single value far off."""
-    assert found.shape == wanted.shape and found.dtype == np.float32
+    assert found.shape == wanted.shape
+    assert found.dtype == np.float32
     error = np.abs(found - wanted)
     scale = math.sqrt(np.mean(wanted**2)) or 1.0
     assert math.sqrt(np.mean(error**2)) <= tolerance * scale
@@ -101,7 +102,8 @@ def test_convolution_keeps_what_does_not_touch(run: Run) -> None:
     x = draw(1, 16, 16, 16)
     x[0, 3, 1, 1] = np.nan
     y = run("Conv3x3", [x], [draw(16, 16, 3, 3), draw(16)])
-    assert np.isnan(y[0, :, :3, :3]).all() and np.isfinite(y[0, :, 8:, 8:]).all()
+    assert np.isnan(y[0, :, :3, :3]).all()
+    assert np.isfinite(y[0, :, 8:, 8:]).all()
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 16), (11, 32), (49, 48), (100, 64), (13, 320)])
@@ -156,7 +158,8 @@ def test_attention_passes_on_what_is_no_number(run: Run) -> None:
     q, k, v = (draw(1, 20, 16, seed=i) for i in range(3))
     q[0, 4, 0] = np.nan
     y = run("SelfAttention", [q, k, v], heads=1)
-    assert np.isnan(y[0, 4]).all() and np.isfinite(np.delete(y, 4, 1)).all()
+    assert np.isnan(y[0, 4]).all()
+    assert np.isfinite(np.delete(y, 4, 1)).all()
 
 
 @pytest.mark.parametrize("silu", [0, 1])
