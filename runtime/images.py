@@ -223,9 +223,14 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
         float32 [T, 3, side, side].
     """
     rows, columns = (xp.asarray(resize_matrix(length, side)) for length in frames.shape[2:])
-    unit = (rows @ frames @ columns.T + 1) / 2
     shift, scale = (xp.asarray(np.reshape(values, (1, 3, 1, 1)).astype(np.float32)) for values in (mean, std))
-    return cast("Floats", ((unit - shift) / scale).astype(np.float32))
+    pixels = rows @ frames @ columns.T
+    # In place: of small clips these are the largest arrays of a run.
+    pixels += 1
+    pixels /= 2
+    pixels -= shift
+    pixels /= scale
+    return cast("Floats", pixels.astype(np.float32, copy=False))
 
 
 @lru_cache(maxsize=16)

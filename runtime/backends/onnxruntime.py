@@ -33,7 +33,10 @@ def availability(name: str = "onnxruntime", device: str | None = None) -> Availa
         ort = import_onnxruntime()
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
-    return Availability(True, f"onnxruntime {ort.__version__}: {', '.join(ort.get_available_providers())}")
+    kernels = find_kernels()
+    state = kernels.note if kernels.library is not None else f"not used ({kernels.note})"
+    providers = ", ".join(ort.get_available_providers())
+    return Availability(True, f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {state}")
 
 
 def create(

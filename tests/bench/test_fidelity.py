@@ -46,7 +46,10 @@ class _Rounded:
         return [self(inputs) for inputs in batches]
 
 
-def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(toy_bundle: Path, tmp_path: Path) -> None:
+def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(
+    toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMODAL_KERNELS", "off")  # the twin runs plain graphs
     from amodal.cli.bench.fidelity import command
 
     options = ["--steps", "2", "--threads", "1", "-o", str(tmp_path / "fidelity.json")]
@@ -68,6 +71,7 @@ def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(toy_bundle: P
 def test_what_is_rounded_differs_by_what_two_runs_by_hand_differ_by(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AMODAL_KERNELS", "off")
     monkeypatch.setattr(fidelity, "load", lambda *args, **options: load(*args, wrap=Rounding, **options))
     work = work_of(Bundle(toy_bundle), "segment", steps=3)
     (found,) = measure_fidelity(toy_bundle, work, ONE).stages

@@ -67,12 +67,24 @@ def _facts(manifest: Manifest, verified: bool) -> list[str]:
         ("context layout", manifest.context_layout),
         ("decode chunk", f"{manifest.decode_chunk} frames"),
         ("hidden RGB", "carried over from other frames, the rest drawn" if manifest.propagate else "drawn"),
+        ("CPU kernels", _fused(manifest)),
         ("noise", manifest.noise_dtype),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.stages.values()}))),
         ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),
     ]
     return [f"  {name:<16}  {value}" for name, value in rows]
+
+
+def _fused(manifest: Manifest) -> str:
+    from amodal.runtime.kernels import FUSED, find_kernels
+
+    entries, kernels = manifest.components.values(), find_kernels()
+    count = sum(any(file.path.endswith(FUSED) for file in entry.files) for entry in entries)
+    if not count:
+        return "no graph is fused for them"
+    here = kernels.note if kernels.library is not None else f"not used here ({kernels.note})"
+    return f"{count} of {len(entries)} graphs are fused for them; {here}"
 
 
 def _components(manifest: Manifest) -> str:
