@@ -70,12 +70,11 @@ class _Graph:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
         self._given = {o.name for o in model.graph.output}
-        self._gone: set[int] = set()
-        self._instead: dict[int, onnx.NodeProto] = {}
+        self._instead: dict[str, onnx.NodeProto] = {}
 
     def nodes(self, kind: str) -> Iterator[onnx.NodeProto]:
-        """All nodes of a kind that were not replaced."""
-        return (n for n in list(self.model.graph.node) if n.op_type == kind and id(n) not in self._gone)
+        """All nodes of a kind, as the graph was written."""
+        return (n for n in self.model.graph.node if n.op_type == kind)
 
     def before(self, name: str, kind: str) -> onnx.NodeProto | None:
         """The node of that kind that makes a value."""
@@ -99,14 +98,11 @@ class _Graph:
         stored = constant is not None and constant.data_location != onnx.TensorProto.EXTERNAL
         return numpy_helper.to_array(constant) if constant is not None and stored else None
 
-    def replace(self, nodes: Sequence[onnx.NodeProto], kind: str, inputs: Sequence[str], **attributes: Any) -> None:
-        """Puts one operator of the kernels in the place of nodes, the last of which makes its result."""
-        last = nodes[-1]
-        name = f"{last.name.rpartition('/')[0]}/{kind}_{len(self._instead)}"
-        made = helper.make_node(kind, inputs, list(last.output), name=name, domain=DOMAIN, **attributes)
-        self._gone.update(id(n) for n in nodes)
-        self._instead[id(last)] = made
-        self.maker[last.output[0]] = made
+    def replace(self, node: onnx.NodeProto, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """Has an operator of the kernels make what a node makes; what only that needed goes at the end."""
+        name = f"{node.name.rpartition('/')[0]}/{kind}_{len(self._instead)}"
+        made = helper.make_node(kind, inputs, list(node.output), name=name, domain=DOMAIN, **attributes)
+        self._instead[node.output[0]] = made
 
     @property
     def fused(self) -> int:
@@ -116,7 +112,7 @@ class _Graph:
     def finished(self) -> onnx.ModelProto:
         """The graph without what was replaced, and without what only that needed."""
         graph = self.model.graph
-        nodes = [self._instead.get(id(n), n) for n in graph.node if id(n) not in self._gone or id(n) in self._instead]
+        nodes = [self._instead.get(n.output[0], n) for n in graph.node]
         while True:
             used = {name for n in nodes for name in n.input} | self._given
             left = [n for n in nodes if used.intersection(n.output)]
@@ -154,16 +150,15 @@ def _group_norms(graph: _Graph) -> None:
             or graph.shapes[weights[0]] != [channels, 1] + [1] * (len(graph.shapes[weights[0]]) - 2)
         ):
             continue
-        chain = [first, norm, second, scale]
-        users = graph.users.get(scale.output[0], [])
+        last, users = scale, graph.users.get(scale.output[0], [])
         silu = sorted(n.op_type for n in users) == ["Mul", "Sigmoid"]
         if silu:
             times, sigmoid = sorted(users, key=lambda n: n.op_type)
             silu = set(times.input) == {scale.output[0], sigmoid.output[0]}
-            chain += [sigmoid, times] if silu else []
+            last = times if silu else scale
         inputs = [first.input[0], *weights]
         epsilon = _attribute(norm, "epsilon", 1e-5)
-        graph.replace(chain, "GroupNorm", inputs, epsilon=epsilon, groups=len(ones), silu=int(silu))
+        graph.replace(last, "GroupNorm", inputs, epsilon=epsilon, groups=len(ones), silu=int(silu))
 
 
 def _convolutions(graph: _Graph) -> None:
@@ -190,7 +185,7 @@ def _convolutions(graph: _Graph) -> None:
         tiles = 16 * -(-height // 4) * -(-across // 4)
         weights = 36 * out * width
         if 4 * height * across >= 3 * tiles and weights <= max(_SMALL_WEIGHTS, height * across * (out + width)):
-            graph.replace([node], "Conv3x3", node.input)
+            graph.replace(node, "Conv3x3", node.input)
 
 
 def _feed_forwards(graph: _Graph) -> None:
@@ -204,16 +199,12 @@ def _feed_forwards(graph: _Graph) -> None:
         norm = flat and graph.before(flat.input[0], "LayerNormalization")
         if value is None or flat is None or norm is None or value.input[0] != gate.input[0]:
             continue
-        chain: list[onnx.NodeProto] = [norm, flat, value, gate, gelu, times]
-        reshape = graph.after(times, "Reshape")
-        chain += [reshape] if reshape is not None else []
-        out = graph.after(chain[-1], "Gemm")
+        out = graph.after(graph.after(times, "Reshape") or times, "Gemm")
         back = out and graph.after(out, "Reshape")
         add = graph.after(back or out, "Add") if out is not None else None
         x = norm.input[0]
         if out is None or add is None or x not in add.input:
             continue
-        chain += [out, back, add] if back is not None else [out, add]
         inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
         gemms = all(not n.attribute or _plain_gemm(n) for n in (value, gate, out))
         widths = graph.shapes[value.input[1]]
@@ -221,7 +212,7 @@ def _feed_forwards(graph: _Graph) -> None:
             continue
         if any(n is None or n % _LANES or n > _WIDEST for n in widths) or _attribute(norm, "axis", -1) != -1:
             continue
-        graph.replace(chain, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
+        graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
 
 
 def _plain_gemm(node: onnx.NodeProto) -> bool:
@@ -247,28 +238,26 @@ def _attentions(graph: _Graph) -> None:
                 continue
             q, k, v = (side for side in sides if side is not None)
             shape = graph.shapes.get(q[0], [])
-            same = all(graph.shapes.get(name) == shape for name in (k[0], v[0], joined[-1].output[0]))
+            same = all(graph.shapes.get(name) == shape for name in (k[0], v[0], joined.output[0]))
             heads, dim = q[1]
             if not same or len(shape) != length + 1 or None in shape[1:] or shape[-1] != heads * dim or dim % _LANES:
                 continue
             if {q[1], k[1], v[1]} != {(heads, dim)} or abs(float(scale) * dim**0.5 - 1) > 1e-6:
                 continue
-            chain = [*q[2], *k[2], *v[2], keys, scaled, scores, softmax, mixed, *joined]
-            graph.replace(chain, "SelfAttention", [q[0], k[0], v[0]], heads=heads)
+            graph.replace(joined, "SelfAttention", [q[0], k[0], v[0]], heads=heads)
             break
 
 
-_Side = tuple[str, tuple[int, int], list[onnx.NodeProto]]
+_Side = tuple[str, tuple[int, int]]
 
 
 def _split(graph: _Graph, name: str, perm: list[int], length: int) -> _Side | None:
-    """What was split into heads to make a value: its name, (heads, dim), and the nodes that did."""
-    chain: list[onnx.NodeProto] = []
+    """What was split into heads to make a value: its name, and (heads, dim)."""
     if length == 3:  # temporal: a Reshape of batch and pixels into one axis comes last
         last = graph.before(name, "Reshape")
         if last is None:
             return None
-        chain, name = [last], last.input[0]
+        name = last.input[0]
     turn = graph.before(name, "Transpose")
     first = turn and graph.before(turn.input[0], "Reshape")
     if turn is None or first is None or _attribute(turn, "perm") != perm:
@@ -276,17 +265,17 @@ def _split(graph: _Graph, name: str, perm: list[int], length: int) -> _Side | No
     shape = graph.value(first.input[1])
     if shape is None or len(shape) != length + 2:
         return None
-    return first.input[0], (int(shape[-2]), int(shape[-1])), [first, turn, *chain]
+    return first.input[0], (int(shape[-2]), int(shape[-1]))
 
 
-def _joined(graph: _Graph, node: onnx.NodeProto, perm: list[int], length: int) -> list[onnx.NodeProto] | None:
-    chain: list[onnx.NodeProto] = []
+def _joined(graph: _Graph, node: onnx.NodeProto, perm: list[int], length: int) -> onnx.NodeProto | None:
+    """The node after which heads are side by side again."""
+    at: onnx.NodeProto | None = node
     for kind in ("Reshape", "Transpose", "Reshape")[3 - length :]:
-        after = graph.after(chain[-1] if chain else node, kind)
-        if after is None or (kind == "Transpose" and _attribute(after, "perm") != perm):
+        at = at and graph.after(at, kind)
+        if at is None or (kind == "Transpose" and _attribute(at, "perm") != perm):
             return None
-        chain.append(after)
-    return chain
+    return at
 
 
 def _interleaved(graph: _Graph) -> None:
@@ -296,9 +285,8 @@ def _interleaved(graph: _Graph) -> None:
         if joined is None or len(joined.input) != 4 or _attribute(joined, "axis") != 1:
             continue
         alike = len({tuple(graph.shapes.get(name, ())[1:]) for name in joined.input}) == 1
-        alone = graph.users[joined.output[0]] == [spread]
-        if alike and alone and _attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR":
-            graph.replace([joined, spread], "Interleave", joined.input)
+        if alike and _attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR":
+            graph.replace(spread, "Interleave", joined.input)
 
 
 _FUSERS: tuple[Callable[[_Graph], None], ...] = (

@@ -30,10 +30,9 @@ def availability(name: str = "onnxruntime", device: str | None = None) -> Availa
 
         return on_gpu(device)
     try:
-        ort = import_onnxruntime()
-    except BackendUnavailableError as error:
+        ort, kernels = import_onnxruntime(), find_kernels()
+    except (BackendUnavailableError, InputError) as error:
         return Availability(False, "", str(error))
-    kernels = find_kernels()
     state = kernels.note if kernels.library is not None else f"not used ({kernels.note})"
     providers = ", ".join(ort.get_available_providers())
     return Availability(True, f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {state}")

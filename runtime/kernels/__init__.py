@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from amodal.runtime.errors import InputError
+
 DOMAIN = "amodal"
 """The operators' domain in graphs."""
 
@@ -45,16 +47,22 @@ def fused_file(graph: Path) -> Path:
 
 
 def find_kernels() -> Kernels:
-    """The kernels that this process uses, which the environment may limit (`AMODAL_KERNELS`)."""
-    return _found(os.environ.get(SETTING, ""))
+    """The kernels that this process uses, which the environment may limit (`AMODAL_KERNELS`).
+
+    Raises:
+        InputError: the environment asks for what there is not.
+    """
+    setting = os.environ.get(SETTING, "")
+    if setting not in _CHOICES:
+        known = ", ".join(filter(None, _CHOICES))
+        raise InputError(f"{SETTING}={setting} is unknown; expected one of {known}, or unset it.")
+    return _found(setting)
 
 
 @cache
 def _found(setting: str) -> Kernels:
     if setting == "off":
         return Kernels(None, f"{SETTING}=off")
-    if setting not in _CHOICES:
-        return Kernels(None, f"{SETTING}={setting}: expected one of {', '.join(filter(None, _CHOICES))}")
     spec = find_spec("amodal.runtime.kernels._kernels")
     if spec is None or spec.origin is None:
         return Kernels(None, "not compiled: install amodal where there is a C++ compiler")

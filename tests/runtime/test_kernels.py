@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from amodal.runtime import kernels
+from amodal.runtime.backends.onnxruntime import availability
+from amodal.runtime.errors import InputError
 from amodal.runtime.kernels import DOMAIN, SETTING, find_kernels
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.skipif(kernels._found("plain").library is None, reason="the kernels are not compiled here")
 
 Array = NDArray[Any]
 Run = Callable[..., Array]
@@ -27,7 +29,7 @@ def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Run:
     """run(operator, x or inputs, weights, threads, **attributes): what one operator gives."""
     monkeypatch.setenv(SETTING, request.param)
     if find_kernels().note != request.param:
-        pytest.skip(f"this CPU has no {request.param}")
+        pytest.skip(f"no {request.param} here")
     return operator
 
 
@@ -215,13 +217,22 @@ def test_threads_change_nothing(run: Run) -> None:
     )
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler here")
+def test_a_compiler_makes_them() -> None:
+    """The build is optional, so a mistake in the source would not stop it."""
+    assert kernels._found("plain").library is not None
+
+
 def test_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "off")
     assert find_kernels() == (None, f"{SETTING}=off")
     monkeypatch.setenv(SETTING, "avx1024")
-    assert find_kernels() == (None, f"{SETTING}=avx1024: expected one of off, avx512, avx2, plain")
+    with pytest.raises(InputError, match=f"{SETTING}=avx1024 is unknown; expected one of off, avx512, avx2, plain"):
+        find_kernels()
+    assert not availability().usable
 
 
+@pytest.mark.skipif(kernels._found("plain").library is None, reason="the kernels are not compiled here")
 def test_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without the library, with one that cannot be loaded, and on a CPU that gains nothing."""
 
