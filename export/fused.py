@@ -8,6 +8,7 @@ exported before can be given its twins: `python -m amodal.export.fused BUNDLE`.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,10 +18,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from amodal.runtime.bundle import Bundle, sha256_of
+from amodal.runtime.bundle import Bundle, read_manifest, sha256_of
 from amodal.runtime.kernels import DOMAIN, FUSED, fused_file
 from amodal.runtime.manifest import MANIFEST_NAME, FileEntry
 from amodal.runtime.results import write_json
+
+VARIANT = "cpu"
+"""The way of writing graphs (`layers.VARIANTS`) in which these are found."""
 
 _LANES = 16  # what the kernels' widths are multiples of: the floats of their widest vector
 _WIDEST = 1280  # hidden values of a feed-forward block; beyond, ONNX Runtime's packed weights are the faster
@@ -92,6 +96,10 @@ class _Graph:
         cast = self.before(name, "Cast")
         return name in self.constants or (cast is not None and cast.input[0] in self.constants)
 
+    def shape(self, name: str) -> list[int | None]:
+        """A value's axes; none where nothing is known of it."""
+        return self.shapes.get(name, [])
+
     def value(self, name: str) -> NDArray[Any] | None:
         """A small constant's."""
         constant = self.constants.get(name)
@@ -138,27 +146,41 @@ def _group_norms(graph: _Graph) -> None:
     for norm in graph.nodes("InstanceNormalization"):
         first, second = graph.before(norm.input[0], "Reshape"), graph.after(norm, "Reshape")
         scale = second and graph.after(second, "Conv")
-        if first is None or second is None or scale is None:
+        if first is None or second is None or scale is None or len(scale.input) != 3:
             continue
-        channels = _attribute(scale, "group", 1)
         weights, (ones, zeros) = scale.input[1:], (graph.value(n) for n in norm.input[1:])
-        if not all(map(graph.weight, weights)) or ones is None or zeros is None:
+        if not all(map(graph.weight, weights)) or ones is None or zeros is None or (ones != 1).any() or zeros.any():
             continue
+        x = first.input[0]
+        shape, back, kernel = (graph.shape(name) for name in (x, second.output[0], weights[0]))
+        channels, cut = _attribute(scale, "group", 1), graph.value(first.input[1])
         if (
-            not (ones == 1).all()
-            or zeros.any()
-            or graph.shapes[weights[0]] != [channels, 1] + [1] * (len(graph.shapes[weights[0]]) - 2)
+            len(shape) < 3
+            or shape[1:] != back[1:]
+            or shape[1] != channels
+            or kernel != [channels, *[1] * len(back[1:])]
         ):
             continue
+        if any(_attribute(scale, "pads", [])) or set(_attribute(scale, "strides", [1])) != {1}:
+            continue
+        if cut is None or not _cuts_groups([int(n) for n in cut], shape, len(ones)):
+            continue
         last, users = scale, graph.users.get(scale.output[0], [])
-        silu = sorted(n.op_type for n in users) == ["Mul", "Sigmoid"]
-        if silu:
+        if sorted(n.op_type for n in users) == ["Mul", "Sigmoid"]:
             times, sigmoid = sorted(users, key=lambda n: n.op_type)
-            silu = set(times.input) == {scale.output[0], sigmoid.output[0]}
-            last = times if silu else scale
-        inputs = [first.input[0], *weights]
-        epsilon = _attribute(norm, "epsilon", 1e-5)
-        graph.replace(last, "GroupNorm", inputs, epsilon=epsilon, groups=len(ones), silu=int(silu))
+            last = times if set(times.input) == {scale.output[0], sigmoid.output[0]} else scale
+        epsilon, silu = _attribute(norm, "epsilon", 1e-5), int(last is not scale)
+        graph.replace(last, "GroupNorm", [x, *weights], epsilon=epsilon, groups=len(ones), silu=silu)
+
+
+def _cuts_groups(cut: list[int], shape: Sequence[int | None], groups: int) -> bool:
+    """Whether a Reshape of [N, C, ..] to `cut` makes [N, groups, rest] of it."""
+    if len(cut) != 3 or cut[1] != groups:
+        return False
+    if cut[0] == 1:
+        return shape[0] == 1 and cut[2] == -1
+    known = [n for n in shape[1:] if n is not None]
+    return cut[0] == -1 and len(known) == len(shape) - 1 and cut[2] * groups == math.prod(known)
 
 
 def _convolutions(graph: _Graph) -> None:
@@ -168,10 +190,9 @@ def _convolutions(graph: _Graph) -> None:
     they were, would count: they may be 4 MB, or what the maps of one frame take.
     """
     for node in graph.nodes("Conv"):
-        out, width, *kernel = graph.shapes[node.input[1]]
-        shape = graph.shapes.get(node.output[0], [])
+        shape, weights = graph.shape(node.output[0]), graph.shape(node.input[1])
         plain = (
-            kernel == [3, 3]
+            weights[2:] == [3, 3]
             and _attribute(node, "pads") == [1, 1, 1, 1]
             and _attribute(node, "strides", [1, 1]) == [1, 1]
             and _attribute(node, "dilations", [1, 1]) == [1, 1]
@@ -179,12 +200,11 @@ def _convolutions(graph: _Graph) -> None:
         )
         if not plain or len(node.input) != 3 or len(shape) != 4 or not all(map(graph.weight, node.input[1:])):
             continue
-        height, across = shape[2:]
+        (height, across), (out, width) = shape[2:], weights[:2]
         if out is None or width is None or height is None or across is None or out % _LANES or width % _LANES:
             continue
-        tiles = 16 * -(-height // 4) * -(-across // 4)
-        weights = 36 * out * width
-        if 4 * height * across >= 3 * tiles and weights <= max(_SMALL_WEIGHTS, height * across * (out + width)):
+        tiles, most = 16 * -(-height // 4) * -(-across // 4), max(_SMALL_WEIGHTS, height * across * (out + width))
+        if 4 * height * across >= 3 * tiles and 36 * out * width <= most:
             graph.replace(node, "Conv3x3", node.input)
 
 
@@ -206,13 +226,19 @@ def _feed_forwards(graph: _Graph) -> None:
         if out is None or add is None or x not in add.input:
             continue
         inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
-        gemms = all(not n.attribute or _plain_gemm(n) for n in (value, gate, out))
-        widths = graph.shapes[value.input[1]]
-        if len(inputs) != 9 or not gemms or not all(map(graph.weight, inputs[1:])) or len(widths) != 2:
+        shape, (width, hidden) = graph.shape(x), [*graph.shape(value.input[1]), None, None][:2]
+        wanted = [[width], [width], *2 * [[width, hidden], [hidden]], [hidden, width], [width]]
+        if [graph.shape(name) for name in inputs[1:]] != wanted or not all(map(graph.weight, inputs[1:])):
             continue
-        if any(n is None or n % _LANES or n > _WIDEST for n in widths) or _attribute(norm, "axis", -1) != -1:
+        if width is None or hidden is None or width % _LANES or hidden % _LANES or hidden > _WIDEST:
             continue
-        graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
+        rows = graph.value(flat.input[1])
+        if rows is None or [*rows] != [-1, width] or len(shape) < 2 or shape[-1] != width:
+            continue
+        if graph.shape(add.output[0]) != shape or _attribute(norm, "axis", -1) != -1:
+            continue
+        if all(map(_plain_gemm, (value, gate, out))):
+            graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
 
 
 def _plain_gemm(node: onnx.NodeProto) -> bool:
@@ -234,25 +260,26 @@ def _attentions(graph: _Graph) -> None:
         for perms, length in ((_SPATIAL, 2), (_TEMPORAL, 3)):
             sides = [_split(graph, name, perms[0], length) for name in (scaled.input[0], keys.input[0], mixed.input[1])]
             joined = _joined(graph, mixed, perms[1], length)
-            if joined is None or scale is None or any(side is None for side in sides):
+            if joined is None or scale is None or scale.size != 1 or any(side is None for side in sides):
                 continue
             q, k, v = (side for side in sides if side is not None)
-            shape = graph.shapes.get(q[0], [])
-            same = all(graph.shapes.get(name) == shape for name in (k[0], v[0], joined.output[0]))
-            heads, dim = q[1]
-            if not same or len(shape) != length + 1 or None in shape[1:] or shape[-1] != heads * dim or dim % _LANES:
+            shape = graph.shape(q[0])
+            same = all(graph.shape(name) == shape for name in (k[0], v[0], joined.output[0]))
+            *cut, heads, dim = q[1]
+            # Free, or the same for all by their common origin; the kernel refuses others.
+            if not same or len(shape) != length + 1 or shape[1:] != [*cut[1:], heads * dim] or cut[0] != -1:
                 continue
-            if {q[1], k[1], v[1]} != {(heads, dim)} or abs(float(scale) * dim**0.5 - 1) > 1e-6:
+            if not q[1] == k[1] == v[1] or dim % _LANES or abs(scale.item() * dim**0.5 - 1) > 1e-6:
                 continue
             graph.replace(joined, "SelfAttention", [q[0], k[0], v[0]], heads=heads)
             break
 
 
-_Side = tuple[str, tuple[int, int]]
+_Side = tuple[str, list[int]]
 
 
 def _split(graph: _Graph, name: str, perm: list[int], length: int) -> _Side | None:
-    """What was split into heads to make a value: its name, and (heads, dim)."""
+    """What was split into heads to make a value: its name, and to which shape."""
     if length == 3:  # temporal: a Reshape of batch and pixels into one axis comes last
         last = graph.before(name, "Reshape")
         if last is None:
@@ -265,7 +292,7 @@ def _split(graph: _Graph, name: str, perm: list[int], length: int) -> _Side | No
     shape = graph.value(first.input[1])
     if shape is None or len(shape) != length + 2:
         return None
-    return first.input[0], (int(shape[-2]), int(shape[-1]))
+    return first.input[0], [int(n) for n in shape]
 
 
 def _joined(graph: _Graph, node: onnx.NodeProto, perm: list[int], length: int) -> onnx.NodeProto | None:
@@ -284,7 +311,8 @@ def _interleaved(graph: _Graph) -> None:
         joined = graph.before(spread.input[0], "Concat")
         if joined is None or len(joined.input) != 4 or _attribute(joined, "axis") != 1:
             continue
-        alike = len({tuple(graph.shapes.get(name, ())[1:]) for name in joined.input}) == 1
+        shapes = [graph.shape(name)[1:] for name in joined.input]
+        alike = len(shapes[0]) == 3 and None not in shapes[0] and all(shape == shapes[0] for shape in shapes)
         if alike and _attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR":
             graph.replace(spread, "Interleave", joined.input)
 
@@ -306,20 +334,33 @@ def file_entry(file: Path) -> FileEntry:
 def fuse_bundle(path: Path) -> list[str]:
     """Gives the graphs of a bundle their fused twins, those that it had before replaced, and rewrites its manifest.
 
+    As an export does: graphs for engines get none.
+
     Returns:
         The components that have one now.
+
+    Raises:
+        BundleError: there is no bundle, or its plain graphs are not what the manifest says.
     """
-    bundle = Bundle(path)
-    components = {}
-    for key, entry in bundle.manifest.components.items():
+    before = read_manifest(path)
+    plain = {
+        key: tuple(file for file in entry.files if not file.path.endswith(FUSED))
+        for key, entry in before.components.items()
+    }
+    entries = {key: entry.model_copy(update={"files": plain[key]}) for key, entry in before.components.items()}
+    manifest = before.model_copy(update={"components": entries})
+    # Without twins first: interrupted, the bundle is whole, and the same command goes on.
+    write_json(path / MANIFEST_NAME, manifest.as_json())
+    bundle, made = Bundle(path), []
+    for key, entry in manifest.components.items():
+        bundle.verify(key)
         graph = bundle.files(key)[0]
-        plain = tuple(f for f in entry.files if bundle.path / f.path != fused_file(graph))
-        twin = write_fused(graph) if entry.precision == "fp32" else None
-        added = () if twin is None else (file_entry(twin),)
-        components[key] = entry.model_copy(update={"files": plain + added})
-    manifest = bundle.manifest.model_copy(update={"components": components})
-    write_json(bundle.path / MANIFEST_NAME, manifest.as_json())
-    return [key for key, entry in components.items() if entry.files[-1].path.endswith(FUSED)]
+        fused_file(graph).unlink(missing_ok=True)
+        if entry.precision == "fp32" and entry.variant.get("name") == VARIANT and (twin := write_fused(graph)):
+            entries[key] = entry.model_copy(update={"files": (*plain[key], file_entry(twin))})
+            made.append(key)
+    write_json(path / MANIFEST_NAME, before.model_copy(update={"components": entries}).as_json())
+    return made
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .checkpoint import Network, StageCheckpoint
 from .clip import write_image_encoder
 from .depth import DepthNetwork
 from .depth_graph import write_depth
+from .fused import VARIANT
 from .graph import Dtypes, Graph
 from .layers import VARIANTS, Variant
 from .unet import write_conditioner, write_unet
@@ -91,7 +92,7 @@ class ExportSettings:
     @property
     def fused(self) -> bool:
         """Whether graphs get twins for the kernels of `amodal.runtime.kernels`."""
-        return self.graph_variant.name == "cpu"
+        return self.graph_variant.name == VARIANT
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Bundle:
 
     def __init__(self, path: PathLike) -> None:
         self.path = find_bundle(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = read_manifest(self.path)
         self._verified: set[str] = set()
         for entry in self.manifest.components.values():
             for file in entry.files:
@@ -97,7 +97,12 @@ class Bundle:
             )
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a bundle's folder, its files not looked at.
+
+    Raises:
+        BundleNotFoundError, BundleVersionError, BundleCorruptError: as `Bundle`.
+    """
     file = path / MANIFEST_NAME
     if not path.is_dir():
         raise BundleNotFoundError(

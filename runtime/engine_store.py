@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .bundle import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
 from .errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
 from .frames import PathLike
+from .kernels import FUSED
 from .manifest import FileEntry, Precision
 
 RECORD_VERSION = 1
@@ -119,9 +120,11 @@ class EngineRecord(_Record):
 
 
 def graph_hash(bundle: Bundle, component: str) -> str:
-    """SHA-256 over the hashes of a component's files: equal for equal graphs."""
+    """SHA-256 over the hashes of a component's files, but for fused graphs: equal for what engines are made of."""
     digest = hashlib.sha256()
     for file in bundle.component(component).files:
+        if file.path.endswith(FUSED):
+            continue
         digest.update(f"{Path(file.path).name}:{file.sha256}\n".encode())
     return digest.hexdigest()
 

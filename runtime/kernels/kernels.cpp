@@ -106,7 +106,6 @@ namespace avx512 {
 #endif
 
 static const OrtApi *api;
-static const Arithmetic *cpu = &plain::arithmetic;
 
 // The widest instructions that the CPU has, up to a limit; null for none.
 static const Arithmetic *chosen(const char *limit) {
@@ -204,6 +203,7 @@ static size_t product_of(const Shape &shape, size_t from, size_t to) {
 // Kernels. Their state: what is read off the attributes or made of the weights.
 
 struct Kernel {
+  const Arithmetic *cpu = nullptr;
   float epsilon = 0;
   int64_t heads = 0, groups = 0, silu = 0;
   std::atomic<float *> transformed{nullptr};
@@ -226,7 +226,7 @@ static OrtStatus *run_feed_forward(Kernel &kernel, void *context) {
   for (f.block = 48; f.block > 12 && f.block * (f.C + 2 * f.H) > 120000;) f.block -= 12;
   return parallel(context, (f.rows + f.block - 1) / f.block, f.block * (f.C + 2 * f.H), [&](size_t part, float *room) {
     size_t start = part * f.block, left = f.rows - start;
-    cpu->feed_forward(f, start, left < f.block ? left : f.block, room);
+    kernel.cpu->feed_forward(f, start, left < f.block ? left : f.block, room);
   });
 }
 
@@ -234,8 +234,12 @@ static OrtStatus *run_attention(Kernel &kernel, void *context) {
   Attention f;
   Shape shape;
   TRY(input(context, 0, &f.q, &shape));
-  TRY(input(context, 1, &f.k));
-  TRY(input(context, 2, &f.v));
+  for (size_t i = 1; i < 3; i++) {
+    Shape same;
+    TRY(input(context, i, i == 1 ? &f.k : &f.v, &same));
+    if (same.rank != shape.rank || memcmp(same.dims, shape.dims, shape.rank * sizeof(int64_t)))
+      return refuse("queries, keys and values of different shapes");
+  }
   TRY(output(context, shape, &f.y));
   f.N = shape.dims[0];
   f.L = shape.dims[1];
@@ -244,8 +248,8 @@ static OrtStatus *run_attention(Kernel &kernel, void *context) {
   f.heads = kernel.heads;
   f.dim = f.C / f.heads;
   f.scale = 1.44269504f / sqrtf(f.dim);  // powers of two are cheaper than those of e
-  return parallel(context, f.N * f.inner, (f.L + f.dim) * 2 * cpu->width, [&](size_t part, float *room) {
-    for (size_t head = 0; head < f.heads; head++) cpu->attention(f, part * f.heads + head, room);
+  return parallel(context, f.N * f.inner, (f.L + f.dim) * 2 * kernel.cpu->width, [&](size_t part, float *room) {
+    for (size_t head = 0; head < f.heads; head++) kernel.cpu->attention(f, part * f.heads + head, room);
   });
 }
 
@@ -262,9 +266,9 @@ static OrtStatus *run_group_norm(Kernel &kernel, void *context) {
   f.groups = kernel.groups;
   f.epsilon = kernel.epsilon;
   f.silu = kernel.silu;
-  bool small = f.S < cpu->width;
+  bool small = f.S < kernel.cpu->width;
   return parallel(context, small ? f.N : f.N * f.groups, small ? 2 * f.C : 0,
-                  [&](size_t part, float *room) { cpu->group_norm(f, part, room); });
+                  [&](size_t part, float *room) { kernel.cpu->group_norm(f, part, room); });
 }
 
 // [O][I][3][3] becomes [36][I][O]: each kernel G k G', in double.
@@ -312,10 +316,10 @@ static OrtStatus *run_conv(Kernel &kernel, void *context) {
   f.rows = f.across < f.tiles ? f.tiles / f.across : 1;
   size_t pieces = (f.across + f.tiles - 1) / f.tiles, strip = 6 * (4 * f.tiles + 2) * (f.I > f.O ? f.I : f.O);
   return parallel(context, (f.N * f.down + f.rows - 1) / f.rows * pieces, 36 * f.tiles * (f.I + f.O) + strip,
-                  [&](size_t part, float *room) { cpu->convolve(f, part, room); });
+                  [&](size_t part, float *room) { kernel.cpu->convolve(f, part, room); });
 }
 
-static OrtStatus *run_interleave(Kernel &, void *context) {
+static OrtStatus *run_interleave(Kernel &kernel, void *context) {
   Interleave f;
   Shape shape;
   TRY(input(context, 0, &f.x[0], &shape));
@@ -326,7 +330,7 @@ static OrtStatus *run_interleave(Kernel &, void *context) {
   shape.dims[2] *= 2;
   shape.dims[3] *= 2;
   TRY(output(context, shape, &f.y));
-  return parallel(context, f.planes, 0, [&](size_t part, float *) { cpu->interleave(f, part); });
+  return parallel(context, f.planes, 0, [&](size_t part, float *) { kernel.cpu->interleave(f, part); });
 }
 
 // Registration
@@ -347,6 +351,7 @@ static OrtStatus *create(const OrtCustomOp *self, const OrtApi *, const void *in
   Instance *made = new Instance;
   *result = made;
   made->op = op;
+  made->cpu = chosen(getenv("AMODAL_KERNELS"));
   for (const char *name : op->integers)
     if (name) {
       int64_t &value = !strcmp(name, "heads") ? made->heads : !strcmp(name, "groups") ? made->groups : made->silu;
@@ -409,7 +414,6 @@ extern "C" __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(v
       described("Interleave", 4, run_interleave),
   };
   api = base->GetApi(ORT_VERSION);
-  cpu = chosen(getenv("AMODAL_KERNELS"));
   void *domain;  // lives as long as the process, as do the operators
   TRY(call<OrtStatus *>(PLACE_CreateCustomOpDomain, "amodal", &domain));
   for (Operator &op : operators)

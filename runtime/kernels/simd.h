@@ -81,12 +81,7 @@ INLINE void transpose(vec *v) {
 template <int M, int V>
 static void tile(const float *a, size_t lda, const float *b, size_t ldb, float *c, size_t ldc, size_t K,
                  const float *bias, bool add) {
-  vec s[M][V];
-  for (int i = 0; i < M; i++)
-    for (int j = 0; j < V; j++) {
-      s[i][j] = add ? load(c + i * ldc + j * W) : vec{};
-      if (bias) s[i][j] += load(bias + j * W);
-    }
+  vec s[M][V] = {};
   for (size_t k = 0; k < K; k++) {
     vec x[V];
     for (int j = 0; j < V; j++) x[j] = load(b + k * ldb + j * W);
@@ -95,8 +90,13 @@ static void tile(const float *a, size_t lda, const float *b, size_t ldb, float *
       for (int j = 0; j < V; j++) s[i][j] += y * x[j];
     }
   }
+  // What is there already comes last: products are not rounded to its size one by one.
   for (int i = 0; i < M; i++)
-    for (int j = 0; j < V; j++) store(c + i * ldc + j * W, s[i][j]);
+    for (int j = 0; j < V; j++) {
+      float *at = c + i * ldc + j * W;
+      if (bias) s[i][j] += load(bias + j * W);
+      store(at, add ? load(at) + s[i][j] : s[i][j]);
+    }
 }
 
 // The same for any number of rows m <= M.
@@ -122,28 +122,29 @@ static void product(const float *a, size_t lda, const float *b, size_t ldb, floa
   if (j < n) columns<1>(a, lda, b + j, ldb, c + j, ldc, m, K, bias ? bias + j : 0, add);
 }
 
+// Of one row. What rounding left of the mean is taken off as well: beside a mean of a thousand it would count.
+INLINE void layer_norm(const float *x, size_t C, const float *gamma, const float *beta, float epsilon, float *y) {
+  vec s = {}, left = {};
+  for (size_t c = 0; c < C; c += W) s += load(x + c);
+  float mean = sum_of(s) / C;
+  s = vec{};
+  for (size_t c = 0; c < C; c += W) {
+    vec d = load(x + c) - mean;
+    left += d;
+    s += d * d;
+  }
+  float rest = sum_of(left) / C, scale = 1.0f / sqrtf(sum_of(s) / C - rest * rest + epsilon);
+  for (size_t c = 0; c < C; c += W)
+    store(y + c, (load(x + c) - mean - rest) * scale * load(gamma + c) + load(beta + c));
+}
+
 // `rows` rows of C values, from `start` on.
 static void feed_forward(const FeedForward &f, size_t start, size_t rows, float *room) {
   size_t C = f.C, H = f.H;
   float *normal = room, *value = normal + rows * C, *gate = value + rows * H, *y = f.y + start * C;
   const float *x = f.x + start * C;
-  for (size_t r = 0; r < rows; r++) {
-    const float *row = x + r * C;
-    vec s = {};
-    for (size_t c = 0; c < C; c += W) s += load(row + c);
-    float mean = sum_of(s) / C;
-    s = vec{};
-    for (size_t c = 0; c < C; c += W) {
-      vec d = load(row + c) - mean;
-      s += d * d;
-    }
-    float scale = 1.0f / sqrtf(sum_of(s) / C + f.epsilon);
-    for (size_t c = 0; c < C; c += W) {
-      vec v = load(row + c);
-      store(normal + r * C + c, (v - mean) * scale * load(f.gamma + c) + load(f.beta + c));
-      store(y + r * C + c, v);
-    }
-  }
+  for (size_t r = 0; r < rows; r++) layer_norm(x + r * C, C, f.gamma, f.beta, f.epsilon, normal + r * C);
+  memcpy(y, x, rows * C * sizeof(float));
   product(normal, C, f.wv, H, value, H, rows, H, C, f.bv, false);
   product(normal, C, f.wg, H, gate, H, rows, H, C, f.bg, false);
   for (size_t i = 0; i < rows * H; i += W) store(value + i, load(value + i) * gelu_of(load(gate + i)));

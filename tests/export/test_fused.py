@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from amodal.engines.compare import relative_l2, run_graph
 from amodal.export.checkpoint import random_checkpoint
 from amodal.export.fused import fuse_bundle, write_fused
 from amodal.runtime.bundle import Bundle
+from amodal.runtime.engine_store import graph_hash
 from amodal.runtime.errors import BundleCorruptError
 from amodal.runtime.kernels import DOMAIN, FUSED, SETTING, find_kernels, fused_file
 
@@ -146,9 +148,103 @@ def test_a_bundle_from_before_gets_its_twins(bundles: dict[str, Path], tmp_path:
 
 def test_graphs_for_engines_have_none(exporter: Any, tmp_path: Path) -> None:
     stages = {"segment": random_checkpoint("tiny", "segment")}
-    exporter(tmp_path / "engines", stages, size=(64, 64), frames=2, variant="engine")
-    exporter(tmp_path / "half", stages, size=(64, 64), frames=2, precision="fp16")
+    for name, how in (
+        ("engine", {"variant": "engine"}),
+        ("cuda", {"variant": "cuda"}),
+        ("half", {"precision": "fp16"}),
+    ):
+        exporter(tmp_path / name, stages, size=(64, 64), frames=2, **how)
+        assert fuse_bundle(tmp_path / name) == []
     assert not list(tmp_path.glob(f"*/graphs/*{FUSED}"))
+
+
+def test_engines_are_of_the_plain_graph(bundles: dict[str, Path], tmp_path: Path) -> None:
+    """So they stay right when a bundle gets its twins."""
+    path = tmp_path / "bundle"
+    shutil.copytree(bundles["reference"], path)
+    before = {key: graph_hash(Bundle(path), key) for key in Bundle(path).manifest.components}
+    for twin in path.glob(f"graphs/*{FUSED}"):
+        twin.write_bytes(twin.read_bytes() + b"\0")  # as a later version would write others
+    with pytest.raises(BundleCorruptError):
+        Bundle(path)
+    fuse_bundle(path)
+    assert {key: graph_hash(Bundle(path), key) for key in Bundle(path).manifest.components} == before
+
+
+Edit = Callable[[onnx.NodeProto, onnx.GraphProto], None]
+
+
+def edited(source: Path, tmp_path: Path, edit: Edit, kind: str) -> Counter[str]:
+    """What of a U-Net is fused after its nodes of a kind were edited."""
+    model = onnx.load(source)
+    for node in [n for n in model.graph.node if n.op_type == kind]:
+        edit(node, model.graph)
+    file = tmp_path / "edited.onnx"
+    onnx.save(model, file)
+    made = write_fused(file)
+    return custom(made) if made is not None else Counter()
+
+
+def constant(graph: onnx.GraphProto, value: Any, dtype: type = np.int64) -> str:
+    name = f"made{len(graph.initializer)}"
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+    return name
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "spared"),
+    [
+        ("Softmax", lambda n, g: set_attribute(n, "axis", 1), "SelfAttention"),
+        ("Gelu", lambda n, g: set_attribute(n, "approximate", "tanh"), "FeedForward"),
+        ("Gemm", lambda n, g: set_attribute(n, "alpha", 0.5), "FeedForward"),
+        ("DepthToSpace", lambda n, g: set_attribute(n, "mode", "CRD"), "Interleave"),
+        ("Mul", lambda n, g: n.input.__setitem__(1, constant(g, [0.3], np.float32)), "SelfAttention"),
+        ("InstanceNormalization", lambda n, g: n.input.__setitem__(1, constant(g, [2] * 32, np.float32)), "GroupNorm"),
+        ("LayerNormalization", lambda n, g: set_attribute(n, "axis", 1), "FeedForward"),
+    ],
+)
+def test_what_means_something_else_is_left_alone(
+    bundles: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    edit: Edit,
+    spared: str,
+) -> None:
+    source = Bundle(bundles["reference"]).files("segment_unet")[0]
+    untouched = edited(source, tmp_path, lambda n, g: None, kind)
+    assert untouched == custom(fused_file(source))
+    if kind == "Mul":  # only those that scale queries
+        changed = edited(source, tmp_path, lambda n, g: edit(n, g) if n.input[1].startswith("c") else None, kind)
+    else:
+        changed = edited(source, tmp_path, edit, kind)
+    assert untouched[spared] > 0 == changed[spared]
+
+
+def test_attention_of_unlike_lengths_is_refused(tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    if find_kernels().library is None:
+        pytest.skip("no kernels here")
+    float32 = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("SelfAttention", ["q", "k", "v"], ["y"], domain=DOMAIN, heads=1)],
+        "one",
+        [helper.make_tensor_value_info(n, float32, ["n", "l", 16]) for n in "qkv"],
+        [helper.make_tensor_value_info("y", float32, ["n", "l", 16])],
+    )
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid(DOMAIN, 1)]
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(str(find_kernels().library))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=11).SerializeToString()
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    q, k = (np.zeros((1, length, 16), np.float32) for length in (4, 3))
+    with pytest.raises(Exception, match="queries, keys and values of different shapes"):
+        session.run(None, {"q": q, "k": k, "v": k})
 
 
 def convolution(tmp_path: Path, shape: tuple[int, ...], out: int = 16, kernel: int = 3, **attributes: Any) -> Path:

@@ -122,6 +122,19 @@ def test_feed_forward(run: Run, rows: int, width: int) -> None:
     close(run("FeedForward", [x], [gamma, beta, wv, bv, wg, bg, wo, bo], epsilon=1e-5), wanted, 2e-6)
 
 
+def test_feed_forward_beside_a_large_mean(run: Run) -> None:
+    width, hidden = 32, 128
+    wv, wg, wo = draw(width, hidden) / 6, draw(width, hidden, seed=1) / 6, draw(hidden, width) / 11
+    ones, zeros = np.ones(width), np.zeros(width)
+    x = (draw(1, 20, width) + 1000).astype(np.float32).astype(np.float64)
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    wanted = (normal @ wv) * gelu(normal @ wg) @ wo
+    bias = [np.zeros(hidden), np.zeros(hidden)]
+    y = run("FeedForward", [x], [ones, zeros, wv, bias[0], wg, bias[1], wo, zeros], epsilon=1e-5)
+    # The sum with x rounds to 6e-5; without care for the mean's own rounding it would be 1e-4 of a larger part.
+    assert np.abs(y - x - wanted).max() < 1e-4
+
+
 def test_gelu_far_out(run: Run) -> None:
     """The gate alone, from -40 to 40: a norm that keeps x, a value of 1."""
     gate = np.linspace(-40, 40, 16)
