@@ -222,14 +222,14 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
     Returns:
         float32 [T, 3, side, side].
     """
-    rows, columns = (xp.asarray(resize_matrix(length, side)) for length in frames.shape[2:])
-    shift, scale = (xp.asarray(np.reshape(values, (1, 3, 1, 1)).astype(np.float32)) for values in (mean, std))
-    pixels = rows @ frames @ columns.T
-    # In place: of small clips these are the largest arrays of a run.
-    pixels += 1
-    pixels /= 2
-    pixels -= shift
-    pixels /= scale
+    count, channels, height, width = frames.shape
+    rows, columns = (xp.asarray(resize_matrix(length, side)) for length in (height, width))
+    shift, scale = (xp.asarray(np.reshape(values, (3, 1, 1)).astype(np.float32)) for values in (mean, std))
+    # ((x + 1) / 2 - mean) / std, its factor in one of the matrices: of small clips these are the largest arrays of a
+    # run, and every pass over them counts.
+    wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
+    pixels = (rows * (np.float32(0.5) / scale)) @ wide
+    pixels += (np.float32(0.5) - shift) / scale
     return cast("Floats", pixels.astype(np.float32, copy=False))
 
 

@@ -54,7 +54,8 @@ struct Arithmetic {
   const char *name;
   size_t width;
   void (*feed_forward)(const FeedForward &, size_t start, size_t rows, float *room);
-  void (*group_norm)(const GroupNorm &, size_t part, float *room);  // part: a map, if S < width, else a group
+  void (*group_norm)(const GroupNorm &, size_t part);
+  void (*group_norm_of_map)(const GroupNorm &, size_t map, float *room);
   void (*attention)(const Attention &, size_t part, float *room);
   void (*convolve)(const Conv &, size_t part, float *room);
   void (*interleave)(const Interleave &, size_t part);
@@ -266,9 +267,10 @@ static OrtStatus *run_group_norm(Kernel &kernel, void *context) {
   f.groups = kernel.groups;
   f.epsilon = kernel.epsilon;
   f.silu = kernel.silu;
-  bool small = f.S < kernel.cpu->width;
-  return parallel(context, small ? f.N : f.N * f.groups, small ? 2 * f.C : 0,
-                  [&](size_t part, float *room) { kernel.cpu->group_norm(f, part, room); });
+  // Maps of a core's first cache are done as a whole; larger ones by group, for as many threads as there are.
+  if (f.S < kernel.cpu->width || f.C * f.S <= 16384)
+    return parallel(context, f.N, 2 * f.C, [&](size_t map, float *room) { kernel.cpu->group_norm_of_map(f, map, room); });
+  return parallel(context, f.N * f.groups, 0, [&](size_t part, float *) { kernel.cpu->group_norm(f, part); });
 }
 
 // [O][I][3][3] becomes [36][I][O]: each kernel G k G', in double.

@@ -155,6 +155,18 @@ static void feed_forward(const FeedForward &f, size_t start, size_t rows, float 
 INLINE void moments(const float *x, size_t n, float epsilon, float *mean, float *scale) {
   double sum = 0;
   *mean = 0;
+  if (n <= 16 * W && n % W == 0) {  // few enough to be held
+    vec s = {}, v[16];
+    for (size_t i = 0; i < n / W; i++) s += v[i] = load(x + i * W);
+    *mean = sum_of(s) / n;
+    s = vec{};
+    for (size_t i = 0; i < n / W; i++) {
+      v[i] -= *mean;
+      s += v[i] * v[i];
+    }
+    *scale = 1.0f / sqrtf(sum_of(s) / n + epsilon);
+    return;
+  }
   for (int pass = 0; pass < 2; pass++, sum = 0) {
     for (size_t i = 0, end = 0; i < n;) {
       end = end + 4096 < n ? end + 4096 : n;
@@ -173,46 +185,55 @@ INLINE void moments(const float *x, size_t n, float epsilon, float *mean, float 
   *scale = 1.0f / sqrtf(*scale + epsilon);
 }
 
-// All groups of one map whose channels are shorter than a vector, which then is of several; `room` for 2 C values.
-static void group_norm_of_small(const GroupNorm &f, size_t map, float *room) {
+// A channel: (x - mean) a + b, and SiLU.
+INLINE void scaled(const float *x, float *y, size_t S, float mean, float scale, float shift, bool silu) {
+  vec a = splat(scale), b = splat(shift);
+  for (size_t j = 0;; j += W) {
+    if (j + W > S) j = S - W;  // the last one overlaps that before
+    vec t = (load(x + j) - mean) * a + b;
+    store(y + j, silu ? silu_of(t) : t);
+    if (j + W == S) break;
+  }
+}
+
+// All groups of one map; `room` for 2 C values. Moments come first, so that those of several groups, each a chain of
+// sums, are under way at once. Where channels are shorter than a vector, it is of several.
+static void group_norm_of_map(const GroupNorm &f, size_t map, float *room) {
   size_t each = f.C / f.groups, filled = 0;
   const float *x = f.x + map * f.C * f.S;
-  float *y = f.y + map * f.C * f.S, *a = room, *b = a + f.C, some[W] = {};
+  float *y = f.y + map * f.C * f.S, *a = room, *means = a + f.C, some[W] = {};
   for (size_t g = 0; g < f.groups; g++) {
     float mean, scale;
     moments(x + g * each * f.S, each * f.S, f.epsilon, &mean, &scale);
     for (size_t c = g * each; c < g * each + each; c++) {
       a[c] = scale * f.gamma[c];
-      b[c] = mean;
+      means[c] = mean;
     }
   }
-  for (size_t c = 0; c < f.C; c++)
+  for (size_t c = 0; c < f.C; c++) {
+    if (f.S >= W) {
+      scaled(x + c * f.S, y + c * f.S, f.S, means[c], a[c], f.beta[c], f.silu);
+      continue;
+    }
     for (size_t k = 0; k < f.S; k++) {
-      some[filled++] = (*x++ - b[c]) * a[c] + f.beta[c];
+      some[filled++] = (*x++ - means[c]) * a[c] + f.beta[c];
       if (filled < W && (k + 1 < f.S || c + 1 < f.C)) continue;
       if (f.silu) store(some, silu_of(load(some)));
       memcpy(y, some, filled * sizeof(float));
       y += filled;
       filled = 0;
     }
+  }
 }
 
 // One group of one map.
-static void group_norm(const GroupNorm &f, size_t part, float *room) {
-  if (f.S < W) return group_norm_of_small(f, part, room);
+static void group_norm(const GroupNorm &f, size_t part) {
   size_t each = f.C / f.groups, n = each * f.S, first = part % f.groups * each;
   const float *x = f.x + part * n;
   float *y = f.y + part * n, mean, scale;
   moments(x, n, f.epsilon, &mean, &scale);
-  for (size_t c = first; c < first + each; c++, x += f.S, y += f.S) {
-    vec a = splat(scale * f.gamma[c]), b = splat(f.beta[c]);
-    for (size_t j = 0;; j += W) {
-      if (j + W > f.S) j = f.S - W;  // the last one overlaps that before
-      vec t = (load(x + j) - mean) * a + b;
-      store(y + j, f.silu ? silu_of(t) : t);
-      if (j + W == f.S) break;
-    }
-  }
+  for (size_t c = 0; c < each; c++)
+    scaled(x + c * f.S, y + c * f.S, f.S, mean, scale * f.gamma[first + c], f.beta[first + c], f.silu);
 }
 
 // One head of one sequence. Queries lie across two vectors: scores are [L][2 W], queries and results [dim][2 W].
@@ -418,4 +439,4 @@ static void interleave(const Interleave &f, size_t part) {
   }
 }
 
-static const Arithmetic arithmetic = {NAME, W, feed_forward, group_norm, attention, convolve, interleave};
+static const Arithmetic arithmetic = {NAME, W, feed_forward, group_norm, group_norm_of_map, attention, convolve, interleave};
