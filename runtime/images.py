@@ -228,8 +228,8 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
     # ((x + 1) / 2 - mean) / std, its factor in one of the matrices: of small clips these are the largest arrays of a
     # run, and every pass over them counts.
     wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
-    pixels = (rows * (np.float32(0.5) / scale)) @ wide
-    pixels += (np.float32(0.5) - shift) / scale
+    pixels = (rows * (0.5 / scale)) @ wide
+    pixels += (0.5 - shift) / scale
     return cast("Floats", pixels.astype(np.float32, copy=False))
 
 

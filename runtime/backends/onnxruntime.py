@@ -33,9 +33,8 @@ def availability(name: str = "onnxruntime", device: str | None = None) -> Availa
         ort, kernels = import_onnxruntime(), find_kernels()
     except (BackendUnavailableError, InputError) as error:
         return Availability(False, "", str(error))
-    state = kernels.note if kernels.library is not None else f"not used ({kernels.note})"
     providers = ", ".join(ort.get_available_providers())
-    return Availability(True, f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {state}")
+    return Availability(True, f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {kernels}")
 
 
 def create(

@@ -40,6 +40,9 @@ class Kernels(NamedTuple):
     library: Path | None
     note: str
 
+    def __str__(self) -> str:
+        return self.note if self.library is not None else f"not used here ({self.note})"
+
 
 def fused_file(graph: Path) -> Path:
     """Where a graph's fused twin lies."""

@@ -62,4 +62,4 @@ def test_an_unknown_setting_is_one_sentence(
 
 def test_doctor_tells_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMODAL_KERNELS", "off")
-    assert "kernels for the CPU: not used (AMODAL_KERNELS=off)" in " ".join(issue("doctor").out.split())
+    assert "kernels for the CPU: not used here (AMODAL_KERNELS=off)" in " ".join(issue("doctor").out.split())

@@ -79,12 +79,11 @@ def _facts(manifest: Manifest, verified: bool) -> list[str]:
 def _fused(manifest: Manifest) -> str:
     from amodal.runtime.kernels import FUSED, find_kernels
 
-    entries, kernels = manifest.components.values(), find_kernels()
+    entries = manifest.components.values()
     count = sum(any(file.path.endswith(FUSED) for file in entry.files) for entry in entries)
     if not count:
         return "no graph is fused for them"
-    here = kernels.note if kernels.library is not None else f"not used here ({kernels.note})"
-    return f"{count} of {len(entries)} graphs are fused for them; {here}"
+    return f"{count} of {len(entries)} graphs are fused for them; {find_kernels()}"
 
 
 def _components(manifest: Manifest) -> str:
