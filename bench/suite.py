@@ -16,16 +16,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from amodal.runtime.backends import AUTO, DEFAULT, availability, names, on_gpu
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.engine_store import engine_folder
+from amodal.runtime.builds.store import engine_folder
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError, InputError
 
-from .clips import Execution, running
-from .files import remove, write_whole
-from .latency import Note
-from .machine import results_of, this_machine, versions
+from .measures.latency import Note
+from .running.clips import Execution, running
+from .running.files import remove, write_whole
+from .running.machine import results_of, this_machine, versions
+from .running.sources import Checkpoints
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
-from .sources import Checkpoints
 
 PARTS = ("latency", "memory", "roofline", "fidelity", "peers", "quality", "scaling")
 """In the order of a suite: what people ask for first comes first."""
@@ -136,13 +136,13 @@ def _run(name: str, key: str, job: Job) -> Kept:
 
 def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[object, Job]]:
     """By name: what is asked, of which the key is made, and the job."""
-    from .fidelity import measure_fidelity
-    from .latency import measure_latency
-    from .memory import measure_memory
-    from .peers import measure_peers
-    from .presets import PRESETS, measure_quality
-    from .roofline import measure_roofline
-    from .scaling import measure_scaling
+    from .measures.fidelity import measure_fidelity
+    from .measures.latency import measure_latency
+    from .measures.memory import measure_memory
+    from .measures.presets import PRESETS, measure_quality
+    from .measures.scaling import measure_scaling
+    from .peers.measure import measure_peers
+    from .roofline.measure import measure_roofline
 
     opened, work, execution, quick = Bundle(bundle), options.work, options.execution, options.quick
     engines, all_engines = _engines(opened, execution), _engines(opened, replace(execution, backend=AUTO))

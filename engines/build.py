@@ -12,10 +12,8 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.diagnosis import gpus
-from amodal.runtime.engine_profiles import profiles_of
-from amodal.runtime.engine_store import (
+from amodal.runtime.builds.profiles import profiles_of
+from amodal.runtime.builds.store import (
     RECORD_VERSION,
     EngineBackend,
     EngineKey,
@@ -24,6 +22,9 @@ from amodal.runtime.engine_store import (
     engine_folder,
     graph_hash,
 )
+from amodal.runtime.bundle.manifest import FileEntry
+from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import (
     AmodalError,
     EngineBuildError,
@@ -34,8 +35,7 @@ from amodal.runtime.errors import (
     InputError,
     OutputError,
 )
-from amodal.runtime.frames import PathLike
-from amodal.runtime.manifest import FileEntry
+from amodal.runtime.files.frames import PathLike
 
 from .compilation import Library, compile_graph, describe
 from .targets import BACKENDS, THIS, Target, parse_target

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from amodal.runtime.backends.onnxruntime.kernels import find_kernels
 from amodal.runtime.errors import BackendError, MissingDependencyError
-from amodal.runtime.kernels import find_kernels
 
 TOLERANCES = {"fp32": 1e-5, "fp16": 5e-3}
 """Largest relative L2 difference between a graph and its torch module, by precision. The latter is the rounding of the
@@ -44,7 +44,7 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
     Optimisation is off: weights stored in half precision are then widened one at a time instead of all at load.
 
     Args:
-        file: the graph; a fused one (`amodal.runtime.kernels`) needs the kernels.
+        file: the graph; a fused one (`amodal.runtime.backends.onnxruntime.kernels`) needs the kernels.
 
     Raises:
         MissingDependencyError: onnxruntime is not installed.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amodal.runtime import errors
-from amodal.runtime.engine_store import EngineBackend, Profile
+from amodal.runtime.builds.store import EngineBackend, Profile
 from amodal.runtime.errors import AmodalError, EngineBuildError
 
 from .targets import Target

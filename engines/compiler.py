@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from amodal.runtime.engine_store import EngineBackend, Profile
+from amodal.runtime.builds.store import EngineBackend, Profile
 from amodal.runtime.errors import BackendUnavailableError, EngineBuildError
 
 from .targets import PORTABLE, Target

@@ -21,9 +21,9 @@ from typing import Any, get_args
 import numpy as np
 
 from amodal.runtime import backends
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.builds.store import EngineBackend
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
-from amodal.runtime.engine_store import EngineBackend
 from amodal.runtime.errors import AmodalError, BackendError
 
 from .compare import relative_l2, run_graph

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend, Executable
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.manifest import ComponentEntry
+from amodal.runtime.bundle.manifest import ComponentEntry
+from amodal.runtime.bundle.reading import Bundle
 
 
 class Call(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from amodal.runtime.engine_store import EngineBackend
+from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.errors import InputError
 
 PORTABLE, THIS = "portable", "this"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.backends.denormals import denormals_as_zero
+from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError, first_line
-from amodal.runtime.manifest import ComponentEntry
 
 _FLOAT, _HALF = 1, 10  # onnx.TensorProto.DataType
 _DTYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "softmax_precision", "stash_type"})

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from amodal.runtime.backends import DEFAULT
-from amodal.runtime.engine_store import EngineBackend
+from amodal.runtime.builds.store import EngineBackend
+from amodal.runtime.bundle.manifest import Precision, StageName
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import PathLike
-from amodal.runtime.manifest import Precision, StageName
+from amodal.runtime.files.frames import PathLike
 
 from .ranges import HALF_MAX, LIMIT, Range, over
 

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import DEFAULT, Backend, availability, create
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.components import Source
-from amodal.runtime.engine_builds import EngineBuild, runs_on
-from amodal.runtime.engine_store import EngineBackend, read_record
+from amodal.runtime.builds.finding import EngineBuild, runs_on
+from amodal.runtime.builds.store import EngineBackend, read_record
+from amodal.runtime.bundle.manifest import Precision, StageName
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import EngineError, NonFiniteError
-from amodal.runtime.manifest import Precision, StageName
+from amodal.runtime.execution.components import Source
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 

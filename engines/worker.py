@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from amodal.runtime.bundle import sha256_of
-from amodal.runtime.engine_store import Profile
+from amodal.runtime.builds.store import Profile
+from amodal.runtime.bundle.reading import sha256_of
 from amodal.runtime.errors import AmodalError
 
 from .compiler import Compiler

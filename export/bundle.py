@@ -11,11 +11,7 @@ from typing import Protocol
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
-from amodal.runtime.atomic import check_output, staged_folder
-from amodal.runtime.depth import depth_input_size
-from amodal.runtime.errors import ExportError, InputError
-from amodal.runtime.frames import PathLike
-from amodal.runtime.manifest import (
+from amodal.runtime.bundle.manifest import (
     MANIFEST_NAME,
     SCHEMA_VERSION,
     ComponentEntry,
@@ -26,13 +22,25 @@ from amodal.runtime.manifest import (
     StageEntry,
     StageName,
 )
-from amodal.runtime.results import write_json
+from amodal.runtime.errors import ExportError, InputError
+from amodal.runtime.files.atomic import check_output, staged_folder
+from amodal.runtime.files.frames import PathLike
+from amodal.runtime.files.results import write_json
+from amodal.runtime.pictures.depth import depth_input_size
 
 from .check import check_structure, measure
-from .checkpoint import StageCheckpoint
-from .depth import DepthNetwork
-from .fused import file_entry, write_fused
-from .plan import ExportSettings, Job, depth_job, jobs_of_stage, multiple_of, require_divisible, vae_factor
+from .checkpoints.checkpoint import StageCheckpoint
+from .depth_anything.network import DepthNetwork
+from .families.diffusion_vas.plan import (
+    ExportSettings,
+    Job,
+    depth_job,
+    jobs_of_stage,
+    multiple_of,
+    require_divisible,
+    vae_factor,
+)
+from .fusing import file_entry, write_fused
 
 NOISE_AUGMENTATION = 0.02  # the authors' demo
 MOTION_BUCKET = 127.0

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from amodal.engines.compare import relative_l2, run_graph
+from amodal.runtime.backends.onnxruntime.kernels import find_kernels, fused_file
 from amodal.runtime.errors import ExportError
-from amodal.runtime.kernels import find_kernels, fused_file
 
-from .fused import write_fused
-from .graph import Stored
-from .plan import Job, Size
-from .reference import conditioner_outputs, streamed, unet_velocity
+from .families.diffusion_vas.plan import Job, Size
+from .families.diffusion_vas.reference import conditioner_outputs, streamed, unet_velocity
+from .fusing import write_fused
+from .graph.writer import Stored
 
 Feeds = dict[str, NDArray[np.float32]]
 

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import stream_of
+from .arrays.interop import stream_of
 from .backends import AUTO, DEFAULT, Backend, availability, create, on_gpu, preferred
-from .bundle import Bundle
-from .components import Components, Memory, Source, Watch
+from .bundle.manifest import ContextLayout, Manifest, StageName
+from .bundle.reading import Bundle
 from .errors import BackendError, EngineError, EngineNotFoundError
-from .findings import Completion, Out, Segmentation, To
-from .frames import PathLike
-from .images import prepare_modal, prepare_rgb
-from .manifest import ContextLayout, Manifest, StageName
-from .memory_buffers import RunShape
-from .memory_choice import MemoryWish, Planned, Vram, budget_of, plan_model
-from .memory_plan import MemoryPlan
-from .noise import NoiseStream
-from .running import Call, Loaded, find_depth, run_complete, run_segment
-from .sampler import Callback, Churn
-from .stage import CfgRows, Settings
+from .execution.components import Components, Memory, Source, Watch
+from .execution.findings import Completion, Out, Segmentation, To
+from .families.diffusion_vas.running import Call, Loaded, find_depth, run_complete, run_segment
+from .families.diffusion_vas.stage import CfgRows, Settings
+from .files.frames import PathLike
+from .memory.buffers import RunShape
+from .memory.choice import MemoryWish, Planned, Vram, budget_of, plan_model
+from .memory.plan import MemoryPlan
+from .pictures.images import prepare_modal, prepare_rgb
+from .sampling.noise import NoiseStream
+from .sampling.sampler import Callback, Churn
 
 if TYPE_CHECKING:
-    from .padding import Padding
+    from .pictures.padding import Padding
 
 
 def load(
@@ -243,9 +243,9 @@ class Model:
             padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
                 frame.
             propagate: whether, at the bundle's size, visible pixels are kept, and hidden ones that another frame shows
-                are carried over from there, before the network draws the rest (`amodal.runtime.propagation`, on the
-                host). None for what the bundle says: the default bundle does, exported checkpoints do as the authors'
-                code, which does not.
+                are copied from there, before the network draws the rest (`amodal.runtime.pictures.propagation`, on
+                the host). None for what the bundle says: the default bundle does; exported checkpoints, like the
+                authors' code, do not.
             out: the results are `frames` and `frames_full` and, with propagation, `known`.
 
         The other arguments and the errors are those of `segment`.

@@ -39,7 +39,7 @@ def exporter() -> Any:
     for module in ("torch", "diffusers", "transformers", "onnx_ir"):
         pytest.importorskip(module)
     from amodal.export.bundle import export_bundle
-    from amodal.export.plan import ExportSettings
+    from amodal.export.families.diffusion_vas.plan import ExportSettings
 
     def export(folder: Path, stages: dict[str, Any], depth: Any = None, **settings: Any) -> Path:
         settings = {"precision": "fp32", "check": "none", **settings}
@@ -52,7 +52,7 @@ def exporter() -> Any:
 @pytest.fixture(scope="session")
 def reference_bundle(shared: Path, exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages of the recorded case in fp32, 25 frames of 64x128; not to be changed."""
-    from amodal.export.checkpoint import read_checkpoint
+    from amodal.export.checkpoints.checkpoint import read_checkpoint
 
     folders = {
         "segment": shared / "reference" / "diffusion-vas-amodal-segmentation",
@@ -68,7 +68,7 @@ def reference_bundle(shared: Path, exporter: Any, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def toy_bundle(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages with random weights in fp32, 3 frames of 64x64, no depth component; not to be changed."""
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {stage: random_checkpoint("tiny", stage) for stage in ("segment", "complete")}
     return exporter(tmp_path_factory.mktemp("toy") / "bundle", stages, size=TOY_SIZE, frames=TOY_FRAMES)

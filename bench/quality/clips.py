@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import describe_size
-from amodal.runtime.images import resize_masks
+from amodal.runtime.files.frames import describe_size
+from amodal.runtime.pictures.images import resize_masks
 
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import PathLike, list_images, natural_key, require_path
-from amodal.runtime.objects import listed
+from amodal.runtime.files.frames import PathLike, list_images, natural_key, require_path
+from amodal.runtime.files.objects import listed
 
 from .clips import ClipPrediction, ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.padding import mask_boxes, protocol_boxes
+from amodal.runtime.pictures.padding import mask_boxes, protocol_boxes
 
 from . import measures
 from .clips import Bools, ClipPrediction, ClipTruth, Floats, at_frame_size, check_pair, in_frame

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from amodal.bench.files import write_whole
-from amodal.bench.schema import Results
-from amodal.runtime.frames import PathLike
+from amodal.runtime.files.frames import PathLike
 
+from ..running.files import write_whole
+from ..schema import Results
 from .drawing import require_matplotlib
 from .markdown import render_markdown
 from .overview import document

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from amodal.bench.schema import Fidelity
-from amodal.bench.wording import DASH, describe_executed, describe_work, distinct_names
-
+from ..schema import Fidelity
+from ..wording import DASH, describe_executed, describe_work, distinct_names
 from .document import Figure, Section, Table
 from .drawing import Canvas, legend_below, plain_log, series
 

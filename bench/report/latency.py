@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from amodal.bench import statistics
-from amodal.bench.latency import outside, parts_of
-from amodal.bench.schema import Clip, Latency
-from amodal.bench.wording import (
+from .. import statistics
+from ..measures.latency import outside, parts_of
+from ..schema import Clip, Latency
+from ..wording import (
     DASH,
     OUTSIDE,
     describe_executed,
@@ -22,7 +22,6 @@ from amodal.bench.wording import (
     plural,
     seconds,
 )
-
 from .document import Figure, Section, Table
 from .drawing import SERIES, Canvas, bare, beside, colour_of, label, legend_below, series
 

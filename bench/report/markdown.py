@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from amodal.bench.wording import without_controls
-
+from ..wording import without_controls
 from .document import Document, Section, Table
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.bench.schema import Memory, Phase, Timeline
-from amodal.bench.wording import DASH, describe_executed, describe_work, distinct_names, in_bytes, percent, seconds
-from amodal.runtime.memory_buffers import PHASE_KINDS
+from amodal.runtime.memory.buffers import PHASE_KINDS
 
+from ..schema import Memory, Phase, Timeline
+from ..wording import DASH, describe_executed, describe_work, distinct_names, in_bytes, percent, seconds
 from .document import Figure, Section, Table
 from .drawing import INK, MUTED, Canvas, label, legend_below, series
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from amodal.bench.schema import Latency, Results
-from amodal.bench.wording import describe_work, in_bytes, per_frame, percent, plural, seconds
-
+from ..schema import Latency, Results
+from ..wording import describe_work, in_bytes, per_frame, percent, plural, seconds
 from . import fidelity, latency, memory, peers, quality, roofline, scaling
 from .document import Card, Document, Section
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from amodal.bench.wording import without_controls
 from amodal.runtime.errors import MissingDependencyError
 
+from ..wording import without_controls
 from .document import Document, Figure
 from .drawing import SERIES, with_unique_ids
 

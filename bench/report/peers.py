@@ -7,11 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from amodal.bench import statistics
-from amodal.bench.schema import Peer, Peers
-from amodal.bench.statistics import Ratio
-from amodal.bench.wording import DASH, describe_work, in_bytes, per_frame, plural, seconds
-
+from .. import statistics
+from ..schema import Peer, Peers
+from ..statistics import Ratio
+from ..wording import DASH, describe_work, in_bytes, per_frame, plural, seconds
 from .document import Figure, Section, Table
 from .drawing import INK, Canvas, bare, label, series
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from amodal.bench.schema import Memory
 from amodal.runtime.errors import InputError, OutputError
-from amodal.runtime.frames import PathLike
+from amodal.runtime.files.frames import PathLike
 
+from ..schema import Memory
 from .drawing import PAPER, Canvas, require_matplotlib
 from .memory import draw_timeline
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amodal.bench import statistics
-from amodal.bench.schema import Preset, Quality
-from amodal.bench.wording import DASH, describe_executed, describe_work, per_frame, percent, plural, seconds
-
+from .. import statistics
+from ..schema import Preset, Quality
+from ..wording import DASH, describe_executed, describe_work, per_frame, percent, plural, seconds
 from .document import Figure, Section, Table
 from .drawing import INK, MUTED, Canvas, label, series
 

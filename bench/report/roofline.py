@@ -8,9 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from amodal.bench.schema import Ceilings, ComponentCost, Prediction, Roofline
-from amodal.bench.wording import DASH, describe_executed, describe_work, digits, in_bytes, operations, percent, seconds
-
+from ..schema import Ceilings, ComponentCost, Prediction, Roofline
+from ..wording import DASH, describe_executed, describe_work, digits, in_bytes, operations, percent, seconds
 from .document import Figure, Section, Table
 from .drawing import INK, Canvas, beside, colour_of, label, legend_below, plain_log, series
 

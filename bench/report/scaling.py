@@ -7,10 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from amodal.bench import statistics
-from amodal.bench.schema import Scaling, Sweep
-from amodal.bench.wording import describe_executed, describe_work, distinct_names, in_bytes, seconds
-
+from .. import statistics
+from ..schema import Scaling, Sweep
+from ..wording import describe_executed, describe_work, distinct_names, in_bytes, seconds
 from .document import Figure, Section, Table
 from .drawing import MUTED, Canvas, series
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from amodal.runtime.manifest import StageName
+from amodal.runtime.bundle.manifest import StageName
 
 Seconds: TypeAlias = list[float]
 """Raw samples, in the order they were taken."""
@@ -68,7 +68,7 @@ class Subject(Record):
 
 
 class Work(Record):
-    """What a clip is asked to do; see `amodal.runtime.stage.Settings`.
+    """What a clip is asked to do; see `amodal.runtime.families.diffusion_vas.stage.Settings`.
 
     Attributes:
         depth: computed from the frames by the bundle's own component, not given.

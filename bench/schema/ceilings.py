@@ -7,13 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from amodal.runtime.manifest import Precision
+from amodal.runtime.bundle.manifest import Precision
 
 from .about import Executed, Record, Work
 
 
 class ComponentCost(Record):
-    """A component's part of a clip, counted from its graph; see `bench/flops.py` for what is counted how.
+    """A component's part of a clip, counted from its graph; see `bench/roofline/flops.py` for what is counted how.
 
     Attributes:
         component: stage and kind, `segment/unet` for instance.

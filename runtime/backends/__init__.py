@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from amodal.runtime.errors import BackendUnavailableError
-from amodal.runtime.manifest import ComponentEntry
+from ..bundle.manifest import ComponentEntry
+from ..errors import BackendUnavailableError
 
 
 class EngineNeeds(NamedTuple):
@@ -74,10 +74,10 @@ class Availability(NamedTuple):
 
 
 _REGISTRY = {
-    "onnxruntime": "amodal.runtime.backends.onnxruntime",
+    "onnxruntime": "amodal.runtime.backends.onnxruntime.cpu",
     "tensorrt_rtx": "amodal.runtime.backends.tensorrt",
     "tensorrt": "amodal.runtime.backends.tensorrt",
-    "openvino": "amodal.runtime.backends.openvino",
+    "openvino": "amodal.runtime.backends.openvino.adapter",
 }
 DEFAULT, AUTO = "onnxruntime", "auto"
 _ENGINES = ("tensorrt_rtx", "tensorrt")

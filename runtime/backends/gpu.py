@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from amodal.runtime.errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
+from ..errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
 
 ALIGNMENT = 256
 """Bytes: where CUDA's allocations begin, and what kernels that read several values at once count on."""

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amodal.runtime.backends import Availability, EngineNeeds, Executable
-from amodal.runtime.errors import (
+from ..bundle.manifest import ComponentEntry
+from ..errors import (
     AmodalError,
     BackendError,
     BackendUnavailableError,
@@ -23,8 +23,7 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
     first_line,
 )
-from amodal.runtime.manifest import ComponentEntry
-
+from . import Availability, EngineNeeds, Executable
 from .gpu import ALIGNMENT, Gpu, device_number, explained, find_gpu, import_cupy
 from .repeated import Repeated
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..frames import PathLike
-from ..results import write_frames_png, write_json, write_masks_png
+from ..files.frames import PathLike
+from ..files.results import write_frames_png, write_json, write_masks_png
 from .scene import Scene
 
 SCENE_FORMAT = "amodal-scene"
@@ -19,7 +19,7 @@ SCENE_NAME = "scene.json"
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
-    """Writes a scene, plainly, into a folder that `amodal.runtime.atomic.staged_folder` made, or a part of one.
+    """Writes a scene, plainly, into a folder that `amodal.runtime.files.atomic.staged_folder` made, or a part of one.
 
     Layout: `frames/*.png`, `masks/*.png` (the visible part), `depth/*.png` (16 bit, nearer is larger),
     `truth/amodal_masks/*.png`, `truth/completed/*.png` (the whole object on white), and `scene.json` with `format`,

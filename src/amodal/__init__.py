@@ -16,22 +16,22 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "amodal.runtime.model",
     "Model": "amodal.runtime.model",
-    "Segmentation": "amodal.runtime.findings",
-    "Completion": "amodal.runtime.findings",
-    "NoiseStream": "amodal.runtime.noise",
-    "Churn": "amodal.runtime.sampler",
-    "Bundle": "amodal.runtime.bundle",
+    "Segmentation": "amodal.runtime.execution.findings",
+    "Completion": "amodal.runtime.execution.findings",
+    "NoiseStream": "amodal.runtime.sampling.noise",
+    "Churn": "amodal.runtime.sampling.sampler",
+    "Bundle": "amodal.runtime.bundle.reading",
     "AmodalError": "amodal.runtime.errors",
 }
 __all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Model", "NoiseStream", "Segmentation", "load"]
 
 if TYPE_CHECKING:
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.bundle.reading import Bundle
     from amodal.runtime.errors import AmodalError
-    from amodal.runtime.findings import Completion, Segmentation
+    from amodal.runtime.execution.findings import Completion, Segmentation
     from amodal.runtime.model import Model, load
-    from amodal.runtime.noise import NoiseStream
-    from amodal.runtime.sampler import Churn
+    from amodal.runtime.sampling.noise import NoiseStream
+    from amodal.runtime.sampling.sampler import Churn
 
 
 def __getattr__(name: str) -> Any:

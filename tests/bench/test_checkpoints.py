@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from safetensors import safe_open  # noqa: E402
 
-from amodal.bench.checkpoints import load_modules, make_checkpoint  # noqa: E402
+from amodal.bench.reference.checkpoints import load_modules, make_checkpoint  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared" / "reference"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from amodal.bench.clips import Execution
-from amodal.bench.cold import cold_start
-from amodal.bench.machine import work_of
-from amodal.runtime.bundle import Bundle
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.cold import cold_start
+from amodal.bench.running.machine import work_of
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amodal.bench.changes import LATENTS_FLOOR, SHARE_FLOOR
-from amodal.bench.comparison import Comparison, compare_results
+from amodal.bench.comparison.changes import LATENTS_FLOOR, SHARE_FLOOR
+from amodal.bench.comparison.compare import Comparison, compare_results
 from amodal.bench.schema import Quality, Results, read_results
 from amodal.cli import main
 from amodal.cli.bench.compare import command

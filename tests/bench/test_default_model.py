@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 import amodal
-from amodal.bench import default_model, scene_runs
-from amodal.bench.clips import Execution
 from amodal.bench.quality import evaluate
-from amodal.bench.scene_runs import FIRST_SEED, SEED, Setting, run_scene
+from amodal.bench.running import scene_runs
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.scene_runs import FIRST_SEED, SEED, Setting, run_scene
+from amodal.bench.studies import default_model
 from amodal.runtime.scenes import make_scene
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from amodal.bench import fidelity
-from amodal.bench.clips import Execution
-from amodal.bench.fidelity import equal, measure_fidelity, stage_fidelity
-from amodal.bench.machine import work_of
-from amodal.bench.same_clip import Drawn, arrays_of
+from amodal.bench.measures import fidelity
+from amodal.bench.measures.fidelity import equal, measure_fidelity, stage_fidelity
+from amodal.bench.reference.same_clip import Drawn, arrays_of
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Fidelity, read_results
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
 from amodal.runtime.model import load
 

@@ -11,7 +11,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("numpy")
 
-from amodal.bench.flops import count_graph  # noqa: E402
+from amodal.bench.roofline.flops import count_graph  # noqa: E402
 from amodal.runtime.errors import BundleError  # noqa: E402
 
 FRAMES, CHUNK = 25, 2
@@ -152,9 +152,9 @@ def torch() -> Any:
 @pytest.fixture(scope="module")
 def real(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Kind -> (graph of the real architecture at 25x256x512, its job); weights are referred to and never made."""
-    from amodal.export.checkpoint import random_checkpoint
-    from amodal.export.graph import Stored, _shape
-    from amodal.export.plan import ExportSettings, jobs_of_stage
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
+    from amodal.export.families.diffusion_vas.plan import ExportSettings, jobs_of_stage
+    from amodal.export.graph.writer import Stored, _shape
 
     folder = tmp_path_factory.mktemp("graphs")
     checkpoint = random_checkpoint("diffusion-vas", "segment")
@@ -181,7 +181,7 @@ def counted_by_torch(torch: Any, run: Callable[[], Any]) -> dict[str, int]:
 
 
 def velocity(torch: Any, network: Any, rows: int, tokens: int = 1) -> Callable[[], Any]:
-    from amodal.export.reference import Rows
+    from amodal.export.families.diffusion_vas.reference import Rows
 
     module = network.build().eval()
     inputs = torch.empty(rows, FRAMES, 12, 32, 64, device="meta")
@@ -233,10 +233,10 @@ def test_the_other_real_networks_agree_with_torch(torch: Any, real: Any) -> None
 
 
 def test_depth_agrees_with_torch(torch: Any, tmp_path: Path) -> None:
-    from amodal.export.depth import random_depth
-    from amodal.export.depth_graph import write_depth
-    from amodal.export.graph import Dtypes
-    from amodal.export.layers import VARIANTS
+    from amodal.export.depth_anything.graph import write_depth
+    from amodal.export.depth_anything.network import random_depth
+    from amodal.export.graph.layers import VARIANTS
+    from amodal.export.graph.writer import Dtypes
 
     network = random_depth("tiny")
     file = tmp_path / "depth.onnx"

@@ -13,24 +13,13 @@ from typing import Any
 
 import pytest
 
-from amodal.bench.gpu_check import Check, check_of, main, run_check
-from amodal.bench.gpu_plan import BACKEND, CheckOptions, plan
-from amodal.bench.gpu_steps import Step, StepState, run_steps
-from amodal.bench.gpu_summary import summary_of
-from amodal.bench.gpu_tests import outcome_of
-from amodal.bench.machine import this_machine
-from amodal.bench.schema import (
-    Clip,
-    Executed,
-    Latency,
-    Memory,
-    Peer,
-    Peers,
-    Results,
-    Subject,
-    Timeline,
-    Work,
-)
+from amodal.bench.gpu_check.__main__ import Check, check_of, main, run_check
+from amodal.bench.gpu_check.plan import BACKEND, CheckOptions, plan
+from amodal.bench.gpu_check.steps import Step, StepState, run_steps
+from amodal.bench.gpu_check.summary import summary_of
+from amodal.bench.gpu_check.tests import outcome_of
+from amodal.bench.running.machine import this_machine
+from amodal.bench.schema import Clip, Executed, Latency, Memory, Peer, Peers, Results, Subject, Timeline, Work
 
 SAYS = "print('noise'); print('{\"answer\": 42}')"
 
@@ -122,7 +111,7 @@ def test_a_probe_that_found_nothing_is_asked_again(tmp_path: Path) -> None:
 
 
 def test_what_other_libraries_gave_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.bench import gpu_check
+    from amodal.bench.gpu_check import __main__ as gpu_check
 
     runs = tmp_path / "runs"
     for version, expected in (("14.0", "x"), ("14.0", "x"), ("14.1", "xx")):
@@ -193,7 +182,7 @@ def test_commands_of_the_steps_are_there(tmp_path: Path) -> None:
 def test_a_variant_that_is_exported_is_there() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx_ir")
-    from amodal.export.layers import VARIANTS
+    from amodal.export.graph.layers import VARIANTS
 
     assert {"cuda", "engine"} <= set(VARIANTS)
 
@@ -340,11 +329,11 @@ def test_a_case_of_options_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the stand-in for CuPy, with ONNX Runtime's CPU provider in the place of the CUDA one."""
     import onnxruntime
 
-    from amodal.bench.gpu_options import CASES, time_case
+    from amodal.bench.studies.gpu_options import CASES, time_case
     from amodal.runtime.backends.gpu import Gpu
-    from amodal.runtime.backends.onnxruntime_bound import Place
-    from amodal.runtime.backends.onnxruntime_cuda import CudaOptions, OnnxRuntimeCudaBackend
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.backends.onnxruntime.bound import Place
+    from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
+    from amodal.runtime.bundle.reading import Bundle
 
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "stand_in"))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
@@ -362,7 +351,7 @@ def test_a_case_of_options_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cases_that_fail_are_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.bench import gpu_options
+    from amodal.bench.studies import gpu_options
     from amodal.engines.isolated import Ended
 
     said = iter([Ended(0, 1.0, json.dumps({"seconds": [1.0], "sums": [1.0, 2.0]}), "")])

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from amodal.bench.checkpoints import make_checkpoint  # noqa: E402
-from amodal.bench.half import price, summed_in_single  # noqa: E402
+from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
+from amodal.bench.studies.half import price, summed_in_single  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
 

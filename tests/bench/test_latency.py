@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amodal.bench import quiet
-from amodal.bench.clips import Execution, Runner, running, times_of
-from amodal.bench.latency import measure_latency, outside
-from amodal.bench.machine import results_of, work_of
-from amodal.bench.observed import Call, cost_per_call
-from amodal.bench.quiet import steadiness
+from amodal.bench.measures.latency import measure_latency, outside
+from amodal.bench.running import quiet
+from amodal.bench.running.clips import Execution, Runner, running, times_of
+from amodal.bench.running.machine import results_of, work_of
+from amodal.bench.running.observed import Call, cost_per_call
+from amodal.bench.running.quiet import steadiness
+from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Clip, Latency, Results, read_results
-from amodal.bench.targets import missed_targets
 from amodal.cli import amodal
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError, OutputError
 
 ONE = Execution(threads=1)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.bench import memory
-from amodal.bench.clips import Execution
-from amodal.bench.machine import work_of
-from amodal.bench.memory import Sampler, _growth, _joined, device_counters, device_peak, measure_memory
-from amodal.bench.observed import Call
+from amodal.bench.measures import memory
+from amodal.bench.measures.memory import Sampler, _growth, _joined, device_counters, device_peak, measure_memory
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.machine import work_of
+from amodal.bench.running.observed import Call
+from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Memory
-from amodal.bench.targets import missed_targets
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from amodal.bench.clips import Drawn, times_of
-from amodal.bench.latency import outside, parts_of
-from amodal.bench.observed import Observed
+from amodal.bench.measures.latency import outside, parts_of
+from amodal.bench.running.clips import Drawn, times_of
+from amodal.bench.running.observed import Observed
 
 STEPS, NETWORK, BETWEEN = 4, 0.02, 0.01
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from amodal.bench import peers, same_clip
-from amodal.bench.agreement import agreement_of, disagreement
-from amodal.bench.clips import Execution
-from amodal.bench.machine import work_of
-from amodal.bench.peer_loaders import compile_networks
-from amodal.bench.peer_process import PeerError, Ran
-from amodal.bench.peers import CHOICES, Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
+from amodal.bench.peers import measure as peers
+from amodal.bench.peers.agreement import agreement_of, disagreement
+from amodal.bench.peers.loaders import compile_networks
+from amodal.bench.peers.measure import CHOICES, Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
+from amodal.bench.peers.process import PeerError, Ran
+from amodal.bench.reference import same_clip
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Gpu, Peer, Peers, Skipped, Work
 from amodal.runtime.backends import Availability
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -113,7 +114,7 @@ def test_a_library_that_is_not_there_is_a_reason_and_a_command(
 
 def test_the_reference_runs_as_the_authors_demo_does(toy_bundle: Path) -> None:
     torch = pytest.importorskip("torch")
-    from amodal.bench.reference import run_both_stages
+    from amodal.bench.reference.pipeline import run_both_stages
 
     threads = torch.get_num_threads()
     bundle, work = Bundle(toy_bundle), work_of(Bundle(toy_bundle), steps=2, guidance=2.0)

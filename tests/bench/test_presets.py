@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import amodal
-from amodal.bench import presets
-from amodal.bench.clips import Execution
-from amodal.bench.presets import PRESETS, measure_quality
+from amodal.bench.measures import presets
+from amodal.bench.measures.presets import PRESETS, measure_quality
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate
-from amodal.bench.scene_runs import FIRST_SEED, SEED, run_scene
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.scene_runs import FIRST_SEED, SEED, run_scene
 from amodal.runtime.errors import InputError
 from amodal.runtime.scenes import make_scene
 

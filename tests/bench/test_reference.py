@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from amodal.bench import reference  # noqa: E402
-from amodal.bench.checkpoints import make_checkpoint  # noqa: E402
-from amodal.bench.reference import ReferencePipeline  # noqa: E402
+from amodal.bench.reference import pipeline as reference  # noqa: E402
+from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
+from amodal.bench.reference.pipeline import ReferencePipeline  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -17,20 +17,21 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("psutil")
 
-from amodal.bench import ceilings, roofline
-from amodal.bench.clip_cost import Way, calls_of, count_clip
-from amodal.bench.clips import Execution, running
-from amodal.bench.gpus import GPUS, find_gpu
-from amodal.bench.machine import work_of
-from amodal.bench.roofline import Needs, measure_roofline, predict, share_in_paper
+from amodal.bench.roofline import ceilings
+from amodal.bench.roofline import measure as roofline
+from amodal.bench.roofline.clip_cost import Way, calls_of, count_clip
+from amodal.bench.roofline.gpus import GPUS, find_gpu
+from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
+from amodal.bench.running.clips import Execution, running
+from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_results
 from amodal.cli import main
 from amodal.runtime.backends import EngineNeeds
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.manifest import ComponentEntry
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
-from amodal.runtime.manifest import ComponentEntry
-from amodal.runtime.memory_buffers import RunShape
-from amodal.runtime.memory_plan import Footprint
+from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from amodal.bench import scaling
-from amodal.bench.clips import Execution
-from amodal.bench.machine import work_of
-from amodal.bench.scaling import measure_scaling, sweep_of
+from amodal.bench.measures import scaling
+from amodal.bench.measures.scaling import measure_scaling, sweep_of
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Point
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, InputError
 
 ONE = Execution(threads=1)

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from amodal.bench import scene_runs
-from amodal.bench.process import in_new_process
-from amodal.bench.scene_runs import run_scenes
+from amodal.bench.running import scene_runs
+from amodal.bench.running.process import in_new_process
+from amodal.bench.running.scene_runs import run_scenes
 from amodal.runtime.errors import BackendError, NonFiniteError
 
 STAND_INS = Path(__file__).parent / "stand_ins"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from amodal.bench import suite
-from amodal.bench.clips import Execution
-from amodal.bench.machine import this_machine, versions, work_of
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.machine import this_machine, versions, work_of
 from amodal.bench.schema import Gpu, Latency, Measurement, Results
 from amodal.bench.suite import PARTS, SuiteOptions, run_suite
 from amodal.runtime.backends import Availability
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, InputError, OutputError
 
 

@@ -11,8 +11,8 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("tensorrt_rtx")
 
-from amodal.bench.variants import main
-from amodal.export.layers import VARIANTS
+from amodal.bench.studies.variants import main
+from amodal.export.graph.layers import VARIANTS
 
 TOY = ["--random", "tiny", "--height", "64", "--width", "64", "--frames", "3", "--components", "vae_decoder"]
 

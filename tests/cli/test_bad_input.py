@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amodal.runtime.kernels import find_kernels, fused_file
+from amodal.runtime.backends.onnxruntime.kernels import find_kernels, fused_file
 
 from .conftest import NAMES, QUICK, Clip, assert_refusal, ended, issue, leftovers, start
 
@@ -276,7 +276,7 @@ def test_an_option_that_makes_no_sense(
 def test_settings_are_checked_before_anything_runs(
     refused: Refused, toy_with_depth: tuple[Path, Any], kept_clip: Clip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amodal.runtime.components import Components
+    from amodal.runtime.execution.components import Components
 
     monkeypatch.setattr(Components, "use", lambda *_: pytest.fail("a component was loaded"))
     inputs = ("run", toy_with_depth[0], "--frames", kept_clip.frames, "--masks", kept_clip.masks)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate
-from amodal.runtime.results import write_frames_png, write_json, write_masks_png
-from amodal.runtime.rle import encode_rle
+from amodal.runtime.files.results import write_frames_png, write_json, write_masks_png
+from amodal.runtime.files.rle import encode_rle
 from amodal.runtime.scenes import Scene, make_scene
 
 from .conftest import assert_refusal, issue

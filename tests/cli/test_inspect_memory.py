@@ -17,12 +17,12 @@ from PIL import Image
 
 from amodal.cli.run_data import RunOptions
 from amodal.runtime import backends
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.engine_profiles import profiles_of
-from amodal.runtime.engine_store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
+from amodal.runtime.builds.profiles import profiles_of
+from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
+from amodal.runtime.bundle.manifest import FileEntry
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import MissingDependencyError
-from amodal.runtime.manifest import FileEntry
-from amodal.runtime.memory_buffers import RunShape
+from amodal.runtime.memory.buffers import RunShape
 
 from .conftest import Clip, Outcome, assert_refusal, issue, leftovers
 

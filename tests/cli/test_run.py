@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import amodal
-from amodal.runtime.frames import read_depth
-from amodal.runtime.masks import read_masks
-from amodal.runtime.padding import Padding
-from amodal.runtime.rle import decode_rle
+from amodal.runtime.files.frames import read_depth
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.files.rle import decode_rle
+from amodal.runtime.pictures.padding import Padding
 
 from .conftest import NAMES, QUICK, Clip, Outcome, issue, leftovers, make_clip
 
@@ -181,7 +181,7 @@ def palette(clip: Clip, folder: Path) -> tuple[str, ...]:
 
 
 def rle_json(clip: Clip, file: Path) -> tuple[str, ...]:
-    from amodal.runtime.rle import encode_rle
+    from amodal.runtime.files.rle import encode_rle
 
     segments = {"segmentations": [encode_rle(mask) for mask in clip.modal]}
     file.write_text(json.dumps([{"id": 3, **segments}, {"id": 4, **segments}]))

@@ -13,8 +13,8 @@ from PIL import Image
 
 import amodal
 from amodal.cli.progress import StageBars
-from amodal.runtime.masks import read_masks
-from amodal.runtime.padding import Padding
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.pictures.padding import Padding
 
 from .conftest import NAMES, QUICK, Clip, issue, make_clip
 
@@ -154,7 +154,7 @@ def test_help_shows_samples_and_padding() -> None:
 
 
 def test_eval_judges_padded_boxes_and_all_samples(padded: Path, border: Clip, tmp_path: Path) -> None:
-    from amodal.runtime.results import write_masks_png
+    from amodal.runtime.files.results import write_masks_png
 
     truth = tmp_path / "scene"
     write_masks_png(truth / "masks", border.modal, NAMES)

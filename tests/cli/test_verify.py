@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from amodal.engines import build
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 
 from .conftest import Outcome, issue
 

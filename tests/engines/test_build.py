@@ -19,9 +19,9 @@ from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.engines.compilation import Library, describe
 from amodal.engines.targets import parse_target
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.engine_profiles import profiles_of
-from amodal.runtime.engine_store import EngineRecord, EngineStore, engine_folder
+from amodal.runtime.builds.profiles import profiles_of
+from amodal.runtime.builds.store import EngineRecord, EngineStore, engine_folder
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendUnavailableError,
     EngineBuildError,
@@ -195,7 +195,7 @@ def test_a_change_of_the_graph_changes_the_key(bundle: Bundle, toy_bundle: Path,
     build_engines(bundle, settings())
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     graph = bundle.files("vae_decoder")[0]
-    from amodal.runtime.bundle import sha256_of
+    from amodal.runtime.bundle.reading import sha256_of
 
     with open(graph, "ab") as file:
         file.write(b"\x72\x00")  # an empty field of the model
@@ -478,7 +478,7 @@ def test_every_component_of_the_default_bundle_compiles(tmp_path: Path) -> None:
 
 def test_half_precision_graphs_compile(exporter: Any, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = exporter(tmp_path / "bundle", stages, size=(64, 64), frames=3, precision="fp16")
@@ -490,7 +490,7 @@ def test_half_precision_graphs_compile(exporter: Any, tmp_path: Path) -> None:
 def test_a_graph_with_an_unknown_operator_is_refused_by_node(bundle: Bundle) -> None:
     pytest.importorskip("tensorrt_rtx")
     onnx = pytest.importorskip("onnx")
-    from amodal.runtime.bundle import sha256_of
+    from amodal.runtime.bundle.reading import sha256_of
 
     graph = bundle.files("vae_decoder")[0]
     model = onnx.load(graph, load_external_data=False)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from amodal.engines.compare import relative_l2, run_graph  # noqa: E402
 from amodal.engines.upcast import GraphSession, TwinBackend, half_tensors, read_graph, upcast  # noqa: E402
-from amodal.runtime.bundle import Bundle  # noqa: E402
+from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError  # noqa: E402
 
 SIZE = (64, 128)
@@ -27,7 +27,7 @@ def _exactly_half(checkpoint: Any) -> Any:
     """A checkpoint whose vectors, which `stored` leaves in float32, half precision holds exactly."""
     import torch
 
-    from amodal.export.weights import Weight, Weights
+    from amodal.export.graph.weights import Weight, Weights
 
     def rounded(name: str, weight: Weight) -> Weight:
         def load() -> Any:
@@ -46,7 +46,7 @@ def _exactly_half(checkpoint: Any) -> Any:
 @pytest.fixture(scope="module")
 def pair(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
     """The same stored weights under arithmetic in half precision, and in float32."""
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": _exactly_half(random_checkpoint("tiny", "segment"))}
     folder = tmp_path_factory.mktemp("pair")

@@ -22,10 +22,10 @@ from amodal.engines.ranges import HALF_MAX, Range
 from amodal.engines.recording import Recorder
 from amodal.engines.verification import ComponentCheck, Verification, VerifySettings
 from amodal.engines.verify import verify_bundle
-from amodal.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from amodal.runtime.bundle import Bundle, sha256_of
+from amodal.runtime.backends.onnxruntime.cpu import OnnxRuntimeBackend
+from amodal.runtime.backends.onnxruntime.kernels import find_kernels
+from amodal.runtime.bundle.reading import Bundle, sha256_of
 from amodal.runtime.errors import BundleCorruptError, InputError, NonFiniteError
-from amodal.runtime.kernels import find_kernels
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"
 
@@ -37,7 +37,7 @@ def quick(**changes: Any) -> VerifySettings:
 @pytest.fixture(scope="module")
 def half_bundle(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One stage in half precision, 2 frames of 64x128; not to be changed."""
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     return exporter(tmp_path_factory.mktemp("half") / "bundle", stages, size=(64, 128), frames=2, precision="fp16")

@@ -67,7 +67,7 @@ def seeded() -> Callable[..., Any]:
     """
     import torch
 
-    from amodal.export.weights import Weight, Weights, random_weights
+    from amodal.export.graph.weights import Weight, Weights, random_weights
 
     norms = (torch.nn.GroupNorm, torch.nn.LayerNorm)
 

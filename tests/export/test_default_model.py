@@ -18,17 +18,17 @@ pytest.importorskip("transformers")
 
 from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
 
-from amodal.export.default_model import loop  # noqa: E402
-from amodal.export.default_model import unet as unet_training  # noqa: E402
-from amodal.export.default_model.data import augmented, pictures  # noqa: E402
-from amodal.export.default_model.decoder import train_decoder  # noqa: E402
-from amodal.export.default_model.latents import Latents, encode_scenes, hidden_share  # noqa: E402
-from amodal.export.default_model.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
-from amodal.export.default_model.unet import _context, hidden_windows, noised, set_attention, train_unet, velocities  # noqa: E402
-from amodal.export.default_model.vae import train_vae, trained_vae  # noqa: E402
-from amodal.export.reference import Rows  # noqa: E402
+from amodal.export.default_models import loop  # noqa: E402
+from amodal.export.default_models import unet as unet_training  # noqa: E402
+from amodal.export.default_models.data import augmented, pictures  # noqa: E402
+from amodal.export.default_models.decoder import train_decoder  # noqa: E402
+from amodal.export.default_models.latents import Latents, encode_scenes, hidden_share  # noqa: E402
+from amodal.export.default_models.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
+from amodal.export.default_models.unet import _context, hidden_windows, noised, set_attention, train_unet, velocities  # noqa: E402
+from amodal.export.default_models.vae import train_vae, trained_vae  # noqa: E402
+from amodal.export.families.diffusion_vas.reference import Rows  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
-from amodal.runtime.sampler import denoised_of  # noqa: E402
+from amodal.runtime.sampling.sampler import denoised_of  # noqa: E402
 from amodal.runtime.scenes import make_scene  # noqa: E402
 
 SMALL = replace(
@@ -324,7 +324,7 @@ def test_the_decoder_learns_from_what_the_runtime_would_draw(trained: Path) -> N
 
 
 def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None:
-    from amodal.export.default_model.checkpoint import write_checkpoints
+    from amodal.export.default_models.checkpoint import write_checkpoints
 
     before = trained_vae(trained, "complete", SMALL).state_dict()
     learnt = torch.load(trained / "decoder_complete.pt", weights_only=True)["average"]
@@ -340,8 +340,8 @@ def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None
 
 def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) -> None:
     import amodal
-    from amodal.export.default_model.checkpoint import write_bundle
-    from amodal.export.default_model.losses import plot_losses
+    from amodal.export.default_models.checkpoint import write_bundle
+    from amodal.export.default_models.losses import plot_losses
 
     rows = write_bundle(trained, tmp_path / "bundle", SMALL)
     assert {row.entry.stored for row in rows} == {"fp16"}

@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from amodal.export.depth import _skeleton, load_depth  # noqa: E402
-from amodal.export.depth_checkpoint import VARIANTS, _authors_place  # noqa: E402
+from amodal.export.depth_anything.checkpoint import VARIANTS, _authors_place  # noqa: E402
+from amodal.export.depth_anything.network import _skeleton, load_depth  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
 TINY = VARIANTS["tiny"]

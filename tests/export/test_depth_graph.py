@@ -13,11 +13,11 @@ pytest.importorskip("transformers")
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from amodal.export import depth_checkpoint  # noqa: E402
-from amodal.export.depth import DepthNetwork, _skeleton, random_depth  # noqa: E402
-from amodal.export.depth_graph import _weights, write_depth  # noqa: E402
-from amodal.export.graph import Dtypes  # noqa: E402
-from amodal.export.layers import VARIANTS  # noqa: E402
+from amodal.export.depth_anything import checkpoint as depth_checkpoint  # noqa: E402
+from amodal.export.depth_anything.graph import _weights, write_depth  # noqa: E402
+from amodal.export.depth_anything.network import DepthNetwork, _skeleton, random_depth  # noqa: E402
+from amodal.export.graph.layers import VARIANTS  # noqa: E402
+from amodal.export.graph.writer import Dtypes  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
 
 DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}

@@ -14,14 +14,8 @@ transformers = pytest.importorskip("transformers")
 
 from torch.nn import functional as F  # noqa: E402
 
-from amodal.export.depth import DepthInfo, _skeleton, interpolate_positions, load_depth, random_depth  # noqa: E402
-from amodal.export.depth_checkpoint import (  # noqa: E402
-    VARIANTS,
-    DepthCheckpoint,
-    DepthVariant,
-    _authors_place,
-    bind,
-)
+from amodal.export.depth_anything.checkpoint import VARIANTS, DepthCheckpoint, DepthVariant, _authors_place, bind  # noqa: E402
+from amodal.export.depth_anything.network import DepthInfo, _skeleton, interpolate_positions, load_depth, random_depth  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 
 TINY = VARIANTS["tiny"]

@@ -13,13 +13,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from amodal.engines.compare import TOLERANCES  # noqa: E402
-from amodal.export import layers  # noqa: E402
 from amodal.export.bundle import export_bundle  # noqa: E402
-from amodal.export.checkpoint import random_checkpoint  # noqa: E402
-from amodal.export.depth import random_depth  # noqa: E402
-from amodal.export.plan import ExportSettings  # noqa: E402
-from amodal.export.reference import streamed  # noqa: E402
-from amodal.runtime.bundle import Bundle  # noqa: E402
+from amodal.export.checkpoints.checkpoint import random_checkpoint  # noqa: E402
+from amodal.export.depth_anything.network import random_depth  # noqa: E402
+from amodal.export.families.diffusion_vas.plan import ExportSettings  # noqa: E402
+from amodal.export.families.diffusion_vas.reference import streamed  # noqa: E402
+from amodal.export.graph import layers  # noqa: E402
+from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import ExportError, InputError  # noqa: E402
 
 

@@ -17,12 +17,12 @@ from onnx import helper, numpy_helper
 
 import amodal
 from amodal.engines.compare import relative_l2, run_graph
-from amodal.export.checkpoint import random_checkpoint
-from amodal.export.fused import fuse_bundle, write_fused
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.engine_store import graph_hash
+from amodal.export.checkpoints.checkpoint import random_checkpoint
+from amodal.export.fusing import fuse_bundle, write_fused
+from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, FUSED, SETTING, find_kernels, fused_file
+from amodal.runtime.builds.store import graph_hash
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BundleCorruptError
-from amodal.runtime.kernels import DOMAIN, FUSED, SETTING, find_kernels, fused_file
 
 needs_kernels = pytest.mark.skipif(find_kernels().library is None, reason="no kernels here")
 

@@ -17,10 +17,10 @@ from diffusers.models.downsampling import Downsample2D  # noqa: E402
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock  # noqa: E402
 from diffusers.models.upsampling import Upsample2D  # noqa: E402
 
-from amodal.export import layers  # noqa: E402
-from amodal.export.graph import FLOAT, HALF, Graph  # noqa: E402
-from amodal.export.layers import VARIANTS, Variant  # noqa: E402
-from amodal.export.weights import Weights  # noqa: E402
+from amodal.export.graph import layers  # noqa: E402
+from amodal.export.graph.layers import VARIANTS, Variant  # noqa: E402
+from amodal.export.graph.weights import Weights  # noqa: E402
+from amodal.export.graph.writer import FLOAT, HALF, Graph  # noqa: E402
 
 Session = Any  # tests/export/conftest.py
 Load = Callable[[Graph], Session]

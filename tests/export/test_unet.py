@@ -14,11 +14,11 @@ pytest.importorskip("onnxruntime")
 
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel  # noqa: E402
 
-from amodal.export.graph import FLOAT, HALF, Dtypes, Graph  # noqa: E402
-from amodal.export.layers import VARIANTS, Variant  # noqa: E402
-from amodal.export.unet import _UNet, write_conditioner, write_unet  # noqa: E402
-from amodal.export.unet_plan import Plan, ResBlock, Transformer  # noqa: E402
-from amodal.export.weights import Weights  # noqa: E402
+from amodal.export.families.diffusion_vas.unet import _UNet, write_conditioner, write_unet  # noqa: E402
+from amodal.export.families.diffusion_vas.unet_plan import Plan, ResBlock, Transformer  # noqa: E402
+from amodal.export.graph.layers import VARIANTS, Variant  # noqa: E402
+from amodal.export.graph.weights import Weights  # noqa: E402
+from amodal.export.graph.writer import FLOAT, HALF, Dtypes, Graph  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
 DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from amodal.export.clip import write_image_encoder  # noqa: E402
-from amodal.export.graph import Dtypes  # noqa: E402
-from amodal.export.layers import VARIANTS  # noqa: E402
-from amodal.export.vae import write_decoder, write_encoder  # noqa: E402
+from amodal.export.families.diffusion_vas.clip import write_image_encoder  # noqa: E402
+from amodal.export.families.diffusion_vas.vae import write_decoder, write_encoder  # noqa: E402
+from amodal.export.graph.layers import VARIANTS  # noqa: E402
+from amodal.export.graph.writer import Dtypes  # noqa: E402
 
 DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}
 

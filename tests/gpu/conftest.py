@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from amodal.runtime import backends
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.builds.store import EngineBackend
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
-from amodal.runtime.engine_store import EngineBackend
 from amodal.runtime.model import Model, load
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"
@@ -62,8 +62,8 @@ class Here:
         import onnxruntime
 
         from amodal.runtime.backends.gpu import Gpu, find_gpu
-        from amodal.runtime.backends.onnxruntime_bound import Place
-        from amodal.runtime.backends.onnxruntime_cuda import CudaOptions, OnnxRuntimeCudaBackend
+        from amodal.runtime.backends.onnxruntime.bound import Place
+        from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
 
         if self.real:
             found, place = find_gpu(self.xp, self.name), None
@@ -87,7 +87,7 @@ class Here:
         """What a backend loads a component from."""
         if self.engines is None:
             return self.bundle.files(component)
-        from amodal.runtime.engine_builds import find_build
+        from amodal.runtime.builds.finding import find_build
 
         return find_build(self.bundle, self.engines, self.name, (component,)).files(component)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from amodal.engines.compare import relative_l2
-from amodal.runtime.backends.onnxruntime_bound import BoundSession
+from amodal.runtime.backends.onnxruntime.bound import BoundSession
 from amodal.runtime.errors import MemoryBudgetError
 from amodal.runtime.model import Model, load
 

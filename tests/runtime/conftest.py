@@ -15,7 +15,7 @@ import pytest
 
 from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.model import load
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"

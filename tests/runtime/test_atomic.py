@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime import results
-from amodal.runtime.atomic import check_output, staged_folder
 from amodal.runtime.errors import InputError, OutputError, OutputExistsError
+from amodal.runtime.files import results
+from amodal.runtime.files.atomic import check_output, staged_folder
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -304,7 +304,7 @@ def test_if_the_new_folder_cannot_be_put_in_place_the_old_one_comes_back(
 def killed_inside(out: Path) -> None:
     """A process that is killed, beyond any cleaning up, in the middle of writing."""
     code = (
-        "import sys, time; from amodal.runtime.atomic import staged_folder\n"
+        "import sys, time; from amodal.runtime.files.atomic import staged_folder\n"
         "with staged_folder(sys.argv[1]) as staging:\n"
         "    (staging / 'x').write_text('1'); print('in', flush=True); time.sleep(60)"
     )

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime.context import check_layout, context_rows
 from amodal.runtime.errors import InputError
+from amodal.runtime.families.diffusion_vas.context import check_layout, context_rows
 
 
 def embeddings(frames: int) -> Any:

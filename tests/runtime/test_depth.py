@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amodal.runtime.depth import (
+from amodal.runtime.errors import InputError
+from amodal.runtime.pictures.depth import (
     DEPTH_MEAN,
     DEPTH_STD,
     depth_input_size,
@@ -19,7 +20,6 @@ from amodal.runtime.depth import (
     quantise_frames,
     resize_align_corners,
 )
-from amodal.runtime.errors import InputError
 
 
 def slow_input_size(height: int, width: int, side: int, multiple: int) -> tuple[int, int]:

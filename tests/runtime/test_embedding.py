@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime import stage
-from amodal.runtime.arrays import stream_of, taken
+from amodal.runtime.arrays.interop import stream_of, taken
 from amodal.runtime.errors import BackendError, InputError, NonFiniteError
+from amodal.runtime.families.diffusion_vas import stage
+from amodal.runtime.families.diffusion_vas.stage import Conditions
 from amodal.runtime.model import Model, load
-from amodal.runtime.noise import Draw, NoiseStream
-from amodal.runtime.padding import Padding
-from amodal.runtime.stage import Conditions
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.noise import Draw, NoiseStream
 
 SIZE, FRAMES, STEPS = (64, 64), 3, 1
 

@@ -17,8 +17,8 @@ import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime import backends
-from amodal.runtime.backends import onnxruntime_cuda
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import frame_names, list_images, ranges, read_depth, read_frames
+from amodal.runtime.files.frames import frame_names, list_images, ranges, read_depth, read_frames
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_video_is_named_and_nothing_else_is_printed(
     path = tmp_path / "clip_01.mp4"
     path.write_bytes(content)
     code = (
-        "import sys; from amodal.runtime.frames import read_frames\n"
+        "import sys; from amodal.runtime.files.frames import read_frames\n"
         "try: read_frames(sys.argv[1])\n"
         "except ValueError as error: print(error)"
     )

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amodal.runtime import images
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import read_frames
-from amodal.runtime.images import (
+from amodal.runtime.files.frames import read_frames
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.pictures import images
+from amodal.runtime.pictures.images import (
     clip_pixels,
     prepare_amodal,
     prepare_depth,
@@ -26,7 +27,6 @@ from amodal.runtime.images import (
     to_bytes,
     visible_rgb,
 )
-from amodal.runtime.masks import read_masks
 
 SIZE = (8, 16)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

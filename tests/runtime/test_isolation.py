@@ -126,7 +126,8 @@ def test_a_bare_import_and_the_help_load_nothing_heavy(program: str) -> None:
 
 def test_the_public_names_are_the_runtimes_own() -> None:
     import amodal
-    from amodal.runtime import errors, model, noise, sampler
+    from amodal.runtime import errors, model
+    from amodal.runtime.sampling import noise, sampler
 
     assert amodal.load is model.load
     assert amodal.NoiseStream is noise.NoiseStream

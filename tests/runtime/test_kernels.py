@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amodal.runtime import kernels
-from amodal.runtime.backends.onnxruntime import availability
+from amodal.runtime.backends.onnxruntime import kernels
+from amodal.runtime.backends.onnxruntime.cpu import availability
+from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, SETTING, find_kernels
 from amodal.runtime.errors import InputError
-from amodal.runtime.kernels import DOMAIN, SETTING, find_kernels
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime import images, resampling
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.findings import Delivery
-from amodal.runtime.inputs import complete_inputs, segment_inputs
-from amodal.runtime.manifest import Manifest
-from amodal.runtime.memory_buffers import RunShape, buffers_of
-from amodal.runtime.memory_choice import choose
-from amodal.runtime.memory_pictures import delivering
-from amodal.runtime.memory_plan import Footprint, plan_memory
-from amodal.runtime.propagation import Propagated
-from amodal.runtime.running import composed
-from amodal.runtime.sampler import Finiteness
+from amodal.runtime.arrays import resampling
+from amodal.runtime.bundle.manifest import Manifest
+from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.execution.findings import Delivery
+from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
+from amodal.runtime.families.diffusion_vas.running import composed
+from amodal.runtime.memory.buffers import RunShape, buffers_of
+from amodal.runtime.memory.choice import choose
+from amodal.runtime.memory.pictures import delivering
+from amodal.runtime.memory.plan import Footprint, plan_memory
+from amodal.runtime.pictures import images
+from amodal.runtime.pictures.propagation import Propagated
+from amodal.runtime.sampling.sampler import Finiteness
 
 LARGE = (480, 640)
 SLACK = 100_000

@@ -19,10 +19,11 @@ import pytest
 
 import amodal
 from amodal.runtime import backends
-from amodal.runtime.bundle import Bundle
-from amodal.runtime.engine_builds import find_build
-from amodal.runtime.engine_profiles import profiles_of
-from amodal.runtime.engine_store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
+from amodal.runtime.builds.finding import find_build
+from amodal.runtime.builds.profiles import profiles_of
+from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
+from amodal.runtime.bundle.manifest import FileEntry, Manifest
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     EngineCorruptError,
     EngineNotFoundError,
@@ -30,10 +31,9 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
-from amodal.runtime.manifest import FileEntry, Manifest
-from amodal.runtime.memory_buffers import RunShape
-from amodal.runtime.memory_choice import budget_of, choose, plans
-from amodal.runtime.memory_plan import Footprint, MemoryPlan, parse_bytes, plan_memory
+from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.memory.choice import budget_of, choose, plans
+from amodal.runtime.memory.plan import Footprint, MemoryPlan, parse_bytes, plan_memory
 
 FRAMES, HEIGHT, WIDTH = 3, 16, 32
 LATENT = (4, 8, 16)

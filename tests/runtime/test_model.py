@@ -15,10 +15,10 @@ import pytest
 
 import amodal
 from amodal import Churn, NoiseStream
+from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.errors import BackendError, BackendUnavailableError, InputError, NonFiniteError
-from amodal.runtime.manifest import MANIFEST_NAME
-from amodal.runtime.padding import Padding
-from amodal.runtime.sampler import karras_sigmas
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.sampler import karras_sigmas
 
 
 def relative_l2(got: Any, want: Any) -> float:
@@ -205,9 +205,9 @@ def one_torch_thread() -> Iterator[None]:
 def test_both_stages_equal_the_torch_pipeline(name: str, exporter: Any, tmp_path: Path) -> None:
     import torch
 
-    from amodal.bench import reference
-    from amodal.bench.checkpoints import make_checkpoint
-    from amodal.export.checkpoint import read_checkpoint
+    from amodal.bench.reference import pipeline as reference
+    from amodal.bench.reference.checkpoints import make_checkpoint
+    from amodal.export.checkpoints.checkpoint import read_checkpoint
 
     case = CASES[name]
     clip = clip_of(case.frames, case.size, seed=case.seed % 1000)
@@ -415,8 +415,8 @@ def test_prepared_inputs_come_back_at_the_bundles_size(toy: amodal.Model, clip: 
 
 @pytest.fixture(scope="module")
 def depth_bundle(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from amodal.export.checkpoint import random_checkpoint
-    from amodal.export.depth import random_depth
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
+    from amodal.export.depth_anything.network import random_depth
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = tmp_path_factory.mktemp("depth") / "bundle"
@@ -428,7 +428,7 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
     import cv2
     import torch
 
-    from amodal.export.depth import random_depth
+    from amodal.export.depth_anything.network import random_depth
 
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
@@ -602,7 +602,7 @@ def test_only_one_row_is_computed_without_guidance(
 
 @pytest.fixture(scope="module")
 def half_bundle(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = tmp_path_factory.mktemp("half") / "bundle"

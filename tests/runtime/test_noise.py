@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.noise import NoiseStream, _BoxMuller
+from amodal.runtime.sampling.noise import NoiseStream, _BoxMuller
 
 SEEDS = (0, 23, 2**32 + 5, 2**63 - 1, 2**64 - 1, -1, -23, -(2**63))
 DTYPES = ("float32", "float16")

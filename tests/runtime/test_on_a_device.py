@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from amodal.runtime import depth, images
+from amodal.runtime.arrays.resampling import opencv_cubic, opencv_linear, opencv_nearest, pillow_bilinear
 from amodal.runtime.errors import InputError
-from amodal.runtime.noise import NoiseStream
-from amodal.runtime.padding import Padding
-from amodal.runtime.resampling import opencv_cubic, opencv_linear, opencv_nearest, pillow_bilinear
+from amodal.runtime.pictures import depth, images
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.noise import NoiseStream
 
 SIZES = [
     ((48, 85), (64, 128)),
@@ -92,7 +92,7 @@ def test_a_clip_that_is_resized_in_pieces_is_the_same_and_is_uploaded_once(
 ) -> None:
     frames = pictures(5, 40, 50, 3)
     whole = pillow_bilinear(frames, SIZE)
-    monkeypatch.setattr("amodal.runtime.resampling._PIECE", 2 * 40 * 50 * 3)
+    monkeypatch.setattr("amodal.runtime.arrays.resampling._PIECE", 2 * 40 * 50 * 3)
     same(pillow_bilinear(frames, SIZE, device), whole, device)
     assert sorted(device.uploads)[-3:] == [40 * 50 * 3, 2 * 40 * 50 * 3, 2 * 40 * 50 * 3]
 
@@ -215,7 +215,7 @@ def test_noise_made_on_a_device_has_the_same_bits(shape: tuple[int, ...], dtype:
 
 def test_noise_in_several_passes_has_the_same_bits(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = NoiseStream(7).randn((1000,))
-    monkeypatch.setattr("amodal.runtime.noise._DEVICE_PASS", 16 * 11)
+    monkeypatch.setattr("amodal.runtime.sampling.noise._DEVICE_PASS", 16 * 11)
     drawn = NoiseStream(7).draw((1000,))
     assert len(drawn.pieces) == 7
     assert device.asnumpy(drawn.normals(device)).tobytes() == expected.tobytes()

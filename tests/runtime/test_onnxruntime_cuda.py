@@ -17,11 +17,11 @@ import onnxruntime
 import pytest
 
 from amodal.runtime import backends
-from amodal.runtime.backends import onnxruntime_cuda
 from amodal.runtime.backends.gpu import Gpu, find_gpu
-from amodal.runtime.backends.onnxruntime_bound import _MOST_GRAPHS, Place, reason_of
-from amodal.runtime.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
+from amodal.runtime.backends.onnxruntime.bound import _MOST_GRAPHS, Place, reason_of
+from amodal.runtime.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,
@@ -29,7 +29,7 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
-from amodal.runtime.memory_choice import plan_model
+from amodal.runtime.memory.choice import plan_model
 from amodal.runtime.model import Model, load
 
 STAND_IN = Path(__file__).parents[1] / "stand_in"

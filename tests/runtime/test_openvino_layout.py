@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from amodal.engines.compare import relative_l2
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 
 ov = pytest.importorskip("openvino")
 ort = pytest.importorskip("onnxruntime")
 from openvino import opset13 as op  # noqa: E402
 
-from amodal.runtime.backends.openvino_layout import keep_channels_last, largest_attention  # noqa: E402
+from amodal.runtime.backends.openvino.layout import keep_channels_last, largest_attention  # noqa: E402
 
 DEFAULT = Bundle("default")
 NETWORKS = [
@@ -82,7 +82,7 @@ def test_maps_stay_where_they_are(stage: str, kind: str) -> None:
 
 @pytest.mark.parametrize("variant", ["engine", "cpu"])
 def test_graphs_in_half_precision_are_recognised(exporter: Any, tmp_path: Path, variant: str) -> None:
-    from amodal.export.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     settings = {"size": (64, 128), "frames": 4, "precision": "fp16", "variant": variant}

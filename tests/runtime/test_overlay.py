@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from amodal.runtime.overlay import HIDDEN, VISIBLE, draw_overlay, write_contact_sheet, write_overlay
+from amodal.runtime.files.overlay import HIDDEN, VISIBLE, draw_overlay, write_contact_sheet, write_overlay
 
 
 def clip(count: int = 3, height: int = 180, width: int = 320) -> tuple[Any, Any, Any]:

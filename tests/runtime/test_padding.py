@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.padding import Padding, protocol_boxes
+from amodal.runtime.pictures.padding import Padding, protocol_boxes
 
 HEIGHT, WIDTH, NETWORK = 37, 58, (32, 48)
 PADDING = Padding(HEIGHT, WIDTH)

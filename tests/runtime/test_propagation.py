@@ -13,10 +13,10 @@ import pytest
 
 import amodal
 from amodal.runtime.errors import InputError
-from amodal.runtime.images import prepare_modal, prepare_rgb, to_bytes
-from amodal.runtime.padding import Padding
-from amodal.runtime.propagation import propagate
-from amodal.runtime.registration import object_frames, register
+from amodal.runtime.pictures.images import prepare_modal, prepare_rgb, to_bytes
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.pictures.propagation import propagate
+from amodal.runtime.pictures.registration import object_frames, register
 
 HEIGHT, WIDTH = 72, 120
 MIDDLE = np.array([40.0, 34.0])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amodal.runtime.frames import read_frames
-from amodal.runtime.masks import read_masks
-from amodal.runtime.results import png_names, write_frames_png, write_json, write_masks_json, write_masks_png
-from amodal.runtime.rle import decode_rle
+from amodal.runtime.files.frames import read_frames
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.files.results import png_names, write_frames_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.files.rle import decode_rle
 
 
 def clip() -> tuple[Any, Any]:

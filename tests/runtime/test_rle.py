@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.masks import read_masks
-from amodal.runtime.rle import decode_rle, encode_rle
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.files.rle import decode_rle, encode_rle
 
 
 def random_masks(count: int = 4, height: int = 7, width: int = 9, seed: int = 0) -> Any:

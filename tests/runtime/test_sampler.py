@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import AmodalError, InputError, NonFiniteError
-from amodal.runtime.sampler import (
+from amodal.runtime.sampling.sampler import (
     Churn,
     Schedule,
     denoised_of,

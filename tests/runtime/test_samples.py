@@ -12,8 +12,8 @@ import pytest
 
 import amodal
 from amodal import Churn, NoiseStream
-from amodal.runtime.components import Component
 from amodal.runtime.errors import InputError
+from amodal.runtime.execution.components import Component
 
 OPTIONS: dict[str, Any] = {"steps": 3}
 

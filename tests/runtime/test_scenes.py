@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import read_depth, read_frames
-from amodal.runtime.images import prepare_depth
-from amodal.runtime.masks import read_masks
+from amodal.runtime.files.frames import read_depth, read_frames
+from amodal.runtime.files.masks import read_masks
+from amodal.runtime.pictures.images import prepare_depth
 from amodal.runtime.scenes import Scene, make_scene, write_scene
 from amodal.runtime.scenes.world import make_world
 

@@ -24,7 +24,7 @@ import amodal
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime.backends import tensorrt as adapter
 from amodal.runtime.backends.gpu import Gpu
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError
 
 trt = pytest.importorskip("tensorrt_rtx")

@@ -63,7 +63,7 @@ class BytesType(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, int):
             return value
         from amodal.runtime.errors import InputError
-        from amodal.runtime.memory_plan import parse_bytes
+        from amodal.runtime.memory.plan import parse_bytes
 
         try:
             return parse_bytes(str(value))

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from amodal import __version__
 from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate, render
-from amodal.runtime.atomic import check_output, staged_folder
-from amodal.runtime.bundle import DEFAULT_BUNDLE
+from amodal.runtime.bundle.reading import DEFAULT_BUNDLE
+from amodal.runtime.files.atomic import check_output, staged_folder
+from amodal.runtime.files.overlay import write_contact_sheet, write_panels
+from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import load
-from amodal.runtime.overlay import write_contact_sheet, write_panels
-from amodal.runtime.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.scenes import make_scene, write_scene
 
 from .progress import StageBars, Watcher

@@ -6,9 +6,9 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from amodal.runtime.atomic import check_output
+from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.errors import InputError, MissingDependencyError
-from amodal.runtime.manifest import MANIFEST_NAME
+from amodal.runtime.files.atomic import check_output
 
 from .progress import ExportBars, Watcher
 
@@ -41,9 +41,9 @@ def export_job(options: dict[str, Any]) -> list[Exported]:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with watcher.doing("importing torch"):
         from amodal.export.bundle import export_bundle
-        from amodal.export.checkpoint import random_checkpoint, read_checkpoint
-        from amodal.export.depth import load_depth, random_depth
-        from amodal.export.plan import ExportSettings
+        from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
+        from amodal.export.depth_anything.network import load_depth, random_depth
+        from amodal.export.families.diffusion_vas.plan import ExportSettings
 
         settings = ExportSettings(
             size=options["size"],

@@ -10,7 +10,7 @@ from .console import human_bytes, human_count, human_difference, print_json, tab
 from .memory import memory_options, show_memory
 
 if TYPE_CHECKING:
-    from amodal.runtime.manifest import Manifest
+    from amodal.runtime.bundle.manifest import Manifest
 
 
 @click.command("inspect")
@@ -38,7 +38,7 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
     if stray:
         raise click.UsageError(f"--{stray[0]} is for --memory; give that too.")
 
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.bundle.reading import Bundle
 
     from .progress import Watcher
 
@@ -77,7 +77,7 @@ def _facts(manifest: Manifest, verified: bool) -> list[str]:
 
 
 def _fused(manifest: Manifest) -> str:
-    from amodal.runtime.kernels import FUSED, find_kernels
+    from amodal.runtime.backends.onnxruntime.kernels import FUSED, find_kernels
 
     entries = manifest.components.values()
     count = sum(any(file.path.endswith(FUSED) for file in entry.files) for entry in entries)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.atomic import check_output, staged_folder
 from amodal.runtime.errors import InputError
-from amodal.runtime.frames import frame_names, read_depth, read_frames
-from amodal.runtime.masks import check_clip, read_masks
+from amodal.runtime.files.atomic import check_output, staged_folder
+from amodal.runtime.files.frames import frame_names, read_depth, read_frames
+from amodal.runtime.files.masks import check_clip, read_masks
 from amodal.runtime.model import Model, load
-from amodal.runtime.padding import Padding
+from amodal.runtime.pictures.padding import Padding
 
 from .progress import StageBars, Watcher
 from .results import MARKER, describe, write_files

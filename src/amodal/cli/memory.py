@@ -11,9 +11,9 @@ import click
 from .console import BytesType, SizeType, human_bytes, print_json, table
 
 if TYPE_CHECKING:
-    from amodal.runtime.bundle import Bundle
-    from amodal.runtime.engine_builds import EngineBuild
-    from amodal.runtime.memory_plan import MemoryPlan
+    from amodal.runtime.builds.finding import EngineBuild
+    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.memory.plan import MemoryPlan
 
 _OPTIONS = (
     click.option("--memory", is_flag=True, help="Show the GPU memory of a run; the options below are for that."),
@@ -44,13 +44,13 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         MemoryBudgetError: nothing fits; it is raised once all is printed.
         EngineError: there are no engines for it.
     """
-    from amodal.runtime.bundle import Bundle
-    from amodal.runtime.engine_builds import find_build
-    from amodal.runtime.engine_store import engine_folder
+    from amodal.runtime.builds.finding import find_build
+    from amodal.runtime.builds.store import engine_folder
+    from amodal.runtime.bundle.reading import Bundle
     from amodal.runtime.errors import MemoryBudgetError
-    from amodal.runtime.memory_buffers import RunShape, needed_components
-    from amodal.runtime.memory_choice import MEMORIES, choose, plans
-    from amodal.runtime.memory_plan import footprints_of
+    from amodal.runtime.memory.buffers import RunShape, needed_components
+    from amodal.runtime.memory.choice import MEMORIES, choose, plans
+    from amodal.runtime.memory.plan import footprints_of
 
     picture, budget, mode = options["picture"], options["vram"], options["mode"]
     if picture is not None:

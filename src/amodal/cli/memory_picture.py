@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amodal.runtime.errors import InputError, MissingDependencyError, OutputError
-from amodal.runtime.memory_plan import MemoryPlan
+from amodal.runtime.memory.plan import MemoryPlan
 
 _SUFFIXES = (".png", ".svg")
 _MB = 1e6

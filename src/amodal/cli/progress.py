@@ -97,7 +97,7 @@ class StageBars:
         return self._step
 
     def component(self, kind: str, what: str) -> None:
-        """See `amodal.runtime.components.Watch`."""
+        """See `amodal.runtime.execution.components.Watch`."""
         self._phase(kind if what == "run" else f"{what} {kind}")
 
     def writing(self) -> None:

@@ -16,13 +16,13 @@ import PIL
 from numpy.typing import NDArray
 
 from amodal import __version__
-from amodal.runtime.bundle import sha256_of
-from amodal.runtime.images import resize_masks
-from amodal.runtime.manifest import MANIFEST_NAME
-from amodal.runtime.masks import probability_map
+from amodal.runtime.bundle.manifest import MANIFEST_NAME
+from amodal.runtime.bundle.reading import sha256_of
+from amodal.runtime.files.masks import probability_map
+from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
+from amodal.runtime.files.results import write_frames_png, write_grey_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import Model
-from amodal.runtime.overlay import write_contact_sheet, write_overlay
-from amodal.runtime.results import write_frames_png, write_grey_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.pictures.images import resize_masks
 
 from .run_data import Clip, Found, RunOptions
 

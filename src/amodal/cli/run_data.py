@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.findings import Completion, Segmentation
-from amodal.runtime.manifest import StageName
-from amodal.runtime.memory_buffers import RunShape
-from amodal.runtime.padding import Padding
-from amodal.runtime.sampler import Churn, is_guided
+from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.execution.findings import Completion, Segmentation
+from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.sampler import Churn, is_guided
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from amodal.bench.peer_process import Loaded
-from amodal.bench.same_clip import Drawn
+from amodal.bench.peers.process import Loaded
+from amodal.bench.reference.same_clip import Drawn
 from amodal.runtime.errors import MissingDependencyError
 
 

@@ -10,8 +10,8 @@ import click
 from amodal.cli.console import print_json, table
 
 if TYPE_CHECKING:
-    from amodal.bench.changes import Change
-    from amodal.bench.comparison import Compared, Comparison
+    from amodal.bench.comparison.changes import Change
+    from amodal.bench.comparison.compare import Compared, Comparison
 
 
 class PercentType(click.ParamType):  # type: ignore[type-arg]  # no subscript before click 8.5
@@ -62,7 +62,7 @@ def command(
       amodal bench compare main/ branch/ --fail-over 5%
       amodal bench compare before.json after.json --json
     """
-    from amodal.bench.comparison import compare_results
+    from amodal.bench.comparison.compare import compare_results
     from amodal.bench.schema import read_results
 
     found = compare_results(read_results(before), read_results(after), floor=floor, across_machines=across_machines)

@@ -39,8 +39,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench fidelity bundle --backend tensorrt_rtx -o fidelity.json
       amodal bench fidelity bundle --against diffusers --segment ckpt/ --complete ckpt2/
     """
-    from amodal.bench.fidelity import measure_fidelity
-    from amodal.runtime.bundle import Bundle
+    from amodal.bench.measures.fidelity import measure_fidelity
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 
@@ -59,7 +59,7 @@ def command(bundle: str, **options: Any) -> None:
 
 def text(measured: Fidelity) -> str:
     """The tables of a fidelity measurement."""
-    from amodal.bench.fidelity import equal
+    from amodal.bench.measures.fidelity import equal
 
     executed, stages = measured.executed, measured.stages
     head = f"{executed.backend} {executed.version} on {executed.device}, beside {measured.reference}"

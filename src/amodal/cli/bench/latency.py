@@ -32,8 +32,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench latency bundle --stage segment --steps 10 --repeats 30
       amodal bench latency bundle --backend tensorrt_rtx --target-spf 0.95 -o latency.json
     """
-    from amodal.bench.latency import measure_latency
-    from amodal.runtime.bundle import Bundle
+    from amodal.bench.measures.latency import measure_latency
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 
@@ -57,7 +57,7 @@ def text(measured: Any) -> str:
     """The tables of a latency measurement."""
     from statistics import median
 
-    from amodal.bench.latency import outside, parts_of, seconds_per_frame
+    from amodal.bench.measures.latency import outside, parts_of, seconds_per_frame
     from amodal.bench.statistics import PERCENTILES
 
     clips, work = [clip.seconds for clip in measured.clips], measured.work

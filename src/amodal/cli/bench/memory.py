@@ -28,9 +28,9 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench memory default --picture memory.svg
       amodal bench memory bundle --backend tensorrt_rtx --memory sequential --target-vram 4GB
     """
-    from amodal.bench.memory import measure_memory
+    from amodal.bench.measures.memory import measure_memory
     from amodal.bench.report.plots import check_picture, save_memory
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 

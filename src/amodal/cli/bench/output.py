@@ -10,16 +10,16 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from amodal.bench.clips import Execution
-from amodal.bench.files import write_whole
-from amodal.bench.latency import Note
-from amodal.bench.machine import results_of, work_of
+from amodal.bench.measures.latency import Note
+from amodal.bench.running.clips import Execution
+from amodal.bench.running.files import write_whole
+from amodal.bench.running.machine import results_of, work_of
+from amodal.bench.running.sources import Checkpoints
+from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Measurement, Results, Skipped, Work
-from amodal.bench.sources import Checkpoints
-from amodal.bench.targets import missed_targets
 from amodal.cli.console import warn
 from amodal.cli.progress import Watcher
-from amodal.runtime.bundle import Bundle
+from amodal.runtime.bundle.reading import Bundle
 
 
 def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:

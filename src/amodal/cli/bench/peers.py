@@ -47,9 +47,9 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench peers bundle --peer diffusers --peer onnxruntime --steps 5
       amodal bench peers bundle --device cuda --repeats 10 -o peers.json
     """
-    from amodal.bench.peers import measure_peers
+    from amodal.bench.peers.measure import measure_peers
     from amodal.bench.schema import Peers
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 
@@ -74,7 +74,7 @@ def command(bundle: str, **options: Any) -> None:
 
 def text(measured: Peers) -> str:
     """The tables of a comparison of peers."""
-    from amodal.bench.peers import memory_ratio, time_ratio
+    from amodal.bench.peers.measure import memory_ratio, time_ratio
 
     work, peers = measured.work, measured.peers
     height, width = work.size

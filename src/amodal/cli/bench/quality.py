@@ -30,8 +30,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench quality default -n 40 --workers 2 --threads 1
       amodal bench quality default --preset fast --preset reference --json
     """
-    from amodal.bench.presets import PRESETS, measure_quality
-    from amodal.runtime.bundle import Bundle
+    from amodal.bench.measures.presets import PRESETS, measure_quality
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import emit, execution_from
 

@@ -42,11 +42,11 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench roofline bundle --no-run --gpu 4090 --stage segment
       amodal bench roofline bundle --backend tensorrt_rtx -o roofline.json
     """
-    from amodal.bench.clips import running
-    from amodal.bench.gpus import GPUS, find_gpu
-    from amodal.bench.roofline import LIKELY_SHARE, measure_roofline
+    from amodal.bench.roofline.gpus import GPUS, find_gpu
+    from amodal.bench.roofline.measure import LIKELY_SHARE, measure_roofline
+    from amodal.bench.running.clips import running
     from amodal.cli.progress import Watcher
-    from amodal.runtime.bundle import Bundle
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import emit, execution_from, work_from
 
@@ -76,7 +76,7 @@ def command(bundle: str, **options: Any) -> None:
 
 def text_of(measured: Roofline, bundle: str) -> str:
     """The tables of a roofline, each with what its figures are: counted, measured or predicted."""
-    from amodal.bench.roofline import PAPER_SECONDS, floor_here, share_in_paper
+    from amodal.bench.roofline.measure import PAPER_SECONDS, floor_here, share_in_paper
 
     work, ceilings = measured.work, measured.ceilings
     height, width = work.size
@@ -108,7 +108,7 @@ def text_of(measured: Roofline, bundle: str) -> str:
 
 
 def _components(measured: Roofline) -> str:
-    from amodal.bench.roofline import share_of_ceiling
+    from amodal.bench.roofline.measure import share_of_ceiling
 
     ran = measured.executed is not None
     kinds = ("matmul", "attention", "convolution", "other")

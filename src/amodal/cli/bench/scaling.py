@@ -31,8 +31,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench scaling default --axis steps --axis samples
       amodal bench scaling bundle --segment ckpt/ --complete ckpt2/ --axis frames --axis pixels
     """
-    from amodal.bench.scaling import AXES, measure_scaling
-    from amodal.runtime.bundle import Bundle
+    from amodal.bench.measures.scaling import AXES, measure_scaling
+    from amodal.runtime.bundle.reading import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 

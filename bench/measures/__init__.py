@@ -1,0 +1,1 @@
+"""Latency, memory, fidelity, scaling, presets."""

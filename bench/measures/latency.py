@@ -1,0 +1,105 @@
+"""Seconds per clip: raw samples, by component and by denoising step, and what a cold start takes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from amodal.runtime.builds.store import EngineBackend
+from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.errors import InputError
+from amodal.runtime.memory.choice import plan_model
+
+from ..running.clips import Execution, running, times_of
+from ..running.cold import cold_start
+from ..running.machine import executed_of
+from ..running.observed import cost_per_call
+from ..running.quiet import Watchman
+from ..schema import Clip, Latency, Work
+
+Note = Callable[[str, int, int], None]
+"""Told what is being done, how many of it are done, and of how many."""
+
+
+def measure_latency(
+    bundle: str | Path,
+    work: Work,
+    execution: Execution,
+    *,
+    repeats: int = 10,
+    warm_up: int = 2,
+    cold: bool = True,
+    note: Note = lambda what, done, total: None,
+) -> Latency:
+    """Runs clips one after the other on a loaded model, from raw arrays to results on the host.
+
+    Reading results to the host ends each clip, so that on a GPU nothing is still queued when the clock is read.
+
+    Args:
+        repeats: clips that count. warm_up: clips before those, which load components and settle caches.
+        cold: also start once in a new process.
+
+    Raises:
+        InputError: fewer than one clip, or a stage that the bundle does not have.
+        AmodalError: it cannot be run like this.
+    """
+    if repeats < 1 or warm_up < 1:
+        raise InputError(f"{repeats} clips after {warm_up}: expected 1 or more of both (--repeats, --warm-up).")
+    watchman = Watchman()
+    once: dict[str, float] = {}
+    if cold:
+        note("cold start", 0, 1)
+        once = cold_start(bundle, work, execution)
+    with running(bundle, work, execution) as runner:
+        for done in range(warm_up):
+            note("warm-up", done, warm_up)
+            runner.clip()
+        drawn, clips = [], []
+        for done in range(repeats):
+            note("clips", done, repeats)
+            drawn.append(runner.clip())
+            clips.append(times_of(drawn[-1]))
+        note("clips", repeats, repeats)
+        executed = executed_of(runner.model)
+        if execution.backend in get_args(EngineBackend):
+            once |= _build_seconds(runner.model.bundle, execution)
+    calls = statistics.median(sum(map(len, clip.calls.values())) for clip in drawn)
+    seconds = [clip.seconds for clip in clips]
+    return Latency(
+        work=work,
+        executed=executed,
+        cold=once,
+        clips=clips,
+        overhead=min(1.0, cost_per_call() * calls / statistics.median(seconds)),
+        warnings=watchman.warnings(seconds),
+    )
+
+
+def _build_seconds(bundle: Bundle, execution: Execution) -> dict[str, float]:
+    """What building the engines that are run took, by their records; nothing for graphs."""
+    planned = plan_model(bundle, execution.backend, engine_dir=execution.engine_dir)
+    if planned is None or planned.build is None:
+        return {}
+    return {"build": sum(record.seconds for record in planned.build.records.values())}
+
+
+def outside(clip: Clip) -> float:
+    """Seconds of a clip outside the networks: sampler, noise, pre- and post-processing. Loading is not among them."""
+    return clip.seconds - sum(parts_of(clip).values())
+
+
+def parts_of(clip: Clip) -> dict[str, float]:
+    """Seconds by component, and of loading.
+
+    On a GPU components take what they take there: for the host their calls are over when they are queued.
+    """
+    if clip.device is None:
+        return clip.components
+    return {**clip.device, **{name: s for name, s in clip.components.items() if name.endswith("/load")}}
+
+
+def seconds_per_frame(latency: Latency) -> list[float]:
+    """Of each clip."""
+    return [clip.seconds / latency.work.frames for clip in latency.clips]

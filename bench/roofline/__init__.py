@@ -1,0 +1,1 @@
+"""What a machine could reach at best, and what a clip asks of it."""

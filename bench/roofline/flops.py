@@ -1,0 +1,228 @@
+"""Floating-point operations and bytes of a bundle's components, counted from their ONNX graphs.
+
+A multiply-add is two operations. By kind of operator:
+
+- `matmul`: MatMul and Gemm with weights.
+- `attention`: products of two activations (the scores and the weighted sum of decomposed attention), and the same two
+  products of the operator Attention.
+- `convolution`: Conv and ConvTranspose; one with a single value per channel is a scaling, and counted as such.
+- `other`: one per element for what works element by element, a bias too; 5 per element for a softmax (maximum,
+  difference, exponential, sum, quotient); 7 for a normalisation (mean, difference, square, sum, quotient, scale,
+  shift); two per tap and element for interpolation. What only moves data has none.
+
+Bytes are those of memory if every operator reads its inputs and writes its outputs once. Fusion lowers that, down to
+the weights and a graph's own inputs and outputs. What depends on weights alone counts as a weight, in the dtype in
+which it is used: a backend computes it once, at load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from amodal.engines.upcast import read_graph
+from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.errors import BundleError, MissingDependencyError
+
+Kind = Literal["matmul", "attention", "convolution", "other"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+_MOVES = frozenset(
+    "Transpose Concat Split Slice Gather Expand Tile Pad Cast Where Constant DepthToSpace SpaceToDepth".split()  # noqa: SIM905
+)
+_PER_ELEMENT = {
+    "Softmax": 5,
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"), 7),
+}
+_TAPS = {"nearest": 0, "linear": 2, "cubic": 4}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What running a graph takes.
+
+    Attributes:
+        flops: by `Kind`.
+        weights: bytes of weights, each read once.
+        activations: bytes read and written by all operators, weights apart.
+        boundary: bytes of the graph's own inputs and outputs.
+    """
+
+    flops: dict[Kind, float]
+    weights: float
+    activations: float
+    boundary: float
+
+    @property
+    def products(self) -> float:
+        """Operations of matrix products and convolutions."""
+        return sum(count for kind, count in self.flops.items() if kind != "other")
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            {kind: self.flops[kind] + other.flops[kind] for kind in KINDS},
+            self.weights + other.weights,
+            self.activations + other.activations,
+            self.boundary + other.boundary,
+        )
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(
+            {kind: times * count for kind, count in self.flops.items()},
+            times * self.weights,
+            times * self.activations,
+            times * self.boundary,
+        )
+
+
+def graph_of(bundle: Bundle, component: str) -> Any:
+    """A component's graph, as `count_graph` takes it, its weights left on disk.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+        BundleError: the file is no graph.
+    """
+    return read_graph(bundle.files(component)[0])
+
+
+def count_graph(model: Any, axes: Mapping[str, int]) -> Cost:
+    """What one run of an `onnx.ModelProto` takes; its weights need not be loaded.
+
+    Args:
+        axes: sizes of free axes by name; those of others are not needed.
+
+    Raises:
+        BundleError: an axis without a size, or shapes that cannot be told.
+    """
+    tensors = _Tensors(model, axes)
+    flops: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
+    activations = 0.0
+    weights: set[str] = set()
+    for node in model.graph.node:
+        if tensors.is_constant(node) or node.op_type in _VIEWS:
+            continue
+        for kind, count in _flops(node, tensors):
+            flops[kind] += count
+        read = set(filter(None, node.input))
+        weights |= read & tensors.constant
+        activations += tensors.bytes([*(read - tensors.constant), *node.output])
+    boundary = tensors.bytes(value.name for value in (*model.graph.input, *model.graph.output))
+    return Cost(flops, tensors.bytes(weights), activations, boundary)
+
+
+def _flops(node: Any, tensors: _Tensors) -> Iterator[tuple[Kind, float]]:
+    shapes = [tensors.shapes.get(name, ()) for name in node.input]
+    out = math.prod(tensors.shapes[node.output[0]])
+    match node.op_type:
+        case "MatMul" | "Gemm":
+            inner = shapes[0][-2 if tensors.attribute(node, "transA") else -1]
+            weighted = any(name in tensors.constant for name in node.input[:2])
+            yield "matmul" if weighted else "attention", 2.0 * out * inner
+            yield "other", float(out * (len(node.input) > 2))
+        case "Conv" | "ConvTranspose":
+            each = math.prod(shapes[1][1:])
+            turned = node.op_type == "ConvTranspose"
+            yield "other" if each == 1 else "convolution", 2.0 * each * (math.prod(shapes[0]) if turned else out)
+            yield "other", float(out * (len(node.input) > 2))
+        case "Attention":
+            yield "attention", _attention(node, shapes, tensors)
+        case "Resize":
+            mode = (tensors.attribute(node, "mode") or b"nearest").decode()
+            scaled = sum(a != b for a, b in zip(shapes[0], tensors.shapes[node.output[0]], strict=True))
+            yield "other", 2.0 * out * _TAPS[mode] ** scaled if _TAPS[mode] else 0.0
+        case operator if operator not in _MOVES:
+            yield "other", float(_PER_ELEMENT.get(operator, 1) * max(out, *map(math.prod, shapes)))
+
+
+def _attention(node: Any, shapes: list[tuple[int, ...]], tensors: _Tensors) -> float:
+    """Q K^T and the product with V; [B, heads, L, D], or [B, L, heads * D] with the heads as attributes."""
+    query, key, value = shapes[:3]
+    if len(query) == 4:
+        batch, heads, length, width = query
+        return 2.0 * batch * heads * length * key[2] * (width + value[3])
+    heads, shared = (int(tensors.attribute(node, f"{which}_num_heads")) for which in ("q", "kv"))
+    return 2.0 * query[0] * query[1] * key[1] * (query[2] + value[2] // shared * heads)
+
+
+class _Tensors:
+    """Shapes and bytes of everything in a graph, and which of it depends on weights alone."""
+
+    def __init__(self, model: Any, axes: Mapping[str, int]) -> None:
+        graph = _inferred(model, axes).graph
+        values = (*graph.value_info, *graph.input, *graph.output)
+        typed = {value.name: value.type.tensor_type for value in values}
+        self.shapes = {
+            name: tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+            for name, tensor in typed.items()
+        }
+        self._itemsize = {name: _itemsize(tensor.elem_type) for name, tensor in typed.items()}
+        for weight in graph.initializer:
+            self.shapes[weight.name] = tuple(weight.dims)
+            self._itemsize[weight.name] = _itemsize(weight.data_type)
+        self.constant = {weight.name for weight in graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Shape" or all(name in self.constant for name in node.input if name):
+                self.constant.update(node.output)
+        unknown = [n for node in model.graph.node for n in node.output if n and -1 in self.shapes.get(n, (-1,))]
+        if unknown:
+            raise BundleError(
+                f"the shape of {unknown[0]} in graph {model.graph.name} cannot be told, so that its operations cannot "
+                "be counted; export the bundle again."
+            )
+
+    def is_constant(self, node: Any) -> bool:
+        """Whether a node depends on weights and shapes alone."""
+        return all(name in self.constant for name in node.output if name)
+
+    def bytes(self, names: Iterable[str]) -> float:
+        """Bytes of tensors together; numbers that say shapes are left out."""
+        return float(sum(self._itemsize[name] * math.prod(self.shapes[name]) for name in names if name))
+
+    @staticmethod
+    def attribute(node: Any, name: str) -> Any:
+        """A node's attribute, an integer or a text; None if it is not there."""
+        return next((a.i or a.s or None for a in node.attribute if a.name == name), None)
+
+
+def _itemsize(dtype: int) -> int:
+    import onnx
+
+    if dtype in (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL):
+        return 0
+    return int(onnx.helper.tensor_dtype_to_np_dtype(dtype).itemsize)
+
+
+def _inferred(model: Any, axes: Mapping[str, int]) -> Any:
+    """A copy of a graph with every shape in it."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError('counting operations needs onnx; `pip install "amodal[bench]"`.') from error
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    for value in graph.input:
+        for axis in value.type.tensor_type.shape.dim:
+            if not axis.HasField("dim_value"):
+                if axis.dim_param not in axes:
+                    raise BundleError(
+                        f"graph {graph.name}: input {value.name} has a free axis {axis.dim_param or '?'} that no size "
+                        f"is known for; expected one of {', '.join(axes) or 'none'}."
+                    )
+                axis.dim_value = axes[axis.dim_param]
+    for node in graph.node:
+        # onnx 1.23's shape inference leaves the output of GroupNormalization without a type, and whatever comes after.
+        if node.op_type == "GroupNormalization":
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    try:
+        return onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BundleError(f"the shapes of graph {graph.name} cannot be told ({reason}); export it again.") from error

@@ -1,0 +1,1 @@
+"""Running clips and processes that are measured."""

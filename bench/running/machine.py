@@ -1,0 +1,152 @@
+"""What a results file says about where and of what it is: machine, versions, bundle, and how it was executed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import platform
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from amodal import __version__
+from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.cores import usable_cores
+from amodal.runtime.errors import InputError
+from amodal.runtime.model import Model
+
+from ..schema import Executed, Gpu, Machine, Measurement, Results, Skipped, Subject, Work
+
+_LIBRARIES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt_rtx",
+    "tensorrt",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "torch",
+    "diffusers",
+)
+
+
+def this_machine() -> Machine:
+    """The machine this runs on, and its first GPU, as the driver tells (NVML)."""
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        cpu=_cpu(),
+        cores=usable_cores(),
+        memory=psutil.virtual_memory().total,
+        gpu=_gpu(),
+    )
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> Gpu | None:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 (no library, no driver or no GPU: there is none to speak of)
+        return None
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return Gpu(
+            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            capability=f"sm{major}{minor}",
+            memory=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
+        )
+    except pynvml.NVMLError:
+        return None
+    finally:
+        with suppress(Exception):
+            pynvml.nvmlShutdown()
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Of amodal and of the libraries that execute, those that are installed."""
+    found = {"amodal": __version__}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def subject_of(bundle: Bundle) -> Subject:
+    """The bundle, as a results file names it."""
+    manifest = bundle.manifest
+    precisions = {entry.precision for entry in manifest.components.values() if entry.kind == "unet"}
+    return Subject(
+        name=bundle.path.name,
+        manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
+        stages=list(manifest.stages),
+        frames=manifest.frames,
+        size=manifest.size,
+        precision=", ".join(sorted(precisions)),
+    )
+
+
+def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
+    """A clip's work: `stage` is a stage, `both`, or None for what the bundle has; the rest as in `Work`.
+
+    Raises:
+        InputError: guidance or churn is NaN or infinite.
+    """
+    for name in ("guidance", "churn"):
+        value = settings.get(name, 0.0)
+        if not math.isfinite(value):
+            raise InputError(f"{name} {value} is not finite; expected a number (--{name}).")
+    manifest = bundle.manifest
+    stages: list[StageName] = [name for name in manifest.stages if stage in (None, "both", name)]
+    depth = manifest.depth is not None and "segment" in stages
+    return Work(stages=stages, frames=manifest.frames, size=manifest.size, depth=depth, **settings)
+
+
+def executed_of(model: Model) -> Executed:
+    """How a loaded model executes."""
+    described = dict(model.backend.describe())
+    return Executed(
+        backend=described.pop("name"),
+        version=described.pop("version"),
+        device=described.pop("device", "cpu"),
+        memory=model.memory,
+        options=described,
+    )
+
+
+def results_of(
+    bundle: Bundle, measurements: Iterable[Measurement], skipped: Iterable[Skipped] = (), finished: bool = True
+) -> Results:
+    """A results file of this machine."""
+    return Results(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        versions=versions(),
+        machine=this_machine(),
+        bundle=subject_of(bundle),
+        measurements=list(measurements),
+        skipped=list(skipped),
+        finished=finished,
+    )

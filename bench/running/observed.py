@@ -1,0 +1,164 @@
+"""A backend that notes when each of its components ran, for benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amodal.runtime.backends import Backend, Executable
+from amodal.runtime.bundle.manifest import ComponentEntry
+
+
+class Call(NamedTuple):
+    """A component, or `load` and its name, from `begin` to `end`: seconds of `time.perf_counter`."""
+
+    what: str
+    begin: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.end - self.begin
+
+
+class Steps(NamedTuple):
+    """Seconds of denoising steps by stage, and of the gaps between their calls of the U-Net."""
+
+    whole: dict[str, list[float]]
+    gaps: dict[str, list[float]]
+
+
+class Observed:
+    """Runs on another backend and notes every call; see `amodal.runtime.backends.Backend`.
+
+    Calls that run side by side (`map`) are one. On a GPU a call is over for the host when it is queued; what the device
+    took is told by events on its stream, which `device_seconds` reads when the clip is done, so that nothing waits.
+
+    Attributes:
+        calls: since the last `clear`, in order.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
+        self.calls: list[Call] = []
+        self._backend = backend
+        self._events: list[tuple[Any, Any]] = []
+
+    def clear(self) -> None:
+        """Forgets all calls."""
+        self.calls, self._events = [], []
+
+    def device_seconds(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, float] | None:
+        """Seconds by `stage/component`, between events on the stream; waits for the last one. None without a GPU.
+
+        Args:
+            calls: of this clip, by stage, in the order in which they were noted.
+        """
+        if self.xp is np:
+            return None
+        found: dict[str, float] = {}
+        for stage, made in self._timed(calls).items():
+            for what, begin, end in made:
+                found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
+        return found
+
+    def device_steps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> Steps | None:
+        """Seconds on the device of each call of a component up to the next one's begin, and of the gaps, by stage.
+
+        A gap is all that lies between two calls, what the device does there and what it waits for; there is one less of
+        them. None without a GPU.
+        """
+        if self.xp is np:
+            return None
+        whole: dict[str, list[float]] = {}
+        gaps: dict[str, list[float]] = {}
+        for stage, made in self._timed(calls).items():
+            rows = [row for row in made if row[0] == what]
+            inside = [self._between(begin, end) for _, begin, end in rows]
+            gaps[stage] = [self._between(one[2], other[1]) for one, other in pairwise(rows)]
+            whole[stage] = [x + gap for x, gap in zip(inside, [*gaps[stage], 0.0], strict=False)]
+        return Steps(whole, gaps)
+
+    def _timed(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, list[tuple[str, Any, Any]]]:
+        """Name, first and last event of each call that ran something."""
+        events = iter(self._events)
+        return {
+            stage: [(call.what, *next(events)) for call in made if not call.what.startswith("load ")]
+            for stage, made in calls.items()
+        }
+
+    def _between(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(begin, end)) / 1e3
+
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """See `Backend.load`."""
+        begin = time.perf_counter()
+        executable = self._backend.load(entry, files, lanes)
+        self.calls.append(Call(f"load {entry.kind}", begin, time.perf_counter()))
+        return _Observed(executable, entry.kind, self)
+
+    def active(self) -> AbstractContextManager[None]:
+        """See `Backend.active`."""
+        return self._backend.active()
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Backend.to_host`."""
+        return self._backend.to_host(array)
+
+    def free_memory(self) -> int | None:
+        """See `Backend.free_memory`."""
+        return self._backend.free_memory()
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return self._backend.describe()
+
+    def _noting(self, what: str, run: Callable[[], Any]) -> Any:
+        before = self._mark()
+        begin = time.perf_counter()
+        result = run()
+        self.calls.append(Call(what, begin, time.perf_counter()))
+        if before is not None:
+            self._events.append((before, self._mark()))
+        return result
+
+    def _mark(self) -> Any:
+        return None if self.xp is np else self.xp.cuda.get_current_stream().record()
+
+
+class _Observed:
+    def __init__(self, executable: Executable, kind: str, owner: Observed) -> None:
+        self._executable, self._kind, self._owner = executable, kind, owner
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._owner._noting(self._kind, lambda: self._executable(inputs))
+        return result
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self._owner._noting(self._kind, lambda: self._executable.map(batches))
+        return result
+
+    def close(self) -> None:
+        self._executable.close()
+
+
+def cost_per_call(repeats: int = 20_000) -> float:
+    """Seconds that noting one call takes on this machine's host, measured on calls that do nothing."""
+
+    class Nothing:
+        name, xp, lanes, engines = "nothing", np, 1, None
+
+    observed = Observed(Nothing())  # type: ignore[arg-type]
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        observed._noting("nothing", lambda: None)
+    return (time.perf_counter() - begin) / repeats

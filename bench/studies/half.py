@@ -1,0 +1,151 @@
+"""What half precision costs in masks, where it really happens: `python -m amodal.bench.studies.half CHECKPOINT`.
+
+ONNX Runtime's CPU provider computes half precision in float32 and rounds at few places, so it shows little of it. Here
+the untouched torch modules run in half, activations, norms, softmax and all, beside the same half-rounded weights in
+float32, from the same noise, over scenes whose truth is known. Products are summed in float32 and rounded to half, as a
+GPU's matrix units do, which is also what makes it possible on a CPU: torch's own half convolutions take minutes there.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from amodal.engines.compare import mask_iou
+from amodal.runtime.errors import AmodalError
+from amodal.runtime.pictures.images import prepare_depth, prepare_modal
+from amodal.runtime.scenes import make_scene
+
+from ..quality import ClipPrediction, ClipTruth, evaluate
+from ..running.scene_runs import FIRST_SEED, SEED
+
+Masks = NDArray[np.bool_]
+_PRODUCTS = frozenset({"linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution", "conv2d", "conv3d"})
+
+
+@dataclass(frozen=True)
+class Price:
+    """Half precision beside float32, over all clips.
+
+    Attributes:
+        iou: of the two masks of each clip, pixels of all its frames together.
+        latents: relative L2 difference of each clip's last latents.
+        miou: mean IoU with the truth, in percent, in float32 and in half.
+        miou_occ: the same of the hidden parts (strict).
+    """
+
+    iou: list[float]
+    latents: list[float]
+    miou: tuple[float, float]
+    miou_occ: tuple[float, float]
+
+
+def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[int, int]) -> Price:
+    """Runs a checkpoint of the first stage over unseen scenes in both precisions.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    from ..reference.pipeline import ReferencePipeline, amodal_masks
+
+    half = ReferencePipeline.from_checkpoint(checkpoint, dtype=torch.float16)
+    single = ReferencePipeline.from_checkpoint(checkpoint, dtype=torch.float16)
+    for module in (single.unet, single.vae, single.image_encoder):
+        torch.nn.Module.to(module, torch.float32)  # the weights as half stores them
+    single.dtype = torch.float32
+
+    truths: list[ClipTruth] = []
+    drawn: dict[str, list[Masks]] = {"single": [], "half": []}
+    latents: list[float] = []
+    for seed in track(range(FIRST_SEED, FIRST_SEED + scenes), "scenes", console=Console(stderr=True), transient=True):
+        scene = make_scene(seed, frames, size)
+        modal, depth = prepare_modal(scene.modal, size), prepare_depth(scene.depth, size)
+        images, conditions = (np.repeat(x[:, None], 3, axis=1) for x in (modal, depth))
+        last: dict[str, Any] = {}
+        for name, pipeline in (("single", single), ("half", half)):
+            generator = torch.Generator().manual_seed(SEED)
+            # Attention as its two products and a softmax between them, each rounded, as in an engine's graph.
+            with summed_in_single(), sdpa_kernel(SDPBackend.MATH):
+                result = pipeline(images, conditions, generator=generator, steps=steps, noise_dtype=torch.float16)
+            drawn[name].append(amodal_masks(result.frames_u8, modal))
+            last[name] = result.latents[-1].double()
+        latents.append(float((last["half"] - last["single"]).norm() / last["single"].norm()))
+        truths.append(ClipTruth(f"scene {seed}", scene.modal, scene.amodal, None, None, scene.boxes))
+
+    scores = {}
+    for name, masks in drawn.items():
+        row = evaluate([(t, ClipPrediction([m], None)) for t, m in zip(truths, masks, strict=True)], "strict").row(
+            "Top-1"
+        )
+        assert row.strict is not None
+        scores[name] = (100 * (row.strict.miou or 0), 100 * (row.strict.miou_occ or 0))
+    return Price(
+        [mask_iou(a, b) for a, b in zip(drawn["single"], drawn["half"], strict=True)],
+        latents,
+        (scores["single"][0], scores["half"][0]),
+        (scores["single"][1], scores["half"][1]),
+    )
+
+
+def summed_in_single() -> AbstractContextManager[Any]:
+    """Within it, products of half tensors (linear, convolution, matmul) are summed in float32, their results half.
+
+    The rounding of a sum of many products in half would depend on its order, which no two devices share; the rounding
+    of the result is what all do.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map
+
+    def to(dtype: torch.dtype, other: torch.dtype) -> Callable[[Any], Any]:
+        return lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype == other else x
+
+    class Single(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            half = any(isinstance(a, torch.Tensor) and a.dtype == torch.float16 for a in args)
+            if not half or func.overloadpacket.__name__ not in _PRODUCTS:
+                return func(*args, **kwargs or {})
+            single = to(torch.float32, torch.float16)
+            return tree_map(to(torch.float16, torch.float32), func(*tree_map(single, args), **kwargs or {}))
+
+    return Single()  # type: ignore[no-untyped-call]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-n", "--scenes", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=25, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all.")
+def main(checkpoint: Path, scenes: int, steps: int, threads: int | None) -> None:
+    """Masks of a first-stage CHECKPOINT in half precision against float32, on clips of 8 frames of 64x128."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        found = price(checkpoint, scenes, steps, 8, (64, 128))
+    except AmodalError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"mask IoU, half against float32, {scenes} clips: mean {statistics.mean(found.iou):.4f}, least "
+        f"{min(found.iou):.4f}; median difference of the latents {statistics.median(found.latents):.1e}"
+    )
+    for name, (single, half) in (("mIoU", found.miou), ("mIoU_occ", found.miou_occ)):
+        click.echo(f"{name} against the truth: float32 {single:.2f}, half {half:.2f} ({half - single:+.2f})")
+
+
+if __name__ == "__main__":
+    main()

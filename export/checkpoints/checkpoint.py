@@ -1,0 +1,351 @@
+"""Diffusion-VAS checkpoints: one stage from disk or from the Hugging Face hub, or random at the same sizes.
+
+A checkpoint is a diffusers pipeline folder: model_index.json, scheduler/, unet/, vae/, image_encoder/,
+feature_extractor/. The authors' U-Net class has two input convolutions, `conv_in` with the 8 channels that
+config.json names, which never runs, and `conv_in2` with 12, which does; here the live one is `conv_in`.
+Tensors are loaded when a graph asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+
+from amodal.runtime.errors import CheckpointError
+
+from ..graph.weights import Weights, random_weights, read_safetensors
+from .files import locate, one_line, read_json, read_licence, weight_files
+
+Kind = Literal["unet", "vae", "image_encoder"]
+
+# diffusers is untyped, and transformers' decorators hide the signatures of its models.
+_CLASSES: dict[Kind, Any] = {
+    "unet": diffusers.UNetSpatioTemporalConditionModel,
+    "vae": diffusers.AutoencoderKLTemporalDecoder,
+    "image_encoder": transformers.CLIPVisionModelWithProjection,
+}
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "image_encoder": "model"}
+
+# Names on disk or in a module -> canonical names, which are those of the stock modules' files today.
+_RENAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
+    "unet": ((r"^conv_in2\.", "conv_in."),),
+    "vae": (  # diffusers' first attention blocks
+        (r"\.query\.(?=\w+$)", ".to_q."),
+        (r"\.key\.(?=\w+$)", ".to_k."),
+        (r"\.value\.(?=\w+$)", ".to_v."),
+        (r"\.proj_attn\.(?=\w+$)", ".to_out.0."),
+    ),
+    # transformers moves this prefix about between releases; files have it once.
+    "image_encoder": (
+        (r"^(?:vision_model\.)*(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.)", "vision_model."),
+    ),
+}
+
+# What the classes raise over a config that they cannot make sense of.
+_REFUSALS = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# The sampler knows this schedule only: key, expected value, diffusers' default where the key is absent.
+_SCHEDULER: tuple[tuple[str, Any, Any], ...] = (
+    ("_class_name", "EulerDiscreteScheduler", None),
+    ("prediction_type", "v_prediction", "epsilon"),
+    ("timestep_type", "continuous", "discrete"),
+    ("use_karras_sigmas", True, False),
+    ("final_sigmas_type", "zero", "zero"),
+)
+_SIGMAS = {"sigma_min": 0.002, "sigma_max": 700.0}
+
+_UNET_KEYS = (
+    *("in_channels", "block_out_channels", "num_attention_heads", "layers_per_block", "cross_attention_dim"),
+    *("addition_time_embed_dim", "projection_class_embeddings_input_dim"),
+)
+_VAE_KEYS = ("block_out_channels", "down_block_types", "layers_per_block")
+_CLIP_KEYS = (
+    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
+    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+)
+# The sizes of the authors' release, which are those of Stable Video Diffusion, and of a toy.
+_SIZES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = {
+    "diffusion-vas": (
+        (12, (320, 640, 1280, 1280), (5, 10, 20, 20), 2, 1024, 256, 768),
+        ((128, 256, 512, 512), ("DownEncoderBlock2D",) * 4, 2),
+        (1280, 5120, 1024, 32, 16, 3, 224, 14, "gelu", 1e-5),
+    ),
+    "tiny": (
+        (12, (32, 64, 64, 64), (2, 4, 4, 4), 1, 32, 32, 96),
+        ((32, 32, 32, 64), ("DownEncoderBlock2D",) * 4, 1),
+        (64, 128, 32, 2, 4, 3, 224, 32, "quick_gelu", 1e-5),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a checkpoint.
+
+    Attributes:
+        config: the keys of the module's config, defaults filled in.
+        weights: exactly the module's tensors, shapes checked, not loaded, by the names in stock files.
+        source: its folder, or hub id and revision with the folder's name.
+        kind: which of the three networks.
+    """
+
+    config: dict[str, Any]
+    weights: Weights
+    source: str
+    kind: Kind
+
+    def build(self) -> torch.nn.Module:
+        """The untouched diffusers or transformers module, its parameters on the meta device."""
+        return _build(self.kind, self.config, self.source)
+
+    def module_weights(self) -> Weights:
+        """The weights by the module's own names; some releases of transformers have others than files."""
+        names = {name: self.weights[_canonical(self.kind, name)] for name in self.build().state_dict()}
+        return Weights(names, self.weights.source)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over config and weights, all of which it reads: equal for equal networks, wherever they come from."""
+        config = repr(sorted(self.config.items()))
+        return hashlib.sha256((config + self.weights.fingerprint()).encode()).hexdigest()
+
+    def load(self) -> torch.nn.Module:
+        """The same module with its weights as float32, in eval mode."""
+        module = self.build()
+        state = {name: self.weights.load(_canonical(self.kind, name)) for name in module.state_dict()}
+        module.load_state_dict(state, assign=True)
+        return module.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class StageCheckpoint:
+    """What one stage is exported from.
+
+    Attributes:
+        source: the folder, or hub id and revision.
+        licence: of the weights, if the checkpoint says so.
+        scheduler: `sigma_min` and `sigma_max` (> 0), `num_train_timesteps`, and what is always the same:
+            `prediction_type`, `timestep_type`, `use_karras_sigmas`, `final_sigmas_type`.
+        image_mean: per channel, for pixels in [0, 1] on their way to the image encoder.
+        image_std: likewise.
+    """
+
+    source: str
+    licence: str | None
+    unet: Network
+    vae: Network
+    image_encoder: Network
+    scheduler: dict[str, Any]
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
+
+
+def read_checkpoint(
+    path_or_id: str | Path, *, variant: str | None = None, revision: str | None = None
+) -> StageCheckpoint:
+    """Opens the checkpoint of one stage, in the authors' format or with a stock 12-channel U-Net.
+
+    Args:
+        path_or_id: a folder, or a Hugging Face id "org/name" (from the cache alone under HF_HUB_OFFLINE=1).
+        variant: which weight files, such as "fp16"; None takes the plain ones, or the only variant there is.
+        revision: branch, tag or commit, for a Hugging Face id.
+
+    Raises:
+        CheckpointError: nothing there, a file that is missing or unreadable, pickled weights, a missing or
+            misshapen tensor (the first one is named), or another kind of model.
+    """
+    root, source = locate(path_or_id, tuple(_CLASSES), variant, revision)
+    read_json(root / "model_index.json")
+    scheduler = _read_scheduler(root / "scheduler" / "scheduler_config.json")
+    mean, std = _read_normalisation(root / "feature_extractor")
+    networks = {kind: _read_network(root / kind, f"{source}/{kind}", kind, variant) for kind in _CLASSES}
+    checkpoint = StageCheckpoint(
+        source, read_licence(root), **networks, scheduler=scheduler, image_mean=mean, image_std=std
+    )
+    _check_stage(checkpoint)
+    return checkpoint
+
+
+def random_checkpoint(
+    kind: Literal["diffusion-vas", "tiny"], stage: Literal["segment", "complete"], seed: int = 0
+) -> StageCheckpoint:
+    """Seeded random weights at the real sizes, or at a toy's, made tensor by tensor when asked for.
+
+    As in the authors' release, the stages of one seed share the VAE and the image encoder.
+    """
+    source = f"random {kind} (seed {seed})"
+    unet, vae, clip = _SIZES[kind]
+    own = 1 if stage == "segment" else 2
+    return StageCheckpoint(
+        source,
+        "none (random weights)",
+        _random_network("unet", dict(zip(_UNET_KEYS, unet, strict=True)), 3 * seed + own, source),
+        _random_network("vae", dict(zip(_VAE_KEYS, vae, strict=True)), 3 * seed, source),
+        _random_network("image_encoder", dict(zip(_CLIP_KEYS, clip, strict=True)), 3 * seed, source),
+        _schedule(_SIGMAS, 1000),
+        _CLIP_MEAN,
+        _CLIP_STD,
+    )
+
+
+def _random_network(kind: Kind, config: dict[str, Any], seed: int, source: str) -> Network:
+    module = _build(kind, config, source)
+    weights = _renamed(kind, random_weights(module, seed, source))
+    return Network(_filled(kind, module), weights, source, kind)
+
+
+def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) -> Network:
+    raw = read_json(folder / "config.json")
+    weights = _renamed(kind, read_safetensors(weight_files(folder, _STEMS[kind], variant)))
+    config = {key: value for key, value in raw.items() if not key.startswith("_")}
+    if kind == "unet":
+        # The authors' config has the channels of the layer that never runs.
+        config["in_channels"] = (*weights.shape("conv_in.weight"), 1, 1)[1]
+        widths = config.get("cross_attention_dim")
+        if isinstance(widths, list) and widths and widths == widths[:1] * len(widths):
+            config["cross_attention_dim"] = widths[0]
+    if kind == "image_encoder":
+        if isinstance(raw.get("vision_config"), dict):  # a whole CLIP, whose text tower is left alone
+            config = {"projection_dim": raw.get("projection_dim", 512)} | raw["vision_config"]
+        config = {key: config[key] for key in _CLIP_KEYS if key in config}
+    module = _build(kind, config, str(folder / "config.json"))
+    return Network(_filled(kind, module), _fitted(kind, weights, module), source, kind)
+
+
+def _canonical(kind: Kind, name: str) -> str:
+    for pattern, replacement in _RENAMES[kind]:
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def _renamed(kind: Kind, weights: Weights) -> Weights:
+    names = {name: _canonical(kind, name) for name in weights}
+    if "conv_in2.weight" in weights:  # should its bias be missing, that of the dead layer must not step in
+        names["conv_in2.bias"] = "conv_in.bias"
+    return weights.renamed({old: new for old, new in names.items() if old != new})
+
+
+def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
+    """Exactly the tensors of `module`, all of which must be there in the right shape."""
+    names = {_canonical(kind, name): name for name in module.state_dict()}
+    weights.renamed({new: own for new, own in names.items() if new != own and new in weights}).check(module)
+    parts = {name.partition(".")[0] for name in names}
+    for name in weights:
+        # Parts that the module does not have (a text tower) are left out; layers beyond the config's are not.
+        extra = name not in names and name.partition(".")[0] in parts
+        if extra and not name.endswith(".position_ids"):
+            raise CheckpointError(
+                f"{weights.source}: config.json has no place for the tensor {weights[name].stored_as}; "
+                "weights and config.json do not belong together."
+            )
+    return Weights({name: weights[name] for name in names}, weights.source)
+
+
+def _build(kind: Kind, config: dict[str, Any], source: str) -> torch.nn.Module:
+    make = _CLASSES[kind]
+    try:
+        with torch.device("meta"):
+            clip = kind == "image_encoder"
+            module: Any = make(transformers.CLIPVisionConfig(**config)) if clip else make.from_config(config)
+    except _REFUSALS as error:
+        raise CheckpointError(
+            f"{source} does not describe a {make.__name__} ({one_line(error)}); give a Diffusion-VAS "
+            "checkpoint, or download it again."
+        ) from error
+    torch.nn.Module.to(module, "meta")  # diffusers makes its mixing factors on the CPU come what may
+    for part in module.modules():
+        if "position_ids" in part._buffers:  # in no file: whoever loads the weights would leave it on meta
+            part.position_ids = torch.arange(part.num_positions)[None]
+    built: torch.nn.Module = module
+    return built
+
+
+def _filled(kind: Kind, module: Any) -> dict[str, Any]:
+    if kind == "image_encoder":
+        return {key: getattr(module.config, key) for key in _CLIP_KEYS}
+    return {key: value for key, value in module.config.items() if not key.startswith("_")}
+
+
+def _check_stage(checkpoint: StageCheckpoint) -> None:
+    """Whether the three networks fit together as an amodal stage."""
+    unet, vae, clip = checkpoint.unet.config, checkpoint.vae.config, checkpoint.image_encoder.config
+    latent, drawn, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
+    if channels != drawn + 2 * latent:
+        layer = checkpoint.unet.weights["conv_in.weight"].stored_as
+        alone = "" if layer.startswith("conv_in2") else " and there is no conv_in2.weight"
+        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == drawn + latent else ""
+        raise CheckpointError(
+            f"{checkpoint.unet.source}: {layer} takes {channels} channels{alone}; expected "
+            f"{drawn + 2 * latent}, the latents' {drawn} and {latent} for each of two conditions{plain}."
+        )
+    time_key = "projection_class_embeddings_input_dim"
+    time_width = 3 * unet["addition_time_embed_dim"]
+    down_blocks = ["DownEncoderBlock2D"] * len(vae["block_out_channels"])
+    for network, key, found, expected in (
+        (checkpoint.unet, "out_channels", drawn, latent),
+        (checkpoint.unet, "cross_attention_dim", unet["cross_attention_dim"], clip["projection_dim"]),
+        (checkpoint.unet, time_key, unet[time_key], time_width),
+        (checkpoint.vae, "down_block_types", list(vae["down_block_types"]), down_blocks),
+        (checkpoint.vae, "in_channels", vae["in_channels"], 3),
+        (checkpoint.vae, "out_channels", vae["out_channels"], 3),
+        (checkpoint.image_encoder, "num_channels", clip["num_channels"], 3),
+    ):
+        if found != expected:
+            raise CheckpointError(
+                f"{network.source}: config.json has {key} {found}; expected {expected}, to go with the rest "
+                "of the checkpoint: give an unmixed Diffusion-VAS checkpoint."
+            )
+
+
+def _read_scheduler(file: Path) -> dict[str, Any]:
+    raw = read_json(file)
+    for key, expected, default in _SCHEDULER:
+        if (value := raw.get(key, default)) != expected:
+            raise CheckpointError(
+                f"{file}: {key} is {value!r}; expected {expected!r}, as in every Diffusion-VAS checkpoint."
+            )
+    sigmas = {key: default if raw.get(key) is None else raw[key] for key, default in _SIGMAS.items()}
+    low, high = sigmas.values()
+    if not all(isinstance(value, (int, float)) for value in (low, high)) or not 0 < low < high < math.inf:
+        raise CheckpointError(
+            f"{file}: sigma_min is {low!r} and sigma_max {high!r}; expected 0 < sigma_min < sigma_max."
+        )
+    return _schedule(sigmas, raw.get("num_train_timesteps", 1000))
+
+
+def _schedule(sigmas: dict[str, float], timesteps: int) -> dict[str, Any]:
+    fixed = {key: expected for key, expected, _ in _SCHEDULER if not key.startswith("_")}
+    return fixed | sigmas | {"num_train_timesteps": timesteps}
+
+
+def _read_normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    if not folder.is_dir():
+        return _CLIP_MEAN, _CLIP_STD
+    file = folder / "preprocessor_config.json"
+    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | read_json(file)
+    try:
+        (r, g, b), (sr, sg, sb) = (map(float, raw[key]) for key in ("image_mean", "image_std"))
+    except (TypeError, ValueError):
+        sr = sg = sb = 0.0
+    if not min(sr, sg, sb) > 0:
+        raise CheckpointError(
+            f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
+            "numbers each, those of image_std > 0."
+        )
+    return (r, g, b), (sr, sg, sb)

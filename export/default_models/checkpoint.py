@@ -1,0 +1,126 @@
+"""The trained networks as checkpoints that `amodal export` reads, and as the bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+
+from amodal.runtime.bundle.manifest import ContextLayout, StageName
+
+from ..bundle import Exported, export_bundle
+from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint
+from ..families.diffusion_vas.plan import ExportSettings
+from .loop import load_average
+from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
+from .vae import trained_vae
+
+LICENCE = "apache-2.0"
+
+_FEATURE_EXTRACTOR = {
+    "crop_size": {"height": CLIP_CONFIG["image_size"], "width": CLIP_CONFIG["image_size"]},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": CLIP_MEAN,
+    "image_processor_type": "CLIPImageProcessor",
+    "image_std": CLIP_STD,
+    "size": {"shortest_edge": CLIP_CONFIG["image_size"]},
+}
+_INDEX = {
+    "_class_name": "StableVideoDiffusionPipeline",
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "unet": ["diffusers", "UNetSpatioTemporalConditionModel"],
+    "vae": ["diffusers", "AutoencoderKLTemporalDecoder"],
+}
+
+
+def write_checkpoints(folder: Path, recipe: Recipe) -> dict[StageName, Path]:
+    """Writes `folder/checkpoints/STAGE` from what was trained so far: averaged weights, rounded to half precision.
+
+    Returns:
+        The folder of each stage, a diffusers pipeline.
+    """
+    scheduler: Any = diffusers.EulerDiscreteScheduler
+    places: dict[StageName, Path] = {}
+    for stage in STAGES:
+        place = places[stage] = folder / "checkpoints" / stage
+        unet = _averaged(make_unet(recipe.seed, stage), folder / f"{stage}.pt")
+        networks = {
+            "vae": _with_decoder(trained_vae(folder, stage, recipe), folder / f"decoder_{stage}.pt"),
+            "unet": unet,
+            "image_encoder": make_image_encoder(recipe.seed),
+        }
+        for name, network in networks.items():
+            network.half().save_pretrained(place / name)
+        scheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            sigma_min=SIGMA_RANGE[0],
+            sigma_max=SIGMA_RANGE[1],
+            timestep_spacing="leading",
+            timestep_type="continuous",
+            use_karras_sigmas=True,
+            steps_offset=1,
+        ).save_pretrained(place / "scheduler")
+        _write(place / "feature_extractor" / "preprocessor_config.json", _FEATURE_EXTRACTOR)
+        _write(place / "model_index.json", _INDEX)
+        (place / "README.md").write_text(f"---\nlicense: {LICENCE}\n---\n", encoding="utf-8")
+    return places
+
+
+def write_bundle(
+    folder: Path,
+    out: Path,
+    recipe: Recipe,
+    context: ContextLayout = "reference",
+    *,
+    overwrite: bool = False,
+) -> list[Exported]:
+    """Exports the checkpoints: weights in half precision, arithmetic in single, graphs in the form for CPUs."""
+    places = write_checkpoints(folder, recipe)
+    settings = ExportSettings(
+        size=recipe.size,
+        frames=recipe.frames,
+        precision="fp32",
+        stored="fp16",
+        context=context,
+        decode_chunk=recipe.frames,
+        propagate=True,
+    )
+    checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
+    return export_bundle(out, checkpoints, None, settings, overwrite=overwrite)
+
+
+def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:
+    """With the recipe as its source, for the manifest, instead of a folder on one machine."""
+    source = f"amodal.export.default_models/{stage}"
+    networks = {
+        kind: replace(getattr(checkpoint, kind), source=f"{source}/{kind}") for kind in ("unet", "vae", "image_encoder")
+    }
+    return replace(checkpoint, source=source, **networks)
+
+
+def _with_decoder(vae: Any, state: Path) -> Any:
+    if state.exists():
+        _averaged(vae.decoder, state)
+    return vae
+
+
+def _averaged(network: Any, state: Path) -> Any:
+    load_average(network, state)
+    return network.eval()
+
+
+def _write(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,193 @@
+"""What the default model is, and how long it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.errors import InputError
+
+from .blur import start_as_blur
+
+_UNet: Any = diffusers.UNetSpatioTemporalConditionModel
+_VAE: Any = diffusers.AutoencoderKLTemporalDecoder
+_CLIP: Any = transformers.CLIPVisionModelWithProjection
+
+# Training draws scenes from here on; what lies below is for demonstration and measurement.
+FIRST_SEED = 1_000_000
+
+
+# Least and largest noise level of the sampler.
+SIGMA_RANGE = 0.002, 700.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training; where there are two, of `segment` and of `complete`.
+
+    Attributes:
+        frames, height, width: of a clip.
+        scenes: clips encoded for a U-Net.
+        vae_steps, vae_scenes, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
+            divergence per latent value.
+        vae_chroma: weight of the error's chroma.
+        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
+        steps, clips, lr: the same for a U-Net.
+        sigma_mean, sigma_std: of log sigma.
+        window_share: share of steps on windows of half the width about hidden parts, per stage.
+        hidden_weight: how much more an error counts where the object is hidden, per stage.
+        decoder_steps, decoder_scenes, decoder_lr: steps on the decoder alone once the U-Net is done, of one clip each,
+            scenes that the U-Net draws for it, and learning rate.
+        dropout: share of clips without conditions, for guidance.
+        ema: decay of the averaged weights, reached gradually.
+        cooldown: share of the steps at the end over which the learning rate falls to zero.
+        seed: of weights, data and noise.
+    """
+
+    frames: int = 8
+    height: int = 64
+    width: int = 128
+    scenes: tuple[int, int] = (3600, 3200)
+    vae_steps: tuple[int, int] = (1800, 1700)
+    vae_scenes: tuple[int, int] = (2, 1)
+    vae_lr: float = 1e-3
+    vae_kl: float = 3e-4
+    vae_chroma: float = 4.0
+    crop_share: float = 0.97
+    steps: tuple[int, int] = (6420, 11500)
+    clips: int = 8
+    lr: float = 1e-3
+    sigma_mean: float = 0.7
+    sigma_std: float = 1.6
+    window_share: tuple[float, float] = (0.0, 0.8)
+    hidden_weight: tuple[float, float] = (0.0, 10.0)
+    decoder_steps: tuple[int, int] = (0, 500)
+    decoder_scenes: int = 240
+    decoder_lr: float = 3e-4
+    dropout: float = 0.1
+    ema: float = 0.999
+    cooldown: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        free = {"window_share", "hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "crop_share", "dropout"}
+        free |= {"cooldown", "seed", "sigma_mean"}
+        for name, value in asdict(self).items():
+            least = min(value) if isinstance(value, tuple) else value
+            if least < 0 or (name not in free and least == 0):
+                raise InputError(f"recipe: {name} is {value}; expected a number above 0.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.height, self.width
+
+    def of(self, stage: StageName, name: str) -> int:
+        """A stage's own number."""
+        pair: tuple[int, int] = getattr(self, name)
+        return pair[STAGES.index(stage)]
+
+    def share_of(self, stage: StageName, name: str) -> float:
+        """The same, of what is no count: `window_share`, `hidden_weight`."""
+        pair: tuple[float, float] = getattr(self, name)
+        return pair[STAGES.index(stage)]
+
+
+STAGES: tuple[StageName, ...] = ("segment", "complete")
+WIDTH = 32  # of the context
+
+_ATTENDING = "CrossAttn{}BlockSpatioTemporal"
+_PLAIN = "{}BlockSpatioTemporal"
+
+
+def _unet_config(*levels: str) -> dict[str, Any]:
+    # No attention at full size: without it a step took half the time.
+    return {
+        "sample_size": 16,
+        "in_channels": 12,
+        "out_channels": 4,
+        "block_out_channels": (64, 64, 64),
+        "num_attention_heads": (2, 2, 2),
+        "layers_per_block": 1,
+        "cross_attention_dim": WIDTH,
+        "addition_time_embed_dim": 32,
+        "projection_class_embeddings_input_dim": 96,
+        "down_block_types": tuple(level.format("Down") for level in levels),
+        "up_block_types": tuple(level.format("Up") for level in reversed(levels)),
+        "num_frames": 8,
+    }
+
+
+# 3.8 and 3.1 million parameters: shapes take more than colours.
+UNET_CONFIGS: dict[StageName, dict[str, Any]] = {
+    "segment": _unet_config(_PLAIN, _ATTENDING, _ATTENDING),
+    "complete": _unet_config(_PLAIN, _ATTENDING, _PLAIN),
+}
+
+
+def _vae_config(*channels: int) -> dict[str, Any]:
+    return {
+        "block_out_channels": channels,
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "sample_size": 64,
+        "scaling_factor": 1.0,
+    }
+
+
+# A norm has 32 groups: over 32 channels it takes each one's mean away, which masks do not mind.
+VAE_CONFIGS: dict[StageName, dict[str, Any]] = {"segment": _vae_config(32, 32, 64), "complete": _vae_config(64, 64, 64)}
+CLIP_CONFIG: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "projection_dim": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+}
+CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
+
+
+def make_vae(seed: int, stage: StageName) -> Any:
+    """A stage's VAE with seeded random weights.
+
+    Its last layer, over time and channels, starts as the identity; that of `complete` starts as a blur (see
+    `start_as_blur`).
+    """
+    vae = _seeded(lambda: _VAE(**VAE_CONFIGS[stage]), 3 * seed)
+    torch.nn.init.dirac_(vae.decoder.time_conv_out.weight)
+    torch.nn.init.zeros_(vae.decoder.time_conv_out.bias)
+    if stage == "complete":
+        start_as_blur(vae)
+    return vae
+
+
+def make_unet(seed: int, stage: StageName) -> Any:
+    """A stage's U-Net with seeded random weights."""
+    return _seeded(lambda: _UNet(**UNET_CONFIGS[stage]), 3 * seed + (1 if stage == "segment" else 2))
+
+
+def make_image_encoder(seed: int) -> Any:
+    """The image encoder: never trained, a fixed random projection of the picture; its embeddings have unit variance."""
+    encoder = _seeded(lambda: _CLIP(transformers.CLIPVisionConfig(**CLIP_CONFIG)), 3 * seed)
+    encoder.eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    pictures = torch.nn.functional.interpolate(torch.randn(32, 3, 7, 7, generator=generator), size=(224, 224))
+    with torch.no_grad():
+        spread = encoder(pictures).image_embeds.std(dim=0).mean()
+        encoder.visual_projection.weight /= spread
+    return encoder
+
+
+def _seeded(make: Any, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()

@@ -1,0 +1,301 @@
+"""Depth Anything V2's two checkpoint layouts, and how their tensors fit transformers' module.
+
+Read are a transformers folder (`DepthAnythingForDepthEstimation`: config.json and safetensors) and the
+authors' state dict (`depth_anything_v2_vitl.pth` or the like, github.com/DepthAnything/Depth-Anything-V2).
+Tensors are mapped from disk, and a fused `qkv` becomes three views, so that loading takes no second copy of
+the weights.
+
+What a state dict does not tell: Depth Anything V1, and V2 for metric depth, have the same tensors under the
+same names, and would be taken for V2's relative depth. transformers folders say what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amodal.runtime.errors import CheckpointError
+from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
+
+GRID = 37
+"""Patches per side at which the position embedding was trained: 518 / 14."""
+
+
+@dataclass(frozen=True)
+class DepthVariant:
+    """The sizes that tell one Depth Anything from another.
+
+    `taps` are the 0-based blocks whose outputs the head reads (`intermediate_layer_idx` in the authors'
+    dpt.py), `neck` the channels they are projected to, `fusion` the channels of the refinement blocks.
+    """
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    taps: tuple[int, ...]
+    neck: tuple[int, ...]
+    fusion: int
+
+
+VARIANTS: Mapping[str, DepthVariant] = {
+    variant.name: variant
+    for variant in (
+        DepthVariant("small", 384, 12, 6, (2, 5, 8, 11), (48, 96, 192, 384), 64),
+        DepthVariant("base", 768, 12, 12, (2, 5, 8, 11), (96, 192, 384, 768), 128),
+        DepthVariant("large", 1024, 24, 16, (4, 11, 17, 23), (256, 512, 1024, 1024), 256),
+        DepthVariant("tiny", 48, 5, 3, (1, 2, 3, 4), (8, 16, 24, 32), 16),  # a toy: no weights are published
+    )
+}
+
+# Where a checkpoint keeps a parameter of the module: its name there, and which of three stacked parts it is.
+_Place = tuple[str, int | None]
+
+
+@dataclass(frozen=True)
+class DepthCheckpoint:
+    """A checkpoint's tensors as they lie on disk; `place` says where among them a parameter is."""
+
+    path: Path
+    variant: DepthVariant
+    tensors: Mapping[str, Tensor]
+    place: Callable[[str, Mapping[str, Tensor]], _Place]
+
+
+def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
+    """Open a checkpoint of either layout (`load_depth` lists them) and find out its variant.
+
+    Raises:
+        CheckpointError: no checkpoint, another architecture or width, or files that cannot be read.
+    """
+    if path.is_dir() and not (path / "config.json").is_file():
+        found = sorted(path.glob("*.pth"))
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{path} is no depth checkpoint: expected config.json with safetensors, or one .pth "
+                f"(there are {len(found)})."
+            )
+        path = found[0]
+    if path.is_dir():
+        variant = _read_config(path / "config.json")
+        return DepthCheckpoint(path, variant, _read_folder(path), _transformers_place)
+    if not path.is_file():
+        raise CheckpointError(
+            f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder or the "
+            "authors' .pth."
+        )
+    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place)
+
+
+def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> None:
+    """Give the module the checkpoint's tensors, as float32 and without a copy where they are that already.
+
+    Raises:
+        CheckpointError: a missing, misshapen or unknown tensor; the first one is named as the checkpoint
+        names it.
+    """
+    path, tensors = checkpoint.path, checkpoint.tensors
+    state: dict[str, Tensor] = {}
+    used = set(_UNUSED)
+    for name, empty in module.state_dict().items():
+        source, part = checkpoint.place(name, tensors)
+        if source not in tensors:
+            raise CheckpointError(f"{path} is incomplete: there is no tensor {source!r}.")
+        tensor = tensors[source]
+        expected = list(empty.shape) if part is None else [3 * empty.shape[0], *empty.shape[1:]]
+        if list(tensor.shape) != expected or not tensor.is_floating_point():
+            found = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            raise CheckpointError(f"Tensor {source!r} in {path} is {found}; expected float {expected}.")
+        state[name] = (tensor if part is None else tensor.chunk(3)[part]).to(torch.float32)
+        used.add(source)
+    unknown = next((name for name in tensors if name not in used), None)
+    if unknown is not None:
+        raise CheckpointError(f"{path} is another network: Depth Anything V2 has no tensor {unknown!r}.")
+    module.load_state_dict(state, assign=True)
+
+
+_UNUSED = ("pretrained.mask_token", "backbone.embeddings.mask_token")  # for DINOv2's training only
+
+# transformers 5 renamed the attention's parts in the module; its files and transformers 4 keep the old names.
+_RENAMED = (
+    (".attention.attention.query.", ".attention.q_proj."),
+    (".attention.attention.key.", ".attention.k_proj."),
+    (".attention.attention.value.", ".attention.v_proj."),
+    (".attention.output.dense.", ".attention.o_proj."),
+)
+
+_TO_AUTHORS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^backbone\.embeddings\.cls_token", "pretrained.cls_token"),
+    (r"^backbone\.embeddings\.position_embeddings", "pretrained.pos_embed"),
+    (r"^backbone\.embeddings\.patch_embeddings\.projection", "pretrained.patch_embed.proj"),
+    (r"^backbone\.encoder\.layer\.", "pretrained.blocks."),
+    (r"^backbone\.layernorm", "pretrained.norm"),
+    (r"\.layer_scale([12])\.lambda1", r".ls\1.gamma"),
+    (r"\.attention\.o_proj", ".attn.proj"),
+    (r"^neck\.reassemble_stage\.layers\.(\d)\.projection", r"depth_head.projects.\1"),
+    (r"^neck\.reassemble_stage\.layers\.(\d)\.resize", r"depth_head.resize_layers.\1"),
+    (r"^neck\.convs\.(\d)", lambda m: f"depth_head.scratch.layer{int(m[1]) + 1}_rn"),
+    # The authors count their refinement blocks from the finest, transformers from the coarsest.
+    (r"^neck\.fusion_stage\.layers\.(\d)", lambda m: f"depth_head.scratch.refinenet{4 - int(m[1])}"),
+    (r"\.residual_layer([12])\.convolution([12])", r".resConfUnit\1.conv\2"),
+    (r"(refinenet\d)\.projection", r"\1.out_conv"),
+    (r"^head\.conv1", "depth_head.scratch.output_conv1"),
+    (r"^head\.conv2", "depth_head.scratch.output_conv2.0"),
+    (r"^head\.conv3", "depth_head.scratch.output_conv2.2"),
+)
+
+
+def current_name(name: str) -> str:
+    """A parameter's name in transformers 5, given that in transformers 4 or 5."""
+    for old, new in _RENAMED:
+        name = name.replace(old, new)
+    return name
+
+
+def _authors_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
+    name = current_name(name)
+    for pattern, replacement in _TO_AUTHORS:
+        name = re.sub(pattern, replacement, name)
+    fused = re.search(r"\.attention\.([qkv])_proj\.", name)
+    if fused is None:
+        return name, None
+    return name.replace(fused[0], ".attn.qkv."), "qkv".index(fused[1])
+
+
+def _transformers_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
+    for old, new in _RENAMED:
+        if name not in tensors:
+            name = name.replace(old, new) if old in name else name.replace(new, old)
+    return name, None
+
+
+def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
+    """The variant of a state dict's width; heads and taps cannot be read off the tensors."""
+    token = tensors.get("pretrained.cls_token")
+    if token is None or token.ndim == 0:
+        raise CheckpointError(f"{path} is no Depth Anything V2 state dict: there is no tensor 'pretrained.cls_token'.")
+    for variant in VARIANTS.values():
+        if variant.width == token.shape[-1]:
+            return variant
+    known = ", ".join(f"{variant.width} ({variant.name})" for variant in VARIANTS.values())
+    raise CheckpointError(f"{path} is a network of width {token.shape[-1]}; expected one of {known}.")
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    """A plain state dict, mapped from disk; nothing but tensors is unpickled."""
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is truncated or not in torch's zip format: download it again, or re-save it.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is a pickle with more in it than tensors; expected a plain state dict."
+        ) from None
+    except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(f"{path} is no plain state dict; expected names and tensors only.")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a transformers folder, sharded or not."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{index} has no 'weight_map'.")
+        files = [folder / Path(str(name)).name for name in dict.fromkeys(weight_map.values())]
+    else:
+        files = [folder / "model.safetensors"]
+        if not files[0].is_file():
+            # A `variant`, such as model.fp16.safetensors.
+            files = sorted(folder.glob("model.*.safetensors"))[:1]
+        if not files:
+            raise CheckpointError(f"{folder} has no model.safetensors; pickled weights (.bin) are not read.")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(_read_safetensors(file))
+    return tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
+    return content
+
+
+def _read_config(path: Path) -> DepthVariant:
+    """The sizes in a transformers config.json; a field that is absent has transformers' default."""
+    config = _read_json(path)
+    backbone = config.get("backbone_config")
+    backbone = backbone if isinstance(backbone, dict) else {}
+    fixed = (  # everything that the skeleton takes for granted
+        ("model_type", config.get("model_type"), "depth_anything"),
+        ("backbone_config.model_type", backbone.get("model_type"), "dinov2"),
+        ("depth_estimation_type", config.get("depth_estimation_type", "relative"), "relative"),
+        ("head_in_index", config.get("head_in_index", -1), -1),
+        ("head_hidden_size", config.get("head_hidden_size", 32), 32),
+        ("reassemble_factors", config.get("reassemble_factors", [4, 2, 1, 0.5]), [4, 2, 1, 0.5]),
+        ("patch_size", config.get("patch_size", DEPTH_MULTIPLE), DEPTH_MULTIPLE),
+        ("backbone_config.patch_size", backbone.get("patch_size", DEPTH_MULTIPLE), DEPTH_MULTIPLE),
+        ("backbone_config.image_size", backbone.get("image_size", 224), GRID * DEPTH_MULTIPLE),
+        ("backbone_config.mlp_ratio", backbone.get("mlp_ratio", 4), 4),
+        ("backbone_config.hidden_act", backbone.get("hidden_act", "gelu"), "gelu"),
+        ("backbone_config.layer_norm_eps", backbone.get("layer_norm_eps", 1e-6), 1e-6),
+        ("backbone_config.qkv_bias", backbone.get("qkv_bias", True), True),
+        ("backbone_config.use_swiglu_ffn", backbone.get("use_swiglu_ffn", False), False),
+        ("backbone_config.apply_layernorm", backbone.get("apply_layernorm", True), True),
+    )
+    for name, found, expected in fixed:
+        if found != expected:
+            raise CheckpointError(f"{path} is not for Depth Anything V2: {name} is {found!r}, expected {expected!r}.")
+    try:
+        stages = backbone.get("out_indices") or backbone["out_features"]
+        variant = DepthVariant(
+            name="custom",
+            width=int(backbone.get("hidden_size", 768)),
+            layers=int(backbone.get("num_hidden_layers", 12)),
+            heads=int(backbone.get("num_attention_heads", 12)),
+            taps=tuple(int(str(stage).removeprefix("stage")) - 1 for stage in stages),
+            neck=tuple(int(width) for width in config.get("neck_hidden_sizes", (48, 96, 192, 384))),
+            fusion=int(config.get("fusion_hidden_size", 64)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no usable config: {_first_line(error)}.") from error
+    positive = min(variant.width, variant.layers, variant.heads, variant.fusion, *variant.neck) > 0
+    ordered = list(variant.taps) == sorted(set(variant.taps) & set(range(variant.layers)))
+    fours = len(variant.taps) == len(variant.neck) == 4
+    if not (positive and ordered and fours) or variant.width % variant.heads:
+        raise CheckpointError(f"{path} is no usable config: {variant}.")
+    return next((v for v in VARIANTS.values() if replace(v, name="custom") == variant), variant)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

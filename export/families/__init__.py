@@ -1,0 +1,1 @@
+"""The networks of each family, and the plan of its graphs."""

@@ -1,0 +1,1 @@
+"""The networks of Diffusion-VAS as graphs."""

@@ -1,0 +1,327 @@
+"""The spatio-temporal U-Net as two graphs: `unet_conditioner`, once per clip, and `unet`, once per step.
+
+Exact restructurings (tested against diffusers' untouched `UNetSpatioTemporalConditionModel`):
+
+* Cross-attention over a single token is `to_out(to_v(context))`, because a softmax over one key is 1. In the
+  `reference` and `aligned` context layouts it therefore is one vector per row and frame (spatial) or per row
+  (temporal), which the conditioner computes once; query, key and their norm disappear. The output bias of the
+  self-attention just before it is added there too.
+* In the `sequence` layout, the keys and values of the T tokens are computed once per clip.
+* The sigmas are known in advance, so the time MLPs and every `time_emb_proj` become a table with one row per step.
+* The frame position embedding depends on the weights alone and is a constant.
+* The share of the temporal branch goes into the weights of that branch's last convolution.
+* The temporal feed-forward and norms work per token, so only the attention itself sees [BP, heads, T, dim].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from amodal.runtime.bundle.manifest import ContextLayout
+
+from ...graph.layers import (
+    Variant,
+    attention,
+    conv,
+    feed_forward,
+    group_norm,
+    layer_norm,
+    linear,
+    project_qkv,
+    res_block,
+    silu,
+    transposed,
+    upsample,
+)
+from ...graph.weights import Weights
+from ...graph.writer import Dtypes, Graph
+from .unet_plan import Plan, ResBlock, Transformer
+
+
+def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, dtypes: Dtypes) -> Graph:
+    """The `unet_conditioner` graph, in float32 arithmetic.
+
+    Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
+    augmentation). Outputs: `time_table` [S, P] and the two tensors of `Plan.context_shapes`. B and S are free.
+    """
+    g = Graph("unet_conditioner", weights, stored=dtypes.stored)
+    config = plan.config
+    context = g.input("context", ("rows", frames, config["cross_attention_dim"]))
+    sigmas = g.input("sigmas", ("steps",))
+    ids = g.input("time_ids", (3,))
+
+    with g.scope("time"):
+        # EDM's c_noise = ln(sigma) / 4, which diffusers' EulerDiscreteScheduler calls the continuous timestep.
+        time = g.op("Mul", g.op("Log", sigmas), g.scalar(0.25))
+        time = _sinusoid(g, time, config["block_out_channels"][0])
+        width = config["addition_time_embed_dim"]
+        added = g.op("Reshape", _sinusoid(g, ids, width), g.constant([1, 3 * width]))
+        emb = silu(g, g.op("Add", _mlp(g, time, "time_embedding"), _mlp(g, added, "add_embedding")))
+        rows = [
+            linear(g, emb, f"{r.name}.{part}_res_block.time_emb_proj", (-1, r.channels))
+            for r in plan.res_blocks
+            for part in ("spatial", "temporal")
+        ]
+        g.output("time_table", g.op("Concat", *rows, axis=-1), ("steps", plan.time_width))
+
+    shapes = plan.context_shapes(layout, frames)
+    packed: dict[str, list[ir.Value]] = {name: [] for name in shapes}
+    with g.scope("context"):
+        # The temporal blocks see the first token of each row's clip.
+        first = g.op("Gather", context, g.constant(0), axis=1)
+        for _, spatial, temporal in plan.layers:
+            for block, source, name in ((spatial, context, "spatial"), (temporal, first, "temporal")):
+                if layout == "sequence":
+                    for part, out in (("to_k", "keys"), ("to_v", "values")):
+                        packed[out].append(g.op("MatMul", context, transposed(g, f"{block}.attn2.{part}.weight")))
+                else:
+                    value = g.op("MatMul", source, transposed(g, f"{block}.attn2.to_v.weight"))
+                    value = g.op("MatMul", value, transposed(g, f"{block}.attn2.to_out.0.weight"))
+                    value = g.op("Add", value, g.weight(f"{block}.attn2.to_out.0.bias"))
+                    packed[name].append(g.op("Add", value, g.weight(f"{block}.attn1.to_out.0.bias")))
+        for name, shape in shapes.items():
+            g.output(name, g.op("Concat", *packed[name], axis=-1), shape)
+    return g
+
+
+def _sinusoid(g: Graph, x: ir.Value, width: int) -> ir.Value:
+    angle = g.op("Mul", g.op("Unsqueeze", x, g.constant([1])), g.constant(_frequencies(width)[None], np.float32))
+    return g.op("Concat", g.op("Cos", angle), g.op("Sin", angle), axis=-1)
+
+
+def _frequencies(width: int) -> Tensor:
+    # To the bit as diffusers computes them: at 127 radians, another order of rounding is 1e-5 of the cosine.
+    return torch.exp(-math.log(10000.0) * torch.arange(width // 2, dtype=torch.float32) / (width // 2))
+
+
+def _mlp(g: Graph, x: ir.Value, name: str) -> ir.Value:
+    width = g.weights.shape(f"{name}.linear_1.weight")[0]
+    x = silu(g, linear(g, x, f"{name}.linear_1", (-1, width)))
+    return linear(g, x, f"{name}.linear_2", (-1, g.weights.shape(f"{name}.linear_2.weight")[0]))
+
+
+def write_unet(
+    weights: Weights,
+    plan: Plan,
+    frames: int,
+    size: tuple[int, int],
+    layout: ContextLayout,
+    variant: Variant,
+    *,
+    dtypes: Dtypes,
+) -> Graph:
+    """The `unet` graph: one evaluation of the denoiser.
+
+    Inputs: `latents` [1, T, 4, h, w] already scaled by c_in, `conditioning` [B, T, 8, h, w], `time` [P] one row of
+    the time table, and the two context tensors. Output: `velocity` [B, T, 4, h, w], the v-prediction of each
+    CFG row. B is free (1 or 2).
+
+    Args:
+        size: (h, w) of the latents; divisible by `plan.downscale`.
+    """
+    g = Graph("unet", weights, *dtypes)
+    return _UNet(g, plan, frames, layout, variant).write(size)
+
+
+class _UNet:
+    """What all blocks of one U-Net graph share while it is written."""
+
+    def __init__(self, g: Graph, plan: Plan, frames: int, layout: ContextLayout, variant: Variant) -> None:
+        self.g, self.plan, self.frames, self.layout, self.variant = g, plan, frames, layout, variant
+        self.times: dict[str, tuple[ir.Value, ir.Value]] = {}
+        self.contexts: dict[str, tuple[ir.Value, ...]] = {}
+
+    def write(self, size: tuple[int, int]) -> Graph:
+        g, plan = self.g, self.plan
+        channels_in = g.weights.shape("conv_in.weight")[1]
+        channels_out = g.weights.shape("conv_out.weight")[0]
+        latents = g.input("latents", (1, self.frames, channels_out, *size))
+        conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
+        self._unpack_time(g.input("time", (plan.time_width,)))
+        shapes = plan.context_shapes(self.layout, self.frames)
+        self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
+
+        rows = g.op("Shape", conditioning, start=0, end=1)
+        rest = g.constant([self.frames, channels_out, *size])
+        x = g.op("Expand", latents, g.op("Concat", rows, rest, axis=0))
+        x = g.op("Concat", x, conditioning, axis=2)
+        x = g.op("Reshape", x, g.constant([-1, channels_in, *size]))
+
+        x = conv(g, x, "conv_in")
+        skips = [x]
+        at = size
+        for level in plan.down:
+            for block, transformer in level.layers:
+                x = self._layer(x, block, transformer, at)
+                skips.append(x)
+            if level.resample:
+                with g.scope(level.name):
+                    x = conv(g, x, f"{level.name}.downsamplers.0.conv", stride=2)
+                skips.append(x)
+                at = (at[0] // 2, at[1] // 2)
+
+        first, transformer, second = plan.mid
+        x = self._layer(x, first, transformer, at)
+        x = self._layer(x, second, None, at)
+
+        for level in plan.up:
+            for block, transformer in level.layers:
+                x = self._layer(g.op("Concat", x, skips.pop(), axis=1), block, transformer, at)
+            if level.resample:
+                with g.scope(level.name):
+                    x = upsample(g, x, f"{level.name}.upsamplers.0", self.variant)
+                at = (at[0] * 2, at[1] * 2)
+
+        x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5, self.variant)), "conv_out")
+        shape = (self.frames, channels_out, *size)
+        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
+        return g
+
+    def _unpack_time(self, time: ir.Value) -> None:
+        g, blocks = self.g, self.plan.res_blocks
+        widths = [r.channels for r in blocks for _ in range(2)]
+        row = g.op("Reshape", time, g.constant([1, self.plan.time_width, 1, 1]))
+        parts = iter(g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1))
+        for r in blocks:
+            self.times[r.name] = (next(parts), next(parts))
+
+    def _unpack_context(self, packed: Sequence[ir.Value]) -> None:
+        g, layers, width = self.g, self.plan.layers, self.plan.context_width
+        sequence = self.layout == "sequence"
+        if not sequence:  # [BT, 1, C] for the spatial, [B, 1, 1, C] for the temporal blocks
+            spatial, temporal = packed
+            packed = [
+                g.op("Reshape", spatial, g.constant([-1, 1, width])),
+                g.op("Reshape", temporal, g.constant([-1, 1, 1, width])),
+            ]
+        widths = [t.channels for t, _, _ in layers for _ in range(2 if sequence else 1)]
+        streams = [iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed]
+        for _, spatial_name, temporal_name in layers:
+            if sequence:
+                for name in (spatial_name, temporal_name):
+                    self.contexts[name] = tuple(next(s) for s in streams)
+            else:
+                self.contexts[spatial_name] = (next(streams[0]),)
+                self.contexts[temporal_name] = (next(streams[1]),)
+
+    def _layer(self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]) -> ir.Value:
+        with self.g.scope(block.name):
+            eps = (block.eps, block.eps)
+            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name])
+        if transformer is None:
+            return x
+        with self.g.scope(transformer.name):
+            return self._transformer(x, transformer, size)
+
+    def _transformer(self, x: ir.Value, t: Transformer, size: tuple[int, int]) -> ir.Value:
+        """diffusers' `TransformerSpatioTemporalModel` of x [BT, C, H, W]."""
+        g, frames, pixels, channels = self.g, self.frames, size[0] * size[1], t.channels
+        flat, clip = (-1, pixels, channels), (-1, frames, pixels, channels)
+        h = group_norm(g, x, f"{t.name}.norm", size, 1e-6, self.variant)
+        h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
+        h = linear(g, h, f"{t.name}.proj_in", flat)  # [BT, P, C]
+        for i in range(t.layers):
+            spatial, temporal = (
+                f"{t.name}.transformer_blocks.{i}",
+                f"{t.name}.temporal_transformer_blocks.{i}",
+            )
+            h = self._attend(h, spatial, t, flat, self._spatial_heads(t, pixels))
+            h = g.op("Add", h, self._ff(h, spatial, "norm3", "ff", flat))
+
+            h = g.op("Reshape", h, g.constant(clip))
+            m = g.op("Add", h, self._frame_embedding(t))
+            m = g.op("Add", m, self._ff(m, temporal, "norm_in", "ff_in", clip))
+            m = self._attend(m, temporal, t, clip, self._temporal_heads(t, pixels))
+            m = g.op("Add", m, self._ff(m, temporal, "norm3", "ff", clip))
+            # share * spatial + (1 - share) * temporal
+            h = g.op("Add", m, g.op("Mul", g.op("Sub", h, m), self._spatial_share(t)))
+            h = g.op("Reshape", h, g.constant(flat))
+        h = linear(g, h, f"{t.name}.proj_out", flat)
+        h = g.op("Reshape", g.op("Transpose", h, perm=[0, 2, 1]), g.constant([-1, channels, *size]))
+        return g.op("Add", h, x)
+
+    def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
+        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant)
+
+    def _attend(
+        self,
+        x: ir.Value,
+        block: str,
+        t: Transformer,
+        shape: Sequence[int],
+        heads: tuple[Callable[[ir.Value], ir.Value], Callable[[ir.Value], ir.Value]],
+    ) -> ir.Value:
+        """Adds self-attention and cross-attention to x."""
+        g, dim, (split, join) = self.g, t.channels // t.heads, heads
+        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1", self.variant)
+        query, key, value = (split(part) for part in qkv)
+        out = join(attention(g, query, key, value, dim, self.variant))
+        out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
+        if self.layout != "sequence":
+            # The constant carries the self-attention's output bias.
+            return g.op("Add", g.op("Add", out, self.contexts[block][0]), x)
+        x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
+        # Every query of a row, whatever its frame, attends to the same T tokens: the frames need not be told apart.
+        query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
+        pixels = shape[-2] * self.frames
+
+        def heads_of(y: ir.Value, length: int) -> ir.Value:
+            y = g.op("Reshape", y, g.constant([-1, length, t.heads, dim]))
+            return g.op("Transpose", y, perm=[0, 2, 1, 3])
+
+        keys, values = (heads_of(c, self.frames) for c in self.contexts[block])
+        out = attention(g, heads_of(query, pixels), keys, values, dim, self.variant)
+        out = g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.constant(shape))
+        return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
+
+    def _spatial_heads(self, t: Transformer, pixels: int) -> Any:
+        g, dim = self.g, t.channels // t.heads
+
+        def split(x: ir.Value) -> ir.Value:  # [BT, P, C] -> [BT, heads, P, dim]
+            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, dim]))
+            return g.op("Transpose", x, perm=[0, 2, 1, 3])
+
+        def join(x: ir.Value) -> ir.Value:
+            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
+            return g.op("Reshape", x, g.constant([-1, pixels, t.channels]))
+
+        return split, join
+
+    def _temporal_heads(self, t: Transformer, pixels: int) -> Any:
+        g, dim, frames = self.g, t.channels // t.heads, self.frames
+
+        def split(x: ir.Value) -> ir.Value:  # [B, T, P, C] -> [BP, heads, T, dim]
+            x = g.op("Reshape", x, g.constant([-1, frames, pixels, t.heads, dim]))
+            x = g.op("Transpose", x, perm=[0, 2, 3, 1, 4])
+            return g.op("Reshape", x, g.constant([-1, t.heads, frames, dim]))
+
+        def join(x: ir.Value) -> ir.Value:
+            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, frames, dim]))
+            x = g.op("Transpose", x, perm=[0, 3, 1, 2, 4])
+            return g.op("Reshape", x, g.constant([-1, frames, pixels, t.channels]))
+
+        return split, join
+
+    def _frame_embedding(self, t: Transformer) -> ir.Value:
+        weights, frames = self.g.weights, self.frames
+
+        def load() -> Tensor:
+            angle = torch.arange(frames, dtype=torch.float32)[:, None] * _frequencies(t.channels)
+            x = torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1)
+            for i, name in enumerate(f"{t.name}.time_pos_embed.linear_{n}" for n in (1, 2)):
+                x = F.linear(F.silu(x) if i else x, weights.load(f"{name}.weight"), weights.load(f"{name}.bias"))
+            return x[:, None]
+
+        return self.g.derived(f"{t.name}.frame_embedding", (frames, 1, t.channels), load)
+
+    def _spatial_share(self, t: Transformer) -> ir.Value:
+        name = f"{t.name}.time_mixer.mix_factor"
+        return self.g.derived(f"{t.name}.spatial_share", (1,), lambda: torch.sigmoid(self.g.weights.load(name)))

@@ -1,0 +1,365 @@
+"""Layers of Stable Video Diffusion's networks as ONNX operators.
+
+Each function appends one layer to a `Graph`, reading its weights under the name that the layer has in diffusers'
+modules. Nothing here approximates; where several forms compute the same, a `Variant` chooses.
+
+Shapes in the comments: B CFG rows, T frames, C channels, H and W of the feature map, P = H * W; `[BT, C, H, W]` is
+frames flattened into the batch, row by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from .writer import FLOAT, Graph
+
+GROUPS = 32  # diffusers' SVD networks never use another number of groups
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a graph is written where several forms compute the same; the manifest records it.
+
+    Attributes:
+        name: key in `VARIANTS`.
+        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax in float32, MatMul, which
+            compilers fuse as well.
+        group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
+            which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes).
+        temporal_conv: `conv2d` runs a (3, 1, 1) kernel as (3, 1) over [B, C, T, P]; `conv3d` leaves it.
+        gates: `split` projects GEGLU's value and gate apart, which saves a copy of both; `merged` is one MatMul.
+        qkv: `merged` projects query, key and value in one MatMul.
+        upsample: `phases` convolves before doubling, `resize` after.
+    """
+
+    name: str
+    attention: Literal["native", "decomposed"] = "native"
+    group_norm: Literal["native", "instance"] = "native"
+    temporal_conv: Literal["conv2d", "conv3d"] = "conv2d"
+    gates: Literal["split", "merged"] = "merged"
+    qkv: Literal["split", "merged"] = "split"
+    upsample: Literal["phases", "resize"] = "resize"
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain form, for the manifest."""
+        return asdict(self)
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        Variant("cpu", attention="decomposed", group_norm="instance", gates="split", upsample="phases"),
+        Variant("engine", attention="decomposed"),
+        # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. GroupNormalization has
+        # none in 1.31 and is unrolled; Microsoft's own GroupNorm adds in any order, so that two runs would differ.
+        Variant("cuda", attention="native", group_norm="instance"),
+        # One form changed at a time, for `amodal.bench.studies.variants`, and for those who overrule the choice on a GPU.
+        Variant("engine-attention", attention="native"),
+        Variant("engine-group-norm", attention="decomposed", group_norm="instance"),
+        Variant("engine-conv3d", attention="decomposed", temporal_conv="conv3d"),
+        Variant("engine-gates", attention="decomposed", gates="split"),
+        Variant("engine-qkv", attention="decomposed", qkv="merged"),
+        Variant("engine-phases", attention="decomposed", upsample="phases"),
+    )
+}
+
+
+def conv(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    *,
+    stride: int = 1,
+    padding: Sequence[int] | None = None,
+    scale: Callable[[], Tensor] | None = None,
+) -> ir.Value:
+    """Convolution of any rank with the weights `<name>.weight` and `<name>.bias`.
+
+    Args:
+        padding: as ONNX `pads`; half the kernel on every side by default.
+        scale: factor on weights and bias, applied when they are stored.
+    """
+    kernel = g.weights.shape(f"{name}.weight")[2:]
+    pads = list(padding) if padding is not None else [k // 2 for k in kernel] * 2
+    weight, bias = (_scaled(g, f"{name}.{part}", scale) for part in ("weight", "bias"))
+    return g.op("Conv", x, weight, bias, kernel_shape=list(kernel), strides=[stride] * len(kernel), pads=pads)
+
+
+def _scaled(g: Graph, name: str, scale: Callable[[], Tensor] | None) -> ir.Value:
+    if scale is None:
+        return g.weight(name)
+    return g.derived(name, g.weights.shape(name), lambda: g.weights.load(name) * scale())
+
+
+def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
+    """A linear layer with a bias, over the last axis of x.
+
+    It runs as one Gemm over all rows, with the bias inside: a MatMul over more than two axes would need an Add, a pass
+    of its own over memory.
+
+    Args:
+        shape: shape of the result; its first axis may be -1.
+    """
+    out, width = g.weights.shape(f"{name}.weight")
+    flat = g.op("Reshape", x, g.constant([-1, width]))
+    flat = g.op("Gemm", flat, transposed(g, f"{name}.weight"), g.weight(f"{name}.bias"))
+    return flat if tuple(shape) == (-1, out) else g.op("Reshape", flat, g.constant(shape))
+
+
+def transposed(g: Graph, name: str, rows: slice | None = None) -> ir.Value:
+    """A linear layer's weight [out, in] the way MatMul reads it, [in, out]; or of some of its output rows."""
+    out, width = g.weights.shape(name)
+    label = name if rows is None else f"{name}[{rows.start}:{rows.stop}]"
+    count = out if rows is None else rows.stop - rows.start
+
+    def load() -> Tensor:
+        tensor = g.weights.load(name)
+        return (tensor if rows is None else tensor[rows]).t().contiguous()
+
+    return g.derived(label, (width, count), load)
+
+
+def silu(g: Graph, x: ir.Value) -> ir.Value:
+    """x * sigmoid(x)."""
+    return g.op("Mul", x, g.op("Sigmoid", x))
+
+
+def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
+    """Layer normalisation over the last axis; statistics in float32 (ONNX's `stash_type` 1)."""
+    return g.op(
+        "LayerNormalization",
+        x,
+        g.weight(f"{name}.weight"),
+        g.weight(f"{name}.bias"),
+        axis=-1,
+        epsilon=eps,
+        stash_type=1,
+    )
+
+
+def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant) -> ir.Value:
+    """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
+    channels = g.weights.shape(f"{name}.weight")[0]
+    if variant.group_norm == "native":
+        scale, bias = g.weight(f"{name}.weight"), g.weight(f"{name}.bias")
+        return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
+    free = -1 in rest
+    size = -1 if free else channels // GROUPS * math.prod(rest)
+    x = g.op("Reshape", x, g.constant([1 if free else -1, GROUPS, size]))
+    x = g.op("Cast", x, to=FLOAT) if g.compute != FLOAT else x
+    ones, zeros = g.constant([1.0] * GROUPS, np.float32), g.constant([0.0] * GROUPS, np.float32)
+    x = g.op("InstanceNormalization", x, ones, zeros, epsilon=eps)
+    x = g.op("Cast", x, to=g.compute) if g.compute != FLOAT else x
+    x = g.op("Reshape", x, g.constant([1 if free else -1, channels, *rest]))
+    # The affine part as a depthwise 1x1 convolution: one pass over memory where Mul and Add are two.
+    kernel = (channels, 1, *(1 for _ in rest))
+    weight = g.derived(f"{name}.kernel", kernel, lambda: g.weights.load(f"{name}.weight").reshape(kernel))
+    return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
+
+
+def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant: Variant) -> ir.Value:
+    """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
+
+    The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
+    """
+    if variant.attention == "native":
+        return g.op("Attention", q, k, v, scale=dim**-0.5)
+    q = g.op("Mul", q, g.scalar(dim**-0.5))
+    scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if g.compute != FLOAT:
+        scores = g.op("Cast", scores, to=FLOAT)
+    scores = g.op("Softmax", scores, axis=-1)
+    if g.compute != FLOAT:
+        scores = g.op("Cast", scores, to=g.compute)
+    return g.op("MatMul", scores, v)
+
+
+def self_attention(
+    g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int], variant: Variant
+) -> ir.Value:
+    """Attention among the tokens of x, as in vision transformers: with projections that have biases.
+
+    Args:
+        name: the attention's; it has `q_proj`, `k_proj`, `v_proj`, and for the result `out`.
+        shape: of x and of the result: -1, tokens, width.
+    """
+    _, tokens, width = shape
+    dim = width // heads
+
+    def split(x: ir.Value) -> ir.Value:
+        x = g.op("Reshape", x, g.constant([-1, tokens, heads, dim]))
+        return g.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    q, k, v = (split(linear(g, x, f"{name}.{part}_proj", shape)) for part in "qkv")
+    x = g.op("Transpose", attention(g, q, k, v, dim, variant), perm=[0, 2, 1, 3])
+    return linear(g, g.op("Reshape", x, g.constant(shape)), f"{name}.{out}", shape)
+
+
+def project_qkv(g: Graph, x: ir.Value, name: str, variant: Variant) -> Sequence[ir.Value]:
+    """Query, key and value of a bias-free attention, each [..., C]."""
+    names = [f"{name}.to_{part}.weight" for part in "qkv"]
+    if variant.qkv == "split":
+        return [g.op("MatMul", x, transposed(g, n)) for n in names]
+    out, width = g.weights.shape(names[0])
+    weight = g.derived(
+        f"{name}.to_qkv.weight",
+        (width, 3 * out),
+        lambda: torch.cat([g.weights.load(n) for n in names]).t().contiguous(),
+    )
+    return g.ops("Split", g.op("MatMul", x, weight), g.constant([out] * 3), outputs=3, axis=-1)
+
+
+def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant: Variant) -> ir.Value:
+    """diffusers' GEGLU feed-forward of x [..., C]: `(value * gelu(gate)) W + b`; result of shape `shape`."""
+    proj, out = f"{name}.net.0.proj", f"{name}.net.2"
+    double, width = g.weights.shape(f"{proj}.weight")
+    half = double // 2
+    flat = g.op("Reshape", x, g.constant([-1, width]))
+    if variant.gates == "split":
+        value, gate = (
+            g.op("Gemm", flat, transposed(g, f"{proj}.weight", rows), _bias_rows(g, f"{proj}.bias", rows))
+            for rows in (slice(0, half), slice(half, double))
+        )
+    else:
+        value, gate = g.ops("Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1)
+    return linear(g, g.op("Mul", value, g.op("Gelu", gate)), out, shape)
+
+
+def _bias_rows(g: Graph, name: str, rows: slice) -> ir.Value:
+    label = f"{name}[{rows.start}:{rows.stop}]"
+    return g.derived(label, (rows.stop - rows.start,), lambda: g.weights.load(name)[rows].contiguous())
+
+
+def temporal_conv(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    shape: Sequence[int],
+    variant: Variant,
+    scale: Callable[[], Tensor] | None = None,
+) -> ir.Value:
+    """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B.
+
+    T may be -1 in `shape` if B is 1.
+    """
+    out, width = g.weights.shape(f"{name}.weight")[:2]
+    if variant.temporal_conv == "conv3d":
+        clips = 1 if -1 in shape else -1
+        x = g.op("Reshape", x, g.constant([clips, width, *shape[1:], 1]))
+        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([clips, *shape]))
+
+    def load() -> Tensor:
+        weight = g.weights.load(f"{name}.weight").squeeze(-1)
+        return weight if scale is None else weight * scale()
+
+    weight = g.derived(f"{name}.weight", (out, width, 3, 1), load)
+    bias = _scaled(g, f"{name}.bias", scale)
+    return g.op("Conv", x, weight, bias, kernel_shape=[3, 1], strides=[1, 1], pads=[1, 0, 1, 0])
+
+
+def res_block_2d(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    size: tuple[int, int],
+    eps: float,
+    variant: Variant,
+    time: ir.Value | None = None,
+) -> ir.Value:
+    """diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is this step's row of the time table."""
+    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps, variant)), f"{name}.conv1")
+    h = h if time is None else g.op("Add", h, time)
+    h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps, variant)), f"{name}.conv2")
+    if f"{name}.conv_shortcut.weight" in g.weights:
+        x = conv(g, x, f"{name}.conv_shortcut")
+    return g.op("Add", x, h)
+
+
+def res_block(
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    frames: int,
+    size: tuple[int, int],
+    eps: tuple[float, float],
+    share_sign: float,
+    variant: Variant,
+    time: tuple[ir.Value, ir.Value] | None = None,
+) -> ir.Value:
+    """diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
+
+    The mix `a * s + (1 - a) * (s + f(s))` of the spatial result s and the temporal branch is `s + (1 - a) * f(s)`,
+    and the factor goes into the branch's last convolution.
+
+    Args:
+        frames: T, or -1 where one clip's frames are the batch (VAE decoder, B = 1).
+        eps: of the spatial and of the temporal norms.
+        share_sign: sign of `mix_factor` inside the sigmoid that gives the temporal share: -1 in the U-Net (share
+            1 - sigmoid(m)), +1 in the VAE (`switch_spatial_to_temporal_mix`).
+        time: rows of the time table for the spatial and the temporal part, each [1, C, 1, 1].
+    """
+    spatial, temporal = f"{name}.spatial_res_block", f"{name}.temporal_res_block"
+    channels = g.weights.shape(f"{temporal}.conv2.weight")[0]
+    pixels = size[0] * size[1]
+    x = res_block_2d(g, x, spatial, size, eps[0], variant, time and time[0])
+
+    def share() -> Tensor:
+        return torch.sigmoid(share_sign * g.weights.load(f"{name}.time_mixer.mix_factor"))
+
+    clip = [-1, frames] if frames > 0 else [1, -1]
+    x = g.op("Reshape", x, g.constant([*clip, channels, pixels]))
+    x = g.op("Transpose", x, perm=[0, 2, 1, 3])  # [B, C, T, P]
+    h, shape = x, (channels, frames, pixels)
+    for i in (1, 2):
+        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1], variant)
+        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, variant, share if i == 2 else None)
+        if i == 1 and time is not None:
+            h = g.op("Add", h, time[1])
+    x = g.op("Transpose", g.op("Add", x, h), perm=[0, 2, 1, 3])
+    return g.op("Reshape", x, g.constant([-1, channels, *size]))
+
+
+def upsample(g: Graph, x: ir.Value, name: str, variant: Variant) -> ir.Value:
+    """Nearest-neighbour doubling of [N, C, H, W], then the 3x3 convolution `<name>.conv`.
+
+    Every output pixel sees a 2x2 window of the small picture, with the kernel's rows and columns summed in one of two
+    ways each; `phases` convolves those four windows and interleaves, at 4/9 of the arithmetic.
+    """
+    if variant.upsample == "resize":
+        attributes: dict[str, Any] = {
+            "mode": "nearest",
+            "coordinate_transformation_mode": "asymmetric",
+            "nearest_mode": "floor",
+        }
+        scales = g.constant([1.0, 1.0, 2.0, 2.0], np.float32)
+        return conv(g, g.op("Resize", x, None, scales, **attributes), f"{name}.conv")
+    out, width = g.weights.shape(f"{name}.conv.weight")[:2]
+
+    def kernel(row: int, column: int) -> Callable[[], Tensor]:
+        def load() -> Tensor:
+            weight = g.weights.load(f"{name}.conv.weight")
+            return _summed(_summed(weight, 2, row), 3, column)
+
+        return load
+
+    bias = g.weight(f"{name}.conv.bias")
+    phases = []
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = g.derived(f"{name}.conv.weight[{row}{column}]", (out, width, 2, 2), kernel(row, column))
+        pads = [1 - row, 1 - column, row, column]
+        phases.append(g.op("Conv", x, weight, bias, kernel_shape=[2, 2], strides=[1, 1], pads=pads))
+    return g.op("DepthToSpace", g.op("Concat", *phases, axis=1), blocksize=2, mode="DCR")
+
+
+def _summed(kernel: Tensor, axis: int, phase: int) -> Tensor:
+    """Three taps over a doubled signal as two over the signal itself: (a, b + c) at even places, (a + b, c) at odd."""
+    a, b, c = kernel.unbind(axis)
+    return torch.stack([a, b + c] if phase == 0 else [a + b, c], dim=axis)

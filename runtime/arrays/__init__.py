@@ -1,0 +1,1 @@
+"""Arrays wherever they lie, and their resampling."""

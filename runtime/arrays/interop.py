@@ -1,0 +1,199 @@
+"""The caller's arrays, whatever library made them, as the backend's: without a copy where they lie on its device.
+
+What is understood, besides numpy's arrays and what numpy makes arrays of: DLPack (`__dlpack__`: CuPy, torch, JAX) and
+`__cuda_array_interface__` (CuPy, PyCUDA, Numba, torch). Work that the caller has queued for an array on another stream
+is waited for on the device, not by the host. All of this is to be called while the backend is `active`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import InputError, first_line
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
+
+_CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13  # DLDeviceType of dlpack.h
+_UNREGISTERED, _DEVICE = 0, 2  # cudaMemoryType
+_INTERFACE = "__cuda_array_interface__"
+
+
+def taken(value: Any, name: str, xp: Any = np) -> Array:
+    """The caller's array, where it lies: numpy's if in host memory, `xp`'s if on the backend's device.
+
+    Args:
+        value: an array of any library, contiguous or strided, or what numpy can make one of.
+        name: what it is to the caller, for the message.
+
+    Raises:
+        InputError: it lies on another device, has been freed, or cannot be read as an array.
+    """
+    return _read(value, name, xp, _of_host)
+
+
+def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
+    """A buffer of the caller's to write a result into, where it lies; no copy is ever made of it.
+
+    Raises:
+        InputError: it is none, cannot be written to, lies on another device, or has another shape or dtype.
+    """
+    if not any(_says(value, what) for what in ("__array_interface__", _INTERFACE, "__dlpack__")):
+        raise InputError(
+            f"out: {name} is {type(value).__name__}; expected an array to write into: numpy's, or one with "
+            "__cuda_array_interface__ or __dlpack__."
+        )
+    # numpy writes to what another library's `__array__` shares; to what it takes by DLPack, not in every version.
+    array = _read(value, f"out: {name}", xp, np.asarray if _says(value, "__array__") else _of_host)
+    if tuple(array.shape) != shape or array.dtype != dtype:
+        raise InputError(
+            f"out: {name} is {array.dtype} {list(array.shape)}; this call writes {np.dtype(dtype)} {list(shape)}."
+        )
+    host = namespace_of(array, xp) is np
+    if not (array.flags.writeable if host else _writable(value)):
+        raise InputError(f"out: {name} is read-only; hand over an array that may be written to.")
+    return array
+
+
+def namespace_of(array: Array, xp: Any) -> Any:
+    """`xp` for an array on its device, numpy for one in host memory."""
+    return xp if isinstance(array, xp.ndarray) else np
+
+
+def stream_of(stream: Any, xp: Any) -> Any:
+    """The caller's stream as CuPy's.
+
+    Args:
+        stream: an address (`cudaStream_t`), or a stream of CuPy, torch, PyCUDA, Numba or what has `__cuda_stream__`.
+
+    Raises:
+        InputError: it is something else.
+    """
+    number = stream
+    for said in ("ptr", "cuda_stream", "handle"):  # CuPy, torch, PyCUDA and Numba
+        number = getattr(number, said, number)
+    number = getattr(number, "value", number)  # a ctypes pointer, None for the default stream
+    if hasattr(number, "__cuda_stream__"):
+        number = number.__cuda_stream__()[1]
+    if number is not None and not hasattr(number, "__index__"):
+        raise InputError(
+            f"stream is {type(stream).__name__}; expected one of CuPy, torch, PyCUDA or Numba, or its address."
+        )
+    return xp.cuda.Stream.from_external(_Stream(stream, int(number or 0)))
+
+
+class _Stream:
+    """A stream by its address; keeps its owner."""
+
+    def __init__(self, owner: Any, number: int) -> None:
+        self._owner, self._number = owner, number
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._number
+
+
+class _Memory:
+    """Memory on the device as its owner describes it, but for the stream, which was waited for; keeps the owner."""
+
+    def __init__(self, owner: Any, described: dict[str, Any]) -> None:
+        self._owner = owner
+        self.__cuda_array_interface__ = {**described, "stream": None}
+
+
+def _says(value: Any, name: str) -> bool:
+    try:
+        return hasattr(value, name)
+    except Exception:  # noqa: BLE001 (torch has it, and raises of a tensor with gradients: `taken` says so)
+        return True
+
+
+def _writable(value: Any) -> bool:
+    if _says(value, "__dlpack__"):  # which has no word for it
+        return True
+    return not value.__cuda_array_interface__["data"][1]
+
+
+def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Array:
+    try:
+        if xp is not np and isinstance(value, xp.ndarray):
+            _require_here(name, int(value.device.id), xp)
+            return value
+        kind, number = (_CPU, 0) if isinstance(value, np.ndarray) else _place(value)
+        if kind in (_CPU, _CUDA_HOST):
+            return of_host(value)
+        if xp is not np and kind in (_CUDA, _CUDA_MANAGED):
+            _require_here(name, number, xp)
+            return _of_device(value, name, xp)
+    except InputError:
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("cupy_backends"):  # the device has failed, not the array
+            raise
+        what = type(value).__name__
+        raise InputError(f"{name} ({what}) cannot be read as an array: {first_line(error)}.") from error
+    if kind in (_CUDA, _CUDA_MANAGED):
+        raise InputError(
+            f"{name} lies on a GPU and this model runs on the CPU; hand over a copy in host memory (`cupy.asnumpy(x)`, "
+            "`x.cpu()` in torch, `x.get()` in PyCUDA), or load the bundle with a backend that runs on the GPU."
+        )
+    raise InputError(f"{name} lies on another kind of device (DLPack's {kind}); hand over a copy in host memory.")
+
+
+def _place(value: Any) -> tuple[int, int]:
+    """DLPack's kind of device, and the number of it, -1 if that is not said."""
+    if hasattr(value, "__dlpack_device__"):
+        kind, number = value.__dlpack_device__()
+        return int(kind), int(number)
+    return (_CUDA, -1) if _says(value, _INTERFACE) else (_CPU, 0)
+
+
+def _of_host(value: Any) -> Array:
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+        return np.asarray(value)
+    return np.from_dlpack(value)
+
+
+def _of_device(value: Any, name: str, xp: Any) -> Array:
+    if hasattr(value, "__dlpack__"):
+        # The producer makes our stream wait for its own. Not all know DLPack's bool, which came late.
+        try:
+            return xp.from_dlpack(value)
+        except Exception:
+            if not _says(value, _INTERFACE):
+                raise
+    described = dict(getattr(value, _INTERFACE))
+    address = int(described["data"][0])
+    if address:
+        found = _attributes(address, xp)
+        if found is None or found.type == _UNREGISTERED:
+            raise InputError(
+                f"{name} points to {address:#x}, where no GPU memory is: it was freed; keep the array until the call "
+                "returns."
+            )
+        if found.type == _DEVICE:
+            _require_here(name, int(found.device), xp)
+    stream = described.get("stream")
+    if stream is not None:
+        xp.cuda.get_current_stream().wait_event(stream_of(int(stream), xp).record())
+    return xp.asarray(_Memory(value, described))
+
+
+def _attributes(address: int, xp: Any) -> Any:
+    """What CUDA knows of an address; None if nothing."""
+    try:
+        return xp.cuda.runtime.pointerGetAttributes(address)
+    except Exception as error:
+        if "cudaErrorInvalidValue" not in str(error):
+            raise
+        return None
+
+
+def _require_here(name: str, number: int, xp: Any) -> None:
+    here = int(xp.cuda.Device().id)
+    if number not in (here, -1):
+        raise InputError(
+            f"{name} lies on GPU {number} and this model runs on GPU {here}; copy it there, or load the bundle with "
+            f"device cuda:{number}."
+        )

@@ -1,0 +1,1 @@
+"""ONNX Runtime on a CPU, with kernels of our own, and on an NVIDIA GPU."""

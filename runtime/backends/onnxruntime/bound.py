@@ -1,0 +1,192 @@
+"""A session of ONNX Runtime whose inputs and outputs stay where they are: bound by pointer, on the caller's stream.
+
+Written for the CUDA provider; device and provider are a `Place`, so that the same code runs on the CPU provider.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any, NamedTuple
+
+from ...errors import BackendError, MemoryBudgetError, first_line
+from ..gpu import ALIGNMENT, Gpu, out_of_memory
+
+ALONE = threading.RLock()
+"""Held by whatever may allocate on a device, so that no thread does while another captures: CUDA refuses both then."""
+
+_MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: one CFG row, and both
+_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+_NO_GRAPH = "-1"
+
+
+class Place(NamedTuple):
+    """Where sessions run.
+
+    Attributes:
+        provider: ONNX Runtime's name. device: of the memory that is bound, `cuda` or `cpu`, and its `number`.
+        arena: as the run option that shrinks arenas names it, `gpu:0`.
+    """
+
+    provider: str
+    device: str
+    number: int
+    arena: str
+
+
+class _Captured(NamedTuple):
+    """What a CUDA graph reads and writes: it was recorded with these addresses."""
+
+    binding: Any
+    options: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class BoundSession:
+    """A component ready to run; see `Executable`.
+
+    Args:
+        graph: replay each shape as a CUDA graph. Inputs are then copied to where the graph reads and results from where
+            it writes; else both are the caller's own memory.
+        closed: called once the memory is given back.
+    """
+
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        kind: str,
+        xp: Any,
+        place: Place,
+        gpu: Gpu,
+        graph: bool = False,
+        closed: Callable[[BoundSession], None] = lambda session: None,
+    ) -> None:
+        self._ort, self._session, self._kind, self._xp = ort, session, kind, xp
+        self._place, self._graph, self._gpu, self._closed = place, graph, gpu, closed
+        self._inputs = {i.name: (i.shape, _TYPES[i.type]) for i in session.get_inputs()}
+        self._outputs = {o.name: (o.shape, _TYPES[o.type]) for o in session.get_outputs()}
+        self._captured: dict[Shapes, _Captured] = {}
+        self._binding: Any = session.io_binding()
+        self._running: list[Any] = []  # what the last run reads and writes
+
+    @property
+    def graphs(self) -> int:
+        """CUDA graphs that were captured."""
+        return len(self._captured)
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executable.__call__`."""
+        return self._run(inputs, last=False)
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See `Executable.map`. Without a graph, activations are given back after the last of them."""
+        return [self._run(inputs, last=i == len(batches) - 1) for i, inputs in enumerate(batches)]
+
+    def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
+        if self._session is None:
+            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+        arrays = {name: self._fitting(inputs[name], kind) for name, (_, kind) in self._inputs.items()}
+        shapes = tuple(array.shape for array in arrays.values())
+        if self._graph and (shapes in self._captured or len(self._captured) < _MOST_GRAPHS):
+            return self._replay(arrays, shapes)
+        outputs = self._new_outputs(arrays)
+        self._bind(self._binding, arrays, outputs)
+        with ALONE:
+            self._execute(self._binding, self._options(_NO_GRAPH if self._graph else None, last))
+        self._running = [arrays, outputs]
+        return outputs
+
+    def _replay(self, arrays: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+        captured = self._captured.get(shapes)
+        if captured is None:
+            fixed = {name: self._xp.empty(array.shape, array.dtype) for name, array in arrays.items()}
+            outputs = self._new_outputs(fixed)
+            binding = self._session.io_binding()
+            self._bind(binding, fixed, outputs)
+            captured = _Captured(binding, self._options(str(len(self._captured) + 1), False), fixed, outputs)
+        for name, array in arrays.items():
+            self._xp.copyto(captured.inputs[name], array)
+        with nullcontext() if shapes in self._captured else ALONE:
+            self._execute(captured.binding, captured.options)
+        self._captured[shapes] = captured  # now that it ran: what failed is captured anew
+        return {name: array.copy() for name, array in captured.outputs.items()}
+
+    def _options(self, graph: str | None, last: bool) -> Any:
+        options = self._ort.RunOptions()
+        # The stream says when results are there; ONNX Runtime would wait for it after each run.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if graph is not None:
+            options.add_run_config_entry("gpu_graph_id", graph)
+        if last and not self._graph:  # a graph goes on using what its arena counts as free
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
+        return options
+
+    def _fitting(self, value: Any, kind: str) -> Any:
+        """An array as the session reads it: on the device, of its type, contiguous, aligned. Copied where it is not."""
+        array = self._xp.ascontiguousarray(self._xp.asarray(value, dtype=kind))
+        return array.copy() if int(array.data.ptr) % ALIGNMENT else array
+
+    def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        free: dict[str, int] = {}
+        for name, array in arrays.items():
+            said = self._inputs[name][0]
+            fits = len(said) == array.ndim and all(
+                d == n for d, n in zip(said, array.shape, strict=True) if isinstance(d, int)
+            )
+            if not fits:
+                raise BackendError(
+                    f"the graph of {self._kind} takes {name} as {list(said)}, not {list(array.shape)}; export the "
+                    "bundle again for other shapes."
+                )
+            free.update({d: n for d, n in zip(said, array.shape, strict=True) if not isinstance(d, int)})
+        return {
+            name: self._xp.empty(tuple(d if isinstance(d, int) else free[d] for d in said), kind)
+            for name, (said, kind) in self._outputs.items()
+        }
+
+    def _bind(self, binding: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        where = (self._place.device, self._place.number)
+        for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
+            for name, array in arrays.items():
+                bind(name, *where, array.dtype, list(array.shape), int(array.data.ptr))
+
+    def _execute(self, binding: Any, options: Any) -> None:
+        try:
+            self._session.run_with_iobinding(binding, options)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise MemoryBudgetError(out_of_memory(self._gpu, f"component {self._kind}: {reason_of(error)}")) from (
+                    error
+                )
+            raise BackendError(
+                f"onnxruntime failed in component {self._kind} on the {self._gpu.name}: {reason_of(error)}"
+            ) from error
+
+    def close(self) -> None:
+        """See `Executable.close`; waits for what is still running."""
+        if self._session is None:
+            return
+        with suppress(Exception):  # where the device failed, that error is on its way, and this must not hide it
+            self._xp.cuda.get_current_stream().synchronize()
+        self._captured, self._running, self._binding, self._session = {}, [], None, None
+        self._closed(self)
+
+
+def reason_of(error: BaseException) -> str:
+    """What ONNX Runtime says, without the places in its sources before it and the host's name after it."""
+    text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
+    return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what ONNX Runtime means: it has no exception of its own for it."""
+    said = str(error).lower()
+    words = ("out of memory", "failed to allocate memory", "smaller than requested bytes", "cudnn_status_alloc_failed")
+    return any(word in said for word in words)

@@ -1,0 +1,81 @@
+"""Kernels of our own for ONNX Runtime on a CPU, where a compiler was there when the package was installed.
+
+Winograd convolution, feed-forward blocks in one pass, attention without moves, group normalisation with its SiLU: the
+graphs that use them lie beside the plain ones (`amodal.export.fusing`). Without the library, with `AMODAL_KERNELS=off`,
+or on a CPU without AVX2, the plain graphs run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from ....errors import InputError
+
+DOMAIN = "amodal"
+"""The operators' domain in graphs."""
+
+FUSED = ".fused.onnx"
+"""How the names of graphs end that use them."""
+
+SETTING = "AMODAL_KERNELS"
+"""Environment variable: `off`, or the widest instructions to use: `avx512`, `avx2` or `plain`."""
+
+_CHOICES = ("", "off", "avx512", "avx2", "plain")
+_FAST = ("avx512", "avx2")
+
+
+class Kernels(NamedTuple):
+    """The library, or why there is none.
+
+    Attributes:
+        library: for ONNX Runtime's `register_custom_ops_library`; None where kernels are not used.
+        note: the instructions it uses, or the reason.
+    """
+
+    library: Path | None
+    note: str
+
+    def __str__(self) -> str:
+        return self.note if self.library is not None else f"not used here ({self.note})"
+
+
+def fused_file(graph: Path) -> Path:
+    """Where a graph's fused twin lies."""
+    return graph.with_name(graph.name.removesuffix(".onnx") + FUSED)
+
+
+def find_kernels() -> Kernels:
+    """The kernels that this process uses, which the environment may limit (`AMODAL_KERNELS`).
+
+    Raises:
+        InputError: the environment asks for what there is not.
+    """
+    setting = os.environ.get(SETTING, "")
+    if setting not in _CHOICES:
+        known = ", ".join(filter(None, _CHOICES))
+        raise InputError(f"{SETTING}={setting} is unknown; expected one of {known}, or unset it.")
+    return _found(setting)
+
+
+@cache
+def _found(setting: str) -> Kernels:
+    if setting == "off":
+        return Kernels(None, f"{SETTING}=off")
+    spec = find_spec("amodal.runtime.backends.onnxruntime.kernels._kernels")
+    if spec is None or spec.origin is None:
+        return Kernels(None, "not compiled: install amodal where there is a C++ compiler")
+    try:
+        library = ctypes.CDLL(spec.origin)
+    except OSError as error:
+        return Kernels(None, f"{spec.origin} cannot be loaded ({error})")
+    library.amodal_kernels_instructions.argtypes = [ctypes.c_char_p]
+    library.amodal_kernels_instructions.restype = ctypes.c_char_p
+    instructions = library.amodal_kernels_instructions(setting.encode()).decode()
+    if instructions not in _FAST and setting != "plain":
+        return Kernels(None, "no faster than ONNX Runtime's own on a CPU without AVX2")
+    return Kernels(Path(spec.origin), instructions)

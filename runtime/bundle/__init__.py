@@ -1,0 +1,1 @@
+"""The manifest of a bundle, and opening the folder it describes."""

@@ -1,0 +1,137 @@
+"""Opening a bundle: nothing of it is used before it was found whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
+from ..files.frames import PathLike
+from .manifest import FAMILY, MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
+
+DEFAULT_BUNDLE = "default"
+"""What names the bundle inside the package; a folder of that name is `./default`."""
+
+_PIECE = 1 << 22
+
+
+def find_bundle(bundle: PathLike) -> Path:
+    """The folder of a bundle: the path given, or the package's own for `default`."""
+    if str(bundle) == DEFAULT_BUNDLE:
+        return Path(str(files("amodal"))) / "default_bundle"
+    return Path(bundle)
+
+
+def sha256_of(file: Path, progress: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file, read in pieces; `progress` gets the bytes read since the last call."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as source:
+        while piece := source.read(_PIECE):
+            digest.update(piece)
+            progress(len(piece))
+    return digest.hexdigest()
+
+
+class Bundle:
+    """A finished bundle on disk.
+
+    Args:
+        path: the folder, or `default` for the small trained one inside the package.
+
+    Raises:
+        BundleNotFoundError: there is no finished bundle.
+        BundleVersionError: it was written by a newer amodal.
+        BundleCorruptError: its manifest cannot be read, or a file is missing or has another size.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = find_bundle(path)
+        self.manifest = read_manifest(self.path)
+        self._verified: set[str] = set()
+        for entry in self.manifest.components.values():
+            for file in entry.files:
+                self._check_size(file)
+
+    def files(self, component: str) -> list[Path]:
+        """A component's files, the graph first."""
+        return [self.path / f.path for f in self.manifest.components[component].files]
+
+    def component(self, name: str) -> ComponentEntry:
+        """What the manifest says of a component."""
+        return self.manifest.components[name]
+
+    def verify(self, component: str, progress: Callable[[int], None] = lambda _: None) -> None:
+        """Compares the content of a component's files with the manifest's hashes, once per `Bundle`.
+
+        Raises:
+            BundleCorruptError: a file differs.
+        """
+        if component in self._verified:
+            return
+        for entry in self.manifest.components[component].files:
+            self._check_size(entry)
+            if sha256_of(self.path / entry.path, progress) != entry.sha256:
+                raise BundleCorruptError(
+                    f"{self.path / entry.path} differs from the hash in {MANIFEST_NAME}: the file was damaged or "
+                    "changed; export the bundle again."
+                )
+        self._verified.add(component)
+
+    def _check_size(self, entry: FileEntry) -> None:
+        file = self.path / entry.path
+        try:
+            size = file.stat().st_size
+        except OSError:
+            raise BundleCorruptError(
+                f"{file} is missing from the bundle; copy the whole folder or export it again."
+            ) from None
+        if size != entry.bytes:
+            raise BundleCorruptError(
+                f"{file} has {size} bytes where {MANIFEST_NAME} says {entry.bytes}: the file was truncated or changed; "
+                "copy it again or export the bundle again."
+            )
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in a bundle's folder, its files not looked at.
+
+    Raises:
+        BundleNotFoundError, BundleVersionError, BundleCorruptError: as `Bundle`.
+    """
+    file = path / MANIFEST_NAME
+    if not path.is_dir():
+        raise BundleNotFoundError(
+            f"{path} is not a bundle: expected a folder with a {MANIFEST_NAME}, as `amodal export -o {path}` makes it."
+        )
+    if not file.is_file():
+        raise BundleNotFoundError(
+            f"{path} is not a finished bundle: it has no {MANIFEST_NAME}; run `amodal export -o` into a fresh folder."
+        )
+    try:
+        document = json.loads(file.read_text("utf-8"))
+        version = document["schema_version"] if isinstance(document, dict) else None
+        family = document.get("family", FAMILY) if isinstance(document, dict) else FAMILY
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
+    if not isinstance(version, int):
+        raise BundleCorruptError(f"{file} has no schema_version; export the bundle again.")
+    if version > SCHEMA_VERSION:
+        raise BundleVersionError(
+            f"{file} has schema version {version}, this amodal reads up to {SCHEMA_VERSION}; update amodal "
+            "(pip install -U amodal) or export the bundle again."
+        )
+    if isinstance(family, str) and family != FAMILY:
+        raise BundleVersionError(
+            f"{file} is of the family {family}, this amodal runs {FAMILY}; update amodal (pip install -U amodal)."
+        )
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "stages"
+        raise BundleCorruptError(f"{file}: {where}: {first['msg']}; export the bundle again.") from error

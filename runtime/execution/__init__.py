@@ -1,0 +1,1 @@
+"""Components loaded on a backend, and delivery of their results."""

@@ -1,0 +1,152 @@
+"""Which components are loaded: all of them, or one at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..backends import Backend, Executable
+from ..bundle.manifest import StageName
+from ..bundle.reading import Bundle
+from ..errors import BackendError, InputError
+
+Memory = Literal["resident", "sequential"]
+Timings = dict[str, float]
+Watch: TypeAlias = Callable[[str, str], None]
+
+
+class Source(Protocol):
+    """What a backend loads components from."""
+
+    def files(self, component: str) -> list[Path]:
+        """A component's files, the one to load first."""
+
+    def verify(self, component: str) -> None:
+        """Compares the files with their hashes."""
+
+
+class Components:
+    """A bundle's components on one backend.
+
+    Args:
+        memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
+        source: where the backend's files come from: None for the bundle and its graphs, or a build of its engines.
+        verify: compare a component's files with their hashes before it is loaded.
+        watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
+
+    Attributes:
+        timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        memory: Memory = "resident",
+        *,
+        source: Source | None = None,
+        verify: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
+        if memory not in ("resident", "sequential"):
+            raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
+        self.bundle, self.backend, self.memory = bundle, backend, memory
+        self.timings: Timings = {}
+        self._source: Source = source or bundle
+        self._verify = verify
+        self._watch: Watch = watch or (lambda kind, what: None)
+        self._loaded: dict[tuple[str, int], Executable] = {}
+        self._closed = False
+
+    @property
+    def lanes(self) -> int:
+        """How many calls of a component may run side by side; one where memory is short."""
+        return self.backend.lanes if self.memory == "resident" else 1
+
+    @contextmanager
+    def use(self, key: str, calls: int = 1) -> Iterator[Component]:
+        """Loads a component if need be; in `sequential` memory it is gone afterwards.
+
+        Args:
+            calls: how many independent calls it will get at once.
+        """
+        lanes = min(self.lanes, calls)
+        if self._closed:
+            raise BackendError("the model was closed; load the bundle again with amodal.load.")
+        kind = self.bundle.component(key).kind
+        executable = self._loaded.get((key, lanes))
+        if executable is None:
+            for other in [k for k in self._loaded if k[0] == key]:  # loaded for another number of calls
+                self._loaded.pop(other).close()
+            start = time.perf_counter()
+            if self._verify:
+                self._watch(kind, "check")
+                self._source.verify(key)
+            self._watch(kind, "load")
+            executable = self.backend.load(self.bundle.component(key), self._source.files(key), lanes)
+            self._add("load", time.perf_counter() - start)
+        if self.memory == "resident":
+            self._loaded[key, lanes] = executable
+        self._watch(kind, "run")
+        try:
+            yield Component(executable, kind, self)
+        finally:
+            if self.memory == "sequential":
+                executable.close()
+
+    def start_timing(self) -> None:
+        """Sets all timings to zero."""
+        self.timings = {}
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.timings[name] = self.timings.get(name, 0.0) + seconds
+
+    def close(self) -> None:
+        """Closes every component; calling again does nothing."""
+        self._closed = True
+        while self._loaded:
+            self._loaded.popitem()[1].close()
+
+    def __enter__(self) -> Components:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Component:
+    """One loaded component, timed."""
+
+    def __init__(self, executable: Executable, kind: str, owner: Components) -> None:
+        self._executable, self._kind, self._owner = executable, kind, owner
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs it: named arrays in, named arrays out."""
+        start = time.perf_counter()
+        result = self._executable(inputs)
+        self._owner._add(self._kind, time.perf_counter() - start)
+        return result
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Runs it once per element, side by side where that is faster; results in order."""
+        start = time.perf_counter()
+        results = self._executable.map(batches)
+        self._owner._add(self._kind, time.perf_counter() - start)
+        return results
+
+
+def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
+    """A stage's components: vocabulary name -> key in the bundle.
+
+    Raises:
+        InputError: the bundle was exported without that stage.
+    """
+    entry = bundle.manifest.stages.get(stage)
+    if entry is None:
+        option = f"--{stage}"
+        raise InputError(f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT.")
+    return entry.components

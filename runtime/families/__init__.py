@@ -1,0 +1,1 @@
+"""Families of models: each has its own inputs, calls and results."""

@@ -1,0 +1,1 @@
+"""Diffusion-VAS (Chen, Ramanan, Khurana, CVPR 2025)."""

@@ -1,0 +1,245 @@
+"""A folder appears whole or not at all.
+
+Results and bundles are written into a hidden sibling of their place, `.<name>.partial-<pid>-<random>`, and
+renamed when they are complete. Whatever interrupts the writing, the place itself stays as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ..errors import AmodalError, InputError, OutputError, OutputExistsError
+from .frames import PathLike
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file grew beyond the allowed size",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EBUSY: "the folder is in use",
+}
+
+
+def check_output(
+    out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
+) -> None:
+    """Whether `staged_folder` may write to `out`; cheap, so that it can be asked before any work is done.
+
+    Args:
+        out: the folder to be made.
+        overwrite: whether a folder there may be replaced.
+        marker: the file that shows a folder to be one of ours (`result.json`, `manifest.json`); a folder
+            without it is replaced only if it is empty.
+        inputs: files and folders that are being read and must not be deleted with the old folder.
+
+    Raises:
+        OutputExistsError: `out` is there and `overwrite` is off, or it is not ours to replace (a file, a
+            mount point, a folder without the marker, one that holds the home folder).
+        InputError: `out` holds one of `inputs`, or is a loop of symlinks.
+        OutputError: `out` may not be looked into.
+    """
+    place = _resolve(out)
+    if not os.path.lexists(place):
+        nearest = next((folder for folder in place.parents if os.path.lexists(folder)), place)
+        if nearest.is_file():
+            raise InputError(f"{out} cannot be made, {nearest} is a file; give another folder with -o.")
+        return
+    if not place.is_dir():
+        raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another with -o.")
+    if not overwrite:
+        raise OutputExistsError(f"{out} exists already; replace it with --overwrite or give another folder with -o.")
+    if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
+        raise OutputExistsError(
+            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it with -o."
+        )
+    for path in inputs:
+        if Path(path).resolve().is_relative_to(place):
+            raise InputError(f"{path} lies in {out}, which --overwrite would delete; give another folder with -o.")
+    try:
+        names = os.listdir(place)
+    except OSError as error:
+        raise _output_error(place, error) from error
+    if names and (marker is None or marker not in names):
+        raise OutputExistsError(
+            f"{out} is not empty and holds no {marker or 'marker file'}, so amodal did not write it and "
+            "--overwrite leaves it alone; give another folder with -o."
+        )
+
+
+@contextmanager
+def staged_folder(
+    out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
+) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends without an exception.
+
+    The files are synced to disk before the rename. With `overwrite` the old folder is moved aside, and
+    deleted only once the new one is in place. On any exception, KeyboardInterrupt included, the temporary
+    folder is removed and `out` is as it was. What killed processes left beside `out` is cleared away first.
+
+    Args:
+        out, overwrite, marker, inputs: as for `check_output`, which is asked on entry.
+
+    Yields:
+        The temporary folder, a sibling of `out` on the same file system.
+
+    Raises:
+        OutputExistsError, InputError: on entry, as `check_output`; and if `out` appeared while the block ran.
+        OutputError: the disk is full, permission is denied and the like, in the block or around it.
+    """
+    place, inputs = _resolve(out), tuple(inputs)
+    _clear_leftovers(place)
+    check_output(out, overwrite, marker, inputs)
+    staging, aside = _sibling(place, "partial"), _sibling(place, "replaced")
+    with ExitStack() as undo, _explained(place, staging):
+        undo.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        undo.callback(shutil.rmtree, staging, ignore_errors=True)
+        staging.mkdir()
+        lock = os.open(staging, os.O_RDONLY)
+        undo.callback(os.close, lock)
+        _try_lock(lock)
+
+        yield staging
+
+        _sync_tree(staging)
+        if os.path.lexists(place):
+            check_output(out, overwrite, marker, inputs)
+            undo.callback(_put_back, aside, place)
+            os.rename(place, aside)
+        try:
+            os.rename(staging, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise OutputExistsError(
+                f"{out} was made by somebody else in the meantime; give another folder with -o."
+            ) from error
+        undo.pop_all()
+        os.close(lock)
+    _sync(place.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _explained(place: Path, staging: Path) -> Iterator[None]:
+    """Turn the refusals of the file system that concern the output into `OutputError`."""
+    try:
+        yield
+    except AmodalError:
+        raise
+    except OSError as error:
+        # An error that names some other file, an input that may not be read, is not about the output.
+        named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
+        ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
+        # numpy's tofile tells of a full disk in words alone: "262144 requested and 0 written".
+        if ours and (named or error.errno in _REASONS or " requested and " in str(error)):
+            raise _output_error(place, error) from error
+        raise
+
+
+def _output_error(place: Path, error: OSError) -> OutputError:
+    number = error.errno or errno.ENOSPC
+    reason = _REASONS.get(number, error.strerror or str(error))
+    mend = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
+    return OutputError(
+        f"{place} could not be written, {reason}; nothing was left behind, {mend} another folder with -o."
+    )
+
+
+def _resolve(out: PathLike) -> Path:
+    """The real place, so that a symlink to a folder stays and its target is replaced."""
+    if not os.fspath(out):
+        raise InputError("The path of the output is empty; give a folder with -o.")
+    try:
+        return Path(out).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of symlinks, a NUL in the name
+        raise InputError(f"{out!s} cannot be used as a path ({error}); give another folder with -o.") from error
+
+
+def _sibling(place: Path, kind: str) -> Path:
+    return place.with_name(f".{place.name}.{kind}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _put_back(aside: Path, place: Path) -> None:
+    if aside.exists() and not os.path.lexists(place):
+        os.rename(aside, place)
+
+
+def _clear_leftovers(place: Path) -> None:
+    """Remove what killed processes left; a folder they had moved aside goes back if its place is empty."""
+    pattern = re.compile(rf"\.{re.escape(place.name)}\.(partial|replaced)-([0-9]+)(-.*)?")
+    with suppress(OSError):
+        for path in list(place.parent.iterdir()):
+            match = pattern.fullmatch(path.name)
+            if match is None or not _is_abandoned(path, int(match[2])):
+                continue
+            if match[1] == "replaced":
+                _put_back(path, place)
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path, pid: int) -> bool:
+    """Whether the process that made `folder` is gone.
+
+    The pid alone does not say: containers that share a disk do not see one another's processes, and have the
+    same few pids over and over. So the maker also holds a lock on the folder, which the kernel drops when it
+    dies.
+    """
+    if pid != os.getpid():
+        try:
+            os.kill(pid, 0)
+            return False
+        except PermissionError:
+            return False
+        except (ProcessLookupError, OverflowError):
+            pass
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, files in os.walk(root):
+        for name in files:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot sync
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,308 @@
+"""Reading frames and depth: folders of images, video files, numpy archives.
+
+Everything is checked while it is read, so that what comes out is one array of one size; whatever is wrong is
+an `InputError` of one sentence that names the path, the expectation and the option that mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+# What Pillow and numpy raise on files that are damaged or not what their name says.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorting key under which `frame_2` comes before `frame_10`."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part), part) if i % 2 else (1, 0, part.lower()) for i, part in enumerate(parts))
+
+
+def ranges(numbers: Iterable[int], most: int = 8) -> str:
+    """Whole numbers as people write them, `0, 3-7, 9`, shortened after `most` groups."""
+    groups: list[list[int]] = []
+    for number in sorted(numbers):
+        if groups and number == groups[-1][1] + 1:
+            groups[-1][1] = number
+        else:
+            groups.append([number, number])
+    text = [str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in groups[:most]]
+    return ", ".join(text) + (", ..." if len(groups) > most else "")
+
+
+def require_path(path: PathLike, option: str, expected: str) -> Path:
+    """`path` as a `Path`, or an `InputError` when nothing is there or it may not be read."""
+    if not os.fspath(path):
+        raise InputError(f"The path of {option} is empty; give {expected}.")
+    found = Path(path)
+    try:
+        there = found.exists()
+    except OSError as error:
+        raise InputError(f"{found} cannot be read ({error.strerror}); give {expected} with {option}.") from error
+    if not there:
+        raise InputError(f"{found} does not exist; give {expected} with {option}.")
+    if not os.access(found, os.R_OK):
+        raise InputError(f"{found} may not be read (permission denied); give {expected} with {option}.")
+    return found
+
+
+def list_images(folder: PathLike, option: str = "--frames") -> list[Path]:
+    """The images of a folder in natural order; hidden files and other files are passed over.
+
+    Raises:
+        InputError: the folder is missing, is no folder, cannot be opened, or holds no image.
+    """
+    root = require_path(folder, option, "a folder of images")
+    try:
+        there = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        entries = [entry for entry in there if entry.is_file()]
+        folders = sum(entry.is_dir() for entry in there)
+    except OSError as error:
+        raise InputError(
+            f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images with {option}."
+        ) from error
+    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+    if not images and folders:
+        what = "a folder" if folders == 1 else f"{folders} folders"
+        raise InputError(f"{root} holds {what} and no images; give the one with the images with {option}.")
+    if not images:
+        held = f"holds {len(entries)} files, none of them an image" if entries else "is an empty folder"
+        kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+        raise InputError(f"{root} {held}; expected images ({kinds}) for {option}.")
+    return sorted(images, key=lambda image: natural_key(image.name))
+
+
+def frame_names(path: PathLike) -> list[str] | None:
+    """The file names behind `read_frames`, in the same order; None for a video, whose frames have no "
+    "names."""
+    return [image.name for image in list_images(path)] if Path(path).is_dir() else None
+
+
+def open_image(path: Path, option: str) -> Image.Image:
+    """One image, decoded to the last byte, so that a truncated file fails here and is named.
+
+    Raises:
+        InputError: the file is not an image, is truncated, or cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of damage ("Truncated File Read") before it gives up, beside our one sentence.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                return image
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read (permission denied); {option} needs readable images.") from error
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} cannot be read as an image, it is damaged or truncated ({_short(error)}); "
+            f"replace the file or leave it out of {option}."
+        ) from error
+
+
+def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]], option: str) -> None:
+    """Raise `InputError` for the first picture whose (height, width) differs from the first one's."""
+    for path, size in zip(paths, sizes, strict=True):
+        if size != sizes[0]:
+            raise InputError(
+                f"{path} is {describe_size(size)} but {paths[0].name} is {describe_size(sizes[0])}; "
+                f"all images of {option} must have one size."
+            )
+
+
+def describe_size(size: tuple[int, ...]) -> str:
+    """(height, width) in words that cannot be taken the wrong way round."""
+    return f"{size[1]} wide and {size[0]} high"
+
+
+def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
+    """Frames of a clip, from a folder of images or a video file.
+
+    Args:
+        path: a folder of png, jpg, bmp, tif or webp images in natural order (opened with Pillow's
+            `convert("RGB")`, as the reference does), or a video that OpenCV can decode.
+        limit: the most frames wanted; with more than that nothing is decoded in vain.
+
+    Returns:
+        uint8 [T, H, W, 3], RGB, 0 to 255.
+
+    Raises:
+        InputError: nothing there, no images, a damaged file, images of different sizes, more than `limit`
+            frames.
+    """
+    source = require_path(path, "--frames", "a folder of images or a video file")
+    return _read_folder(source, limit) if source.is_dir() else _read_video(source, limit)
+
+
+def _read_folder(folder: Path, limit: int | None) -> NDArray[np.uint8]:
+    paths = list_images(folder, "--frames")
+    if limit is not None and len(paths) > limit:
+        raise _too_many(folder, str(len(paths)), limit)
+    frames = [np.asarray(open_image(path, "--frames").convert("RGB")) for path in paths]
+    require_same_size(paths, [frame.shape[:2] for frame in frames], "--frames")
+    return np.stack(frames)
+
+
+def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        # OpenCV would take frame_000.png for the first of a numbered series and read its neighbours.
+        raise InputError(f"{path} is a single image; give its folder, or a video file, with --frames.")
+    # FFmpeg writes its own complaints ("moov atom not found") to stderr beside our one sentence; -8 is
+    # "quiet".
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    frames: list[NDArray[np.uint8]] = []
+    capture: Any = None
+    try:
+        capture = cv2.VideoCapture(str(path))
+        while capture.isOpened():
+            ok, frame = capture.read()
+            if not ok:
+                break
+            if limit is not None and len(frames) == limit:
+                raise _too_many(path, f"more than {limit}", limit)
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    except cv2.error as error:
+        raise InputError(f"{path} broke off after {len(frames)} frames ({_short(error)}).") from error
+    finally:
+        if capture is not None:
+            capture.release()
+    if not frames:
+        raise InputError(
+            f"{path} cannot be decoded as a video (damaged, or a codec that OpenCV lacks); "
+            "give another video file or a folder of images with --frames."
+        )
+    return np.stack(frames)
+
+
+def read_depth(path: PathLike) -> NDArray[np.float32]:
+    """Relative depth of a clip as stored, nearer is larger; nothing is normalised.
+
+    Args:
+        path: a folder of 8- or 16-bit grey PNGs (or float TIFFs), or an .npz / .npy with one real array [T,
+            H, W] (an npz with several arrays must name it `depth`).
+
+    Returns:
+        float32 [T, H, W], finite, any range.
+
+    Raises:
+        InputError: nothing there, a damaged file, colour pictures, another shape, NaN or infinity.
+    """
+    source = require_path(path, "--depth", "a folder of grey images or an npz file")
+    if source.is_dir():
+        paths = list_images(source, "--depth")
+        pictures = [_read_depth_picture(picture) for picture in paths]
+        require_same_size(paths, [picture.shape for picture in pictures], "--depth")
+        depth = np.stack(pictures)
+    else:
+        array = load_array(source, "--depth", ("depth",))
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"{source} holds {array.dtype} values; --depth expects floats or integers.")
+        depth = array.astype(np.float32)
+    finite = np.isfinite(depth)
+    if not finite.all():
+        bad = [i for i in range(len(depth)) if not finite[i].all()]
+        raise InputError(
+            f"{source} holds NaN or infinite depth in frame {ranges(bad)}; "
+            "--depth expects finite numbers, nearer being larger."
+        )
+    return depth
+
+
+def _read_depth_picture(path: Path) -> NDArray[np.float32]:
+    image = open_image(path, "--depth")
+    if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise InputError(
+                f"{path} is a colour picture, from which depth cannot be read back; "
+                "--depth expects 8- or 16-bit grey images, nearer being brighter."
+            )
+        values = values[..., 0]
+    return values.astype(np.float32)
+
+
+def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
+    """The one array of an .npy or .npz, or the first of `names` that an .npz holds, as [T, H, W].
+
+    An axis of length 1 for a channel or an object ([T, 1, H, W], [T, H, W, 1]) is dropped. Pickles are not
+    read.
+
+    Raises:
+        InputError: another kind of file, damaged, several arrays of other names, or not three axes.
+    """
+    if path.suffix.lower() not in (".npz", ".npy"):
+        raise InputError(f"{path} is of a kind that {option} does not read; give a folder of images or an npz file.")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            array = loaded
+        else:
+            with loaded:
+                keys = list(loaded.files)
+                key = keys[0] if len(keys) == 1 else next((name for name in names if name in keys), None)
+                if key is None:
+                    raise InputError(
+                        f"{path} holds the arrays {', '.join(keys) or 'none'}; {option} expects a single "
+                        f"one, or one named {' or '.join(names)}."
+                    )
+                array = loaded[key]
+                if not isinstance(array, np.ndarray):  # the bytes of a file that is none of numpy's
+                    raise ValueError(f"{key} in it is no array")
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez for {option}."
+        ) from error
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(f"{path} holds an array of shape {list(array.shape)}; {option} expects [T, H, W].")
+    return array
+
+
+def _too_many(path: Path, count: str, limit: int) -> InputError:
+    return InputError(
+        f"{path} holds {count} frames where the bundle takes at most {limit}; give fewer with --frames, or export a "
+        "bundle that takes more."
+    )
+
+
+def _short(error: BaseException) -> str:
+    """The first line of somebody else's message, without the file name that ours has already."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:120].rstrip(".:; ")

@@ -1,0 +1,139 @@
+"""Writing what a run found: mask and frame PNGs, masks.json, result.json.
+
+Everything here writes plainly into a folder that `amodal.runtime.files.atomic.staged_folder` made; errors of the
+file system pass through as OSError and are explained there. The pictures for people are in
+`amodal.runtime.files.overlay`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .frames import PathLike
+from .rle import encode_rle
+
+MASKS_FORMAT = "amodal-masks"
+MASKS_VERSION = 1
+
+
+def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
+    """File names for `count` pictures: those of the input frames with the ending .png, or 0000.png and so on.
+
+    Where two inputs differ in their ending only (a.jpg, a.png), the ending stays (a.jpg.png, a.png.png).
+
+    Raises:
+        ValueError: `names` has another length.
+    """
+    if names is None:
+        return [f"{i:04d}.png" for i in range(count)]
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} pictures")
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) < count:
+        stems = [Path(name).name for name in names]
+    return [f"{stem}.png" for stem in stems]
+
+
+def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[Path]:
+    """Write masks as grey PNGs, 0 and 255, readable back by `read_masks`.
+
+    Args:
+        folder: made if it is not there.
+        masks: bool [T, H, W].
+        names: the input frames' names, see `png_names`.
+
+    Returns:
+        The files written, in order.
+    """
+    return _write_pngs(folder, masks.astype(np.uint8) * np.uint8(255), names)
+
+
+def write_frames_png(folder: PathLike, frames: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
+    """Write frames, uint8 [T, H, W, 3] RGB, as PNGs; otherwise like `write_masks_png`."""
+    return _write_pngs(folder, frames, names)
+
+
+def write_grey_png(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
+    """Write grey pictures, uint8 [T, H, W], as PNGs; otherwise like `write_masks_png`."""
+    return _write_pngs(folder, pictures, names)
+
+
+def _write_pngs(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None) -> list[Path]:
+    from PIL import Image
+
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    paths = [root / name for name in png_names(len(pictures), names)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return paths
+
+
+def write_masks_json(
+    path: PathLike,
+    modal: NDArray[np.bool_] | None,
+    amodal: NDArray[np.bool_] | None,
+    names: Sequence[str] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> None:
+    """Write masks.json: COCO RLE per frame, readable back by `read_masks`.
+
+    Layout: `{"format", "version", **meta, "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}` with
+    m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y, width, height]}`.
+
+    Args:
+        path: the file.
+        modal, amodal: bool [T, H, W]; None leaves the key out.
+        names: the input frames' names; without them a frame has no `name`.
+        meta: further top-level keys.
+
+    Raises:
+        ValueError: neither modal nor amodal, or lengths that differ.
+    """
+    given = {key: masks for key, masks in (("modal", modal), ("amodal", amodal)) if masks is not None}
+    lengths = {len(masks) for masks in given.values()} | ({len(names)} if names is not None else set())
+    if not given or len(lengths) != 1:
+        raise ValueError(f"masks.json needs masks of one length, got {sorted(lengths)}")
+    frames = [
+        {"index": i}
+        | ({"name": names[i]} if names is not None else {})
+        | {key: _described_rle(masks[i]) for key, masks in given.items()}
+        for i in range(lengths.pop())
+    ]
+    write_json(path, {"format": MASKS_FORMAT, "version": MASKS_VERSION, **(meta or {}), "frames": frames})
+
+
+def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = [0, 0, 0, 0]
+    if rows.size:
+        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+    return {**encode_rle(mask), "area": int(mask.sum()), "bbox": [int(value) for value in box]}
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Write json for people and programs: keys in the order given, two spaces, a newline at the end.
+
+    numpy scalars and arrays become numbers and lists, paths become strings.
+
+    Raises:
+        TypeError: a value json has no form for.
+        ValueError: NaN or infinity, which json does not know.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as json")

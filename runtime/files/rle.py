@@ -1,0 +1,263 @@
+"""COCO run-length masks in json files.
+
+Layouts that are read, each RLE compressed (a string) or not (a list), or a list of polygons:
+
+- our own masks.json: `{"frames": [{"modal": rle, "amodal": rle, ...}, ...]}`;
+- a list with one RLE or null per frame, or the same under `masks`, `rles` or `segmentations` (YouTube-VIS),
+  or an object that maps frame names to RLEs;
+- YouTube-VIS: a list of tracks with `segmentations`, or `{"videos": ..., "annotations": ...}` of such tracks;
+- COCO: a list of annotations with `image_id`, or `{"images": ..., "annotations": ...}`.
+
+A track's id is the first of `track_id`, `object_id`, `instance_id`, `obj_id` there is; without one it is `id`
+of a YouTube-VIS annotation (its place in the list, from 0, if that is missing too) and `category_id` of a
+COCO annotation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .frames import describe_size, natural_key
+from .objects import no_such_object, several_objects
+
+Size = tuple[int, int]
+_TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")
+# A few bytes of RLE can ask for terabytes of mask.
+_MAX_SIDE = 1 << 15
+_FARTHEST = 1e6
+_LAYOUTS = "one RLE per frame, YouTube-VIS tracks, COCO annotations or a masks.json of amodal"
+
+
+def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: str) -> NDArray[np.bool_]:
+    """Masks of one object from a json file; see `amodal.runtime.files.masks.read_masks`.
+
+    Args:
+        path: the file.
+        object_id: which track, where there are several.
+        size: (height, width) of the frames, for files that do not say it.
+        key: `modal` or `amodal`, for our own masks.json.
+
+    Returns:
+        bool [T, H, W].
+
+    Raises:
+        InputError: no json, none of the layouts, a broken RLE, several objects and none picked.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as json ({error}); --masks expects {_LAYOUTS}.") from error
+    segments, stored = _pick(path, _tracks(path, document, key), object_id), _stored_size(document)
+    return _decode_all(path, segments, size or stored)
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """One bool mask [H, W] as COCO's compressed RLE: `size` [height, width] and `counts`, a string."""
+    from pycocotools import mask as coco
+
+    rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """The bool mask [H, W] of one RLE, compressed or not.
+
+    Raises:
+        ValueError: the size is no pair of positive whole numbers, or the runs do not fill it exactly.
+    """
+    size, counts = rle.get("size"), rle.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _MAX_SIDE for n in size)):
+        raise ValueError(f"size is {size}, not [height, width]")
+    # pycocotools.decode returns uninitialised memory when the runs stop short of the size (seen with 2.0.11),
+    # so the runs are counted here, and once they are, numpy is enough to draw them.
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    if not (isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)):
+        raise ValueError("counts are neither a string nor a list of whole numbers")
+    if sum(runs) != size[0] * size[1]:
+        raise ValueError(f"the runs cover {sum(runs)} pixels of {size[0] * size[1]}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(size[1], size[0]).T
+
+
+def _runs(text: str) -> list[int]:
+    """COCO's compressed counts: 5 bits a character, low bits first, from the fourth run on as differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"counts hold the character {character!r}")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("counts break off")
+    return runs
+
+
+def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
+    """Segments per frame, by object; the key None stands for the only object of a file without ids."""
+    if isinstance(document, dict):
+        for name in ("segmentations", "masks", "rles"):
+            if isinstance(document.get(name), list):
+                return {_track_id(path, document): document[name]}
+        if isinstance(document.get("annotations"), list):
+            images = document.get("images")
+            return _annotations(path, document["annotations"], images if isinstance(images, list) else None)
+        frames = document.get("frames")
+        if isinstance(frames, list) and frames and all(isinstance(frame, dict) for frame in frames):
+            if not any(key in frame for frame in frames):
+                raise InputError(f"{path} has frames without {key} masks, only {', '.join(map(str, frames[0]))}.")
+            return {None: [frame.get(key) for frame in frames]}
+        if _is_segment(document) and document:
+            return {None: [document]}
+        if document and all(value is None or _is_segment(value) for value in document.values()):
+            return {None: [document[name] for name in sorted(document, key=natural_key)]}
+    elif isinstance(document, list) and document:
+        if all(item is None or _is_segment(item) for item in document):
+            return {None: document}
+        return _annotations(path, document, None)
+    raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
+
+
+def _is_segment(value: Any) -> bool:
+    return isinstance(value, dict) and "size" in value and "counts" in value
+
+
+def _track_id(path: Path, item: Mapping[str, Any], otherwise: str = "", place: Any = None) -> Any:
+    """A track's id: under the first name that it has, or under `otherwise`, or its place."""
+    name = next((name for name in _TRACK_KEYS if item.get(name) is not None), otherwise)
+    return _name(path, name, item.get(name, place))
+
+
+def _name(path: Path, field: str, value: Any) -> Any:
+    """What a file calls a track, an image or a video: a number, or text; None where it does not."""
+    if isinstance(value, list | dict):
+        raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; --masks expects a number or a name.")
+    return value
+
+
+def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None) -> dict[Any, list[Any]]:
+    if items and all(isinstance(item, dict) and isinstance(item.get("segmentations"), list) for item in items):
+        tracks: dict[Any, list[Any]] = {}
+        for i, item in enumerate(items):
+            name = _track_id(path, item, "id", i)
+            if name in tracks:
+                raise InputError(
+                    f"{path} holds two tracks of object {name}; --masks expects a track_id that tells them apart."
+                )
+            tracks[name] = item["segmentations"]
+        return tracks
+    if not items or not all(isinstance(i, dict) and "image_id" in i and "segmentation" in i for i in items):
+        raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
+
+    by_object: dict[Any, dict[Any, Any]] = {}
+    for item in items:
+        name, image = _track_id(path, item, "category_id"), _name(path, "image_id", item["image_id"])
+        segments = by_object.setdefault(name, {})
+        if image in segments:
+            raise InputError(
+                f"{path} holds two annotations of object {name} for image {image}; "
+                "--masks expects a track_id that tells them apart."
+            )
+        segments[image] = item["segmentation"]
+    return {
+        name: [segments.get(image_id) for image_id in _image_order(path, items, images, segments)]
+        for name, segments in by_object.items()
+    }
+
+
+def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
+    """The image ids of the clip in order of time: those of the object's own videos where images name a "
+    "video."""
+    known = {
+        _name(path, "id of an image", image["id"]): image
+        for image in images or ()
+        if isinstance(image, dict) and "id" in image
+    }
+    if not known:
+        return sorted({item["image_id"] for item in items}, key=lambda name: natural_key(str(name)))
+    videos = {str(known[name].get("video_id")) for name in mine if name in known}
+    clip = [image for image in known.values() if str(image.get("video_id")) in videos]
+    for field in ("frame_id", "frame_index"):
+        if all(isinstance(image.get(field), int) for image in clip):
+            return [image["id"] for image in sorted(clip, key=lambda image: int(image[field]))]
+    return [image["id"] for image in sorted(clip, key=lambda i: natural_key(str(i.get("file_name", i["id"]))))]
+
+
+def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
+    if object_id is None or list(tracks) == [None]:
+        if len(tracks) > 1:
+            raise several_objects(path, tracks)
+        if object_id is not None:
+            raise InputError(f"{path} holds a single object without an id; leave out --object.")
+        return next(iter(tracks.values()))
+    for name, segments in tracks.items():
+        if str(name) == str(object_id):
+            return segments
+    raise no_such_object(path, object_id, tracks)
+
+
+def _stored_size(document: Any) -> Size | None:
+    """Height and width where a COCO or YouTube-VIS file gives one for all its images."""
+    if not isinstance(document, dict):
+        return None
+    lists = [document[name] for name in ("images", "videos") if isinstance(document.get(name), list)]
+    entries = [entry for one in lists for entry in one if isinstance(entry, dict)]
+    said = [[entry.get("height"), entry.get("width")] for entry in (*entries, document)]
+    sizes = {tuple(n if type(n) is int else None for n in size) for size in said} - {(None, None)}
+    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    return None if height is None or width is None else (height, width)
+
+
+def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
+    if not any(segments):
+        raise InputError(f"{path} shows the object in no frame; --masks expects it in one at least.")
+    masks: list[NDArray[np.bool_] | None] = []
+    shape: tuple[int, ...] = ()
+    for i, segment in enumerate(segments):
+        try:
+            mask = _decode(segment, size) if segment else None
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise InputError(f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE.") from error
+        masks.append(mask)
+        if mask is None:
+            continue
+        shape = shape or mask.shape
+        if mask.shape != shape:
+            raise InputError(
+                f"{path} has a mask {describe_size(mask.shape)} in frame {i}, but others are "
+                f"{describe_size(shape)}; --masks expects one size."
+            )
+    return np.stack([np.zeros(shape, np.bool_) if mask is None else mask for mask in masks])
+
+
+def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
+    if isinstance(segment, dict):
+        return decode_rle(segment)
+    if size is None:
+        raise ValueError("polygons without the size of the images")
+    if not all(0 < n <= _MAX_SIDE for n in size):
+        raise ValueError(f"polygons in images {describe_size(size)}")
+    if not (isinstance(segment, list) and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)):
+        raise ValueError("neither an RLE nor a list of polygons")
+    points = [[float(value) for value in polygon] for polygon in segment]
+    # pycocotools walks every polygon pixel by pixel in C: NaN or 1e30 takes the process down.
+    if not all(abs(value) <= _FARTHEST for polygon in points for value in polygon):
+        raise ValueError("a polygon runs far outside the image")
+    from pycocotools import mask as coco
+
+    rle = coco.merge(coco.frPyObjects(points, *size))
+    return decode_rle({"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")})

@@ -1,0 +1,1 @@
+"""What GPU memory a run takes, and which way of running fits into a budget."""

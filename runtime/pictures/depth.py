@@ -1,0 +1,198 @@
+"""Depth for the first stage: what goes into Depth Anything V2, and what is made of its output.
+
+The chain of the authors' demo (`rgb_to_depth` in github.com/Kaihua-Chen/diffusion-vas, calling `infer_image`
+of github.com/DepthAnything/Depth-Anything-V2), with the function that does each step here:
+
+    prepared RGB [-1, 1] -> uint8            `quantise_frames`
+    uint8 RGB -> network input               `prepare_depth_input`
+    network input -> relative depth [T,h,w]  the bundle's `depth` component
+    relative depth back at the frames' size  `resize_align_corners`
+    one clip of it to [-1, 1]                `normalise_clip`
+
+Two quirks of that chain reach the masks, so they are the default here: dark values lose one step
+(`quantise_frames`), and the channels are swapped (`prepare_depth_input`).
+
+Written against the array API: `xp` is what the arrays are of, numpy, or CuPy on a device, where values are not looked
+at and nothing waits for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays.resampling import opencv_cubic
+from ..errors import InputError
+
+DEPTH_SIDE = 518
+"""Shorter side of the network's input in pixels: the authors' `input_size` (37 patches, as trained)."""
+
+DEPTH_MULTIPLE = 14
+"""Both sides of the network's input are multiples of DINOv2's patch side."""
+
+DEPTH_MEAN = (0.485, 0.456, 0.406)
+DEPTH_STD = (0.229, 0.224, 0.225)
+"""ImageNet statistics in the network's own channel order, for values in [0, 1] (authors' `image2tensor`)."""
+
+
+def depth_input_size(
+    height: int, width: int, side: int = DEPTH_SIDE, multiple: int = DEPTH_MULTIPLE
+) -> tuple[int, int]:
+    """The size (h, w) at which the depth network sees a height x width frame.
+
+    The authors' `Resize` with keep_aspect_ratio, "lower_bound" and ensure_multiple_of: one scale for both
+    sides, the larger of the two that bring a side to `side`; each side then goes to the nearest multiple (a
+    tie to the even one), or up to the next multiple where that fell below `side`. 256x512 becomes 518x1036.
+
+    Raises:
+        InputError: a size below 1.
+    """
+    if min(height, width, side, multiple) < 1:
+        raise InputError(f"Frames of {height}x{width} with side {side} and multiple {multiple}: expected 1 or more.")
+    scale = max(side / height, side / width)
+
+    def fit(length: float) -> int:
+        nearest = round(length / multiple) * multiple
+        return nearest if nearest >= side else int(np.ceil(length / multiple)) * multiple
+
+    return fit(scale * height), fit(scale * width)
+
+
+def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.uint8]:
+    """Prepared RGB back to the uint8 frames that the authors' demo hands to the depth network.
+
+    Quirk: the demo computes `((x + 1) / 2 * 255).astype(uint8)` in float32, which truncates. After the way
+    through [-1, 1] the values 1 to 63 come back one lower, the others unchanged.
+
+    Args:
+        prepared: float32 [T, 3, H, W], RGB in [-1, 1].
+
+    Returns:
+        uint8 [T, H, W, 3], RGB.
+
+    Raises:
+        InputError: another dtype, shape or range.
+    """
+    if prepared.dtype != np.float32 or prepared.ndim != 4 or prepared.shape[1] != 3:
+        raise InputError(f"Prepared RGB is {_form(prepared)}; expected float32 [T, 3, H, W].")
+    if xp is np and not (prepared.size and prepared.min() >= -1 and prepared.max() <= 1):  # also false for NaN
+        raise InputError("Prepared RGB is empty or has values outside [-1, 1].")
+    scaled = (prepared + np.float32(1)) / np.float32(2) * np.float32(255)
+    return cast("NDArray[np.uint8]", xp.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1)))
+
+
+def prepare_depth_input(
+    rgb: NDArray[np.uint8], *, swap_channels: bool = True, side: int = DEPTH_SIDE, xp: Any = np
+) -> NDArray[np.float32]:
+    """uint8 frames to the depth network's input, as the authors' `infer_image` does when handed RGB.
+
+    Per frame, in float64 until the last step: swap the channels, divide by 255, resize with OpenCV's
+    INTER_CUBIC (no antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation,
+    cast to float32.
+
+    Args:
+        rgb: uint8 [T, H, W, 3], RGB.
+        swap_channels: quirk. `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo hands it
+            RGB: the published masks come from a depth network that saw blue first. False gives it RGB, as it
+            was trained.
+        side: the shorter side of the result; the authors' 518.
+
+    Returns:
+        float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`. At 256x512 that is 6.4 MB per
+        frame, so hand in a slice of the clip where memory is short.
+
+    Raises:
+        InputError: another dtype or shape.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.size == 0:
+        raise InputError(f"Frames for the depth network are {_form(rgb)}; expected uint8 [T, H, W, 3].")
+    height, width = depth_input_size(rgb.shape[1], rgb.shape[2], side)
+    if xp is not np:
+        images = opencv_cubic((rgb[..., ::-1] if swap_channels else rgb) / 255.0, (height, width), xp)
+        mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
+        pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+        return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
+    out = np.empty((rgb.shape[0], 3, height, width), dtype=np.float32)
+    for frame, row in zip(rgb, out, strict=True):
+        image = (frame[..., ::-1] if swap_channels else frame) / 255.0
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+        row[...] = ((image - DEPTH_MEAN) / DEPTH_STD).transpose(2, 0, 1)
+    return out
+
+
+def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
+    """Bilinear resize with the corners' centres aligned: torch's `interpolate(..., align_corners=True)`.
+
+    Output position i of n reads input position i * (in - 1) / (n - 1); the two axes are interpolated one
+    after the other, in float32 as torch does.
+
+    Args:
+        depth: float [T, h, w].
+        size: (H, W), each at least 1.
+
+    Returns:
+        float32 [T, H, W]; `depth` itself where it already is float32 of that size.
+
+    Raises:
+        InputError: another dtype, shape or size.
+    """
+    if depth.dtype.kind != "f" or depth.ndim != 3 or depth.size == 0 or min(size) < 1:
+        raise InputError(f"Depth is {_form(depth)}, to be resized to {list(size)}; expected float [T, h, w].")
+    result = depth.astype(np.float32, copy=False)
+    for axis, length in ((2, size[1]), (1, size[0])):
+        if result.shape[axis] != length:
+            result = _interpolate_axis(result, axis, length, xp)
+    return result
+
+
+def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int, xp: Any) -> NDArray[np.float32]:
+    last = values.shape[axis] - 1
+    step = np.float32(last) / np.float32(length - 1) if length > 1 else np.float32(0)
+    position = np.arange(length, dtype=np.float32) * step
+    low = np.minimum(position.astype(np.int64), last)
+    shape = [1] * values.ndim
+    shape[axis] = length
+    weight = xp.asarray((position - low.astype(np.float32)).reshape(shape))
+    high = np.minimum(low + 1, last)
+    result: NDArray[np.float32] = xp.take(values, xp.asarray(low), axis=axis) * (1 - weight)
+    result += xp.take(values, xp.asarray(high), axis=axis) * weight
+    return result
+
+
+def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
+    """Relative depth to [-1, 1] by the smallest and largest value of the whole clip, as the reference does.
+
+    A constant clip, where the reference divides zero by zero, becomes -1 everywhere ("far"): that is what its
+    minimum maps to in any other clip.
+
+    Args:
+        depth: [T, H, W], float or integer, any range, nearer is larger. float32 is normalised in float32 as
+            the reference does, float16 too; float64 and integers in float64.
+
+    Returns:
+        float32 [T, H, W] in [-1, 1].
+
+    Raises:
+        InputError: another dtype or shape, or a value that is not finite.
+    """
+    if depth.dtype.kind not in "fiu" or depth.ndim != 3 or depth.size == 0:
+        raise InputError(f"Depth is {_form(depth)}; expected numbers [T, H, W].")
+    values = depth.astype(np.float32 if depth.dtype in (np.float16, np.float32) else np.float64, copy=False)
+    low, high = values.min(), values.max()
+    if xp is not np:
+        span = xp.where(high > low, high - low, values.dtype.type(1))
+        scaled = ((values - low) / span * 2 - 1).astype(np.float32, copy=False)
+        return cast("NDArray[np.float32]", scaled)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError("Depth has values that are not finite; replace them before handing it in.")
+    if low == high:
+        return np.full(depth.shape, -1, dtype=np.float32)
+    result: NDArray[np.float32] = ((values - low) / (high - low) * 2 - 1).astype(np.float32, copy=False)
+    return result
+
+
+def _form(array: NDArray[Any]) -> str:
+    return f"{array.dtype} {list(array.shape)}"

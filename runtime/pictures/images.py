@@ -1,0 +1,336 @@
+"""From what the caller has to what the networks read, and back.
+
+Written against the array API: `xp` is the backend's, numpy or CuPy, and so is what comes out. What the caller has may
+lie on the host all the same; it is uploaded as it is, in bytes, once, and only a few frames of it at a time take room
+on the device. On the host Pillow and OpenCV resize; on a device `resampling` draws the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays.interop import Array, namespace_of, taken
+from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
+from ..errors import InputError
+from ..files.masks import binarise
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+Size = tuple[int, int]
+
+THRESHOLD = 600  # of 765: the sum of a pixel's channels above which the decoded picture is object (authors' demo.py)
+
+
+class Checks:
+    """What must hold of values that are on a device: collected, and read together, so that the host waits once.
+
+    On the host it is looked at immediately.
+    """
+
+    def __init__(self, xp: Any = np) -> None:
+        self._xp = xp
+        self._pending: list[tuple[Array, Callable[[float, float], None]]] = []
+
+    def add(self, array: Array, judge: Callable[[float, float], None]) -> None:
+        """Has `judge` look at the smallest and the largest value, both NaN if one is, and raise InputError."""
+        xp = namespace_of(array, self._xp)
+        limits = xp.stack([array.min(), array.max()])
+        if xp is np:
+            judge(*map(float, limits))
+        else:
+            self._pending.append((limits.astype(np.float64), judge))
+
+    def settle(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
+        """Reads what is on the device; waits for it if there is something.
+
+        Raises:
+            InputError: from the first that does not hold.
+        """
+        pending, self._pending = self._pending, []
+        if pending:
+            found = to_host(self._xp.stack([limits for limits, _ in pending]))
+            for (_, judge), limits in zip(pending, found, strict=True):
+                judge(*map(float, limits))
+
+
+def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+    """Visible masks as the networks read them.
+
+    Args:
+        modal: [T, h, w]. Raw: bool or integers, where any value above 128 (or, if the maximum is 1, 1) is object, at
+            any size; binarised, then resized as uint8 (PIL bilinear), so that edges are grey. Prepared: floats in
+            [-1, 1] at (H, W), taken as they are.
+        size: (H, W).
+        checks: gets what must hold of values on a device; None to wait for it.
+
+    Returns:
+        float32 [T, H, W] in [-1, 1].
+
+    Raises:
+        InputError: another shape, dtype or range.
+    """
+    array = _three_axes(modal, "modal", xp)
+    if _is_raw(array):
+        return to_signed(_resize(_full_scale(binarise(array, namespace_of(array, xp))), size, xp))
+    return _prepared(array, size, "modal", "bool or uint8 masks of any size", xp, checks)
+
+
+def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+    """Frames as the networks read them.
+
+    Args:
+        rgb: raw uint8 [T, h, w, 3] at any size (resized with PIL, bilinear), or prepared floats [T, 3, H, W] in
+            [-1, 1].
+        checks: as for `prepare_modal`.
+
+    Returns:
+        float32 [T, 3, H, W] in [-1, 1].
+
+    Raises:
+        InputError: another shape, dtype or range.
+    """
+    array = taken(rgb, "rgb", xp)
+    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3 and 0 not in array.shape:
+        return cast("Floats", xp.ascontiguousarray(to_signed(_resize(array, size, xp)).transpose(0, 3, 1, 2)))
+    if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
+        raise InputError(
+            f"rgb has shape {array.shape} and dtype {array.dtype}; expected uint8 [T, h, w, 3], or floats "
+            f"[T, 3, {size[0]}, {size[1]}] in [-1, 1]."
+        )
+    return _prepared(array, size, "rgb", "uint8 [T, h, w, 3] of any size", xp, checks)
+
+
+def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+    """Depth as the networks read it.
+
+    Args:
+        depth: [T, h, w] of numbers. Prepared: floats of size (H, W) within [-1, 1] that reach below 0, taken as they
+            are. Anything else is relative depth, nearer is larger, at any size: resized (PIL bilinear) and normalised
+            per clip to [-1, 1].
+        checks: as for `prepare_modal`.
+
+    Returns:
+        float32 [T, H, W] in [-1, 1].
+
+    Raises:
+        InputError: another shape, no numbers, or NaN.
+    """
+    from .depth import normalise_clip
+
+    array = _three_axes(depth, "depth", xp)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"depth has dtype {array.dtype}; expected numbers, nearer is larger.")
+    relative, whole = array.shape[1:] != tuple(size), array.dtype.kind != "f"
+    if array.dtype.itemsize > 4:  # before it is uploaded
+        array = array.astype(np.float32)
+    array = _resize(array, size, xp, np.float32)  # what is not finite before is not afterwards
+    if not whole:
+        watch_values(array, finite_depth, xp, checks)
+    if relative:
+        return normalise_clip(array, xp)
+    if xp is np:
+        return array if -1.0 <= array.min() < 0.0 and array.max() <= 1.0 else normalise_clip(array)
+    low, high = array.min(), array.max()  # which of the two it is, without waiting to know
+    return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), array, normalise_clip(array, xp)))
+
+
+def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
+    """Whole-object masks for the second stage: bool [T, H, W] from bool or integer masks of any size (nearest)."""
+    array = _three_axes(amodal, "amodal", xp)
+    if not _is_raw(array):
+        raise InputError(f"amodal has dtype {array.dtype}; expected the bool masks of `segment`.")
+    return resize_masks(xp.asarray(binarise(array, namespace_of(array, xp))), size, xp)
+
+
+def visible_rgb(rgb: Floats, modal: Floats, xp: Any = np) -> Floats:
+    """Frames with everything but the visible object white: [T, 3, H, W] from rgb and prepared modal masks [T, H, W]."""
+    return cast("Floats", xp.where(modal[:, None] > 0, rgb, np.float32(1.0)))
+
+
+def to_signed(array: Bytes) -> Floats:
+    """uint8 to [-1, 1]: x / 127.5 - 1."""
+    return array.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+
+
+def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
+    """The reference's quirk: a frame whose smallest value is >= 0 is mapped once more by 2x - 1.
+
+    diffusers' image preprocessing takes such a frame for one in [0, 1]; the authors call it for each frame alone.
+
+    Args:
+        frames: [T, C, H, W].
+    """
+    unsigned = frames.reshape(len(frames), -1).min(axis=1) >= 0
+    return cast("Floats", xp.where(unsigned[:, None, None, None], 2 * frames - 1, frames))
+
+
+def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
+    """Decoded pictures [T, 3, H, W] as uint8 [T, H, W, 3]: x / 2 + 0.5, clamped, times 255, rounded half to even."""
+    unit = frames / 2  # and from here in place: several such would be more than anything else after the decoder
+    unit += np.float32(0.5)
+    xp.clip(unit, 0, 1, out=unit)
+    unit *= np.float32(255)
+    return cast("Bytes", xp.ascontiguousarray(xp.rint(unit, out=unit).astype(np.uint8).transpose(0, 2, 3, 1)))
+
+
+def threshold(frames: Bytes, modal: Floats) -> Bools:
+    """Amodal masks [T, H, W]: channel sum above 600, united with the visible part (> 0 on the [-1, 1] scale)."""
+    whole: Bools = (frames.sum(axis=-1, dtype=np.int32) > THRESHOLD) | (modal > 0)
+    return whole
+
+
+def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
+    """Masks at another size, nearest neighbour as cv2 takes it."""
+    import cv2
+
+    if masks.shape[1:] == tuple(size):
+        return masks
+    if xp is not np:
+        return cast("Bools", opencv_nearest(masks, size, xp))
+    height, width = size
+    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
+    return np.stack(resized).astype(bool)
+
+
+def resize_frames(frames: Bytes, size: Size, xp: Any = np) -> Bytes:
+    """uint8 frames [T, h, w, 3] at another size, linear as cv2 takes it."""
+    import cv2
+
+    if frames.shape[1:3] == tuple(size):
+        return frames
+    if xp is not np:
+        return cast("Bytes", opencv_linear(frames, size, xp))
+    height, width = size
+    return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames])
+
+
+def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[float, ...], xp: Any = np) -> Floats:
+    """Frames as CLIP reads them: antialiased resize as in diffusers' SVD pipeline, then CLIP's normalisation.
+
+    Blur and bicubic interpolation are both linear and separable, so each axis is one matrix.
+
+    Args:
+        frames: [T, 3, H, W] in [-1, 1].
+
+    Returns:
+        float32 [T, 3, side, side].
+    """
+    count, channels, height, width = frames.shape
+    rows, columns = (xp.asarray(resize_matrix(length, side)) for length in (height, width))
+    shift, scale = (xp.asarray(np.reshape(values, (3, 1, 1)).astype(np.float32)) for values in (mean, std))
+    # ((x + 1) / 2 - mean) / std, its factor in one of the matrices: of small clips these are the largest arrays of a
+    # run, and every pass over them counts.
+    wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
+    pixels = (rows * (0.5 / scale)) @ wide
+    pixels += (0.5 - shift) / scale
+    return cast("Floats", pixels.astype(np.float32, copy=False))
+
+
+@lru_cache(maxsize=16)
+def resize_matrix(length: int, side: int) -> Floats:
+    """Blur and bicubic interpolation along one axis, as a matrix float32 [side, length].
+
+    Gaussian blur with sigma = max((length / side - 1) / 2, 0.001), a kernel of int(max(4 sigma, 3)) taps made odd and
+    reflecting borders (diffusers' `_resize_with_antialiasing`), then bicubic interpolation with aligned corners, a =
+    -0.75 and repeated borders (torch's `interpolate`).
+    """
+    sigma = max((length / side - 1.0) / 2.0, 0.001)
+    taps = int(max(4.0 * sigma, 3)) | 1
+    offsets = np.arange(taps) - taps // 2
+    kernel = np.exp(-(offsets**2) / (2 * sigma**2))
+    kernel /= kernel.sum()
+    blur = np.zeros((length, length))
+    period = max(2 * (length - 1), 1)
+    for offset, weight in zip(offsets, kernel, strict=True):
+        at = np.abs(np.arange(length) + offset) % period
+        np.add.at(blur, (np.arange(length), np.minimum(at, period - at)), weight)
+
+    # Positions are rounded to float32 as torch's are: exact ones gave pixels up to 5e-5 away from its own.
+    step = np.float32((length - 1) / (side - 1) if side > 1 else 0.0)
+    positions = (np.arange(side, dtype=np.float32) * step).astype(np.float64)
+    base = np.floor(positions).astype(int)
+    bicubic = np.zeros((side, length))
+    for tap in range(-1, 3):
+        at = np.clip(base + tap, 0, length - 1)
+        np.add.at(bicubic, (np.arange(side), at), _cubic(np.abs(positions - (base + tap))))
+    return (bicubic @ blur).astype(np.float32)
+
+
+def _cubic(x: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _three_axes(value: Any, name: str, xp: Any) -> Array:
+    array = taken(value, name, xp)
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
+    return array
+
+
+def _is_raw(array: Array) -> bool:
+    return array.dtype.kind in "biu"
+
+
+def _full_scale(masks: Bools) -> Bytes:
+    return masks.astype(np.uint8) * np.uint8(255)
+
+
+def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:
+    if array.dtype.kind != "f":
+        raise InputError(f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1].")
+    if array.shape[-2:] != tuple(size):
+        raise InputError(
+            f"{name} is float, hence prepared, but {array.shape[-2]}x{array.shape[-1]} where the bundle has "
+            f"{size[0]}x{size[1]}; give {otherwise}, or resize it."
+        )
+
+    def judge(low: float, high: float) -> None:
+        if not (low >= -1.0001 and high <= 1.0001):  # also of NaN
+            raise InputError(
+                f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}."
+            )
+
+    array = xp.asarray(array.astype(np.float32))
+    watch_values(array, judge, xp, checks)
+    return cast("Floats", array)
+
+
+def watch_values(array: Array, judge: Callable[[float, float], None], xp: Any, checks: Checks | None) -> None:
+    """Has `judge` look at values as `Checks.add` does; without `checks`, now."""
+    given = Checks(xp) if checks is None else checks
+    given.add(array, judge)
+    if checks is None and xp is not np:
+        given.settle(xp.asnumpy)
+
+
+def finite_depth(low: float, high: float) -> None:
+    """What `Checks` asks of depth.
+
+    Raises:
+        InputError: it is not finite.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")
+
+
+def _resize(array: Array, size: Size, xp: Any, dtype: Any = np.uint8) -> Array:
+    from PIL import Image
+
+    height, width = size
+    if array.shape[1:3] == (height, width):
+        return xp.asarray(array).astype(dtype, copy=False)
+    if xp is not np:
+        return pillow_bilinear(array, size, xp, dtype)
+    array = array.astype(dtype, copy=False)
+    # Pillow itself, because its fixed-point bilinear filter is part of the reference.
+    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in array)
+    return np.stack([np.asarray(image) for image in images])

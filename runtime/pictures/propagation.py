@@ -1,0 +1,98 @@
+"""What a clip shows of an object: hidden pixels that are visible in another frame, carried over from there.
+
+The first step of video completion (Gao, Saraf, Huang, Kopf, "Flow-edge Guided Video Completion", ECCV 2020; Zhou, Li,
+Chan, Loy, "ProPainter", ICCV 2023), here along the motion of one object whose whole mask is given, not along optical
+flow.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .registration import Bools, Bytes, Floats, Motion, object_frames, register
+
+_FEWEST = 10  # visible pixels that a frame must have to be carried over, or to be compared with
+_SHOWN = 0.7  # share of a pixel that must be visible where it comes from
+_UNKNOWN = 3000.0  # squared levels: error of the next frame where it cannot be compared
+_NOISE = 100.0  # squared levels: what a true motion leaves
+
+
+class Propagated(NamedTuple):
+    """What a clip shows of an object.
+
+    Attributes:
+        rgb: uint8 [T, H, W, 3], the frames, with colours of other frames where these were carried over.
+        known: bool [T, H, W], visible here or carried over.
+    """
+
+    rgb: Bytes
+    known: Bools
+
+
+def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
+    """Fills hidden parts of an object from the frames in which they are visible.
+
+    Each frame with hidden pixels is registered with all that have ten visible ones (`registration`). A
+    hidden pixel becomes the mean of what these show there, weighted with 1 / (e + 100)^2. e is the mean squared error
+    of the pixels visible in both; if it is above their variance (and 100), the frame says less than their mean colour
+    and is left out. Where fewer than ten are visible in both, only distance speaks for or against a frame: e is 3000
+    times the number of frames from one to the other.
+
+    Args:
+        rgb: uint8 [T, H, W, 3]; H and W below 32768.
+        modal, amodal: bool [T, H, W], visible and whole object.
+    """
+    amodal = amodal | modal
+    if (amodal == modal).all():
+        return Propagated(rgb, modal)
+    objects = object_frames(rgb, modal, amodal)
+    shown = {t: _visible(rgb[t], mask) for t, mask in enumerate(modal) if mask.sum() >= _FEWEST}
+    filled, known = rgb.copy(), modal.copy()
+    for t, target in enumerate(objects):
+        hidden = amodal[t] & ~modal[t]
+        if target is None or not hidden.any():
+            continue
+        left, top, width, height = cv2.boundingRect(amodal[t].astype(np.uint8))
+        box = (slice(top, top + height), slice(left, left + width))
+        picture, seen, hidden = rgb[t][box], modal[t][box], hidden[box]
+        total, weights = np.zeros(picture.shape, np.float32), np.zeros(hidden.shape, np.float32)
+        for s, visible in shown.items():
+            source = objects[s]
+            if s == t or source is None:
+                continue
+            colours, there = _moved(visible, register(target, source), box)
+            error = _error(colours, picture, there & seen, _UNKNOWN * abs(s - t))
+            if error is not None:
+                weight = (there & hidden) * np.float32(1 / (error + _NOISE) ** 2)
+                total += colours * weight[..., None]
+                weights += weight
+        found = weights > 0
+        filled[t][box][found] = np.rint(total[found] / weights[found][:, None]).astype(np.uint8)
+        known[t][box] |= found
+    return Propagated(filled, known)
+
+
+def _visible(picture: Bytes, seen: Bools) -> Bytes:
+    """The visible part of a frame on black, with the mask as its fourth channel, uint8 [H, W, 4]."""
+    return np.dstack([picture, np.full(seen.shape, 255, np.uint8)]) * seen[..., None]
+
+
+def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Floats, Bools]:
+    """What another frame shows in a box of this one: colours float32 [h, w, 3], and where there are any."""
+    y, x = np.mgrid[box]
+    u, v = (motion[i, 0] * x + motion[i, 1] * y + motion[i, 2] for i in (0, 1))
+    moved = cv2.remap(visible, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR)
+    share = moved[..., 3:] / np.float32(255)
+    return moved[..., :3] / np.maximum(share, _SHOWN), share[..., 0] > _SHOWN
+
+
+def _error(colours: Floats, picture: Bytes, both: Bools, unknown: float) -> float | None:
+    """Mean squared error where both frames show the object; None if the mean colour has less."""
+    if both.sum() < _FEWEST:
+        return unknown
+    wanted = picture[both].astype(np.float32)
+    error = float(np.square(colours[both] - wanted).mean())
+    return error if error <= max(float(wanted.var(axis=0).mean()), _NOISE) else None

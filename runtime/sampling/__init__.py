@@ -1,0 +1,1 @@
+"""The EDM schedule, sampler and guidance, and noise that equals torch's."""
