@@ -61,7 +61,7 @@ VARIANTS = {
         # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. GroupNormalization has
         # none in 1.31 and is unrolled; Microsoft's own GroupNorm adds in any order, so that two runs would differ.
         Variant("cuda", attention="native", group_norm="instance"),
-        # One form changed at a time, for `amodal.bench.studies.variants`, and for those who overrule the choice on a GPU.
+        # One form changed at a time, for `amodal.bench.studies.variants` and to overrule the choice on a GPU.
         Variant("engine-attention", attention="native"),
         Variant("engine-group-norm", attention="decomposed", group_norm="instance"),
         Variant("engine-conv3d", attention="decomposed", temporal_conv="conv3d"),
