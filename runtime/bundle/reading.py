@@ -11,8 +11,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
-from ..files.frames import PathLike
-from .manifest import FAMILY, MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
+from ..paths import PathLike
+from .lifting import lift
+from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
 DEFAULT_BUNDLE = "default"
 """What names the bundle inside the package; a folder of that name is `./default`."""
@@ -115,7 +116,6 @@ def read_manifest(path: Path) -> Manifest:
     try:
         document = json.loads(file.read_text("utf-8"))
         version = document["schema_version"] if isinstance(document, dict) else None
-        family = document.get("family", FAMILY) if isinstance(document, dict) else FAMILY
     except (OSError, ValueError, KeyError, RecursionError) as error:
         raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
     if not isinstance(version, int):
@@ -125,13 +125,18 @@ def read_manifest(path: Path) -> Manifest:
             f"{file} has schema version {version}, this amodal reads up to {SCHEMA_VERSION}; update amodal "
             "(pip install -U amodal) or export the bundle again."
         )
-    if isinstance(family, str) and family != FAMILY:
-        raise BundleVersionError(
-            f"{file} is of the family {family}, this amodal runs {FAMILY}; update amodal (pip install -U amodal)."
-        )
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        return Manifest.model_validate_json(json.dumps(lift(document) if version < SCHEMA_VERSION else document))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleCorruptError(f"{file}: {error} is missing or wrong; export the bundle again.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "stages"
-        raise BundleCorruptError(f"{file}: {where}: {first['msg']}; export the bundle again.") from error
+        raise BundleCorruptError(f"{file}: {first_fault(error)}; export the bundle again.") from error
+
+
+def first_fault(error: ValueError) -> str:
+    """The first thing that a manifest's validation found wrong, and where."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "tasks"
+    return f"{where}: {first['msg']}"

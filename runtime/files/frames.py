@@ -24,7 +24,6 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow and numpy raise on files that are damaged or not what their name says.

@@ -1,0 +1,61 @@
+"""Manifests of schema 1 as schema 2: there was one family then, and its fields stood among the generic ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_FAMILY = "diffusion-vas"
+_CONFIG = (
+    "frames",
+    "height",
+    "width",
+    "latent_channels",
+    "vae_factor",
+    "decode_chunk",
+    "scaling_factor",
+    "context_layout",
+    "noise_dtype",
+    "noise_augmentation",
+    "motion_bucket",
+    "propagate",
+    "scheduler",
+    "image_encoder",
+    "depth",
+)
+_FLOAT32 = ("vae_encoder", "unet_conditioner")  # exported in float32 whatever the bundle's precision
+
+
+def lift(document: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of schema 1 as one of schema 2.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the document is no manifest of schema 1.
+    """
+    rest = {name: value for name, value in document.items() if name not in (*_CONFIG, "stages")}
+    tasks = {name: {**stage, "components": dict(stage["components"])} for name, stage in document["stages"].items()}
+    if document.get("depth") is not None and "segment" in tasks:
+        tasks["segment"]["components"]["depth"] = "depth"
+    return {
+        **rest,
+        "schema_version": 2,
+        "family": document.get("family", _FAMILY),
+        "config": {name: document[name] for name in _CONFIG if name in document},
+        "tasks": tasks,
+        "components": {key: _component(entry) for key, entry in document["components"].items()},
+    }
+
+
+def _component(entry: dict[str, Any]) -> dict[str, Any]:
+    kind = entry["kind"]
+    return {
+        **entry,
+        "files": [{**file, "role": _role(file["path"])} for file in entry["files"]],
+        "repeated": kind == "unet",
+        "least_precision": "fp32" if kind in _FLOAT32 else "fp16",
+    }
+
+
+def _role(path: str) -> str:
+    if path.endswith(".fused.onnx"):
+        return "fused"
+    return "graph" if path.endswith(".onnx") else "weights"

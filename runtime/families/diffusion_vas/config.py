@@ -1,0 +1,121 @@
+"""What a manifest says of Diffusion-VAS: the clip's shape, and the constants of its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from ...bundle.manifest import Manifest
+
+NAME = "diffusion-vas"
+
+ContextLayout = Literal["reference", "aligned", "sequence"]
+StageName = Literal["segment", "complete"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+ROLES = ("image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_decoder")
+"""The components of either stage; `segment` may have `depth` as well."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SchedulerEntry(_Record):
+    """EDM noise levels (Karras et al. 2022, table 1, with rho = 7)."""
+
+    sigma_min: PositiveFloat
+    sigma_max: PositiveFloat
+    rho: PositiveFloat = 7.0
+
+
+class ImageEncoderEntry(_Record):
+    """What the image encoder expects: side in pixels, mean and deviation of values in [0, 1]."""
+
+    side: PositiveInt
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    width: PositiveInt
+
+
+class DepthEntry(_Record):
+    """What the depth component expects: (h, w) of its input and the model's name."""
+
+    height: PositiveInt
+    width: PositiveInt
+    model: str
+
+
+class Config(_Record):
+    """The `config` of a Diffusion-VAS bundle's manifest.
+
+    Attributes:
+        frames, height, width: the clip's static shape.
+        latent_channels, vae_factor: latents are [frames, latent_channels, height / vae_factor, width / vae_factor].
+        size_multiple: what height and width must be multiples of: the VAE's factor times the U-Net's; None in
+            bundles that were exported before it was recorded.
+        decode_chunk: frames the VAE decoder takes at once; part of the result, since the decoder is temporal.
+        noise_dtype: dtype in which the latents' noise is drawn (a half-precision reference draws it in float16).
+        noise_augmentation, motion_bucket: the conditioning constants of the checkpoint's demo.
+        propagate: whether `complete` copies hidden pixels from other frames unless told otherwise; the authors' code
+            does not.
+    """
+
+    frames: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    latent_channels: PositiveInt
+    vae_factor: PositiveInt
+    size_multiple: PositiveInt | None = None
+    decode_chunk: PositiveInt
+    scaling_factor: PositiveFloat
+    context_layout: ContextLayout
+    noise_dtype: Literal["float32", "float16"]
+    noise_augmentation: float
+    motion_bucket: float
+    propagate: bool = False
+    scheduler: SchedulerEntry
+    image_encoder: ImageEncoderEntry
+    depth: DepthEntry | None
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(h, w) of the latents."""
+        return self.height // self.vae_factor, self.width // self.vae_factor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the frames."""
+        return self.height, self.width
+
+    @property
+    def multiple(self) -> int:
+        """What height and width must be multiples of; where it is not recorded, of the released U-Net (factor 8)."""
+        return self.size_multiple or 8 * self.vae_factor
+
+
+def config_of(manifest: Manifest) -> Config:
+    """The `config` of a manifest.
+
+    Raises:
+        pydantic.ValidationError: it is not that of a Diffusion-VAS bundle.
+    """
+    return Config.model_validate(manifest.config)
+
+
+def check(manifest: Manifest) -> None:
+    """Validates a manifest: its `config`, its tasks and their components.
+
+    Raises:
+        ValueError: something is missing or out of range (pydantic's `ValidationError` is one).
+    """
+    config = config_of(manifest)
+    for task, entry in manifest.tasks.items():
+        if task not in STAGES:
+            raise ValueError(f"task {task!r} is unknown; expected {' or '.join(STAGES)}")
+        wanted = (*ROLES, "depth") if task == "segment" and config.depth is not None else ROLES
+        for role in wanted:
+            key = entry.components.get(role)
+            if key is None or manifest.components[key].kind != role:
+                raise ValueError(f"{task} has no component {role} ({key!r} is none)")
