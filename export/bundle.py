@@ -24,8 +24,8 @@ from amodal.runtime.bundle.manifest import (
 )
 from amodal.runtime.errors import ExportError, InputError
 from amodal.runtime.files.atomic import check_output, staged_folder
-from amodal.runtime.files.frames import PathLike
 from amodal.runtime.files.results import write_json
+from amodal.runtime.paths import PathLike
 from amodal.runtime.pictures.depth import depth_input_size
 
 from .check import check_structure, measure

@@ -20,10 +20,10 @@ from .execution.components import Components, Memory, Source, Watch
 from .execution.findings import Completion, Out, Segmentation, To
 from .families.diffusion_vas.running import Call, Loaded, find_depth, run_complete, run_segment
 from .families.diffusion_vas.stage import CfgRows, Settings
-from .files.frames import PathLike
 from .memory.buffers import RunShape
 from .memory.choice import MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
+from .paths import PathLike
 from .pictures.images import prepare_modal, prepare_rgb
 from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback, Churn

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import PathLike, list_images, natural_key, require_path
+from amodal.runtime.files.frames import list_images, require_path
 from amodal.runtime.files.objects import listed
+from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import AmodalError, InputError, OutputError, OutputExistsError
-from .frames import PathLike
+from ..paths import PathLike
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",

@@ -7,24 +7,22 @@ an `InputError` of one sentence that names the path, the expectation and the opt
 from __future__ import annotations
 
 import os
-import re
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..paths import PathLike, natural_key
 
 if TYPE_CHECKING:
     from PIL import Image
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow and numpy raise on files that are damaged or not what their name says.
@@ -38,12 +36,6 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
 )
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorting key under which `frame_2` comes before `frame_10`."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part), part) if i % 2 else (1, 0, part.lower()) for i, part in enumerate(parts))
 
 
 def ranges(numbers: Iterable[int], most: int = 8) -> str:
@@ -101,8 +93,7 @@ def list_images(folder: PathLike, option: str = "--frames") -> list[Path]:
 
 
 def frame_names(path: PathLike) -> list[str] | None:
-    """The file names behind `read_frames`, in the same order; None for a video, whose frames have no "
-    "names."""
+    """File names of the images that `read_frames` reads, in its order; None for a video."""
     return [image.name for image in list_images(path)] if Path(path).is_dir() else None
 
 

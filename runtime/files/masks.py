@@ -14,7 +14,6 @@ With an object id, that is the palette index, or the grey value of a picture wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..paths import PathLike
+from ..pictures.masks import binarise
 from .frames import (
-    PathLike,
     describe_size,
     list_images,
     load_array,
@@ -42,29 +42,6 @@ _KINDS = "a folder of mask images, a COCO RLE json or an npz file"
 # JPEG and palette quantisation leave a tint this strong on what was grey.
 _GREY_TOLERANCE = 8
 _WEB_LEVELS = range(0, 256, 51)
-
-
-def probability_map(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
-    """Share of samples that cover each pixel: float32 [T, H, W] in [0, 1], from K masks bool [T, H, W]."""
-    return np.asarray(np.mean(np.stack(samples), axis=0, dtype=np.float32))
-
-
-def binarise(values: NDArray[Any], xp: Any = np) -> NDArray[np.bool_]:
-    """The object in raw mask values: any value > 128 or, if the maximum is 1, the value 1.
-
-    Args:
-        values: bool or integers of any shape, a whole clip at once (the maximum is the clip's), numpy's or `xp`'s.
-
-    Returns:
-        bool, the same shape.
-    """
-    if values.dtype == np.bool_:
-        return cast("NDArray[np.bool_]", values)
-    if xp is not np:  # without a branch, which would wait for the device
-        values = values.astype(np.int16) if values.dtype == np.int8 else values  # which has no 128
-        return cast("NDArray[np.bool_]", (values > 128) | ((values == 1) & (values.max() == 1)))
-    binary = values.size > 0 and values.max() == 1
-    return cast("NDArray[np.bool_]", values == 1 if binary else values > 128)
 
 
 def read_masks(
@@ -186,8 +163,7 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
 
 
 def _object_folders(folder: Path) -> dict[int, Path]:
-    """SAM 2 writes one folder of masks per object, named 000, 001, ...; empty if `folder` holds images "
-    "itself."""
+    """Folders of masks by object id, as SAM 2 writes them (000, 001, ...); empty if `folder` holds files."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError:
@@ -210,8 +186,7 @@ def _picture(image: Image.Image) -> _Picture:
 
 
 def _grey_of_palette(image: Image.Image) -> NDArray[np.uint8]:
-    """What `convert("L")` makes of each of the 256 indices: asked of Pillow itself, so that it rounds the "
-    "same."""
+    """Grey value of each of the 256 palette indices, converted by Pillow so that it rounds as `convert("L")` does."""
     from PIL import Image
 
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])

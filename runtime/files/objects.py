@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
-from .frames import natural_key
+from ..paths import natural_key
 
 
 def no_such_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> InputError:

@@ -1,5 +1,4 @@
-"""Pictures for people: an animated overlay in which the hidden part is seen at a glance, and a contact "
-"sheet."""
+"""Pictures for people: an animated overlay that brings out the hidden part, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .frames import PathLike
+from ..paths import PathLike
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -253,8 +252,7 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def _shared_palette(pictures: list[Image.Image]) -> Image.Image:
-    """One palette for the whole clip, from a few frames of it: a palette per frame makes the background "
-    "flicker."""
+    """One palette for the whole clip, from a few of its frames: with one per frame the background flickers."""
     from PIL import Image
 
     picked = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]

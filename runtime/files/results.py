@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .frames import PathLike
+from ..paths import PathLike
 from .rle import encode_rle
 
 MASKS_FORMAT = "amodal-masks"

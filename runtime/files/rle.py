@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .frames import describe_size, natural_key
+from ..paths import natural_key
+from .frames import describe_size
 from .objects import no_such_object, several_objects
 
 Size = tuple[int, int]
@@ -180,8 +181,7 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
 
 
 def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
-    """The image ids of the clip in order of time: those of the object's own videos where images name a "
-    "video."""
+    """Image ids of the clip in order of time: those of the object's own videos, where images name a video."""
     known = {
         _name(path, "id of an image", image["id"]): image
         for image in images or ()

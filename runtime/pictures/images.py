@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, namespace_of, taken
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
-from ..files.masks import binarise
+from .masks import binarise
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

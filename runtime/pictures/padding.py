@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, namespace_of, taken
 from ..arrays.resampling import opencv_linear
 from ..errors import InputError
-from ..files.masks import binarise
 from .depth import resize_align_corners
 from .images import THRESHOLD, Checks, finite_depth, watch_values
+from .masks import binarise
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files.frames import PathLike
 from ..files.results import write_frames_png, write_json, write_masks_png
+from ..paths import PathLike
 from .scene import Scene
 
 SCENE_FORMAT = "amodal-scene"

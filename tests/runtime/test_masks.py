@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.masks import binarise, check_clip, read_masks
+from amodal.runtime.files.masks import check_clip, read_masks
+from amodal.runtime.pictures.masks import binarise
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 # The first colours of the VOC palette, which DAVIS uses: none of 1 to 6 is brighter than 128 as grey.
