@@ -21,7 +21,7 @@ _UNREGISTERED, _DEVICE = 0, 2  # cudaMemoryType
 _INTERFACE = "__cuda_array_interface__"
 
 
-def taken(value: Any, name: str, xp: Any = np) -> Array:
+def as_input(value: Any, name: str, xp: Any = np) -> Array:
     """The caller's array, where it lies: numpy's if in host memory, `xp`'s if on the backend's device.
 
     Args:
@@ -34,7 +34,7 @@ def taken(value: Any, name: str, xp: Any = np) -> Array:
     return _read(value, name, xp, _of_host)
 
 
-def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
+def as_output_buffer(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
     """A buffer of the caller's to write a result into, where it lies; no copy is ever made of it.
 
     Raises:
@@ -105,7 +105,7 @@ class _Memory:
 def _says(value: Any, name: str) -> bool:
     try:
         return hasattr(value, name)
-    except Exception:  # noqa: BLE001 (torch has it, and raises of a tensor with gradients: `taken` says so)
+    except Exception:  # noqa: BLE001 (torch has it, and raises of a tensor with gradients: `as_input` says so)
         return True
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Size = tuple[int, int]
-Way = Literal["pillow uint8", "pillow float32", "opencv uint8", "opencv float64"]
+Resampling = Literal["pillow uint8", "pillow float32", "opencv uint8", "opencv float64"]
 Taps = tuple[NDArray[np.intp], NDArray[Any]]  # of each position in the result: where it reads [n, taps], and weights
 
 _PILLOW_BITS = 32 - 8 - 2  # of a weight's fraction, for 8 bits (PRECISION_BITS)
@@ -119,20 +119,20 @@ def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
     return pictures
 
 
-def working_bytes(way: Way, frames: int, before: Size, after: Size, channels: int = 1) -> int:
+def working_bytes(resampling: Resampling, frames: int, before: Size, after: Size, channels: int = 1) -> int:
     """What resizing pictures takes on a device beside them and the result, in bytes: that of the largest piece.
 
     Args:
-        way: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
+        resampling: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
     """
     count = min(frames, _frames_at_once(before, after, channels)) * channels
     given, wide, drawn = (count * h * w for h, w in (before, (before[0], after[1]), after))
     # What is read, a tap of it, its product with the weights, and the sum of those so far.
-    if way == "pillow uint8":
+    if resampling == "pillow uint8":
         return max(given + (1 + 4 + 4) * wide, wide + (1 + 4 + 4) * drawn)
-    if way == "pillow float32":  # weights are float64
+    if resampling == "pillow float32":  # weights are float64
         return max(4 * given + (4 + 8 + 8) * wide, 4 * wide + (4 + 8 + 8) * drawn)
-    if way == "opencv uint8":
+    if resampling == "opencv uint8":
         return max(given + (1 + 4 + 4) * wide, given + 4 * wide + (4 + 4 + 4) * drawn)
     return max(8 * given + (8 + 8 + 8) * wide, 8 * wide + (8 + 8 + 8) * drawn)
 
@@ -184,7 +184,7 @@ def _triangle(length: int, side: int) -> Taps:
 
 
 def _positions(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Where OpenCV reads for each position: the place before it, and the float32 way from there."""
+    """Where OpenCV reads for each position: the place before it, and the float32 distance from there."""
     exact = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     before = np.floor(exact)
     return before.astype(np.intp), exact - before

@@ -38,7 +38,7 @@ UNREADABLE = (
 )
 
 
-def ranges(numbers: Iterable[int], most: int = 8) -> str:
+def join_ranges(numbers: Iterable[int], most: int = 8) -> str:
     """Whole numbers as people write them, `0, 3-7, 9`, shortened after `most` groups."""
     groups: list[list[int]] = []
     for number in sorted(numbers):
@@ -225,7 +225,7 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
     if not finite.all():
         bad = [i for i in range(len(depth)) if not finite[i].all()]
         raise InputError(
-            f"{source} holds NaN or infinite depth in frame {ranges(bad)}; "
+            f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
             "--depth expects finite numbers, nearer being larger."
         )
     return depth

@@ -26,14 +26,14 @@ from ..paths import PathLike
 from ..pictures.masks import binarise
 from .frames import (
     describe_size,
+    join_ranges,
     list_images,
     load_array,
     open_image,
-    ranges,
     require_path,
     require_same_size,
 )
-from .objects import listed, no_such_object, several_objects
+from .objects import join_ids, report_several_objects, report_unknown_object
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,7 +118,7 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         )
     if seen.all():
         return []
-    missing = ranges(np.flatnonzero(~seen).tolist())
+    missing = join_ranges(np.flatnonzero(~seen).tolist())
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
@@ -140,9 +140,9 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     by_object = _object_folders(folder)
     if by_object:
         if object_id is None and len(by_object) > 1:
-            raise several_objects(folder, by_object)
+            report_several_objects(folder, by_object)
         if object_id is not None and object_id not in by_object:
-            raise no_such_object(folder, object_id, by_object)
+            report_unknown_object(folder, object_id, by_object)
         return _read_folder(by_object[next(iter(by_object)) if object_id is None else object_id], None)
 
     paths = list_images(folder, "--masks")
@@ -158,7 +158,7 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
         return _binarise_or_pick(values, object_id, folder)
     ids = np.unique(values[values != 0]).tolist()
     if len(ids) > 1:
-        raise several_objects(folder, ids)
+        report_several_objects(folder, ids)
     return cast("NDArray[np.bool_]", values != 0)
 
 
@@ -207,13 +207,13 @@ def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path)
     if object_id is not None:
         picked = values == object_id
         if object_id == 0 or not picked.any():
-            raise no_such_object(source, object_id, np.unique(values[values != 0]).tolist())
+            report_unknown_object(source, object_id, np.unique(values[values != 0]).tolist())
         return cast("NDArray[np.bool_]", picked)
     masks = binarise(values)
     if not masks.any() and values.any():
         found = np.unique(values[values != 0]).tolist()
         raise InputError(
-            f"{source} holds no value above 128, but {listed(found)}, which look like object ids; "
+            f"{source} holds no value above 128, but {join_ids(found)}, which look like object ids; "
             "pick one with --object."
         )
     return masks

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..paths import natural_key
 from .frames import describe_size
-from .objects import no_such_object, several_objects
+from .objects import report_several_objects, report_unknown_object
 
 Size = tuple[int, int]
 _TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")
@@ -200,14 +200,14 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
 def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
     if object_id is None or list(tracks) == [None]:
         if len(tracks) > 1:
-            raise several_objects(path, tracks)
+            report_several_objects(path, tracks)
         if object_id is not None:
             raise InputError(f"{path} holds a single object without an id; leave out --object.")
         return next(iter(tracks.values()))
     for name, segments in tracks.items():
         if str(name) == str(object_id):
             return segments
-    raise no_such_object(path, object_id, tracks)
+    report_unknown_object(path, object_id, tracks)
 
 
 def _stored_size(document: Any) -> Size | None:

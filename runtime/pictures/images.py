@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, namespace_of, taken
+from ..arrays.interop import Array, as_input, namespace_of
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
 from .masks import binarise
@@ -47,7 +47,7 @@ class Checks:
         else:
             self._pending.append((limits.astype(np.float64), judge))
 
-    def settle(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
+    def raise_pending(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
         """Reads what is on the device; waits for it if there is something.
 
         Raises:
@@ -96,7 +96,7 @@ def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None
     Raises:
         InputError: another shape, dtype or range.
     """
-    array = taken(rgb, "rgb", xp)
+    array = as_input(rgb, "rgb", xp)
     if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3 and 0 not in array.shape:
         return cast("Floats", xp.ascontiguousarray(to_signed(_resize(array, size, xp)).transpose(0, 3, 1, 2)))
     if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
@@ -270,7 +270,7 @@ def _cubic(x: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
 
 
 def _three_axes(value: Any, name: str, xp: Any) -> Array:
-    array = taken(value, name, xp)
+    array = as_input(value, name, xp)
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
     return array
@@ -309,7 +309,7 @@ def watch_values(array: Array, judge: Callable[[float, float], None], xp: Any, c
     given = Checks(xp) if checks is None else checks
     given.add(array, judge)
     if checks is None and xp is not np:
-        given.settle(xp.asnumpy)
+        given.raise_pending(xp.asnumpy)
 
 
 def finite_depth(low: float, high: float) -> None:

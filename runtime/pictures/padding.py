@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, namespace_of, taken
+from ..arrays.interop import Array, as_input, namespace_of
 from ..arrays.resampling import opencv_linear
 from ..errors import InputError
 from .depth import resize_align_corners
@@ -119,7 +119,7 @@ class Padding:
         Raises:
             InputError: another shape, no numbers, or NaN.
         """
-        numbers = taken(depth, "depth", xp)
+        numbers = as_input(depth, "depth", xp)
         if numbers.dtype.kind in "iu":
             numbers = numbers.astype(np.float32)
         maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
@@ -142,7 +142,7 @@ class Padding:
         Raises:
             InputError: another size, or prepared floats.
         """
-        masks = taken(modal, "modal", xp)
+        masks = as_input(modal, "modal", xp)
         if masks.ndim != 3 or masks.dtype.kind not in "biu":
             raise InputError(
                 f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "

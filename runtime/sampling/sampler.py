@@ -151,13 +151,13 @@ class Finiteness:
         """
         self._flags.append((self._xp.isfinite(values).all(), error))
         if self._xp is np:
-            self.settle()
+            self.raise_if_not_finite()
 
     def flags(self) -> Array:
         """What was noted, once or more, where it is, bool [n]: to be read together with something else."""
         return self._xp.stack([flag for flag, _ in self._flags])
 
-    def settle(self, flags: NDArray[np.bool_] | None = None) -> None:
+    def raise_if_not_finite(self, flags: NDArray[np.bool_] | None = None) -> None:
         """Reads all flags.
 
         Args:
@@ -223,5 +223,5 @@ def sample(
             callback(step, float(sigma), x)
 
     if finite is None:
-        watched.settle()
+        watched.raise_if_not_finite()
     return x

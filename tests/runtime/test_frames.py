@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import frame_names, list_images, ranges, read_depth, read_frames
+from amodal.runtime.files.frames import frame_names, join_ranges, list_images, read_depth, read_frames
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -300,9 +300,9 @@ def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
 
 
 def test_frame_numbers_are_written_as_people_write_them() -> None:
-    assert ranges([]) == ""
-    assert ranges([4, 0, 1, 2, 7, 8]) == "0-2, 4, 7, 8"
-    assert ranges(range(0, 40, 2), most=3) == "0, 2, 4, ..."
+    assert join_ranges([]) == ""
+    assert join_ranges([4, 0, 1, 2, 7, 8]) == "0-2, 4, 7, 8"
+    assert join_ranges(range(0, 40, 2), most=3) == "0, 2, 4, ..."
 
 
 @pytest.mark.parametrize("clip", ["birdcage", "soccer"])

@@ -127,7 +127,7 @@ def test_what_the_caller_has_is_prepared_alike(name: str, given: Any, where: str
     checks = images.Checks(device)
     got = prepare(given_there, SIZE, device, checks)
     assert len(device.downloads) == before, "nothing was looked at"
-    checks.settle(device.asnumpy)
+    checks.raise_pending(device.asnumpy)
     expected = prepare(given, SIZE)
     if name == "depth" and given.shape[1] > SIZE[0]:  # Pillow 13's other order, in the last bits
         np.testing.assert_allclose(device.asnumpy(got), expected, rtol=0, atol=1e-6)
@@ -151,7 +151,7 @@ def test_values_on_a_device_are_looked_at_together(name: str, value: float, mess
     prepare(device.asarray(bad), SIZE, device, checks)
     assert not device.waits
     with pytest.raises(InputError, match=message):
-        checks.settle(device.asnumpy)
+        checks.raise_pending(device.asnumpy)
     assert device.waits == 1
 
 

@@ -258,7 +258,7 @@ def run_stage(
     for frames in decoded:
         watched.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
     if finite is None:
-        watched.settle()
+        watched.raise_if_not_finite()
     return [StageOutput(to_bytes(frames, xp), stream) for frames, stream in zip(decoded, streams, strict=True)]
 
 
