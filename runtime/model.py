@@ -26,7 +26,8 @@ from .memory.plan import MemoryPlan
 from .paths import PathLike
 from .pictures.images import prepare_modal, prepare_rgb
 from .sampling.noise import NoiseStream
-from .sampling.sampler import Callback, Churn
+from .sampling.sampler import Callback
+from .sampling.schedule import Churn
 
 if TYPE_CHECKING:
     from .pictures.padding import Padding

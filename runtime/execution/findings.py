@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, as_output_buffer, namespace_of
 from ..backends import Backend
 from ..errors import InputError
+from ..sampling.finiteness import Finiteness
 from ..sampling.noise import NoiseStream
-from ..sampling.sampler import Finiteness
 from .components import Timings
 
 To = Literal["host", "device"]

@@ -127,11 +127,11 @@ def test_a_bare_import_and_the_help_load_nothing_heavy(program: str) -> None:
 def test_the_public_names_are_the_runtimes_own() -> None:
     import amodal
     from amodal.runtime import errors, model
-    from amodal.runtime.sampling import noise, sampler
+    from amodal.runtime.sampling import noise, schedule
 
     assert amodal.load is model.load
     assert amodal.NoiseStream is noise.NoiseStream
-    assert amodal.Churn is sampler.Churn
+    assert amodal.Churn is schedule.Churn
     assert amodal.AmodalError is errors.AmodalError
     assert set(amodal.__all__) <= set(dir(amodal))
     assert all(getattr(amodal, name) for name in amodal.__all__)

@@ -27,7 +27,7 @@ from amodal.runtime.memory.pictures import delivering
 from amodal.runtime.memory.plan import Footprint, plan_memory
 from amodal.runtime.pictures import images
 from amodal.runtime.pictures.propagation import Propagated
-from amodal.runtime.sampling.sampler import Finiteness
+from amodal.runtime.sampling.finiteness import Finiteness
 
 LARGE = (480, 640)
 SLACK = 100_000

@@ -18,7 +18,7 @@ from amodal import Churn, NoiseStream
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.errors import BackendError, BackendUnavailableError, InputError, NonFiniteError
 from amodal.runtime.pictures.padding import Padding
-from amodal.runtime.sampling.sampler import karras_sigmas
+from amodal.runtime.sampling.schedule import karras_sigmas
 
 
 def relative_l2(got: Any, want: Any) -> float:
