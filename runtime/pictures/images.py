@@ -187,7 +187,7 @@ def threshold(frames: Bytes, modal: Floats) -> Bools:
 
 
 def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
-    """Masks at another size, nearest neighbour as cv2 takes it."""
+    """Masks resized to the nearest neighbour, as cv2 does."""
     import cv2
 
     if masks.shape[1:] == tuple(size):
@@ -199,14 +199,14 @@ def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
     return np.stack(resized).astype(bool)
 
 
-def resize_frames(frames: Bytes, size: Size, xp: Any = np) -> Bytes:
-    """uint8 frames [T, h, w, 3] at another size, linear as cv2 takes it."""
+def resize_frames(frames: Array, size: Size, xp: Any = np) -> Array:
+    """Frames [T, h, w] or [T, h, w, 3] of uint8 or floats, resized linearly as cv2 does."""
     import cv2
 
     if frames.shape[1:3] == tuple(size):
         return frames
     if xp is not np:
-        return cast("Bytes", opencv_linear(frames, size, xp))
+        return opencv_linear(frames, size, xp)
     height, width = size
     return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames])
 

@@ -18,7 +18,7 @@ Written against the array API, as `images` is: `xp` is numpy, or CuPy for what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,10 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays.interop import Array, as_input, namespace_of
-from ..arrays.resampling import opencv_linear
 from ..errors import InputError
 from .depth import resize_align_corners
-from .images import THRESHOLD, Checks, finite_depth, watch_values
+from .images import THRESHOLD, Checks, Size, finite_depth, resize_frames, watch_values
 from .masks import binarise
 
 Bools = NDArray[np.bool_]
@@ -66,7 +65,7 @@ class Padding:
         return self.width // 4
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(H, W) of the padded frame."""
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
@@ -90,7 +89,7 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
-    def prepare_modal(self, modal: Any, size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
+    def prepare_modal(self, modal: Any, size: Size, xp: Any = np) -> NDArray[np.float32]:
         """Visible masks as the networks read them, float32 [T, *size] in [-1, 1], edges grey.
 
         Args:
@@ -101,13 +100,10 @@ class Padding:
             InputError: another size, or prepared floats.
         """
         seen = self.raw(modal, xp)
-        if xp is not np:
-            return self._by_frames(lambda mask: self.pad(mask.astype(np.float32), 0, xp), seen, size, xp)
-        return self._resized((self.pad(mask[None], 0)[0] for mask in seen.astype(np.float32)), size)
+        each = (xp.asarray(seen[t : t + 1]).astype(np.float32) for t in range(len(seen)))
+        return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
 
-    def prepare_depth(
-        self, depth: Any, size: tuple[int, int], xp: Any = np, checks: Checks | None = None
-    ) -> NDArray[np.float32]:
+    def prepare_depth(self, depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> NDArray[np.float32]:
         """Depth as the networks read it, float32 [T, *size] in [-1, 1], around the frame as near as the nearest.
 
         Args:
@@ -125,16 +121,9 @@ class Padding:
         maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
         watch_values(maps, finite_depth, xp, checks)
         low, high = maps.min(), maps.max()
-        if xp is not np:
-            span = xp.where(high > low, high - low, np.float32(1))
-
-            def level(one: Array) -> Array:
-                return self.pad(((one - low) / span * 255).astype(np.uint8) / 255.0, 1.0, xp)
-
-            return self._by_frames(level, maps, size, xp)
-        span = high - low if high > low else np.float32(1)
-        levels = (((one - low) / span * 255).astype(np.uint8) / 255.0 for one in maps)
-        return self._resized((self.pad(one[None], 1.0)[0] for one in levels), size)
+        span = xp.where(high > low, high - low, np.float32(1))
+        levels = (((maps[t : t + 1] - low) / span * 255).astype(np.uint8) / 255.0 for t in range(len(maps)))
+        return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
     def raw(self, modal: Any, xp: Any = np) -> Bools:
         """Raw masks as bool, where they lie: [T, height, width].
@@ -162,40 +151,25 @@ class Padding:
             InputError: masks of another size, or prepared floats.
         """
         whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
-        height, width = self.size
-        if xp is not np:
-            for index in range(len(whole)):
-                resized = opencv_linear(pictures[index : index + 1], self.size, xp)[0]
-                whole[index] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD
-            return whole
-        for mask, picture in zip(whole, pictures, strict=True):
-            resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-            mask |= resized.sum(axis=-1, dtype=np.uint16) > THRESHOLD
+        for t in range(len(whole)):
+            resized = resize_frames(pictures[t : t + 1], self.size, xp)[0]
+            whole[t] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD
         return whole
 
     def boxes(self, predicted: Bools, modal: Bools) -> Floats:
         """Boxes of padded masks, in the frame's pixels; see `protocol_boxes`."""
         return protocol_boxes(predicted, modal, (self.rows, self.columns))
 
-    def _resized(self, unit: Iterable[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Pictures in [0, 1], one after the other, linearly resized, in [-1, 1]."""
-        shape = (size[1], size[0])
-        return np.stack(
-            [(cv2.resize(one, shape, interpolation=cv2.INTER_LINEAR) * 2 - 1).astype(np.float32) for one in unit]
-        )
-
-    def _by_frames(
-        self, padded: Callable[[Array], Array], pictures: Array, size: tuple[int, int], xp: Any
-    ) -> NDArray[np.float32]:
-        """Likewise on a device, a frame at a time: pictures [T, H, W] that `padded` brings into [0, 1]."""
-        each = (padded(xp.asarray(pictures[index : index + 1])) for index in range(len(pictures)))
-        whole = xp.concatenate([(opencv_linear(one, size, xp) * 2 - 1).astype(np.float32) for one in each])
-        return cast("NDArray[np.float32]", whole)
-
-    def _check(self, pictures: NDArray[Any], size: tuple[int, int]) -> None:
+    def _check(self, pictures: NDArray[Any], size: Size) -> None:
         if pictures.shape[1:3] != size:
             found = "x".join(map(str, pictures.shape[1:3])) if pictures.ndim > 2 else f"of shape {pictures.shape}"
             raise InputError(f"padding: pictures are {found}, expected {size[0]}x{size[1]}.")
+
+
+def _to_network(padded: Iterable[Array], size: Size, xp: Any) -> NDArray[np.float32]:
+    """Pictures [1, H, W] in [0, 1], one after the other, resized linearly: float32 [T, *size] in [-1, 1]."""
+    whole = xp.concatenate([(resize_frames(one, size, xp) * 2 - 1).astype(np.float32) for one in padded])
+    return cast("NDArray[np.float32]", whole)
 
 
 def mask_boxes(masks: Bools) -> Floats:

@@ -1,4 +1,4 @@
-"""Scenes on disk: folders that `amodal run` reads, with the truth beside."""
+"""Scenes on disk: folders that `amodal run` reads, and the ground truth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCENE_NAME = "scene.json"
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
-    """Writes a scene, plainly, into a folder that `amodal.runtime.files.atomic.staged_folder` made, or a part of one.
+    """Writes a scene into a folder, such as one of `amodal.runtime.files.atomic.staged_folder`.
 
     Layout: `frames/*.png`, `masks/*.png` (the visible part), `depth/*.png` (16 bit, nearer is larger),
     `truth/amodal_masks/*.png`, `truth/completed/*.png` (the whole object on white), and `scene.json` with `format`,
@@ -34,7 +34,7 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
     root = Path(folder)
     write_frames_png(root / "frames", scene.frames)
     write_masks_png(root / "masks", scene.modal)
-    _write_depth(root / "depth", scene)
+    write_frames_png(root / "depth", np.rint(scene.depth * 65535).astype(np.uint16))
     write_masks_png(root / "truth" / "amodal_masks", scene.amodal)
     write_frames_png(root / "truth" / "completed", scene.whole)
     write_json(root / SCENE_NAME, scene_facts(scene, fps))
@@ -52,11 +52,3 @@ def scene_facts(scene: Scene, fps: float = 8.0) -> dict[str, Any]:
         "visibility": np.round(scene.visibility.astype(np.float64), 4),
         "boxes": np.round(scene.boxes.astype(np.float64), 2),
     }
-
-
-def _write_depth(folder: Path, scene: Scene) -> None:
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, depth in enumerate(np.rint(scene.depth * 65535).astype(np.uint16)):
-        Image.fromarray(depth).save(folder / f"{index:04d}.png")
