@@ -1,15 +1,14 @@
-"""Reading the masks people bring: PNG folders, palette ids, COCO RLE, numpy archives.
+"""Reads masks: PNG folders, palette ids, COCO RLE, numpy archives.
 
-What counts as the object, when no object id is given:
+Without an object id, the object is:
 
-- Grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, then 1.
-- Palette pictures whose palette is grey, or is the 216-colour web palette that Pillow's `convert("P")`
-  writes: a picture that was squeezed into a palette, read as above. The authors' own demo masks are of both
-  kinds.
-- Any other palette (DAVIS, VOC, SAM 2): the index is an object id, 0 the background. One id in the clip is
-  the object whatever its colour; several are an error that lists them.
+- In grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, the value 1.
+- In palette pictures whose palette is grey, or the 216-colour web palette of Pillow's `convert("P")`: likewise, because
+  these are pictures that were converted to a palette. The authors' demo masks are of both kinds.
+- With any other palette (DAVIS, VOC, SAM 2): the index is an object id and 0 the background. If the clip has one id, it
+  is the object, whatever its colour; several are an error that lists them.
 
-With an object id, that is the palette index, or the grey value of a picture without a palette.
+An object id selects a palette index, or the grey value of a picture without a palette.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _KINDS = "a folder of mask images, a COCO RLE json or an npz file"
-# JPEG and palette quantisation leave a tint this strong on what was grey.
+# JPEG and palette quantisation tint grey by up to this much.
 _GREY_TOLERANCE = 8
 _WEB_LEVELS = range(0, 256, 51)
 
@@ -50,21 +49,21 @@ def read_masks(
     frame_size: tuple[int, int] | None = None,
     key: str = "modal",
 ) -> NDArray[np.bool_]:
-    """Masks of one object over a clip; the module's docstring has the rules.
+    """Reads the masks of one object over a clip, by the rules in the module's docstring.
 
     Args:
         path: a folder of mask images in natural order (or of one such folder per object, named by its id), a
             COCO RLE json (`amodal.runtime.files.rle` has the layouts), or an .npz / .npy [T, H, W] of bool or
             integers.
         object_id: which object, where the file holds several.
-        frame_size: (height, width) for a json that does not say it.
+        frame_size: (height, width), for a json without it.
         key: `modal` or `amodal`, in files that hold both (our masks.json, an npz).
 
     Returns:
         bool [T, H, W], True where the object is.
 
     Raises:
-        InputError: nothing there, damaged, ambiguous (the ids are listed), or without that object.
+        InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
     """
     source = require_path(path, "--masks", _KINDS)
     if source.is_dir():
@@ -82,7 +81,7 @@ def read_masks(
 
 
 def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None) -> list[str]:
-    """Whether frames, masks and depth belong together.
+    """Checks that frames, masks and depth belong together.
 
     Args:
         frames: [T, H, W, 3].
@@ -90,7 +89,7 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         depth: [T, h, w] of any size, or None.
 
     Returns:
-        Warnings to show, each a sentence; empty when all is well.
+        Warnings to show, one sentence each.
 
     Raises:
         InputError: the numbers differ, the sizes of frames and masks differ, or no mask shows the object.
@@ -124,12 +123,12 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
 
 @dataclass(frozen=True)
 class _Picture:
-    """One mask file: its raw values, and how they become grey."""
+    """A mask file: its raw values, and how they become grey."""
 
     values: NDArray[Any]  # palette indices or grey values [H, W]; of a colour picture, `convert("L")`
-    to_grey: NDArray[np.uint8] | None  # palette index -> grey, as `convert("L")` has it
-    holds_ids: bool  # the palette says that the indices are objects
-    coloured: bool  # a colour picture without a palette: no ids in it
+    to_grey: NDArray[np.uint8] | None  # palette index -> grey, as in `convert("L")`
+    holds_ids: bool  # by its palette, the indices are object ids
+    coloured: bool  # a colour picture without a palette, hence without ids
 
     @property
     def grey(self) -> NDArray[Any]:
@@ -203,7 +202,7 @@ def _is_picture_palette(palette: NDArray[np.uint8]) -> bool:
 
 
 def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path) -> NDArray[np.bool_]:
-    """The object in grey values or, with an id, the pixels of exactly that value."""
+    """The object in grey values or, with an id, the pixels of that value."""
     if object_id is not None:
         picked = values == object_id
         if object_id == 0 or not picked.any():
