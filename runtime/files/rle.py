@@ -245,4 +245,5 @@ def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
         raise ValueError("a polygon runs far outside the image")
     from pycocotools import mask as coco
 
-    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(points, *size))), np.bool_)
+    rle = coco.merge(coco.frPyObjects(points, *size))  # not decoded by pycocotools, which warns with numpy 2
+    return decode_rle({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
