@@ -1,11 +1,11 @@
-"""The padded-frame protocol: room around the frame, for objects that leave it.
+"""The padded-frame protocol: a border around the frame, for objects that leave it.
 
-Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side, where
-masks are 0 and depth is the nearest there is: a border that may hide something, as an occluder does. What is here
-follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
+Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side. There
+masks are 0 and depth is the nearest of the clip, as of an occluder that may hide something. This follows the authors'
+evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
 
 - Masks and depth are padded at the frame's size, then resized linearly as cv2 does; the demo resizes with PIL.
-- Depth is cut to 8 bits before.
+- Depth is truncated to 8 bits first.
 - The decoded picture is resized linearly to the padded size and thresholded there; the demo resizes masks, nearest.
 
     padding = Padding(height, width)
@@ -13,7 +13,7 @@ follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), 
     in_frame = padding.crop(seen.masks_full)
     boxes = padding.boxes(seen.masks_full, modal)
 
-Written against the array API, as `images` is: `xp` is numpy, or CuPy for what is on a device.
+Written against the array API, as `images` is: `xp` is numpy, or CuPy on a device.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Padding:
-    """Room around frames of one size: `height // 4` rows above and below, `width // 4` columns on either side.
+    """A border around frames of one size: `height // 4` rows above and below, `width // 4` columns on either side.
 
     Attributes:
         height, width: of the frame, in pixels; 4 or more.
@@ -70,7 +70,7 @@ class Padding:
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
     def pad(self, pictures: NDArray[Any], value: Any = None, xp: Any = np) -> NDArray[Any]:
-        """Pictures [T, H, W, ...] with `value` around them; None repeats the edge.
+        """Pads pictures [T, H, W, ...] with `value`; None repeats the edge.
 
         Raises:
             InputError: pictures of another size.
@@ -81,7 +81,7 @@ class Padding:
         return cast("NDArray[Any]", padded)
 
     def crop(self, pictures: NDArray[Any]) -> NDArray[Any]:
-        """The frame's part of padded pictures [T, H', W', ...]; a view.
+        """Crops padded pictures [T, H', W', ...] to the frame; a view.
 
         Raises:
             InputError: pictures of another size.
@@ -90,11 +90,11 @@ class Padding:
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
     def prepare_modal(self, modal: Any, size: Size, xp: Any = np) -> NDArray[np.float32]:
-        """Visible masks as the networks read them, float32 [T, *size] in [-1, 1], edges grey.
+        """Prepares visible masks for the networks: float32 [T, *size] in [-1, 1], edges grey.
 
         Args:
             modal: raw masks [T, height, width], bool or integers, as in `Model.segment`.
-            size: of the network's pictures.
+            size: (H, W) of the network's pictures.
 
         Raises:
             InputError: another size, or prepared floats.
@@ -104,12 +104,12 @@ class Padding:
         return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
 
     def prepare_depth(self, depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> NDArray[np.float32]:
-        """Depth as the networks read it, float32 [T, *size] in [-1, 1], around the frame as near as the nearest.
+        """Prepares depth for the networks: float32 [T, *size] in [-1, 1], the border as near as the nearest pixel.
 
         Args:
-            depth: numbers [T, h, w] of any size, nearer is larger; brought to the frame's size as the authors' depth
-                network does it, and normalised per clip.
-            size: of the network's pictures.
+            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as by the authors' depth network, and
+                normalised per clip.
+            size: (H, W) of the network's pictures.
             checks: as for `images.prepare_modal`.
 
         Raises:
@@ -126,7 +126,7 @@ class Padding:
         return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
     def raw(self, modal: Any, xp: Any = np) -> Bools:
-        """Raw masks as bool, where they lie: [T, height, width].
+        """Reads raw masks without moving them: bool [T, height, width].
 
         Raises:
             InputError: another size, or prepared floats.
@@ -141,11 +141,11 @@ class Padding:
         return binarise(masks, namespace_of(masks, xp))
 
     def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
-        """Whole-object masks of the padded frame: bool [T, *self.size].
+        """Amodal masks of the padded frame, from decoded pictures: bool [T, *self.size].
 
         Args:
             pictures: uint8 [T, H, W, 3], decoded, of any size.
-            modal: raw masks [T, height, width], which are part of the result.
+            modal: raw masks [T, height, width], added to the result.
 
         Raises:
             InputError: masks of another size, or prepared floats.
@@ -173,7 +173,7 @@ def _to_network(padded: Iterable[Array], size: Size, xp: Any) -> NDArray[np.floa
 
 
 def mask_boxes(masks: Bools) -> Floats:
-    """[T, 4] x, y, width and height in pixels of the box around each mask; zeros where it is empty."""
+    """Boxes around masks, [T, 4]: x, y, width and height in pixels, zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4))
     for box, mask in zip(boxes, masks, strict=True):
         if mask.any():
@@ -182,9 +182,9 @@ def mask_boxes(masks: Bools) -> Floats:
 
 
 def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0, 0)) -> Floats:
-    """Predicted boxes as Diffusion-VAS takes them for TAO-Amodal.
+    """Predicted boxes as in the authors' evaluation on TAO-Amodal.
 
-    The box of the predicted mask, less the padding; the visible mask's if it is empty; united with the visible mask's.
+    Each is the union of the boxes around the predicted mask, without the padding, and around the visible mask.
 
     Args:
         predicted: bool [T, h, w], of the frame or of the padded frame.
@@ -192,7 +192,7 @@ def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0,
         offset: (rows, columns) of the frame's corner in the prediction.
 
     Returns:
-        [T, 4] x, y, width and height in the frame's pixels; negative or beyond the frame where the prediction is.
+        [T, 4] x, y, width and height in the frame's pixels, beyond the frame where the prediction is.
     """
     boxes, seen = mask_boxes(predicted), mask_boxes(modal)
     boxes[boxes[:, 2] > 0] -= [offset[1], offset[0], 0, 0]
