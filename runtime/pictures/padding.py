@@ -107,8 +107,8 @@ class Padding:
         """Prepares depth for the networks: float32 [T, *size] in [-1, 1], the border as near as the nearest pixel.
 
         Args:
-            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as by the authors' depth network, and
-                normalised per clip.
+            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as by the authors' depth
+                network, and normalised per clip.
             size: (H, W) of the network's pictures.
             checks: as for `images.prepare_modal`.
 
@@ -184,7 +184,8 @@ def mask_boxes(masks: Bools) -> Floats:
 def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0, 0)) -> Floats:
     """Predicted boxes as in the authors' evaluation on TAO-Amodal.
 
-    Each is the union of the boxes around the predicted mask, without the padding, and around the visible mask.
+    Each is the union of the boxes around the predicted mask, without the padding, and around the visible mask;
+    the other one where one of them is empty.
 
     Args:
         predicted: bool [T, h, w], of the frame or of the padded frame.

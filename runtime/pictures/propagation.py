@@ -1,8 +1,8 @@
 """Copies hidden pixels of an object from frames in which they are visible.
 
-This is the first step of video completion (Gao, Saraf, Huang, Kopf, "Flow-edge Guided Video Completion", ECCV 2020; Zhou, Li,
-Chan, Loy, "ProPainter", ICCV 2023), here along the motion of one object with a
-known amodal mask instead of optical flow.
+This is the first step of video completion (Gao, Saraf, Huang, Kopf, "Flow-edge Guided Video Completion", ECCV 2020;
+Zhou, Li, Chan, Loy, "ProPainter", ICCV 2023), here along the motion of one object with a known amodal mask instead of
+optical flow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """torch's CPU noise, bit for bit, without torch.
 
 The reference draws its latents with `torch.randn` on the CPU, so results can be compared only if the noise is equal to
-the last bit. `NoiseStream(seed).randn(shape)` equals `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`
-of torch 2.13:
+the last bit. `NoiseStream(seed).randn(shape)` equals
+`torch.randn(shape, generator=torch.Generator().manual_seed(seed))` of torch 2.13:
 
 * The random words are MT19937's, seeded with the low 32 bits of the seed.
 * 16 values or more: Box-Muller on blocks of 16 words (`normal_fill` in ATen/native/cpu/
@@ -41,8 +41,8 @@ NoiseDtype = Literal["float32", "float16"]
 Pieces: TypeAlias = Iterable[tuple[int, U32]]  # where each piece's normals begin, and its words
 
 _BLOCK = 16
-# Words at a time, with 4 MB of working memory. Half as many are as fast alone, but every numpy call takes the GIL again:
-# beside a busy Python thread, fewer and longer calls wait less.
+# Words at a time, with 4 MB of working memory. Half as many are as fast alone, but every numpy call takes the GIL
+# again: beside a busy Python thread, fewer and longer calls wait less.
 _PASS = 8192 * _BLOCK
 _DEVICE_PASS = 8 * _PASS  # a kernel launch costs the host the same for any size
 

@@ -24,7 +24,7 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
     Layout: `frames/*.png`, `masks/*.png` (the visible part), `depth/*.png` (16 bit, nearer is larger),
     `truth/amodal_masks/*.png`, `truth/completed/*.png` (the whole object on white), and `scene.json` with `format`,
     `version`, `seed`, `object_id`, `image_ids`, `fps`, `visibility` (share per frame) and `boxes` (x, y, width and
-    height of the whole object in pixels, beyond the frame too).
+    height of the whole object in pixels, also beyond the frame).
 
     Raises:
         InputError: `fps` is no number above 0.
