@@ -181,7 +181,7 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
                 break
             if limit is not None and len(frames) == limit:
                 raise _too_many(path, f"more than {limit}", limit)
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
     except cv2.error as error:
         raise InputError(f"{path} broke off after {len(frames)} frames ({_short(error)}).") from error
     finally:
