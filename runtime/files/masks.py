@@ -13,9 +13,9 @@ An object id selects a palette index, or the grey value of a picture without a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,18 +121,13 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A mask file: its raw values, and how they become grey."""
+class _Picture(NamedTuple):
+    """A mask file."""
 
     values: NDArray[Any]  # palette indices or grey values [H, W]; of a colour picture, `convert("L")`
-    to_grey: NDArray[np.uint8] | None  # palette index -> grey, as in `convert("L")`
-    holds_ids: bool  # by its palette, the indices are object ids
-    coloured: bool  # a colour picture without a palette, hence without ids
-
-    @property
-    def grey(self) -> NDArray[Any]:
-        return self.values if self.to_grey is None else self.to_grey[self.values]
+    grey: NDArray[Any]  # likewise, as `convert("L")`
+    holds_ids: bool = False  # by its palette, the indices are object ids
+    coloured: bool = False  # a colour picture without a palette, hence without ids
 
 
 def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
@@ -173,32 +168,24 @@ def _object_folders(folder: Path) -> dict[int, Path]:
 
 
 def _picture(image: Image.Image) -> _Picture:
+    image.info.pop("transparency", None)  # of which `convert` would warn
+    values = np.asarray(image)
     if image.mode == "P":
         palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        return _Picture(np.asarray(image), _grey_of_palette(image), not _is_picture_palette(palette), False)
-    if image.mode == "1":
-        return _Picture(np.asarray(image).astype(np.uint8), np.asarray([0, 255], np.uint8), False, False)
+        return _Picture(values, np.asarray(image.convert("L")), holds_ids=not _is_picture_palette(palette))
     if image.mode == "L" or image.mode.startswith("I"):
-        return _Picture(np.asarray(image), None, False, False)
+        return _Picture(values, values)
+    grey = np.asarray(image.convert("L"))
+    if image.mode == "1":
+        return _Picture(values.astype(np.uint8), grey)
     rgb = np.asarray(image.convert("RGB"))
-    return _Picture(np.asarray(image.convert("L")), None, False, bool((rgb != rgb[..., :1]).any()))
-
-
-def _grey_of_palette(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey value of each of the 256 palette indices, converted by Pillow so that it rounds as `convert("L")` does."""
-    from PIL import Image
-
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    ramp.putpalette(image.getpalette("RGB") or [])
-    return np.asarray(ramp.convert("L")).reshape(256)
+    return _Picture(grey, grey, coloured=bool((rgb != rgb[..., :1]).any()))
 
 
 def _is_picture_palette(palette: NDArray[np.uint8]) -> bool:
-    levels = palette.astype(int)
-    if (levels.max(axis=1) - levels.min(axis=1) <= _GREY_TOLERANCE).all():
-        return True
-    web = {(r, g, b) for r in _WEB_LEVELS for g in _WEB_LEVELS for b in _WEB_LEVELS}
-    return web <= {(r, g, b) for r, g, b in levels.tolist()}
+    """Whether a palette [N, 3] is grey, or holds the web palette, so that its indices are no object ids."""
+    grey = (np.ptp(palette, axis=1) <= _GREY_TOLERANCE).all()
+    return bool(grey) or set(product(_WEB_LEVELS, repeat=3)) <= set(map(tuple, palette.tolist()))
 
 
 def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path) -> NDArray[np.bool_]:
