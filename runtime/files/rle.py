@@ -211,23 +211,24 @@ def _stored_size(document: Any) -> Size | None:
 def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
     if not any(segments):
         raise InputError(f"{path} shows the object in no frame; --masks expects it in one at least.")
-    masks: list[NDArray[np.bool_] | None] = []
-    shape: tuple[int, ...] = ()
+    masks: dict[int, NDArray[np.bool_]] = {}
     for i, segment in enumerate(segments):
+        if not segment:
+            continue
         try:
-            mask = _decode(segment, size) if segment else None
+            masks[i] = _decode(segment, size)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE.") from error
-        masks.append(mask)
-        if mask is None:
-            continue
-        shape = shape or mask.shape
-        if mask.shape != shape:
+        shape = next(iter(masks.values())).shape
+        if masks[i].shape != shape:
             raise InputError(
-                f"{path} has a mask {describe_size(mask.shape)} in frame {i}, but others are "
+                f"{path} has a mask {describe_size(masks[i].shape)} in frame {i}, but others are "
                 f"{describe_size(shape)}; --masks expects one size."
             )
-    return np.stack([np.zeros(shape, np.bool_) if mask is None else mask for mask in masks])
+    clip = np.zeros((len(segments), *shape), np.bool_)
+    for i, mask in masks.items():
+        clip[i] = mask
+    return clip
 
 
 def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from ..paths import PathLike
 from .scene import Scene
 
 SCENE_FORMAT = "amodal-scene"
-SCENE_VERSION = 1
-SCENE_NAME = "scene.json"
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
@@ -37,18 +34,15 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
     write_frames_png(root / "depth", np.rint(scene.depth * 65535).astype(np.uint16))
     write_masks_png(root / "truth" / "amodal_masks", scene.amodal)
     write_frames_png(root / "truth" / "completed", scene.whole)
-    write_json(root / SCENE_NAME, scene_facts(scene, fps))
-
-
-def scene_facts(scene: Scene, fps: float = 8.0) -> dict[str, Any]:
-    """The content of scene.json. Image ids are unique over all seeds, for scenes of up to 10,000 frames."""
-    return {
+    facts = {
         "format": SCENE_FORMAT,
-        "version": SCENE_VERSION,
+        "version": 1,
         "seed": scene.seed,
         "object_id": 1,
+        # Unique over all seeds, for scenes of up to 10,000 frames.
         "image_ids": [scene.seed * 10_000 + index for index in range(len(scene.frames))],
         "fps": fps,
         "visibility": np.round(scene.visibility.astype(np.float64), 4),
         "boxes": np.round(scene.boxes.astype(np.float64), 2),
     }
+    write_json(root / "scene.json", facts)
