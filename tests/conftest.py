@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from .places import SHARED
+
 TOY_SIZE, TOY_FRAMES = (64, 64), 3
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the repository that holds the reference, the samples and the notes."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent")
+    return SHARED
 
 
 @pytest.fixture(scope="session")

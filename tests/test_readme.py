@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+from .places import ROOT
+
+README = ROOT / "README.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -15,6 +15,7 @@ pytest.importorskip("onnx")
 from amodal.engines import build
 from amodal.runtime.bundle.reading import Bundle
 
+from ..places import STAND_IN
 from .conftest import Outcome, issue
 
 QUICK = ("--steps", "1", "--threads", "1")
@@ -35,8 +36,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A stand-in for TensorRT, and the folder for its engines."""
-    folder = Path(__file__).parents[1] / "stand_in"
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(tmp_path / "calls")}))
     monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
     return tmp_path / "engines"

@@ -32,7 +32,8 @@ from amodal.runtime.errors import (
     OutputError,
 )
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
+
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 

@@ -13,7 +13,7 @@ import pytest
 from amodal.engines.gpu_probe import availabilities, probe_gpu
 from amodal.engines.isolated import run_isolated
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
 
 
 @pytest.fixture

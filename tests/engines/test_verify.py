@@ -27,7 +27,7 @@ from amodal.runtime.backends.onnxruntime.kernels import find_kernels
 from amodal.runtime.bundle.reading import Bundle, sha256_of
 from amodal.runtime.errors import BundleCorruptError, InputError, NonFiniteError
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
 
 
 def quick(**changes: Any) -> VerifySettings:

@@ -26,7 +26,8 @@ from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.model import Model, load
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
+
 ASKED = os.environ.get("AMODAL_GPU_BACKEND", "")
 CHOICES = {name: device for name, device in backends.gpu_choices() if ASKED in ("", name)} if ASKED or gpus() else {}
 PRETENDED = os.environ.get("AMODAL_GPU_STAND_IN", "onnxruntime")

@@ -18,7 +18,7 @@ from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.model import load
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
 
 
 @pytest.fixture

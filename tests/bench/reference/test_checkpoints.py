@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,9 @@ from safetensors import safe_open  # noqa: E402
 from amodal.bench.reference.checkpoints import load_modules, make_checkpoint  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared" / "reference"
+from ...places import SHARED  # noqa: E402
+
+RECORDED = SHARED / "reference"
 SEGMENT = RECORDED / "diffusion-vas-amodal-segmentation"
 needs_recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"{RECORDED} is absent")
 

@@ -21,6 +21,8 @@ from amodal.bench.gpu_check.tests import outcome_of
 from amodal.bench.running.machine import this_machine
 from amodal.bench.schema import Clip, Executed, Latency, Memory, Peer, Peers, Results, Subject, Timeline, Work
 
+from ...places import STAND_IN
+
 SAYS = "print('noise'); print('{\"answer\": 42}')"
 
 
@@ -335,7 +337,7 @@ def test_a_case_of_options_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
     from amodal.runtime.bundle.reading import Bundle
 
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "stand_in"))
+    monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     cupy, place = import_module("cupy"), Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
 

@@ -18,7 +18,7 @@ from amodal.bench.schema import Fidelity, Latency, Memory, Results, Timeline
 from amodal.cli import main
 from amodal.runtime.errors import InputError, OutputError
 
-from . import samples
+from .. import samples
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

@@ -14,12 +14,14 @@ from amodal.bench.measures.latency import outside, parts_of
 from amodal.bench.running.clips import Drawn, times_of
 from amodal.bench.running.observed import Observed
 
+from ...places import STAND_IN
+
 STEPS, NETWORK, BETWEEN = 4, 0.02, 0.01
 
 
 @pytest.fixture
 def device() -> Any:
-    file = Path(__file__).parents[1] / "stand_in" / "cupy.py"
+    file = STAND_IN / "cupy.py"
     spec = importlib.util.spec_from_file_location("stand_in_cupy", file)
     assert spec is not None
     assert spec.loader is not None

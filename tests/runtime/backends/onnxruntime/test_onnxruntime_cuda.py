@@ -32,7 +32,8 @@ from amodal.runtime.errors import (
 from amodal.runtime.memory.choice import plan_model
 from amodal.runtime.model import Model, load
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ....places import STAND_IN
+
 ON_CPU = Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
 GPU = Gpu(0, "RTX 3090", "86")
 

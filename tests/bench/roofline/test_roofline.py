@@ -35,6 +35,8 @@ from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene
 
+from ...places import STAND_IN
+
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
@@ -54,7 +56,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stand_in_cupy() -> Any:
-    spec = importlib.util.spec_from_file_location("listening_cupy", Path(__file__).parents[1] / "stand_in" / "cupy.py")
+    spec = importlib.util.spec_from_file_location("listening_cupy", STAND_IN / "cupy.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

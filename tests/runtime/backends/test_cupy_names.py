@@ -21,8 +21,10 @@ import pytest
 
 import amodal
 
+from ... import places
+
 SOURCES = Path(amodal.__file__).parent
-STAND_IN = Path(__file__).parents[1] / "stand_in" / "cupy.py"
+STAND_IN = places.STAND_IN / "cupy.py"
 ROOT = re.compile(r"(?:\w+\.)*_?(?:xp|cupy)")
 """How our sources call the module: `xp`, `self._xp`, `backend.xp`, `cupy`."""
 

@@ -14,7 +14,7 @@ from PIL import Image
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.frames import frame_names, list_images, ranges, read_depth, read_frames
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+from ...places import SHARED
 
 
 def picture(path: Path, array: Any) -> Path:

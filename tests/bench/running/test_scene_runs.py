@@ -17,7 +17,7 @@ from amodal.bench.running.process import in_new_process
 from amodal.bench.running.scene_runs import run_scenes
 from amodal.runtime.errors import BackendError, NonFiniteError
 
-STAND_INS = Path(__file__).parent / "stand_ins"
+from ...places import STAND_INS
 
 
 @pytest.fixture

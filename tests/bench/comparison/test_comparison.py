@@ -15,7 +15,8 @@ from amodal.cli import main
 from amodal.cli.bench.compare import command
 from amodal.runtime.errors import InputError
 
-from . import samples
+from ...places import ROOT
+from .. import samples
 
 
 def verdicts(found: Comparison) -> dict[str, str]:
@@ -157,7 +158,7 @@ def test_what_was_asked_for_otherwise_is_not_compared(
 
 
 def test_files_of_before_these_were_recorded_are_compared_and_the_reader_told() -> None:
-    root = Path(__file__).parents[2] / "bench" / "results"
+    root = ROOT / "bench" / "results"
     says = {"fidelity": {"against": "twin"}, "quality": {"workers": 1}, "peers": {"device": "cpu", "threads": 2}}
     read = read_results(root / "amd-epyc-2-cores" / "default.json")
     silent = {kind: dict.fromkeys(fields) for kind, fields in says.items()}

@@ -27,10 +27,12 @@ from amodal.runtime.backends.gpu import Gpu
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError
 
+from ... import places
+
 trt = pytest.importorskip("tensorrt_rtx")
 
 SOURCES = Path(amodal.__file__).parent
-STAND_IN = Path(__file__).parents[1] / "stand_in" / "tensorrt.py"
+STAND_IN = places.STAND_IN / "tensorrt.py"
 ROOT = re.compile(r"(?:\w+\.)*_?trt")
 """How our sources call the module: `trt`, `self._trt`, `backend._trt`."""
 

@@ -10,7 +10,8 @@ from PIL import Image
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.masks import binarise, check_clip, read_masks
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+from ...places import SHARED
+
 # The first colours of the VOC palette, which DAVIS uses: none of 1 to 6 is brighter than 128 as grey.
 DAVIS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128, 0, 128, 128, 128, 128, 128]
 

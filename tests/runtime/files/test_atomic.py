@@ -203,7 +203,8 @@ def test_real_writers_that_run_into_a_limit_are_explained(tmp_path: Path) -> Non
     code = """
 import resource, sys
 import numpy as np
-from amodal.runtime import atomic, errors, results
+from amodal.runtime import errors
+from amodal.runtime.files import atomic, results
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 frames = np.random.default_rng(0).integers(0, 256, (1, 200, 200, 3)).astype(np.uint8)
 writers = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
 from amodal.bench.reference.pipeline import ReferencePipeline  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
+from ...places import SHARED  # noqa: E402
+
 RECORDED = SHARED / "reference"
 SEGMENT = RECORDED / "diffusion-vas-amodal-segmentation"
 COMPLETE = RECORDED / "diffusion-vas-content-completion"

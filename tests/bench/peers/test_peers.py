@@ -23,7 +23,8 @@ from amodal.runtime.backends import Availability
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
 
-STAND_INS = Path(__file__).parent / "stand_ins"
+from ...places import STAND_INS
+
 ONE = Execution(threads=1)
 WORK = Work(stages=["segment", "complete"], frames=2, size=(16, 16), steps=1)
 

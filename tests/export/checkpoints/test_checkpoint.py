@@ -25,7 +25,9 @@ from amodal.export.checkpoints.files import read_licence  # noqa: E402
 from amodal.export.graph import weights as weights_module  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared" / "reference"
+from ...places import SHARED  # noqa: E402
+
+RECORDED = SHARED / "reference"
 needs_recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"{RECORDED} is absent")
 SMALL: dict[str, Any] = {"block_out_channels": (32, 32), "heads": (2, 2), "vae_channels": (32, 32, 32)}
 NETWORKS = ("unet", "vae", "image_encoder")

@@ -101,7 +101,7 @@ def test_importing_these_modules_brings_in_no_heavy_library() -> None:
     modules = ("frames", "masks", "rle", "atomic", "results", "overlay")
     code = (
         "import sys\n"
-        + "".join(f"import amodal.runtime.{name}\n" for name in modules)
+        + "".join(f"import amodal.runtime.files.{name}\n" for name in modules)
         + "print([name for name in ('cv2', 'PIL', 'pycocotools', 'torch', 'onnx') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
