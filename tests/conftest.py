@@ -5,6 +5,8 @@ Torch and the exporter are imported inside the fixtures, so that tests of the ru
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,18 @@ import pytest
 from .places import SHARED
 
 TOY_SIZE, TOY_FRAMES = (64, 64), 3
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts this process and those that tests start, even where pytest runs in the background.
+
+    A shell starts what runs in the background with SIGINT ignored, and a process hands that on to its children; a
+    handler it does not.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
