@@ -5,6 +5,7 @@ Torch and the exporter are imported inside the fixtures, so that tests of the ru
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 
 from .places import SHARED
+
+# Networks this small lose by a second thread of torch's, and tests run side by side; read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOY_SIZE, TOY_FRAMES = (64, 64), 3
 

@@ -47,6 +47,7 @@ def lines(outcome: Outcome) -> dict[str, list[str]]:
     return {words[0]: words[1:] for line in outcome.out.splitlines() if (words := line.split())}
 
 
+@pytest.mark.slow
 def test_a_right_bundle_is_verified(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMODAL_KERNELS", "off")  # what it is held against runs plain graphs
     outcome = issue("verify", toy_bundle, "--steps", "2", "--threads", "1")
@@ -59,6 +60,7 @@ def test_a_right_bundle_is_verified(toy_bundle: Path, monkeypatch: pytest.Monkey
     assert outcome.out.endswith(f"{toy_bundle}: verified.\n")
 
 
+@pytest.mark.slow
 def test_half_precision_and_depth_are_measured_tensor_by_tensor(half_bundle: Path) -> None:
     outcome = issue(
         "verify", half_bundle, "--components", "depth,vae_decoder,segment_unet_conditioner", *QUICK, "--ranges"
@@ -78,6 +80,7 @@ def test_half_precision_and_depth_are_measured_tensor_by_tensor(half_bundle: Pat
     assert "latents" not in outcome.out
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(half_bundle: Path) -> None:
     outcome = issue("verify", half_bundle, "--components", "image_encoder", *QUICK, "--json", "--seed", "3")
     assert outcome.code == 0, outcome
@@ -89,6 +92,7 @@ def test_json_is_all_that_is_printed(half_bundle: Path) -> None:
     assert outcome.err == ""
 
 
+@pytest.mark.slow
 def test_missing_engines_fail_until_they_are_built(toy_bundle: Path, stand_in: Path) -> None:
     options = ("--backend", "tensorrt", "--target", "this", "--engine-dir", stand_in)
     outcome = issue("verify", toy_bundle, *options)

@@ -297,6 +297,7 @@ def test_ctrl_c_stops_the_compiler_and_leaves_nothing(bundle: Bundle, stand_in: 
     assert not (bundle.path / "engines").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_build_takes_its_compiler_with_it(bundle: Bundle, stand_in: StandIn) -> None:
     psutil = pytest.importorskip("psutil")
     stand_in.set(trouble="hang")
@@ -455,6 +456,7 @@ def test_engines_lie_in_the_bundle_but_for_the_packages_own(tmp_path: Path, monk
 # The real compiler
 
 
+@pytest.mark.slow
 def test_every_component_of_the_default_bundle_compiles(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     bundle = Bundle("default")
@@ -477,13 +479,17 @@ def test_every_component_of_the_default_bundle_compiles(tmp_path: Path) -> None:
     assert all(row.reason is None for row in build_engines(bundle, chosen))
 
 
+@pytest.mark.slow
 def test_half_precision_graphs_compile(exporter: Any, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = exporter(tmp_path / "bundle", stages, size=(64, 64), frames=3, precision="fp16")
-    rows = build_engines(Bundle(folder), BuildSettings(target="sm86,sm89"))
+    bundle = Bundle(folder)
+    rows = build_engines(bundle, BuildSettings(target="sm86"))
+    assert [row.record.key.component for row in rows] == list(bundle.manifest.components)
+    rows = build_engines(bundle, BuildSettings(target="sm86,sm89", components=("image_encoder", "vae_decoder")))
     assert {row.record.key.target for row in rows} == {"sm86+sm89"}
     assert {row.file.parent.name for row in rows} == {f"tensorrt_rtx-{rows[0].record.key.version}-sm86+sm89"}
 

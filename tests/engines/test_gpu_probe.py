@@ -34,6 +34,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return modules
 
 
+@pytest.mark.slow
 def test_a_backend_that_crashes_leaves_the_others(gpu: Path) -> None:
     said: list[str] = []
     found = probe_gpu(60, said.append)

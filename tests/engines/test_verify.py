@@ -107,6 +107,7 @@ def test_a_half_precision_bundle_is_verified(verified_half: Verification, half_b
     assert "overflow" in verified_half.notes[0]
 
 
+@pytest.mark.slow
 def test_a_float32_bundle_is_its_own_twin_and_needs_no_onnx(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setenv("AMODAL_KERNELS", "off")
@@ -124,6 +125,7 @@ def test_a_float32_bundle_is_its_own_twin_and_needs_no_onnx(toy_bundle: Path, mo
     assert "complete: step 2 of 2" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_kernels().library is None, reason="no kernels here")
 def test_kernels_are_held_against_the_plain_graphs(toy_bundle: Path) -> None:
     found = verify_bundle(Bundle(toy_bundle), quick(steps=2))
@@ -156,6 +158,7 @@ def test_results_are_plain(verified_half: Verification) -> None:
 # What is wrong
 
 
+@pytest.mark.slow
 def test_what_computes_something_else_is_named(
     half_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +364,7 @@ def test_engines_that_are_missing_are_named_and_built_where_asked(engines: Calla
     }
 
 
+@pytest.mark.slow
 def test_engines_that_are_damaged_or_of_another_graph_are_named(engines: Callable[..., Verification]) -> None:
     rows = engines(build=True).engines
     engine = Path(rows[0].file or "")

@@ -290,6 +290,7 @@ def test_on_a_machine_without_a_gpu_the_command_says_so(tmp_path: Path, monkeypa
     assert "no GPU: nvidia-smi lists none" in (tmp_path / "out" / "gpu_check.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_steps_give_results_of_the_suites_schema(tmp_path: Path) -> None:
     """The very commands, on the CPU and with one step of the sampler."""
     pytest.importorskip("psutil")

@@ -46,6 +46,7 @@ class _Rounded:
         return [self(inputs) for inputs in batches]
 
 
+@pytest.mark.slow
 def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(
     assert found.against == "twin"
 
 
+@pytest.mark.slow
 def test_what_is_rounded_differs_by_what_two_runs_by_hand_differ_by(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +96,7 @@ def test_what_is_rounded_differs_by_what_two_runs_by_hand_differ_by(
     assert found.frames_mean == pytest.approx(abs(frames[1] - frames[0]).mean())
 
 
+@pytest.mark.slow
 def test_torch_draws_the_same_from_the_same_noise_churn_and_all(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

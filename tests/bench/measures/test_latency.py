@@ -83,6 +83,7 @@ def test_noting_a_call_costs_microseconds() -> None:
     assert 0 < cost_per_call(2000) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_latency_file_is_read_back_as_it_was(toy_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "found" / "latency.json"
     outcome = CliRunner().invoke(
@@ -131,7 +132,7 @@ def test_what_cannot_end_well_is_refused_before_anything_is_measured(
         raise AssertionError("measured all the same")
 
     for name in ("latency.measure_latency", "memory.measure_memory"):
-        monkeypatch.setattr(f"amodal.bench.{name}", never)
+        monkeypatch.setattr(f"amodal.bench.measures.{name}", never)
     file = tmp_path / "file"
     file.touch()
     name, *rest = (option.format(file=file) for option in options)

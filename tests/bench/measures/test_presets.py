@@ -16,6 +16,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.scenes import make_scene
 
 
+@pytest.mark.slow
 def test_quality_is_that_of_the_masks_each_preset_draws(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "run_scenes", lambda jobs, workers, what: [run_scene(*job) for job in jobs])
     found = measure_quality(toy_bundle, Execution(threads=1), scenes=2, workers=2, names=("draft", "fast, churned"))

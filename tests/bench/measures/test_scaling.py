@@ -36,6 +36,7 @@ def test_the_fit_finds_the_line_that_the_medians_lie_on() -> None:
     assert alone.skipped == {"3": "why"}
 
 
+@pytest.mark.slow
 def test_steps_and_samples_grow_on_the_bundle_itself(toy_bundle: Path, in_this_process: None) -> None:
     work = work_of(Bundle(toy_bundle), "segment", steps=4)
     found = measure_scaling(toy_bundle, work, ONE, axes=["steps", "samples"], repeats=1)
@@ -46,6 +47,7 @@ def test_steps_and_samples_grow_on_the_bundle_itself(toy_bundle: Path, in_this_p
     assert found.executed.options["threads"] == "1"
 
 
+@pytest.mark.slow
 def test_other_frames_and_sizes_are_exported_again(toy_bundle: Path, in_this_process: None) -> None:
     ran: list[tuple[int, tuple[int, int]]] = []
     run = scaling._run

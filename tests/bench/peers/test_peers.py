@@ -82,6 +82,7 @@ def times(**seconds: list[float]) -> Peers:
 # Real ones.
 
 
+@pytest.mark.slow
 def test_diffusers_and_ours_draw_the_same_clip_and_are_timed(toy_bundle: Path) -> None:
     work = work_of(Bundle(toy_bundle), steps=2)
     (found,), skipped = measure_peers(toy_bundle, work, ONE, repeats=1, only=("diffusers", "onnxruntime"))
@@ -113,6 +114,7 @@ def test_a_library_that_is_not_there_is_a_reason_and_a_command(
     assert skipped.remedy == 'pip install "amodal[bench,export]"'
 
 
+@pytest.mark.slow
 def test_the_reference_runs_as_the_authors_demo_does(toy_bundle: Path) -> None:
     torch = pytest.importorskip("torch")
     from amodal.bench.reference.pipeline import run_both_stages
@@ -171,6 +173,7 @@ def test_a_checkpoint_that_is_not_at_hand_names_the_option() -> None:
 # Turns.
 
 
+@pytest.mark.slow
 def test_peers_that_die_are_told_and_the_others_go_on(measured: Any, stand_ins: Any) -> None:
     found, skipped = measured(
         killed=(stand_ins.load_killed,),

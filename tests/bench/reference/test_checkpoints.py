@@ -22,18 +22,29 @@ SEGMENT = RECORDED / "diffusion-vas-amodal-segmentation"
 needs_recorded = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"{RECORDED} is absent")
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A checkpoint as it is made without options; not to be changed."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "plain")
+
+
+@pytest.fixture(scope="module")
+def plain_modules(plain):
+    return load_modules(plain)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "sharded"), [(None, False), ("fp16", False), (None, True), ("fp16", True)])
-def test_variants_and_shards_of_a_made_checkpoint_hold_the_same_weights(variant, sharded, tmp_path):
+def test_variants_and_shards_of_a_made_checkpoint_hold_the_same_weights(variant, sharded, plain_modules, tmp_path):
     made = make_checkpoint(tmp_path / "made", variant=variant, sharded=sharded)
-    got, want = load_modules(made), load_modules(make_checkpoint(tmp_path / "plain"))
-    for ours, plain in zip(got[:3], want[:3], strict=True):
+    for ours, plain in zip(load_modules(made)[:3], plain_modules[:3], strict=True):
         state = ours.state_dict()
         for name, tensor in plain.state_dict().items():
             assert torch.equal(state[name], tensor.half().float() if variant else tensor), name
 
 
-def test_the_stages_of_one_seed_differ_in_the_unet_alone(tmp_path):
-    first, second = (make_checkpoint(tmp_path / s, stage=s) for s in ("segment", "complete"))
+def test_the_stages_of_one_seed_differ_in_the_unet_alone(plain, tmp_path):
+    first, second = plain, make_checkpoint(tmp_path / "complete", stage="complete")
     differing = {
         str(file.relative_to(first))
         for file in first.rglob("*.*")
@@ -43,8 +54,8 @@ def test_the_stages_of_one_seed_differ_in_the_unet_alone(tmp_path):
 
 
 @needs_recorded
-def test_a_made_checkpoint_has_the_files_configs_and_tensors_of_the_authors_format(tmp_path):
-    made = make_checkpoint(tmp_path)
+def test_a_made_checkpoint_has_the_files_configs_and_tensors_of_the_authors_format(plain):
+    made = plain
     for theirs in SEGMENT.rglob("*.*"):
         ours = made / theirs.relative_to(SEGMENT)
         if theirs.suffix == ".json":

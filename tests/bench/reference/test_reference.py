@@ -343,6 +343,7 @@ def test_the_last_chunk_of_frames_is_decoded_unpadded(pipeline):
 # Made checkpoints.
 
 
+@pytest.mark.slow
 def test_made_checkpoints_of_either_format_load_and_draw_the_same(tmp_path):
     results = []
     for authors_format in (True, False):
@@ -365,6 +366,7 @@ def test_made_checkpoints_of_either_format_load_and_draw_the_same(tmp_path):
     assert relative_l2(result.latents[-1], same.latents[-1]) < 1e-6
 
 
+@pytest.mark.slow
 def test_frames_of_a_made_checkpoint_differ_in_their_embeddings_and_masks_are_mixed(tmp_path):
     made = ReferencePipeline.from_checkpoint(make_checkpoint(tmp_path, seed=5))
     images, rgb = clip_of(5, size=64)

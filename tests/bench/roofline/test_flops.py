@@ -190,6 +190,7 @@ def velocity(torch: Any, network: Any, rows: int, tokens: int = 1) -> Callable[[
     return lambda: module(inputs, time, context, ids, return_dict=False)
 
 
+@pytest.mark.slow
 def test_the_real_unet_agrees_with_torch_and_cross_attention_is_4_percent_less(torch: Any, real: Any) -> None:
     model, network = real("unet")
     modules = counted_by_torch(torch, velocity(torch, network, 2))
@@ -206,6 +207,7 @@ def test_the_real_unet_agrees_with_torch_and_cross_attention_is_4_percent_less(t
     assert count_graph(model, {"rows": 1}).products == pytest.approx(cost.products / 2, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_attention_over_all_tokens_is_counted_too(torch: Any, real: Any) -> None:
     model, network = real("unet", context="sequence")
     modules = counted_by_torch(torch, velocity(torch, network, 1, tokens=FRAMES))

@@ -60,6 +60,7 @@ def test_figures_are_those_of_the_unseen_scenes(toy_bundle: Path) -> None:
     assert {"modal", "convex", "Top-1"} <= {row.name for row in report.rows}
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_per_setting(toy_bundle: Path) -> None:
     lines = default_model.tradeoffs(1, 1, str(toy_bundle), None).splitlines()
     names = [line.split("|")[1].strip() for line in lines[2:]]

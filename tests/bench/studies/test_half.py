@@ -15,6 +15,7 @@ from amodal.bench.studies.half import price, summed_in_single  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
 
+@pytest.mark.slow
 def test_half_precision_differs_by_its_rounding_and_no_more(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "toy", seed=1, block_out_channels=(32, 64), heads=(2, 4), vae_channels=(32, 32, 32))
     found = price(tmp_path / "toy", 1, 2, 2, (64, 64))

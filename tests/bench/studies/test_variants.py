@@ -17,6 +17,7 @@ from amodal.export.graph.layers import VARIANTS
 TOY = ["--random", "tiny", "--height", "64", "--width", "64", "--frames", "3", "--components", "vae_decoder"]
 
 
+@pytest.mark.slow
 def test_each_variant_of_a_component_gets_a_row() -> None:
     ran = CliRunner().invoke(main, [*TOY, "--variants", "engine,engine-phases", "--json"])
     assert ran.exit_code == 0, ran.output
@@ -30,6 +31,7 @@ def test_each_variant_of_a_component_gets_a_row() -> None:
     assert all(row["activation_bytes"]["frames<=3"] > 0 and row["seconds"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_on_a_cpu_each_variant_is_timed_in_turns() -> None:
     toy = ["--random", "tiny", "--height", "64", "--width", "64", "--frames", "3", "--components", "vae_decoder,unet"]
     ran = CliRunner().invoke(main, [*toy, "--variants", "engine,cpu", "--cpu", "2", "--json"])

@@ -191,6 +191,7 @@ def test_the_hidden_share_of_a_cell_is_counted_pixel_by_pixel() -> None:
         assert got[t, 0, row, column] == pytest.approx(sum(pixels) / 16)
 
 
+@pytest.mark.slow
 def test_hidden_parts_weigh_more_in_the_loss(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a network that predicts 0, the loss is the mean square of the velocity, weighted by hand."""
     given: list[tuple[Any, ...]] = []
@@ -235,6 +236,7 @@ def test_windows_lie_about_hidden_cells_by_their_share() -> None:
     assert set(starts[:, 2]) == set(range(9)), "all windows that fit"
 
 
+@pytest.mark.slow
 def test_steps_on_windows_see_half_of_conditions_and_target(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray[Any, Any]] = []
 
@@ -266,6 +268,7 @@ def test_a_condition_is_rescaled_and_noisy() -> None:
     assert augmented(-white, 0.02, rng).std() == pytest.approx(0.02, rel=0.2)
 
 
+@pytest.mark.slow
 def test_latents_are_of_unit_variance_and_decode_through_the_same_scale(trained: Path) -> None:
     vae = trained_vae(trained, "segment", SMALL)
     targets = np.concatenate([pictures(index, SMALL).target("segment") for index in range(16)])
@@ -282,6 +285,7 @@ def test_latents_are_of_unit_variance_and_decode_through_the_same_scale(trained:
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_encoded_scenes_are_encoded_once(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = Latents(trained, "complete", SMALL)
     assert latents.conditioning.shape == (3, 2, 8, 8, 16)
@@ -293,6 +297,7 @@ def test_encoded_scenes_are_encoded_once(trained: Path, monkeypatch: pytest.Monk
     assert file.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_the_decoder_learns_from_what_the_runtime_would_draw(trained: Path) -> None:
     """Latents as a plain sampler in float32 draws them, for the same conditions, noise, steps and guidance."""
     drawn = np.load(trained / "drawn_complete.npy").astype(np.float32)
@@ -332,6 +337,7 @@ def test_the_decoder_learns_from_what_the_runtime_would_draw(trained: Path) -> N
     assert min(distance(30 - steps, scale), distance(steps, 2.5 - scale)) > 0.1, "the test would not see it"
 
 
+@pytest.mark.slow
 def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None:
     from amodal.export.default_models.checkpoint import write_checkpoints
 
@@ -347,6 +353,7 @@ def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None
     assert not (trained / "decoder_segment.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) -> None:
     import amodal
     from amodal.export.default_models.checkpoint import write_bundle

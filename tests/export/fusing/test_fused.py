@@ -146,6 +146,7 @@ def test_a_bundle_from_before_gets_its_twins(bundles: dict[str, Path], tmp_path:
         Bundle(path).verify(key)
 
 
+@pytest.mark.slow
 def test_graphs_for_engines_have_none(exporter: Any, tmp_path: Path) -> None:
     stages = {"segment": random_checkpoint("tiny", "segment")}
     for name, how in (

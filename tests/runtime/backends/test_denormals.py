@@ -67,6 +67,7 @@ def test_the_mode_is_for_the_thread_and_ends() -> None:
     assert product() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_the_callers_threads_keep_their_mode_and_the_models_end(backend: str) -> None:
     from amodal.runtime.backends import availability

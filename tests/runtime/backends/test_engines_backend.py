@@ -9,6 +9,7 @@ import gc
 import itertools
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,15 @@ def test_memory_that_runs_out_on_the_device_is_said_and_recovered_from(
         np.testing.assert_array_equal(model.segment(modal, depth=depth, steps=STEPS).frames, found.frames)
 
 
+@pytest.fixture
+def quick_collection() -> Iterator[None]:
+    """Garbage is looked for among what the test makes alone: what was imported takes half a second each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("quick_collection")
 @pytest.mark.parametrize("order", list(itertools.permutations(["component", "backend", "result", "stream"])))
 def test_what_was_made_may_go_in_any_order(
     toy_bundle: Path, gpu: Any, engines: Path, order: tuple[str, ...], recwarn: pytest.WarningsRecorder
@@ -249,6 +259,7 @@ def test_a_damaged_engine_is_not_loaded(toy_bundle: Path, engines: Path) -> None
         model.segment(modal, depth=depth, steps=1)
 
 
+@pytest.mark.slow
 def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Any, tmp_path: Path) -> None:
     gpu.set(trouble="plain")
     build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", engine_dir=tmp_path / "engines"))
@@ -322,6 +333,7 @@ def test_more_frames_at_once_than_an_engine_takes_are_refused(toy_bundle: Path, 
         engine({"latents": np.zeros((1, 4, 8, 8), np.float32)})
 
 
+@pytest.mark.slow
 def test_kernels_that_were_compiled_here_are_kept_beside_the_engine(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     gpu.set(rtx=True)
     both(toy_bundle, backend="tensorrt", engine_dir=engines)
@@ -365,6 +377,7 @@ def test_threads_are_for_a_cpu(gpu: Any) -> None:
         backends.create("tensorrt", threads=2)
 
 
+@pytest.mark.slow
 def test_verify_runs_engines_where_there_is_a_gpu(toy_bundle: Path, gpu: Any, engines: Path) -> None:
     from amodal.engines.verification import VerifySettings
     from amodal.engines.verify import verify_bundle
