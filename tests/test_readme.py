@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .places import ROOT
 
 README = ROOT / "README.md"
