@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from amodal.engines import build
 from amodal.runtime.bundle.reading import Bundle
 
-from ..places import STAND_IN
+from ..stand_ins import StandIn
 from .conftest import Outcome, issue
 
 QUICK = ("--steps", "1", "--threads", "1")
@@ -36,9 +34,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A stand-in for TensorRT, and the folder for its engines."""
-    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(tmp_path / "calls")}))
-    monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
+    StandIn(monkeypatch, tmp_path / "calls")
     return tmp_path / "engines"
 
 

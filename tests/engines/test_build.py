@@ -32,7 +32,7 @@ from amodal.runtime.errors import (
     OutputError,
 )
 
-from ..places import STAND_IN
+from ..stand_ins import StandIn
 
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
@@ -44,27 +44,9 @@ def bundle(toy_bundle: Path, tmp_path: Path) -> Bundle:
     return Bundle(tmp_path / "bundle")
 
 
-class StandIn:
-    """TensorRT's stand-in as the worker will find it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: Path) -> None:
-        self._patch, self._calls = monkeypatch, calls
-        monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
-        self.set()
-
-    def set(self, version: str = "10.13.2", trouble: str | None = "plain") -> None:
-        asked = {"version": version, "trouble": trouble, "calls": str(self._calls)}
-        self._patch.setenv("STAND_IN", json.dumps(asked))
-
-    @property
-    def calls(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
-
-
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
-    return StandIn(monkeypatch, tmp_path / "calls")
+    return StandIn(monkeypatch, tmp_path / "calls", usual="plain")
 
 
 def settings(**changes: Any) -> BuildSettings:
@@ -417,7 +399,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 def test_a_missing_library_names_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11 is missing')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(BackendUnavailableError, match=r"libnvinfer.so.11 is missing.*amodal\[tensorrt\]"):
         describe("tensorrt")
 

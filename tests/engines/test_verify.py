@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from amodal.engines import build, verify
+from amodal.engines import verify
 from amodal.engines.ranges import HALF_MAX, Range
 from amodal.engines.recording import Recorder
 from amodal.engines.verification import ComponentCheck, Verification, VerifySettings
@@ -27,7 +26,7 @@ from amodal.runtime.backends.onnxruntime.kernels import find_kernels
 from amodal.runtime.bundle.reading import Bundle, sha256_of
 from amodal.runtime.errors import BundleCorruptError, InputError, NonFiniteError
 
-from ..places import STAND_IN
+from ..stand_ins import StandIn
 
 
 def quick(**changes: Any) -> VerifySettings:
@@ -336,9 +335,7 @@ def test_the_first_the_middle_and_the_last_step_are_kept(toy_bundle: Path) -> No
 def engines(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verification]:
     """Verifies the engines of a copy of the toy bundle, with the stand-in for TensorRT."""
     shutil.copytree(toy_bundle, tmp_path / "bundle")
-    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(tmp_path / "calls")}))
-    monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
+    StandIn(monkeypatch, tmp_path / "calls")
 
     def check(**changes: Any) -> Verification:
         settings = {"backend": "tensorrt", "target": "this", "components": ("unet",), **changes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import types
 from collections import Counter
@@ -35,7 +34,7 @@ from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene
 
-from ...places import STAND_IN
+from ...stand_ins import stand_in_module
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +54,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "measure_ceilings", lambda backend: measure(backend, seconds=0.0))
 
 
-def stand_in_cupy() -> Any:
-    spec = importlib.util.spec_from_file_location("listening_cupy", STAND_IN / "cupy.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Listening:
     """A backend that computes nothing, and notes which component is called with which shapes; engines on a GPU's."""
 
@@ -71,7 +61,7 @@ class Listening:
 
     def __init__(self, bundle: Bundle, lanes: int, engines: EngineNeeds | None) -> None:
         self.lanes, self.engines = lanes, engines
-        self.xp: Any = np if engines is None else stand_in_cupy()
+        self.xp: Any = np if engines is None else stand_in_module("cupy")
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
         self.heard: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
 

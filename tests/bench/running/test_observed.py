@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,20 +13,14 @@ from amodal.bench.measures.latency import outside, parts_of
 from amodal.bench.running.clips import Drawn, times_of
 from amodal.bench.running.observed import Observed
 
-from ...places import STAND_IN
+from ...stand_ins import stand_in_module
 
 STEPS, NETWORK, BETWEEN = 4, 0.02, 0.01
 
 
 @pytest.fixture
 def device() -> Any:
-    file = STAND_IN / "cupy.py"
-    spec = importlib.util.spec_from_file_location("stand_in_cupy", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return stand_in_module("cupy")
 
 
 class Sleeping:

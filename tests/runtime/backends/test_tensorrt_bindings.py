@@ -7,7 +7,6 @@ that nothing has to be listed here. What needs no driver is really called.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import json
 import mmap
@@ -28,6 +27,7 @@ from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError
 
 from ... import places
+from ...stand_ins import stand_in_module
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -247,15 +247,10 @@ def test_what_the_real_bindings_lack_would_be_found(source: str, trouble: str) -
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """The stand-in as TensorRT for RTX."""
-    spec = importlib.util.spec_from_file_location("stand_in_tensorrt", STAND_IN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     asked = {"version": "11.4.0", "rtx": True, "calls": str(tmp_path_factory.mktemp("calls") / "calls")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STAND_IN", json.dumps(asked))
-        spec.loader.exec_module(module)
-    return module
+        return stand_in_module("tensorrt")
 
 
 REAL = {
