@@ -64,6 +64,7 @@ def _feeds(bundle: Bundle, key: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["segment_unet", "vae_decoder", "vae_encoder", "segment_unet_conditioner"])
 def test_a_twin_computes_what_an_export_for_float32_does(pair: tuple[Bundle, Bundle], key: str) -> None:
     half, single = pair

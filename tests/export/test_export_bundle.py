@@ -31,6 +31,7 @@ def settings(**changes: Any) -> ExportSettings:
     return ExportSettings(**{"size": (64, 128), "frames": 2, "precision": "fp32", **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_stages_share_what_is_equal_and_every_difference_is_recorded(precision: Any, tmp_path: Path) -> None:
     depth = random_depth("tiny")
@@ -51,6 +52,7 @@ def test_stages_share_what_is_equal_and_every_difference_is_recorded(precision: 
     assert manifest.noise_dtype == {"fp32": "float32", "fp16": "float16"}[precision]
 
 
+@pytest.mark.slow
 def test_stages_with_other_weights_share_nothing(tmp_path: Path) -> None:
     export_bundle(tmp_path / "b", stages(segment=0, complete=1), settings=settings(check="none"))
     manifest = Bundle(tmp_path / "b").manifest
@@ -58,12 +60,14 @@ def test_stages_with_other_weights_share_nothing(tmp_path: Path) -> None:
     assert not used[0] & used[1]
 
 
+@pytest.mark.slow
 def test_a_large_size_is_compared_at_a_small_one_and_leaves_no_twin(tmp_path: Path) -> None:
     rows = export_bundle(tmp_path / "b", stages(segment=0), settings=settings(size=(192, 256)))
     assert {row.check_size for row in rows} == {(64, 128)}
     assert not list((tmp_path / "b" / "graphs").glob("check_*"))
 
 
+@pytest.mark.slow
 def test_two_exports_write_the_same_bytes(tmp_path: Path) -> None:
     hashes = []
     for name in ("a", "b"):

@@ -466,6 +466,7 @@ def test_noise_is_drawn_while_clip_runs(on_gpu: Model, monkeypatch: pytest.Monke
     assert seen == [(True, True)]
 
 
+@pytest.mark.slow
 def test_clip_after_clip_takes_no_more_memory(on_gpu: Model) -> None:
     """The device's memory is numpy's here; tests/gpu runs two hundred on a GPU."""
     given, held = clip(), []

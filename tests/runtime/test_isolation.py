@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ..places import ROOT
+
 FORBIDDEN = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx_ir", "polygraphy")
 
 GUARD = f"""
@@ -84,7 +86,7 @@ def test_every_module_of_the_runtime_and_the_engines_imports_without_torch_and_o
     expected = {
         ".".join(["amodal", folder, *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
         for folder in ("runtime", "engines")
-        for root in [Path(__file__).resolve().parents[2] / folder]
+        for root in [ROOT / folder]
         for path in root.rglob("*.py")
     }
     assert {*found["names"], "amodal.runtime", "amodal.engines"} == expected
