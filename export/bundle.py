@@ -230,12 +230,12 @@ class _Writer:
         difference = None
         if self.settings.check != "none":
             self.progress.phase("compare")
-            difference = measure(job, file, places, self.settings.context == "sequence", size)
+            difference = measure(job, file, places, self.settings.context == "sequence", size, fused=fused)
             limit = TOLERANCES[self.settings.stored or self.settings.precision]
             if not difference <= limit:
                 raise ExportError(
-                    f"the graph of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
-                    f"{limit:.0e}; try --precision fp32, and please report it."
+                    f"the graph of {key}, or its fused twin, differs from its torch module by {difference:.2g} "
+                    f"(relative L2), more than {limit:.0e}; try --precision fp32, and please report it."
                 )
         self.progress.phase("hash")
         files = [f for f in (file, file.with_name(file.name + ".data")) if f.exists()]

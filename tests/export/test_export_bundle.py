@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("diffusers")
 
 from amodal.engines.compare import TOLERANCES  # noqa: E402
+from amodal.export import bundle, check  # noqa: E402
 from amodal.export.bundle import export_bundle  # noqa: E402
 from amodal.export.checkpoints.checkpoint import random_checkpoint  # noqa: E402
 from amodal.export.depth_anything.network import random_depth  # noqa: E402
 from amodal.export.families.diffusion_vas.plan import ExportSettings  # noqa: E402
 from amodal.export.families.diffusion_vas.reference import streamed  # noqa: E402
+from amodal.export.fusing import write_fused  # noqa: E402
 from amodal.export.graph import layers  # noqa: E402
+from amodal.runtime.backends.onnxruntime.kernels import find_kernels  # noqa: E402
 from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import ExportError, InputError  # noqa: E402
 
@@ -79,6 +83,29 @@ def test_a_graph_that_is_slightly_wrong_ends_the_export(tmp_path: Path, monkeypa
     monkeypatch.setattr(layers, "silu", wrong)
     with pytest.raises(ExportError, match=r"differs from its torch module by .* more than 1e-05"):
         export_bundle(tmp_path / "b", stages(segment=0), settings=settings())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(find_kernels().library is None, reason="no kernels here")
+@pytest.mark.parametrize("size", [(64, 128), (192, 256)])  # compared at its own size, and at a smaller one
+def test_a_fused_twin_that_computes_something_else_ends_the_export(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_broken(graph: Path) -> Path | None:
+        twin = write_fused(graph)
+        if twin is not None:
+            model = onnx.load(twin, load_external_data=False)
+            for node in model.graph.node:
+                if node.op_type == "GroupNorm":
+                    (silu,) = (a for a in node.attribute if a.name == "silu")
+                    silu.i = 1 - silu.i
+            twin.write_bytes(model.SerializeToString())
+        return twin
+
+    for module in (bundle, check):
+        monkeypatch.setattr(module, "write_fused", write_broken)
+    with pytest.raises(ExportError, match=r"fused twin.*differs from its torch module by"):
+        export_bundle(tmp_path / "b", stages(segment=0), settings=settings(size=size))
     assert not list(tmp_path.iterdir())
 
 
