@@ -58,11 +58,11 @@ def exporter() -> Any:
     for module in ("torch", "diffusers", "transformers", "onnx_ir"):
         pytest.importorskip(module)
     from amodal.export.bundle import export_bundle
-    from amodal.export.families.diffusion_vas.plan import ExportSettings
+    from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 
     def export(folder: Path, stages: dict[str, Any], depth: Any = None, **settings: Any) -> Path:
         settings = {"precision": "fp32", "check": "none", **settings}
-        export_bundle(folder, stages, depth, ExportSettings(**settings))
+        export_bundle(folder, plan_export(stages, depth, ExportSettings(**settings)))
         return folder
 
     return export

@@ -184,7 +184,7 @@ def test_commands_of_the_steps_are_there(tmp_path: Path) -> None:
 def test_a_variant_that_is_exported_is_there() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("onnx_ir")
-    from amodal.export.graph.layers import VARIANTS
+    from amodal.export.graph.variants import VARIANTS
 
     assert {"cuda", "engine"} <= set(VARIANTS)
 

@@ -151,22 +151,23 @@ def torch() -> Any:
 
 @pytest.fixture(scope="module")
 def real(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Kind -> (graph of the real architecture at 25x256x512, its job); weights are referred to and never made."""
+    """Kind -> (graph of the real architecture at 25x256x512, its network); weights are referred to and never made."""
     from amodal.export.checkpoints.checkpoint import random_checkpoint
-    from amodal.export.families.diffusion_vas.plan import ExportSettings, jobs_of_stage
-    from amodal.export.graph.writer import Stored, _shape
+    from amodal.export.families.diffusion_vas.plan import ExportSettings, stage_components
+    from amodal.export.graph.writer import StoredWeight, _shape
 
     folder = tmp_path_factory.mktemp("graphs")
     checkpoint = random_checkpoint("diffusion-vas", "segment")
 
     def written(kind: str, **settings: Any) -> tuple[Any, Any]:
         chosen = ExportSettings(**settings)
-        job = next(job for job in jobs_of_stage("segment", checkpoint, chosen) if job.kind == kind)
-        graph = job.write(chosen.size)
-        places = {name: Stored("w", 0, 1, _shape(hole.value), hole.stored) for name, hole in graph._holes.items()}
+        graph = next(c for c in stage_components("segment", checkpoint, chosen) if c.kind == kind).write(chosen.size)
+        places = {n: StoredWeight("w", 0, 1, _shape(w.value), w.stored) for n, w in graph._pending.items()}
         file = folder / f"{kind}.onnx"
         graph.save(file, shared=places)
-        return onnx.load(file, load_external_data=False), job.network
+        return onnx.load(file, load_external_data=False), getattr(
+            checkpoint, kind.split("_")[0] if kind.startswith("vae") else kind
+        )
 
     return written
 
@@ -181,11 +182,11 @@ def counted_by_torch(torch: Any, run: Callable[[], Any]) -> dict[str, int]:
 
 
 def velocity(torch: Any, network: Any, rows: int, tokens: int = 1) -> Callable[[], Any]:
-    from amodal.export.families.diffusion_vas.reference import Rows
+    from amodal.export.families.diffusion_vas.reference import UnrepeatedContext
 
     module = network.build().eval()
     inputs = torch.empty(rows, FRAMES, 12, 32, 64, device="meta")
-    context = Rows(torch.empty(rows * FRAMES, tokens, 1024, device="meta"))
+    context = UnrepeatedContext(torch.empty(rows * FRAMES, tokens, 1024, device="meta"))
     time, ids = torch.empty(1, device="meta"), torch.empty(rows, 3, device="meta")
     return lambda: module(inputs, time, context, ids, return_dict=False)
 
@@ -237,7 +238,7 @@ def test_the_other_real_networks_agree_with_torch(torch: Any, real: Any) -> None
 def test_depth_agrees_with_torch(torch: Any, tmp_path: Path) -> None:
     from amodal.export.depth_anything.graph import write_depth
     from amodal.export.depth_anything.network import random_depth
-    from amodal.export.graph.layers import VARIANTS
+    from amodal.export.graph.variants import VARIANTS
     from amodal.export.graph.writer import Dtypes
 
     network = random_depth("tiny")

@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("tensorrt_rtx")
 
 from amodal.bench.studies.variants import main
-from amodal.export.graph.layers import VARIANTS
+from amodal.export.graph.variants import VARIANTS
 
 TOY = ["--random", "tiny", "--height", "64", "--width", "64", "--frames", "3", "--components", "vae_decoder"]
 

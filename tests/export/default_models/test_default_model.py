@@ -28,7 +28,7 @@ from amodal.export.default_models.latents import Latents, encode_scenes, hidden_
 from amodal.export.default_models.recipe import FIRST_SEED, STAGES, Recipe, make_unet  # noqa: E402
 from amodal.export.default_models.unet import _context, hidden_windows, noised, set_attention, train_unet, velocities  # noqa: E402
 from amodal.export.default_models.vae import train_vae, trained_vae  # noqa: E402
-from amodal.export.families.diffusion_vas.reference import Rows  # noqa: E402
+from amodal.export.families.diffusion_vas.reference import UnrepeatedContext  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 from amodal.runtime.sampling.preconditioning import denoised_of  # noqa: E402
 from amodal.runtime.scenes import make_scene  # noqa: E402
@@ -325,7 +325,9 @@ def test_the_decoder_learns_from_what_the_runtime_would_draw(trained: Path) -> N
             time = torch.tensor(0.25 * np.log(sigma)).float()
             with torch.no_grad():
                 outputs = [
-                    unet(torch.cat([x / np.hypot(sigma, 1), c], 2).float(), time, Rows(e[:, None]), ids).sample
+                    unet(
+                        torch.cat([x / np.hypot(sigma, 1), c], 2).float(), time, UnrepeatedContext(e[:, None]), ids
+                    ).sample
                     for c, e in rows
                 ]
             velocity = outputs[0] if scale <= 1 else outputs[0] + scale * (outputs[1] - outputs[0])

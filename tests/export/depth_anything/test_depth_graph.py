@@ -16,7 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from amodal.export.depth_anything import checkpoint as depth_checkpoint  # noqa: E402
 from amodal.export.depth_anything.graph import _weights, write_depth  # noqa: E402
 from amodal.export.depth_anything.network import DepthNetwork, _skeleton, random_depth  # noqa: E402
-from amodal.export.graph.layers import VARIANTS  # noqa: E402
+from amodal.export.graph.variants import VARIANTS  # noqa: E402
 from amodal.export.graph.writer import Dtypes  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
 

@@ -18,7 +18,7 @@ from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock  # noq
 from diffusers.models.upsampling import Upsample2D  # noqa: E402
 
 from amodal.export.graph import layers  # noqa: E402
-from amodal.export.graph.layers import VARIANTS, Variant  # noqa: E402
+from amodal.export.graph.variants import VARIANTS, Variant  # noqa: E402
 from amodal.export.graph.weights import Weights  # noqa: E402
 from amodal.export.graph.writer import FLOAT, HALF, Graph  # noqa: E402
 
@@ -41,10 +41,16 @@ def random(*shape: int, seed: int = 1, scale: float = 1.0) -> Any:
     return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def graph_of(weights: Weights, half: bool, inputs: dict[str, tuple[Any, ...]], write: Write) -> Graph:
+def graph_of(
+    weights: Weights,
+    half: bool,
+    inputs: dict[str, tuple[Any, ...]],
+    write: Write,
+    variant: Variant = VARIANTS["cpu"],
+) -> Graph:
     """A graph of the one layer that `write(graph, *inputs)` appends."""
     dtype = HALF if half else FLOAT
-    g = Graph("layer", weights, compute=dtype, stored=dtype)
+    g = Graph("layer", weights, dtype, dtype, variant)
     g.output("y", write(g, *(g.input(name, shape) for name, shape in inputs.items())), ("free",))
     # The shape of the result is inferred: only its dtype matters here.
     g._outputs[0].shape = None
@@ -122,7 +128,8 @@ def test_a_group_norm_is_torchs_in_each_form(
         seeded(module, prefix="m."),
         half,
         {"x": (count, 96, *free)},
-        lambda g, x: layers.group_norm(g, x, "m", given, 1e-5, variant),
+        lambda g, x: layers.group_norm(g, x, "m", given, 1e-5),
+        variant,
     )
     run = session(g)
     ordinary, faint, shifted = (random(count, 96, *rest, scale=s) for s in (1.0, 3e-3, 1.0))
@@ -143,7 +150,8 @@ def test_attention_is_torchs_in_each_form(
         Weights({}, "none"),
         half,
         {"q": tuple(q.shape), "k": tuple(k.shape), "v": tuple(v.shape)},
-        lambda g, q, k, v: layers.attention(g, q, k, v, 16, variant),
+        lambda g, q, k, v: layers.attention(g, q, k, v, 16),
+        variant,
     )
     assert_close(session(g)(q=q, k=k, v=v)["y"], torch.nn.functional.scaled_dot_product_attention(q, k, v), half)
 
@@ -156,9 +164,9 @@ def test_query_key_and_value_are_those_of_diffusers_attention(
     module = Attention(query_dim=32, heads=2, dim_head=16)
 
     def write(g: Graph, x: Any) -> Any:
-        return g.op("Concat", *layers.project_qkv(g, x, "m", variant), axis=0)
+        return g.op("Concat", *layers.project_qkv(g, x, "m"), axis=0)
 
-    g = graph_of(seeded(module, prefix="m."), half, {"x": (2, 5, 32)}, write)
+    g = graph_of(seeded(module, prefix="m."), half, {"x": (2, 5, 32)}, write, variant)
     x = random(2, 5, 32)
     expected = torch.cat([module.to_q(x), module.to_k(x), module.to_v(x)])
     assert_close(session(g)(x=x)["y"], expected, half)
@@ -174,7 +182,8 @@ def test_a_feed_forward_is_diffusers_geglu(
         seeded(module, prefix="m."),
         half,
         {"x": ("n", 5, 32)},
-        lambda g, x: layers.feed_forward(g, x, "m", (-1, 5, 32), variant),
+        lambda g, x: layers.feed_forward(g, x, "m", (-1, 5, 32)),
+        variant,
     )
     x = random(3, 5, 32)
     assert_close(session(g)(x=x)["y"], module(x), half)
@@ -191,7 +200,8 @@ def test_a_temporal_convolution_is_torchs_in_three_dimensions(
         seeded(module, prefix="m."),
         half,
         {"x": (2, 6, frames, 15)},
-        lambda g, x: layers.temporal_conv(g, x, "m", (8, frames, 15), variant, lambda: torch.tensor(0.25)),
+        lambda g, x: layers.temporal_conv(g, x, "m", (8, frames, 15), lambda: torch.tensor(0.25)),
+        variant,
     )
     x = random(2, 6, frames, 3, 5)
     assert_close(session(g)(x=x.flatten(3))["y"], 0.25 * module(x).flatten(3), half)
@@ -209,7 +219,8 @@ def test_a_spatial_block_is_diffusers_with_its_time_embedding_given_as_a_row(
         weights,
         half,
         {"x": (3, 32, 4, 6), "time": (1, out, 1, 1)},
-        lambda g, x, time: layers.res_block_2d(g, x, "m", (4, 6), 1e-6, variant, time),
+        lambda g, x, time: layers.res_block_2d(g, x, "m", (4, 6), 1e-6, time),
+        variant,
     )
     x, emb = random(3, 32, 4, 6), random(1, 48, seed=2)
     row = module.time_emb_proj(torch.nn.functional.silu(emb))[..., None, None]
@@ -239,7 +250,8 @@ def unet_block_graph(weights: Weights, half: bool, frames: int, out: int, eps: f
         weights,
         half,
         {"x": ("rows", 32, 4, 6), "spatial": (1, out, 1, 1), "temporal": (1, out, 1, 1)},
-        lambda g, x, *time: layers.res_block(g, x, "m", frames, (4, 6), (eps, eps), -1.0, variant, time),
+        lambda g, x, *time: layers.res_block(g, x, "m", frames, (4, 6), (eps, eps), -1.0, time),
+        variant,
     )
 
 
@@ -276,7 +288,8 @@ def test_a_vae_block_takes_any_number_of_frames_and_mixes_the_other_way(
         seeded(module, prefix="m."),
         half,
         {"x": ("frames", 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0, variant),
+        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        variant,
     )
     run = session(g)
     for frames in (1, 3, 8):
@@ -302,7 +315,7 @@ def test_the_mix_follows_its_factor_to_either_end(mix: float, session: Load, see
         weights[1],
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0, VARIANTS["cpu"]),
+        lambda g, x: layers.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0),
     )
     assert_close(session(g)(x=x)["y"], vae(x, image_only_indicator=torch.zeros(1, 4)))
 
@@ -324,7 +337,8 @@ def test_faint_input_shows_that_each_norm_has_its_epsilon(
         weights,
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0, variant),
+        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        variant,
     )
     assert_close(session(g)(x=x)["y"], module(x, image_only_indicator=torch.zeros(1, 4)))
 
@@ -337,7 +351,7 @@ def test_upsampling_is_diffusers_in_each_form(
 ) -> None:
     module = Upsample2D(8, use_conv=True, out_channels=5)
     weights = seeded(module, prefix="m.")
-    g = graph_of(weights, half, {"x": ("n", 8, *size)}, lambda g, x: layers.upsample(g, x, "m", variant))
+    g = graph_of(weights, half, {"x": ("n", 8, *size)}, lambda g, x: layers.upsample(g, x, "m"), variant)
     x = random(2, 8, *size)
     assert_close(session(g)(x=x)["y"], module(x), half)
 

@@ -15,8 +15,8 @@ pytest.importorskip("onnxruntime")
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel  # noqa: E402
 
 from amodal.export.families.diffusion_vas.unet import _UNet, write_conditioner, write_unet  # noqa: E402
-from amodal.export.families.diffusion_vas.unet_plan import Plan, ResBlock, Transformer  # noqa: E402
-from amodal.export.graph.layers import VARIANTS, Variant  # noqa: E402
+from amodal.export.families.diffusion_vas.unet_structure import ResBlock, Transformer, UNetStructure  # noqa: E402
+from amodal.export.graph.variants import VARIANTS, Variant  # noqa: E402
 from amodal.export.graph.weights import Weights  # noqa: E402
 from amodal.export.graph.writer import FLOAT, HALF, Dtypes, Graph  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
@@ -73,11 +73,11 @@ class Case:
     ) -> None:
         self.module: Any = diffusers.UNetSpatioTemporalConditionModel(**BASE | config)
         self.weights = seeded(self.module, faint=faint)
-        self.plan = Plan.of(dict(self.module.config))
+        self.structure = UNetStructure.of(dict(self.module.config))
         self.frames, self.size, self.layout, self.half = frames, size, layout, half
         context: Any = layout
-        self.conditioner = write_conditioner(self.weights, self.plan, frames, context, dtypes=DTYPES[half])
-        self.unet = write_unet(self.weights, self.plan, frames, size, context, variant, dtypes=DTYPES[half])
+        self.conditioner = write_conditioner(self.weights, self.structure, frames, context, dtypes=DTYPES[half])
+        self.unet = write_unet(self.weights, self.structure, frames, size, context, variant, dtypes=DTYPES[half])
 
     def inputs(self, rows: int) -> tuple[Any, Any, Any]:
         """Latents, conditioning and context, other ones in every row and frame."""
@@ -134,7 +134,7 @@ def test_the_time_table_holds_what_every_block_gets_from_its_time_embedding(
     case = Case(seeded, half=half, layers_per_block=2, transformer_layers_per_block=2)
     latents, conditioning, context = case.inputs(1)
     table = session(case.conditioner)(context=context, sigmas=SIGMAS, time_ids=TIME_IDS)["time_table"]
-    assert table.shape == (len(SIGMAS), case.plan.time_width)
+    assert table.shape == (len(SIGMAS), case.structure.time_width)
     for row, sigma in zip(table, SIGMAS, strict=True):
         with watched(case.module, "time_emb_proj") as seen:
             case.expected(latents, conditioning, context, sigma)
@@ -172,7 +172,7 @@ def test_the_constants_hold_for_arbitrary_queries(layout: str, session: Load, se
     *_, context = case.inputs(2)
     found = session(case.conditioner)(context=context, sigmas=SIGMAS, time_ids=TIME_IDS)
     start = 0
-    for t, *blocks in case.plan.layers:
+    for t, *blocks in case.structure.layers:
         for block, name in zip(blocks, ("spatial", "temporal"), strict=True):
             module = case.module.get_submodule(block)
             tokens = context if name == "spatial" else context[:, 0]
@@ -181,13 +181,13 @@ def test_the_constants_hold_for_arbitrary_queries(layout: str, session: Load, se
             got = torch.from_numpy(found[name][..., start : start + t.channels]) - module.attn1.to_out[0].bias
             assert_close(got.reshape(-1, 1, t.channels).expand_as(out), out)
         start += t.channels
-    assert start == case.plan.context_width == found["spatial"].shape[-1] == found["temporal"].shape[-1]
+    assert start == case.structure.context_width == found["spatial"].shape[-1] == found["temporal"].shape[-1]
 
 
 def test_no_context_layout_leaves_queries_keys_or_norms_behind_that_nobody_reads(seeded: Any) -> None:
     case = Case(seeded)
     unread = (".attn2.to_q", ".attn2.to_k", ".norm2.", "time_emb_proj", "time_embedding", "add_embedding")
-    names = [name for name in case.unet._holes if "transformer_blocks" in name or "time_e" in name]
+    names = [name for name in case.unet._pending if "transformer_blocks" in name or "time_e" in name]
     assert names
     assert not [name for name in names if any(part in name for part in unread)]
     gone = sum(
@@ -206,13 +206,13 @@ def transformer_graph(
     weights: Weights, t: Transformer, frames: int, size: tuple[int, int], layout: str, variant: Variant, half: bool
 ) -> Graph:
     block = ResBlock("none", t.channels, 1e-5)
-    plan = Plan({}, (), (block, t, block), ())
+    structure = UNetStructure({}, (), (block, t, block), ())
     dtype = HALF if half else FLOAT
-    g = Graph("transformer", weights, compute=dtype, stored=dtype)
+    g = Graph("transformer", weights, dtype, dtype, variant)
     context: Any = layout
-    unet = _UNet(g, plan, frames, context, variant)
+    unet = _UNet(g, structure, frames, context)
     x = g.input("x", ("n", t.channels, *size))
-    unet._unpack_context([g.input(name, shape) for name, shape in plan.context_shapes(context, frames).items()])
+    unet._unpack_context([g.input(name, shape) for name, shape in structure.context_shapes(context, frames).items()])
     g.output("y", unet._transformer(x, t, size), ("n", t.channels, *size))
     return g
 
@@ -389,8 +389,8 @@ def test_the_plan_names_every_block_and_width_of_the_module(seeded: Any) -> None
         layers_per_block=2,
     )
     blocks = {n: m for n, m in case.module.named_modules() if type(m).__name__ == "SpatioTemporalResBlock"}
-    assert {r.name for r in case.plan.res_blocks} == set(blocks)
-    for r in case.plan.res_blocks:
+    assert {r.name for r in case.structure.res_blocks} == set(blocks)
+    for r in case.structure.res_blocks:
         module = blocks[r.name]
         assert r.channels == module.spatial_res_block.out_channels
         norms = (module.spatial_res_block.norm1, module.temporal_res_block.norm2)
@@ -400,8 +400,8 @@ def test_the_plan_names_every_block_and_width_of_the_module(seeded: Any) -> None
         for n, m in case.module.named_modules()
         if isinstance(m, TransformerSpatioTemporalModel)
     }
-    assert {t.name: (t.channels, t.heads, t.layers) for t in case.plan.transformers} == transformers
-    assert case.plan.downscale == 4
+    assert {t.name: (t.channels, t.heads, t.layers) for t in case.structure.transformers} == transformers
+    assert case.structure.downscale == 4
 
 
 def test_every_tensor_is_read_by_one_of_the_two_graphs_but_for_what_cross_attention_never_needs(
@@ -419,11 +419,11 @@ def test_every_tensor_is_read_by_one_of_the_two_graphs_but_for_what_cross_attent
         weights = Watch(case.weights, "test weights")
         context: Any = layout
         for graph in (
-            write_conditioner(weights, case.plan, 3, context, dtypes=DTYPES[False]),
-            write_unet(weights, case.plan, 3, (4, 6), context, VARIANTS["cpu"], dtypes=DTYPES[False]),
+            write_conditioner(weights, case.structure, 3, context, dtypes=DTYPES[False]),
+            write_unet(weights, case.structure, 3, (4, 6), context, VARIANTS["cpu"], dtypes=DTYPES[False]),
         ):
-            for hole in graph._holes.values():
-                hole.load()
+            for pending in graph._pending.values():
+                pending.load()
         unread = set(case.weights) - read
         if layout == "sequence":
             assert unread == set()
@@ -436,9 +436,9 @@ def test_every_tensor_is_read_by_one_of_the_two_graphs_but_for_what_cross_attent
 def test_a_block_of_another_family_is_refused_by_name() -> None:
     config = BASE | {"down_block_types": ("CrossAttnDownBlock3D", DOWN), "transformer_layers_per_block": 1}
     with pytest.raises(CheckpointError, match="CrossAttnDownBlock3D; expected one of CrossAttnDownBlockSpatioTemporal"):
-        Plan.of(config)
+        UNetStructure.of(config)
 
 
 def test_heads_that_do_not_divide_a_width_are_refused() -> None:
     with pytest.raises(CheckpointError, match="5 attention heads over 64 channels"):
-        Plan.of(BASE | {"num_attention_heads": (2, 5), "transformer_layers_per_block": 1})
+        UNetStructure.of(BASE | {"num_attention_heads": (2, 5), "transformer_layers_per_block": 1})

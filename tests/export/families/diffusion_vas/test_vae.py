@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 
 from amodal.export.families.diffusion_vas.clip import write_image_encoder  # noqa: E402
 from amodal.export.families.diffusion_vas.vae import write_decoder, write_encoder  # noqa: E402
-from amodal.export.graph.layers import VARIANTS  # noqa: E402
+from amodal.export.graph.variants import VARIANTS  # noqa: E402
 from amodal.export.graph.writer import Dtypes  # noqa: E402
 
 DTYPES = {half: Dtypes.of("fp16" if half else "fp32") for half in (False, True)}

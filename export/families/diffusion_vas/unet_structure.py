@@ -42,7 +42,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Plan:
+class UNetStructure:
     """The U-Net's structure as its config gives it (diffusers' `UNetSpatioTemporalConditionModel`).
 
     The order of `res_blocks` and `transformers` is the order in which the conditioner packs what it computes.
@@ -54,7 +54,7 @@ class Plan:
     up: tuple[Level, ...]
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Plan:
+    def of(cls, config: dict[str, Any]) -> UNetStructure:
         """Lays out the blocks.
 
         Raises:
