@@ -77,7 +77,7 @@ _REGISTRY = {
     "onnxruntime": "amodal.runtime.backends.onnxruntime.cpu",
     "tensorrt_rtx": "amodal.runtime.backends.tensorrt",
     "tensorrt": "amodal.runtime.backends.tensorrt",
-    "openvino": "amodal.runtime.backends.openvino.adapter",
+    "openvino": "amodal.runtime.backends.openvino",
 }
 DEFAULT, AUTO = "onnxruntime", "auto"
 _ENGINES = ("tensorrt_rtx", "tensorrt")

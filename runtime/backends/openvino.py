@@ -8,25 +8,25 @@ the two there: `unet_conditioner`, whose sinusoids of up to 127 radians bfloat16
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
-from ...bundle.manifest import ComponentEntry
-from ...errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
-from .. import Availability, Backend, Executable
-from ..denormals import denormals_as_zero
-from ..lanes import Lane
-from ..onnxruntime.cpu import OnnxRuntimeBackend, import_onnxruntime
-from .layout import keep_channels_last, largest_attention
+from ..bundle.manifest import ComponentEntry
+from ..errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
+from . import Availability, Backend, Executable
+from .denormals import denormals_as_zero
+from .lanes import Lane
+from .onnxruntime.cpu import OnnxRuntimeBackend, import_onnxruntime
 
-# The plugin compiles every few element-wise operators into a kernel that it keeps together with a graph of its own: a
-# quarter of the memory of the default U-Net, for no time at all. It fuses attention in the same way, which pays where
-# the scores are many. The switch is the plugin's own and may go away.
+# By default the plugin compiles every few element-wise operators into a kernel of their own, which takes a quarter of
+# the default U-Net's memory and saves no time. It also fuses attention that way, which pays off where there are many
+# scores. The setting is undocumented and may disappear.
 _SNIPPETS = "SNIPPETS_MODE"
-_SMALL_ATTENTION = 2**24  # scores, all heads of all frames together
+_SMALL_ATTENTION = 2**24  # scores of all heads and frames
 _SINGLE = frozenset({"unet_conditioner", "depth"})
 
 
@@ -160,8 +160,8 @@ class _Network:
     def _compile(self, shapes: Mapping[str, Sequence[int]]) -> Any:
         network = self._network.clone()
         network.reshape(shapes)
-        keep_channels_last(network)
-        if largest_attention(network) > _SMALL_ATTENTION:
+        scores = (node.output(0).get_shape() for node in network.get_ops() if node.get_type_name() == "Softmax")
+        if max(map(math.prod, scores), default=0) > _SMALL_ATTENTION:
             return self._core.compile_model(network, "CPU", self._settings)
         try:
             return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
