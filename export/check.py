@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amodal.engines.compare import relative_l2, run_graph
+from amodal.engines.compare import relative_l2
+from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.backends.onnxruntime.kernels import find_kernels, fused_file
 from amodal.runtime.errors import ExportError
 
