@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from amodal.engines.compare import relative_l2, run_graph
+from amodal.engines.compare import relative_l2
+from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.backends.onnxruntime.kernels import find_kernels, fused_file
 from amodal.runtime.errors import ExportError
 

@@ -15,8 +15,9 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from amodal.engines.compare import relative_l2, run_graph  # noqa: E402
+from amodal.engines.compare import relative_l2  # noqa: E402
 from amodal.engines.upcast import GraphSession, TwinBackend, half_tensors, read_graph, upcast  # noqa: E402
+from amodal.runtime.backends.onnxruntime.graph import run_graph  # noqa: E402
 from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError  # noqa: E402
 

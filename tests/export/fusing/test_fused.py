@@ -16,9 +16,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 import amodal
-from amodal.engines.compare import relative_l2, run_graph
+from amodal.engines.compare import relative_l2
 from amodal.export.checkpoints.checkpoint import random_checkpoint
 from amodal.export.fusing import fuse_bundle, write_fused
+from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, FUSED, SETTING, find_kernels, fused_file
 from amodal.runtime.builds.store import graph_hash
 from amodal.runtime.bundle.reading import Bundle

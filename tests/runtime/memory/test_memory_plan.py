@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import amodal
-from amodal.runtime import backends
+from amodal.runtime.backends import registry
 from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
@@ -660,8 +660,8 @@ def gpu(bundle: Bundle, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> 
     write_build(bundle, sizes)
     gpu = Gpu(sizes)
     module = types.SimpleNamespace(create=lambda name, device, threads: gpu)
-    monkeypatch.setitem(backends._REGISTRY, "tensorrt_rtx", "made up")
-    monkeypatch.setattr(backends, "import_module", lambda name: module)
+    monkeypatch.setitem(registry._MODULES, "tensorrt_rtx", "made up")
+    monkeypatch.setattr(registry, "import_module", lambda name: module)
     return gpu
 
 

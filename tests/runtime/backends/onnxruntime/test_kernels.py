@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amodal.runtime.backends.onnxruntime import kernels
-from amodal.runtime.backends.onnxruntime.cpu import availability
+from amodal.runtime.backends.onnxruntime import availability, kernels
 from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, SETTING, find_kernels
 from amodal.runtime.errors import InputError
 

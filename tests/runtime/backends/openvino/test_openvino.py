@@ -13,7 +13,7 @@ import pytest
 import amodal
 from amodal.engines.compare import mask_iou, relative_l2
 from amodal.runtime import backends
-from amodal.runtime.backends.openvino import adapter as openvino
+from amodal.runtime.backends import openvino
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
 from amodal.runtime.scenes import make_scene

@@ -1,32 +1,34 @@
 """OpenVINO on CPUs that multiply in bfloat16.
 
-It is to a CPU what FP16 is to a GPU: the image encoder, the U-Net and the VAE compute in bfloat16, with sums in
-float32. The VAE's encoder too: diffusers upcasts it (`force_upcast`) only where the weights are float16 and could
-overflow, and bfloat16 has float32's range. What has to stay in float32 is left to ONNX Runtime, which is the faster of
-the two there: `unet_conditioner`, whose sinusoids of up to 127 radians bfloat16 would lose, and depth.
+The image encoder, the U-Net and the VAE compute in bfloat16, with sums in float32. That includes the VAE's encoder:
+diffusers upcasts it (`force_upcast`) only because float16 could overflow, and bfloat16 has float32's range. Components
+that need float32 run in ONNX Runtime, which is faster there: `unet_conditioner`, whose sinusoids of up to 127 radians
+bfloat16 would lose, and depth.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
-from ...bundle.manifest import ComponentEntry
-from ...errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
-from .. import Availability, Backend, Executable
-from ..denormals import denormals_as_zero
-from ..lanes import Lane
-from ..onnxruntime.cpu import OnnxRuntimeBackend, import_onnxruntime
-from .layout import keep_channels_last, largest_attention
+from ..bundle.manifest import ComponentEntry
+from ..errors import BackendError, BackendUnavailableError, BundleCorruptError, first_line
+from .backend import Availability, Backend, Executable
+from .denormals import denormals_as_zero
+from .host import check_host_options
+from .lanes import LaneExecutable, Lanes
+from .onnxruntime.cpu import OnnxRuntimeBackend
+from .onnxruntime.library import import_onnxruntime
 
-# The plugin compiles every few element-wise operators into a kernel that it keeps together with a graph of its own: a
-# quarter of the memory of the default U-Net, for no time at all. It fuses attention in the same way, which pays where
-# the scores are many. The switch is the plugin's own and may go away.
+# By default the plugin compiles every few element-wise operators into a kernel of their own, which takes a quarter of
+# the default U-Net's memory and saves no time. It also fuses attention that way, which pays off where there are many
+# scores. The setting is undocumented and may disappear.
 _SNIPPETS = "SNIPPETS_MODE"
-_SMALL_ATTENTION = 2**24  # scores, all heads of all frames together
+_SMALL_ATTENTION = 2**24  # scores of all heads and frames
 _SINGLE = frozenset({"unet_conditioner", "depth"})
 
 
@@ -41,12 +43,9 @@ def availability(name: str = "openvino") -> Availability:
 
 
 def create(name: str = "openvino", *, device: str | None = None, threads: int | None = None) -> Backend:
-    """Makes the backend; see `amodal.runtime.backends.create`."""
+    """Creates the backend; see `amodal.runtime.backends.create`."""
     ov = _import()
-    if device is not None and device != "cpu":
-        raise BackendUnavailableError(f"backend openvino has no device {device!r}; expected cpu.")
-    if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+    check_host_options(name, device, threads)
     return OpenVinoBackend(ov, import_onnxruntime("openvino"), threads)
 
 
@@ -66,7 +65,7 @@ def _import() -> Any:
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has instructions for it: OpenVINO itself would also emulate them."""
+    """Whether the CPU has bfloat16 instructions: OpenVINO would run without them, in emulation."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -80,10 +79,10 @@ def _version(ov: Any) -> str:
 
 
 class OpenVinoBackend(OnnxRuntimeBackend):
-    """Runs components with OpenVINO's CPU plugin, and those that need float32 as ONNX Runtime's backend does.
+    """Runs components with OpenVINO's CPU plugin, and those that need float32 with ONNX Runtime; see `Backend`.
 
-    As there, independent calls run side by side on few threads each. Networks are compiled for the shapes they are
-    called with, once for each: left free, the axes cost the default U-Net 7 % of its time.
+    Independent calls run side by side, each on few threads. A network is compiled once for each set of shapes it is
+    called with: with free axes the default U-Net took 7 % longer.
     """
 
     name = "openvino"
@@ -108,7 +107,7 @@ class OpenVinoBackend(OnnxRuntimeBackend):
             raise BundleCorruptError(
                 f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
             ) from error
-        return _Network(self._core, network, entry, settings, self._side_by_side.enter() if lanes > 1 else None)
+        return _Network(self._core, network, entry, settings, self._side_by_side if lanes > 1 else None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
@@ -120,13 +119,14 @@ class OpenVinoBackend(OnnxRuntimeBackend):
         }
 
 
-class _Network:
+class _Network(LaneExecutable):
     def __init__(
-        self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lane: Lane | None
+        self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lanes: Lanes | None
     ) -> None:
-        self._core, self._network, self._settings, self._lane = core, network, settings, lane
-        # In the graph's order; in OpenVINO an output may have other names besides, in any order.
-        self._kind, self._outputs = entry.kind, [output.name for output in entry.outputs]
+        super().__init__(entry.kind, lanes)
+        self._core, self._network, self._settings = core, network, settings
+        # In the graph's order: an output may have further names in OpenVINO, in any order.
+        self._outputs = [output.name for output in entry.outputs]
         self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
         self._compiling = Lock()
 
@@ -146,7 +146,7 @@ class _Network:
         return {name: values[place] for place, name in enumerate(self._outputs)}
 
     def _requests(self, inputs: Mapping[str, Any]) -> SimpleQueue[Any]:
-        """Idle requests of the network compiled for these shapes, one for each lane."""
+        """Compiles the network for these shapes the first time; returns its idle requests, one for each lane."""
         shapes = {name: list(array.shape) for name, array in inputs.items()}
         key = tuple(sorted((name, *shape) for name, shape in shapes.items()))
         with self._compiling:
@@ -160,8 +160,8 @@ class _Network:
     def _compile(self, shapes: Mapping[str, Sequence[int]]) -> Any:
         network = self._network.clone()
         network.reshape(shapes)
-        keep_channels_last(network)
-        if largest_attention(network) > _SMALL_ATTENTION:
+        scores = (node.output(0).get_shape() for node in network.get_ops() if node.get_type_name() == "Softmax")
+        if max(map(math.prod, scores), default=0) > _SMALL_ATTENTION:
             return self._core.compile_model(network, "CPU", self._settings)
         try:
             return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
@@ -170,14 +170,7 @@ class _Network:
                 raise
             return self._core.compile_model(network, "CPU", self._settings)
 
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if self._lane is None or len(batches) == 1:
-            return [self(inputs) for inputs in batches]
-        return self._lane.map(self, batches)
-
     def close(self) -> None:
         self._network = None
         self._free.clear()
-        if self._lane is not None:
-            self._lane.close()
-            self._lane = None
+        super().close()
