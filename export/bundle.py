@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Protocol
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
@@ -23,8 +24,8 @@ from .graph.writer import StoredWeight
 from .plan import ComponentPlan, ExportPlan
 
 
-class Progress:
-    """Is notified how an export proceeds; does nothing itself."""
+class Progress(Protocol):
+    """Is notified how an export proceeds."""
 
     def start(self, component: str) -> None:
         """A component's weights are being read."""
@@ -34,6 +35,10 @@ class Progress:
 
     def advance(self, count: int) -> None:
         """So many more bytes of it are on disk."""
+
+
+class _NoProgress(Progress):
+    pass
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def export_bundle(
     """
     check_output(out, overwrite, MANIFEST_NAME, inputs)
     with staged_folder(out, overwrite, MANIFEST_NAME, inputs) as folder:
-        writer = _Writer(folder / "graphs", plan, progress or Progress())
+        writer = _Writer(folder / "graphs", plan, progress or _NoProgress())
         keys = {component.key: writer.add(component) for component in plan.components}
         write_json(folder / MANIFEST_NAME, _manifest(plan, keys, writer.rows).as_json())
     return writer.rows
