@@ -37,8 +37,15 @@ class Progress(Protocol):
         """So many more bytes of it are on disk."""
 
 
-class _NoProgress(Progress):
-    pass
+class _NoProgress:
+    def start(self, component: str) -> None:
+        pass
+
+    def phase(self, what: str, total_bytes: int | None = None) -> None:
+        pass
+
+    def advance(self, count: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)
