@@ -35,7 +35,7 @@ from amodal.runtime.errors import (
     InputError,
     OutputError,
 )
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from .compilation import Library, compile_graph, describe
 from .targets import BACKENDS, THIS, Target, parse_target
