@@ -1,4 +1,4 @@
-"""The Python face: a bundle, loaded, with one method per stage."""
+"""The Python face: a bundle, loaded, with one method per task."""
 
 from __future__ import annotations
 
@@ -10,24 +10,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from typing_extensions import Unpack
+
 from .arrays.interop import stream_of
 from .backends import AUTO, DEFAULT, Backend
 from .backends.choosing import Choice, open_chosen
-from .bundle.manifest import ContextLayout, Manifest, StageName
-from .bundle.reading import Bundle
+from .bundle.manifest import Manifest
 from .errors import BackendError
 from .execution.components import Components, Memory, Source, Watch
-from .execution.findings import Completion, Out, Segmentation, To
-from .families.diffusion_vas.running import Call, Loaded, find_depth, run_complete, run_segment
-from .families.diffusion_vas.stage import CfgRows, Settings
-from .memory.buffers import RunShape
-from .memory.choice import MemoryWish, Planned, Vram, budget_of, plan_model
+from .execution.family import Run
+from .execution.findings import Out, To
+from .execution.session import Session
+from .families import Bundle
+from .families.diffusion_vas.config import StageName
+from .families.diffusion_vas.results import Completion, Segmentation
+from .families.diffusion_vas.running import (
+    CompleteInputs,
+    Request,
+    SegmentInputs,
+    find_depth,
+    rehearse,
+    run_complete,
+    run_segment,
+)
+from .families.diffusion_vas.settings import SettingsKeywords, settings_of
+from .memory.choice import Executor, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
-from .pictures.images import prepare_modal, prepare_rgb
+from .pictures.images import prepare_rgb
 from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback
-from .sampling.schedule import Churn
 
 if TYPE_CHECKING:
     from .pictures.padding import Padding
@@ -40,7 +52,7 @@ def load(
     memory: MemoryWish = "resident",
     vram: Vram = None,
     engine_dir: PathLike | None = None,
-    shape: RunShape | None = None,
+    shape: Run | None = None,
     device: str | None = None,
     threads: int | None = None,
     verify: bool = True,
@@ -60,7 +72,7 @@ def load(
         vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs (`auto` leaves
             it out on a CPU).
         engine_dir: where the backend's engines are; None for the bundle's own folder.
-        shape: the runs that memory is planned for; None for every stage of the bundle, with the defaults of `segment`.
+        shape: the runs that memory is planned for; None for every task of the bundle, with its default settings.
             A run that takes more is checked against `vram` again before it starts.
         device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` ignores engines.
         threads: CPU threads; None for all cores. Only where a CPU runs (`auto` leaves them out on a GPU).
@@ -81,17 +93,9 @@ def load(
         if wrap is not None:
             executor = wrap(executor)
         graphs = executor.engines is None
-        planned = plan_model(
-            opened,
-            executor.name,
-            memory,
-            vram=choice.vram,
-            engine_dir=None if graphs and backend == AUTO else engine_dir,
-            shape=shape,
-            needs=executor.engines,
-            on_gpu=executor.xp is not np,
-            free=None if graphs else executor.free_memory(),
-        )
+        wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
+        facts = Executor(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
+        planned = plan_model(opened, opened.family, executor.name, wish, facts)
         return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 
     return open_chosen(Choice(backend, device, threads, budget_of(vram)), opening)
@@ -122,8 +126,8 @@ class Model:
         chosen: Memory = "resident" if memory == "auto" else memory
         if source is None and planned is not None and backend.engines is not None:
             source = planned.build
-        self._components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
-        self._loaded = Loaded(bundle, backend, self._components, planned)
+        components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
+        self.session = Session(components, planned)
         self._gpu: int | None = None  # its number
         if backend.xp is not np:
             with backend.active():
@@ -132,7 +136,7 @@ class Model:
     @property
     def memory(self) -> Memory:
         """Whether components stay loaded (`resident`) or are held one at a time (`sequential`)."""
-        return self._components.memory
+        return self.session.components.memory
 
     @property
     def plan(self) -> MemoryPlan | None:
@@ -144,6 +148,19 @@ class Model:
         """The bundle's manifest."""
         return self.bundle.manifest
 
+    @property
+    def config(self) -> Any:
+        """The manifest's `config` as the family reads it; in every family it has `frames` and `size`, (H, W)."""
+        return self.bundle.config
+
+    def run(self, task: str, inputs: Any) -> Any:
+        """Runs any task of the bundle's family, on inputs of the family's own kind; returns its own result.
+
+        Raises:
+            InputError: a task that the bundle lacks, or inputs that do not fit.
+        """
+        return self.bundle.family.run(task, self.session, inputs)
+
     def segment(
         self,
         modal: Any,
@@ -151,18 +168,12 @@ class Model:
         depth: Any = None,
         rgb: Any = None,
         seed: int | NoiseStream = 23,
-        steps: int = 25,
-        guidance: tuple[float, float] = (1.5, 1.5),
-        fps: float = 8.0,
-        churn: Churn | None = None,
-        context: ContextLayout | None = None,
-        decode_chunk: int | None = None,
-        cfg_rows: CfgRows = "auto",
         padding: Padding | None = None,
         samples: int = 1,
         callback: Callback | None = None,
         to: To = "host",
         out: Out | None = None,
+        **settings: Unpack[SettingsKeywords],
     ) -> Segmentation:
         """Whole-object masks from visible ones.
 
@@ -177,14 +188,6 @@ class Model:
                 it from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
             seed: seed of torch's CPU generator, or a noise stream to go on with (it is not changed).
-            steps: sampler steps.
-            guidance: scale for the first and the last frame; at most 1 throughout means none, at half the cost.
-            fps: frames per second of the clip.
-            churn: EDM's stochasticity; None for none, as released.
-            context: `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's own.
-            decode_chunk: frames the VAE decodes at once; None for the bundle's.
-            cfg_rows: `batched`, `separate` where memory is short, or `auto` for what the plan says, or where there is
-                none, what the backend does best.
             padding: room around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
             samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
                 were alone; the rest are in its `others`. What does not depend on noise is computed once.
@@ -192,14 +195,16 @@ class Model:
             to: `host` for results in host memory, `device` to leave them on the backend's.
             out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or on the
                 device; what they hold after an error is undefined. Not with several samples.
+            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk` and `cfg_rows`, as in
+                `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
         Raises:
             InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
             MemoryBudgetError: the run would take more GPU memory than was allowed.
             NonFiniteError: the latents became NaN or infinite.
         """
-        settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        return run_segment(self._loaded, modal, depth, rgb, Call(settings, seed, padding, samples, callback, to, out))
+        request = Request(settings_of(settings), seed, padding, samples, callback, to, out)
+        return run_segment(self.session, SegmentInputs(modal, depth, rgb, request))
 
     def complete(
         self,
@@ -208,44 +213,32 @@ class Model:
         amodal: Any,
         *,
         seed: int | NoiseStream = 23,
-        steps: int = 25,
-        guidance: tuple[float, float] = (1.5, 1.5),
-        fps: float = 8.0,
-        churn: Churn | None = None,
-        context: ContextLayout | None = None,
-        decode_chunk: int | None = None,
-        cfg_rows: CfgRows = "auto",
         padding: Padding | None = None,
         propagate: bool | None = None,
         callback: Callback | None = None,
         to: To = "host",
         out: Out | None = None,
+        **settings: Unpack[SettingsKeywords],
     ) -> Completion:
         """RGB of the whole object from its visible part and its amodal masks.
 
         Args:
             rgb: frames uint8 [T, h, w, 3], or prepared floats [T, 3, H, W] in [-1, 1].
             modal: visible masks as in `segment`.
-            amodal: bool [T, H, W], whole-object masks, as `segment` gives them (other sizes: nearest neighbour).
+            amodal: bool [T, H, W], whole-object masks, as `segment` returns them (other sizes: nearest neighbour).
             seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
             padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
                 frame.
             propagate: whether, at the bundle's size, visible pixels are kept, and hidden ones that another frame shows
                 are copied from there, before the network draws the rest (`amodal.runtime.pictures.propagation`, on
-                the host). None for what the bundle says: the default bundle does; exported checkpoints, like the
+                the host). None for the bundle's default: the default bundle does; exported checkpoints, like the
                 authors' code, do not.
             out: the results are `frames` and `frames_full` and, with propagation, `known`.
 
         The other arguments and the errors are those of `segment`.
         """
-        settings = Settings(steps, guidance, fps, churn or Churn(), context, decode_chunk, cfg_rows)
-        return run_complete(
-            self._loaded,
-            rgb,
-            modal,
-            amodal,
-            Call(settings, seed, padding, callback=callback, to=to, out=out, propagate=propagate),
-        )
+        request = Request(settings_of(settings), seed, padding, 1, callback, to, out, propagate)
+        return run_complete(self.session, CompleteInputs(rgb, modal, amodal, request))
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
         """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
@@ -254,8 +247,8 @@ class Model:
             InputError: the bundle has no depth component.
         """
         with self.backend.active():
-            pictures = prepare_rgb(rgb, self.manifest.size, self.backend.xp)
-            return self.backend.to_host(find_depth(self._loaded, pictures))
+            pictures = prepare_rgb(rgb, self.config.size, self.backend.xp)
+            return self.backend.to_host(find_depth(self.session, pictures))
 
     def warm_up(
         self,
@@ -263,13 +256,8 @@ class Model:
         *,
         frame_size: tuple[int, int] | None = None,
         from_rgb: bool | None = None,
-        steps: int = 25,
-        guidance: tuple[float, float] = (1.5, 1.5),
-        churn: Churn | None = None,
-        context: ContextLayout | None = None,
-        decode_chunk: int | None = None,
-        cfg_rows: CfgRows = "auto",
         padding: Padding | None = None,
+        **settings: Unpack[SettingsKeywords],
     ) -> None:
         """Does what a first clip would otherwise wait for: loading, kernels, CUDA graphs, memory.
 
@@ -283,24 +271,12 @@ class Model:
 
         The other arguments, and the errors, are those of `segment`: as they will be.
         """
-        settings = Settings(steps, guidance, 8.0, churn or Churn(), context, decode_chunk, cfg_rows)
-        shape = None if self._planned is None else self._planned.plan.shape
+        loaded: Any = None if self._planned is None else self._planned.plan.run
         if from_rgb is None:
-            from_rgb = self.manifest.depth is not None and (shape is None or shape.depth)
+            from_rgb = self.config.depth is not None and (loaded is None or loaded.depth)
         if stages is None:
-            stages = tuple(self.manifest.stages) if shape is None else shape.stages
-        height, width = frame_size or (self.manifest.size if padding is None else (padding.height, padding.width))
-        seen = np.zeros((self.manifest.frames, height, width), np.uint8)
-        rgb = np.zeros((*seen.shape, 3), np.uint8)
-        with self.backend.active():
-            prepare_modal(seen > 0, self.manifest.size, self.backend.xp)  # bool has kernels of its own
-        call = Call(settings, 0, padding, rehearsal=True)
-        for stage in stages:
-            if stage == "segment":
-                run_segment(self._loaded, seen, None if from_rgb else seen.astype(np.float32), rgb, call)
-            else:
-                run_complete(self._loaded, rgb, seen, seen > 0, call)
-        self._components.start_timing()
+            stages = tuple(self.manifest.tasks) if loaded is None else loaded.tasks
+        rehearse(self.session, stages, Request(settings_of(settings), 0, padding), frame_size, from_rgb)
 
     def on_stream(self, stream: Any) -> AbstractContextManager[None]:
         """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.
@@ -331,8 +307,8 @@ class Model:
         Never raises for a device that has failed: the call that met the failure has said so.
         """
         with suppress(BackendError), self.backend.active():
-            self._components.close()
-        self._components.close()  # where the device could not even be made the current one
+            self.session.components.close()
+        self.session.components.close()  # where the device could not even be made the current one
 
     def __enter__(self) -> Model:
         return self

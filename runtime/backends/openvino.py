@@ -29,7 +29,6 @@ from .onnxruntime.library import import_onnxruntime
 # scores. The setting is undocumented and may disappear.
 _SNIPPETS = "SNIPPETS_MODE"
 _SMALL_ATTENTION = 2**24  # scores of all heads and frames
-_SINGLE = frozenset({"unet_conditioner", "depth"})
 
 
 def availability(name: str = "openvino") -> Availability:
@@ -93,7 +92,7 @@ class OpenVinoBackend(OnnxRuntimeBackend):
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
-        if entry.kind in _SINGLE:
+        if not entry.bfloat16:
             return super().load(entry, files, lanes)
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16",

@@ -243,9 +243,8 @@ class _Engine:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
         xp = self._backend.xp
         arrays = {n: aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
-        if self._entry.kind != "unet":
+        if not self._entry.repeated:
             return self._run(arrays)
-        # The U-Net is called in every step, with the same shapes.
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._repeated:
             graph = self._backend.cuda_graph and not self._captures

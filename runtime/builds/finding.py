@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle
 from ..errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
-from .profiles import profiles_of
-from .store import EngineKey, EngineRecord, check_engine, engine_folder, graph_hash, read_record
+from .store import EngineKey, EngineRecord, Profile, check_engine, engine_folder, graph_hash, read_record
+
+
+Profiles = Mapping[str, tuple[Profile, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ def find_build(
     bundle: Bundle,
     folder: Path,
     backend: str,
-    components: Iterable[str],
+    profiles: Profiles,
     target: str | None = None,
     version: str | None = None,
 ) -> EngineBuild:
-    """The build of a backend that holds records of all `components`, made from the bundle's present graphs.
+    """The build of a backend that holds records of all components, made from the bundle's present graphs.
 
     Args:
         folder: the bundle's engines (`engine_folder`).
+        profiles: what each component's engine must accept, by key.
         version: of the library that built it; None for any.
         target: what it must run on (`sm86`, `portable`, `this`); None for any. The target of that very name is taken
             before one that covers it.
@@ -82,7 +85,6 @@ def find_build(
         EngineStaleError, EngineCorruptError, EngineNotFoundError: there are some, and none can be used; says what is
             the matter with the one that was written last.
     """
-    keys = tuple(components)
     places = [place for place in folder.glob(f"{backend}-*-*") if any(place.glob("*.json"))]
     places.sort(key=lambda place: max(file.stat().st_mtime for file in place.glob("*.json")), reverse=True)
     if version is not None:
@@ -91,7 +93,7 @@ def find_build(
     first: EngineError | None = None
     for _, place in sorted(matching, key=lambda found: found[0], reverse=True):  # stable: the newest stay first
         try:
-            return _read(bundle, place, keys)
+            return _read(bundle, place, profiles)
         except (EngineNotFoundError, EngineStaleError, EngineCorruptError) as error:
             first = first or error
     if first is not None:
@@ -114,11 +116,11 @@ def bundle_name(bundle: Bundle) -> str:
     return DEFAULT_BUNDLE if bundle.path == find_bundle(DEFAULT_BUNDLE) else str(bundle.path)
 
 
-def _read(bundle: Bundle, place: Path, components: tuple[str, ...]) -> EngineBuild:
+def _read(bundle: Bundle, place: Path, profiles: Profiles) -> EngineBuild:
     version = place.name.split("-", 2)[1]
-    records = {key: read_record(place / f"{key}.json") for key in components}
+    records = {key: read_record(place / f"{key}.json") for key in profiles}
     for key, record in records.items():
-        reason = record.key.difference(_wanted(bundle, key, record.key, version))
+        reason = record.key.difference(_wanted(bundle, record.key, key, profiles[key], version))
         if reason is not None:
             raise EngineStaleError(
                 f"the engine of {key} in {place} is stale, {reason}; build it again with `amodal build`."
@@ -126,16 +128,17 @@ def _read(bundle: Bundle, place: Path, components: tuple[str, ...]) -> EngineBui
     return EngineBuild(place, version, _target(place), records)
 
 
-def _wanted(bundle: Bundle, component: str, key: EngineKey, version: str) -> EngineKey:
+def _wanted(
+    bundle: Bundle, key: EngineKey, component: str, profiles: tuple[Profile, ...], version: str
+) -> EngineKey:
     """What a key must be to serve the bundle as it is now; target and options are the builder's to choose."""
-    manifest, entry = bundle.manifest, bundle.component(component)
     return key.model_copy(
         update={
             "component": component,
             "graph": graph_hash(bundle, component),
             "version": version,
-            "precision": entry.precision,
-            "profiles": profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
+            "precision": bundle.component(component).precision,
+            "profiles": profiles,
         }
     )
 

@@ -16,17 +16,12 @@ from typing import Literal
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..backends.onnxruntime.kernels import FUSED
 from ..bundle.manifest import FileEntry, Precision
 from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
 from ..paths import PathLike
 
 RECORD_VERSION = 1
-ENCODE_FRAMES = 5
-"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
-LARGEST_STEPS = 200
-"""Sampler steps that a conditioner's engine takes."""
 ENGINES = "engines"
 
 EngineBackend = Literal["tensorrt_rtx", "tensorrt"]
@@ -123,9 +118,8 @@ def graph_hash(bundle: Bundle, component: str) -> str:
     """SHA-256 over the hashes of a component's files, but for fused graphs: equal for what engines are made of."""
     digest = hashlib.sha256()
     for file in bundle.component(component).files:
-        if file.path.endswith(FUSED):
-            continue
-        digest.update(f"{Path(file.path).name}:{file.sha256}\n".encode())
+        if file.role != "fused":
+            digest.update(f"{Path(file.path).name}:{file.sha256}\n".encode())
     return digest.hexdigest()
 
 

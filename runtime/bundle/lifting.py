@@ -23,6 +23,7 @@ _CONFIG = (
     "depth",
 )
 _FLOAT32 = ("vae_encoder", "unet_conditioner")  # exported in float32 whatever the bundle's precision
+_NOT_BFLOAT16 = ("depth", "unet_conditioner")
 
 
 def lift(document: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def _component(entry: dict[str, Any]) -> dict[str, Any]:
         "files": [{**file, "role": _role(file["path"])} for file in entry["files"]],
         "repeated": kind == "unet",
         "least_precision": "fp32" if kind in _FLOAT32 else "fp16",
+        "bfloat16": kind not in _NOT_BFLOAT16,
     }
 
 

@@ -65,7 +65,8 @@ class ComponentEntry(_Record):
         difference: relative L2 difference to the torch module on random input, measured at export; None if skipped.
         source: the weights' origin.
         repeated: whether a run calls it again and again with the same shapes, so that a GPU records it as a CUDA graph.
-        least_precision: the lowest precision that its arithmetic stands; `fp32` for what overflows in half.
+        least_precision: the lowest precision that its arithmetic can have; `fp32` for what overflows in half.
+        bfloat16: whether it keeps its accuracy in bfloat16, which has eight bits of mantissa.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class ComponentEntry(_Record):
     source: str
     repeated: bool = False
     least_precision: Precision = "fp16"
+    bfloat16: bool = True
 
     @property
     def bytes(self) -> int:

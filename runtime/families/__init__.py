@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from ..bundle import reading
 from ..bundle.manifest import MANIFEST_NAME, Manifest
@@ -52,6 +53,10 @@ class Bundle(reading.Bundle):
     Args:
         path: the folder, or `default` for the small trained one inside the package.
 
+    Attributes:
+        family: what runs it.
+        config: the family's own reading of the manifest's `config`; `frames` and `size` are in every one.
+
     Raises:
         BundleNotFoundError: there is no finished bundle.
         BundleVersionError: a newer amodal wrote it, or its family is unknown here.
@@ -62,7 +67,7 @@ class Bundle(reading.Bundle):
         super().__init__(path)
         self.family = family_of(self.manifest)
         try:
-            self.family.check(self.manifest)
+            self.config: Any = self.family.config(self.manifest)
         except ValueError as error:
             file = self.path / MANIFEST_NAME
             raise BundleCorruptError(f"{file}: {reading.first_fault(error)}; export the bundle again.") from error

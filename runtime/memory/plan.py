@@ -1,6 +1,6 @@
 """What GPU memory a run takes, phase by phase, known before anything is loaded.
 
-Weights and activations come from the records that building engines left, arrays from the manifest's shapes. The CUDA
+Weights and activations come from the records that building engines left, calls and arrays from the family. The CUDA
 context (some hundred MB, by GPU and driver) is in no sum: nothing but a GPU can tell it.
 """
 
@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from ..builds.store import EngineRecord
-from ..bundle.manifest import Manifest, StageName
+from ..bundle.manifest import Manifest
 from ..errors import EngineStaleError, InputError
 from ..execution.components import Memory
-from .buffers import PhaseName, RunShape, buffers_of, depth_size, needed_components, phases_of, stages_of
-
-CfgCalls = Literal["batched", "separate"]
+from ..execution.family import Calls, ComponentCall, Family, Run
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,8 @@ def footprints_of(records: Iterable[EngineRecord]) -> dict[str, Footprint]:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One phase of a stage.
+class PhaseMemory:
+    """One phase of a task, with the memory that it takes.
 
     Attributes:
         resident: weights that are loaded, by component, in bytes.
@@ -46,8 +44,8 @@ class Phase:
         buffers: arrays on the device, in bytes.
     """
 
-    stage: StageName
-    name: PhaseName
+    task: str
+    name: str
     resident: dict[str, int]
     runs: str
     scratch: int
@@ -75,26 +73,24 @@ class MemoryPlan:
 
     Attributes:
         memory: `resident` or `sequential`.
-        cfg_rows: both CFG rows in one call, or one after the other.
-        shape: the run, its stages named.
+        run: with its tasks named, in one variant.
         weights: of each component that the run uses, in bytes.
         activations: what running each takes, in bytes.
         phases: in the order of the run.
-        estimated: whether the engines' records are of another frame size or decode chunk.
+        estimated: whether the engines' records are of other shapes.
         context_bytes: of the CUDA context; not known without a GPU, and in no sum.
     """
 
     memory: Memory
-    cfg_rows: CfgCalls
-    shape: RunShape
+    run: Run
     weights: dict[str, int]
     activations: dict[str, int]
-    phases: tuple[Phase, ...]
+    phases: tuple[PhaseMemory, ...]
     estimated: bool
     context_bytes: int | None = None
 
     @property
-    def peak(self) -> Phase:
+    def peak(self) -> PhaseMemory:
         """The phase that takes most; the first of equals."""
         return max(self.phases, key=lambda phase: phase.peak_bytes)
 
@@ -111,9 +107,7 @@ class MemoryPlan:
         """Plain form, with the sums."""
         return {
             "memory": self.memory,
-            "cfg_rows": self.cfg_rows,
-            "shape": {**asdict(self.shape), "stages": list(self.shape.stages), "size": _listed(self.shape.size)}
-            | {"given": _listed(self.shape.given)},
+            **self.run.as_json(),
             "estimated": self.estimated,
             "peak_bytes": self.peak_bytes,
             "weights_bytes": sum(self.weights.values()),
@@ -124,7 +118,7 @@ class MemoryPlan:
             },
             "phases": [
                 {
-                    "stage": phase.stage,
+                    "stage": phase.task,
                     "phase": phase.name,
                     "runs": phase.runs,
                     "resident": phase.resident,
@@ -138,48 +132,35 @@ class MemoryPlan:
 
 
 def plan_memory(
-    manifest: Manifest,
-    footprints: Mapping[str, Footprint],
-    shape: RunShape,
-    memory: Memory,
-    cfg_rows: CfgCalls,
+    family: Family, manifest: Manifest, footprints: Mapping[str, Footprint], run: Run, memory: Memory
 ) -> MemoryPlan:
     """The memory of one run.
 
     `resident`: the weights of all components of the run are loaded in every phase, as they are from the second clip
     on; one scratch, as large as the largest needs, is shared by all. `sequential`: only the component that runs, with
-    its own activations; of the two components of a phase the one that takes more.
+    its own activations; of the components of a phase the one that takes most.
 
     Args:
         footprints: of every component that the run uses.
-        shape: the run. For another frame size, activations grow with the area (an attention that is not fused grows
-            faster) and arrays as their shapes say; with a smaller decode chunk, the decoder's shrink with it.
+        run: in one variant.
 
     Raises:
-        InputError: a stage that the bundle lacks, a frame size that it cannot have, or a decode chunk that its
-            engines do not take.
+        InputError: a task that the bundle lacks, or settings that it cannot serve.
         EngineStaleError: a footprint that lacks the profile that is asked for.
     """
-    shape = _resolved(manifest, shape)
-    keys = needed_components(manifest, shape)
-    weights = {key: footprints[key].weights for key in keys}
-    activations = {key: _activations(manifest, key, footprints[key], shape, cfg_rows) for key in keys}
+    calls = family.calls(manifest, run)
+    weights = {key: footprints[key].weights for key in calls.components}
+    activations = _activations(calls, footprints)
     phases = []
-    for stage, name, running in phases_of(manifest, shape):
+    for phase in calls.phases:
         if memory == "resident":
-            runs = max(running, key=lambda key: activations[key])
+            runs = max(phase.components, key=lambda key: activations[key])
             loaded, scratch = weights, max(activations.values())
         else:
-            runs = max(running, key=lambda key: weights[key] + activations[key])
+            runs = max(phase.components, key=lambda key: weights[key] + activations[key])
             loaded, scratch = {runs: weights[runs]}, activations[runs]
-        phases.append(Phase(stage, name, loaded, runs, scratch, buffers_of(manifest, stage, name, shape)))
-    estimated = shape.size != manifest.size or shape.decode_chunk != _largest_chunk(manifest)
-    return MemoryPlan(memory, cfg_rows, shape, weights, activations, tuple(phases), estimated)
-
-
-def frame_multiple(manifest: Manifest) -> int:
-    """What height and width of another frame size must be divisible by: the VAE's factor, and 8 for the U-Net."""
-    return 8 * manifest.vae_factor
+        phases.append(PhaseMemory(phase.task, phase.name, loaded, runs, scratch, dict(phase.buffers)))
+    return MemoryPlan(memory, calls.run, weights, activations, tuple(phases), calls.estimated)
 
 
 def parse_bytes(text: str) -> int:
@@ -196,55 +177,21 @@ def parse_bytes(text: str) -> int:
     return count
 
 
-def _resolved(manifest: Manifest, shape: RunShape) -> RunShape:
-    size, multiple = shape.size or manifest.size, frame_multiple(manifest)
-    if size != manifest.size and any(n < 1 or n % multiple for n in size):
-        nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
-        are = " and ".join(dict.fromkeys(nearest))
-        raise InputError(
-            f"--size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}."
-        )
-    largest = _largest_chunk(manifest)
-    chunk = min(manifest.decode_chunk if shape.decode_chunk is None else shape.decode_chunk, manifest.frames)
-    if not 1 <= chunk <= largest:
-        raise InputError(
-            f"--decode-chunk {chunk}: these engines decode 1 to {largest} frames at once; for more, export the bundle "
-            "again with that --decode-chunk."
-        )
-    stages = stages_of(manifest, shape)
-    depth = shape.depth and manifest.depth is not None and "segment" in stages
-    return replace(shape, stages=stages, depth=depth, decode_chunk=chunk, size=size)
+def _activations(calls: Calls, footprints: Mapping[str, Footprint]) -> dict[str, int]:
+    """The most that running each component takes, in bytes."""
+    found = dict.fromkeys(calls.components, 0)
+    for phase in calls.phases:
+        for call in phase.calls:
+            found[call.component] = max(found[call.component], _activation(call, footprints[call.component]))
+    return found
 
 
-def _largest_chunk(manifest: Manifest) -> int:
-    return min(manifest.decode_chunk, manifest.frames)
-
-
-def _activations(manifest: Manifest, key: str, footprint: Footprint, shape: RunShape, cfg_rows: CfgCalls) -> int:
-    kind = manifest.components[key].kind
-    profiles = footprint.activations
-    profile = f"rows={shape.rows if cfg_rows == 'batched' else 1}"
-    if not profiles or (kind == "unet" and profile not in profiles):
-        has = ", ".join(profiles) or "none"
+def _activation(call: ComponentCall, footprint: Footprint) -> int:
+    recorded = footprint.activations.get(call.profile)
+    if recorded is None:
+        has = ", ".join(footprint.activations) or "none"
         raise EngineStaleError(
-            f"the engine of {key} lacks the profile {profile} (it has: {has}); build it again with `amodal build`."
+            f"the engine of {call.component} lacks the profile {call.profile} (it has: {has}); build it again with "
+            "`amodal build`."
         )
-    size = profiles[profile] if kind == "unet" else max(profiles.values())
-    assert shape.size is not None
-    assert shape.decode_chunk is not None
-    if kind == "vae_decoder":
-        size = _scaled(size, shape.decode_chunk, _largest_chunk(manifest))
-    if kind in ("vae_encoder", "unet", "vae_decoder"):
-        size = _scaled(size, math.prod(shape.size), math.prod(manifest.size))
-    if manifest.depth is not None and kind == "depth":
-        size = _scaled(size, math.prod(depth_size(manifest, shape)), manifest.depth.height * manifest.depth.width)
-    return size
-
-
-def _scaled(size: int, part: int, whole: int) -> int:
-    """`size * part / whole`, rounded up."""
-    return -(-size * part // whole)
-
-
-def _listed(size: tuple[int, int] | None) -> list[int] | None:
-    return None if size is None else list(size)
+    return math.ceil(recorded * call.share)

@@ -158,7 +158,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         weights = sum(file.stat().st_size for file in files)
         self.empty_pool()
         limit = self._room(entry.kind, weights)
-        graph = self.options.cuda_graph and entry.kind == "unet"
+        graph = self.options.cuda_graph and entry.repeated
         wish = self._provider_options(entry, graph, limit)
         try:
             with ALLOCATION_LOCK:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...bundle.manifest import ComponentEntry
 from ...errors import BackendError, MissingDependencyError, first_line
-from .kernels import FUSED, find_kernels
+from .kernels import find_kernels
 
 
 def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
@@ -48,7 +48,7 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
 
 def describe_fused(entries: Iterable[ComponentEntry]) -> str:
     """How many graphs of a bundle have a fused twin, and the kernels that would run it here."""
-    fused = [any(file.path.endswith(FUSED) for file in entry.files) for entry in entries]
+    fused = [any(file.role == "fused" for file in entry.files) for entry in entries]
     if not any(fused):
         return "no graph is fused for them"
     return f"{sum(fused)} of {len(fused)} graphs are fused for them; {find_kernels()}"

@@ -104,8 +104,8 @@ def config_of(manifest: Manifest) -> Config:
     return Config.model_validate(manifest.config)
 
 
-def check(manifest: Manifest) -> None:
-    """Validates a manifest: its `config`, its tasks and their components.
+def check(manifest: Manifest) -> Config:
+    """Validates a manifest: its `config`, its tasks and their components; returns the `config`.
 
     Raises:
         ValueError: something is missing or out of range (pydantic's `ValidationError` is one).
@@ -119,3 +119,4 @@ def check(manifest: Manifest) -> None:
             key = entry.components.get(role)
             if key is None or manifest.components[key].kind != role:
                 raise ValueError(f"{task} has no component {role} ({key!r} is none)")
+    return config

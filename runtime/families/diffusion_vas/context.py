@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bundle.manifest import ContextLayout
 from ...errors import InputError
+from .config import ContextLayout
 
 
 def context_rows(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ...arrays.interop import Array, as_input, namespace_of
 from ...backends import Backend
-from ...bundle.manifest import Manifest
 from ...errors import InputError
 from ...pictures.images import (
     Checks,
@@ -24,6 +23,7 @@ from ...pictures.images import (
     visible_rgb,
 )
 from ...pictures.propagation import Propagated
+from .config import Config
 from .stage import Conditions
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Inputs:
 
 
 def segment_inputs(
-    manifest: Manifest,
+    config: Config,
     backend: Backend,
     modal: Any,
     depth: Any,
@@ -74,7 +74,7 @@ def segment_inputs(
     Raises:
         InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
     """
-    xp, size, checks = backend.xp, manifest.size, Checks(backend.xp)
+    xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw = as_input(modal, "modal", xp)
     full_size = (int(raw.shape[-2]), int(raw.shape[-1])) if raw.ndim > 1 else (0, 0)
     if padding is None:
@@ -83,7 +83,7 @@ def segment_inputs(
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw, xp))
         prepared = padding.prepare_modal(raw, size, xp)
-    count = _limited(manifest, "modal", len(prepared))
+    count = _limited(config, "modal", len(prepared))
     if depth is None and rgb is None:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
     if depth is None:
@@ -102,12 +102,12 @@ def segment_inputs(
     checks.raise_pending(backend.to_host)
     if depth is not None:
         ready(count, full_size)
-    three = [xp.repeat(padded(x, manifest.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
+    three = [xp.repeat(padded(x, config.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
     return Inputs(Conditions(*three), count, full_size, prepared > 0, raw)
 
 
 def complete_inputs(
-    manifest: Manifest,
+    config: Config,
     backend: Backend,
     rgb: Any,
     modal: Any,
@@ -124,7 +124,7 @@ def complete_inputs(
     Raises:
         InputError: shapes, dtypes, ranges or devices that do not fit.
     """
-    xp, size, checks = backend.xp, manifest.size, Checks(backend.xp)
+    xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw = as_input(rgb, "rgb", xp)
     if padding is None:
         prepared = prepare_modal(modal, size, xp, checks)
@@ -132,7 +132,7 @@ def complete_inputs(
         raw, prepared = padding.pad(raw, xp=namespace_of(raw, xp)), padding.prepare_modal(modal, size, xp)
     pictures, whole = prepare_rgb(raw, size, xp, checks), prepare_amodal(amodal, size, xp)
     rows, columns = raw.shape[1:3] if raw.dtype == np.uint8 else raw.shape[-2:]
-    count = _limited(manifest, "rgb", len(pictures))
+    count = _limited(config, "rgb", len(pictures))
     for name, other in (("modal", prepared), ("amodal", whole)):
         _same_count("rgb", count, name, len(other))
     checks.raise_pending(backend.to_host)
@@ -143,7 +143,7 @@ def complete_inputs(
         del pictures, prepared  # of which there would be two on the device
         shown = carry(to_bytes(there), modal, backend.to_host(whole))
         pictures, prepared = (xp.asarray(array) for array in _carried(there, modal, shown))
-    pictures, seen, whole = (padded(x, manifest.frames, xp) for x in (pictures, prepared, whole))
+    pictures, seen, whole = (padded(x, config.frames, xp) for x in (pictures, prepared, whole))
     signed = xp.where(whole, np.float32(1.0), np.float32(-1.0))
     conditions = Conditions(visible_rgb(pictures, seen, xp), xp.repeat(signed[:, None], 3, axis=1))
     return Inputs(conditions, count, (int(rows), int(columns)), prepared > 0, shown=shown)
@@ -163,8 +163,8 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def _limited(manifest: Manifest, name: str, count: int) -> int:
-    limit = manifest.frames
+def _limited(config: Config, name: str, count: int) -> int:
+    limit = config.frames
     if count > limit:
         raise InputError(
             f"{name} has {count} frames, this bundle takes at most {limit}; pass {limit} at a time, or export "

@@ -1,87 +1,95 @@
-"""One call of a model: what the caller handed over, a stage, and what it found."""
+"""Runs a task: prepares what the caller handed over, runs its stage, and delivers the results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays.resampling import Size
-from ...backends import Backend
-from ...bundle.manifest import StageName
-from ...bundle.reading import Bundle
 from ...errors import InputError
-from ...execution.components import Components, stage_keys
-from ...execution.findings import Completion, Delivery, Out, Segmentation, To
-from ...memory.choice import Planned
-from ...pictures.images import resize_frames, resize_masks, threshold
+from ...execution.findings import Delivery, Out, To
+from ...execution.session import Session
+from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
 from ...pictures.propagation import Propagated, propagate
 from ...sampling.finiteness import Finiteness
 from ...sampling.noise import NoiseStream
 from ...sampling.sampler import Array, Callback
-from .context import check_layout
+from .config import StageName, config_of
 from .inputs import Inputs, complete_inputs, segment_inputs
-from .stage import Settings, StageOutput, run_stage
+from .results import Completion, Segmentation
+from .settings import Settings
+from .shape import RunShape, run_shape
+from .stage import Stage, StageOutput, run_stage
 
 if TYPE_CHECKING:
     from ...pictures.padding import Padding
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What a model holds: a bundle's components on a backend, and the plan that each run is held to."""
-
-    bundle: Bundle
-    backend: Backend
-    components: Components
-    planned: Planned | None
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a method of `Model` was called, but for its pictures; it has the meanings.
+class Request:
+    """Arguments of one `Model` call, without its arrays.
 
     Attributes:
-        rehearsal: whether it is one, for `Model.warm_up`.
-        propagate: see `Model.complete`; None for what the bundle says.
+        propagate: see `Model.complete`; None for the bundle's default.
     """
 
-    settings: Settings
-    seed: int | NoiseStream
+    settings: Settings = field(default_factory=Settings)
+    seed: int | NoiseStream = 23
     padding: Padding | None = None
     samples: int = 1
     callback: Callback | None = None
     to: To = "host"
     out: Out | None = None
-    rehearsal: bool = False
     propagate: bool | None = None
 
 
-def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) -> Segmentation:
-    """`Model.segment`."""
-    start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
-    xp, padding = backend.xp, call.padding
-    streams = _further(_begin(loaded, "segment", call), call)
-    if call.out and call.samples > 1:
-        raise InputError(f"out takes the results of one sample, and {call.samples} were asked for.")
-    call = _settled(loaded, "segment", call, depth is None, _sizes_of(modal, rgb if depth is None else depth))
-    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
+@dataclass(frozen=True)
+class SegmentInputs:
+    """Arguments of `Model.segment`."""
+
+    modal: Any
+    depth: Any = None
+    rgb: Any = None
+    request: Request = field(default_factory=Request)
+
+
+@dataclass(frozen=True)
+class CompleteInputs:
+    """Arguments of `Model.complete`."""
+
+    rgb: Any
+    modal: Any
+    amodal: Any
+    request: Request = field(default_factory=Request)
+
+
+def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
+    """Runs `Model.segment`."""
+    start, backend, request = time.perf_counter(), session.backend, inputs.request
+    modal, depth, rgb = inputs.modal, inputs.depth, inputs.rgb
+    xp, padding, config = backend.xp, request.padding, config_of(session.manifest)
+    handed = _sizes_of(modal, rgb if depth is None else depth)
+    stage, streams = _begin(session, "segment", request, handed, depth is None)
+    if request.out and request.samples > 1:
+        raise InputError(f"out takes the results of one sample, and {request.samples} were asked for.")
+    deliver, finite = Delivery(backend, request.to, request.out), Finiteness(xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
-        at_size = (count, *manifest.size)
+        at_size = (count, *config.size)
         deliver.expect(
             {"masks": (at_size, bool), "masks_full": ((count, *full_size), bool), "frames": ((*at_size, 3), np.uint8)}
         )
 
     with backend.active():
         given = segment_inputs(
-            manifest, backend, modal, depth, rgb, padding, lambda pictures: find_depth(loaded, pictures), ready
+            config, backend, modal, depth, rgb, padding, lambda pictures: find_depth(session, pictures), ready
         )
-        outputs = _run(loaded, "segment", given, streams, call, finite)
+        outputs = _run(stage, given, streams, request, finite)
         found: list[dict[str, Any]] = []
         for output in outputs:
             frames = output.frames[: given.count]
@@ -89,7 +97,7 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
             full = padding.masks(frames, given.raw, xp) if padding else resize_masks(masks, given.full_size, xp)
             found.append({"masks": masks, "masks_full": full, "frames": frames})
         found = deliver(found, finite)
-    seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
+    seconds, timings = time.perf_counter() - start, dict(session.components.timings)
     one, *others = (
         Segmentation(**drawn, noise=output.noise, seconds=seconds, timings=timings)
         for drawn, output in zip(found, outputs, strict=True)
@@ -97,16 +105,17 @@ def run_segment(loaded: Loaded, modal: Any, depth: Any, rgb: Any, call: Call) ->
     return replace(one, others=tuple(others))
 
 
-def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) -> Completion:
-    """`Model.complete`."""
-    start, manifest, backend = time.perf_counter(), loaded.bundle.manifest, loaded.backend
-    stream = _begin(loaded, "complete", call)
-    call = _settled(loaded, "complete", call, False, _sizes_of(rgb, modal, amodal))
-    xp, propagates = backend.xp, manifest.propagate if call.propagate is None else call.propagate
-    deliver, finite = Delivery(backend, call.to, call.out), Finiteness(xp)
+def run_complete(session: Session, inputs: CompleteInputs) -> Completion:
+    """Runs `Model.complete`."""
+    start, backend, request = time.perf_counter(), session.backend, inputs.request
+    xp, config = backend.xp, config_of(session.manifest)
+    handed = _sizes_of(inputs.rgb, inputs.modal, inputs.amodal)
+    stage, streams = _begin(session, "complete", request, handed)
+    propagates = config.propagate if request.propagate is None else request.propagate
+    deliver, finite = Delivery(backend, request.to, request.out), Finiteness(xp)
 
     def ready(count: int, full_size: tuple[int, int]) -> None:
-        at_size = (count, *manifest.size)
+        at_size = (count, *config.size)
         wanted: dict[str, tuple[tuple[int, ...], Any]] = {
             "frames": ((*at_size, 3), np.uint8),
             "frames_full": ((count, *full_size, 3), np.uint8),
@@ -116,20 +125,44 @@ def run_complete(loaded: Loaded, rgb: Any, modal: Any, amodal: Any, call: Call) 
     def carry(pictures: NDArray[np.uint8], seen: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Propagated:
         begin = time.perf_counter()
         shown = propagate(pictures, seen, whole)
-        loaded.components.timings["propagation"] = time.perf_counter() - begin
+        session.components.timings["propagation"] = time.perf_counter() - begin
         return shown
 
     with backend.active():
         carrying = carry if propagates else None
-        given = complete_inputs(manifest, backend, rgb, modal, amodal, call.padding, carrying, ready)
-        (output,) = _run(loaded, "complete", given, [stream], call, finite)
+        arrays = (inputs.rgb, inputs.modal, inputs.amodal)
+        given = complete_inputs(config, backend, *arrays, request.padding, carrying, ready)
+        (output,) = _run(stage, given, streams, request, finite)
         drawn = {"frames": output.frames[: given.count]}
         if given.shown is not None:
             drawn = composed(drawn["frames"], given.shown, xp)
         drawn["frames_full"] = resize_frames(drawn["frames"], given.full_size, xp)
         (found,) = deliver([drawn], finite)
-    seconds, timings = time.perf_counter() - start, dict(loaded.components.timings)
+    seconds, timings = time.perf_counter() - start, dict(session.components.timings)
     return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
+
+
+def rehearse(
+    session: Session,
+    stages: Sequence[StageName],
+    request: Request,
+    frame_size: Size | None,
+    from_rgb: bool,
+) -> None:
+    """Runs everything that clips will run, once, on blank pictures; see `Model.warm_up`."""
+    config, backend, padding = config_of(session.manifest), session.backend, request.padding
+    height, width = frame_size or (config.size if padding is None else (padding.height, padding.width))
+    seen = np.zeros((config.frames, height, width), np.uint8)
+    rgb = np.zeros((*seen.shape, 3), np.uint8)
+    with backend.active():
+        prepare_modal(seen > 0, config.size, backend.xp)  # bool has kernels of its own
+    with session.components.rehearsing():
+        for stage in stages:
+            if stage == "segment":
+                run_segment(session, SegmentInputs(seen, None if from_rgb else seen.astype(np.float32), rgb, request))
+            else:
+                run_complete(session, CompleteInputs(rgb, seen, seen > 0, request))
+    session.components.start_timing()
 
 
 def composed(frames: Array, shown: Propagated, xp: Any) -> dict[str, Array]:
@@ -138,44 +171,49 @@ def composed(frames: Array, shown: Propagated, xp: Any) -> dict[str, Array]:
     return {"frames": xp.where(known[..., None], xp.asarray(shown.rgb), frames), "known": known}
 
 
-def find_depth(loaded: Loaded, pictures: Array) -> Array:
-    """Prepared depth float32 [T, H, W] of prepared frames [T, 3, H, W], on the backend's device.
+def find_depth(session: Session, pictures: Array) -> Array:
+    """Computes prepared depth float32 [T, H, W] of prepared frames [T, 3, H, W], on the backend's device.
 
     Raises:
         InputError: the bundle has no depth component.
     """
     from ...pictures import depth as chain
 
-    manifest, xp = loaded.bundle.manifest, loaded.backend.xp
-    if manifest.depth is None:
+    config, xp = config_of(session.manifest), session.backend.xp
+    keys = [entry.components["depth"] for entry in session.manifest.tasks.values() if "depth" in entry.components]
+    if config.depth is None or not keys:
         raise InputError(
-            f"bundle {loaded.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
+            f"bundle {session.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
             "--depth CHECKPOINT."
         )
     frames = chain.quantise_frames(pictures, xp)
     maps = []
-    with loaded.components.use("depth") as network:
+    with session.components.use(keys[0]) as network:
         for index in range(len(frames)):
             pixels = chain.prepare_depth_input(frames[index : index + 1], xp=xp)
-            maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], manifest.size, xp))
+            maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], config.size, xp))
     return chain.normalise_clip(xp.concatenate(maps), xp)
 
 
-def _begin(loaded: Loaded, stage: StageName, call: Call) -> NoiseStream:
-    """Finds out what this bundle cannot do before anything runs; gives the noise stream to draw from."""
-    stage_keys(loaded.bundle, stage)
-    check_layout(call.settings.context, loaded.bundle.manifest.context_layout)
-    loaded.components.start_timing()
-    return call.seed if isinstance(call.seed, NoiseStream) else NoiseStream(call.seed)
+def _begin(
+    session: Session, name: StageName, request: Request, handed: Sequence[Size], depth: bool = False
+) -> tuple[Stage, list[NoiseStream]]:
+    """Finds out what this bundle cannot do before anything runs; returns the stage and the noise of every sample.
 
-
-def _settled(loaded: Loaded, stage: StageName, call: Call, depth: bool, given: Sequence[Size]) -> Call:
-    """The call, held to the memory plan; `given` has the sizes of what was handed over."""
-    if loaded.planned is None:
-        return call
-    sizes = [*given, *((call.padding.size,) if call.padding else ())]
+    Args:
+        handed: sizes of what was handed over.
+        depth: whether it is computed.
+    """
+    stage = Stage(session.components, name, request.settings)
+    session.components.start_timing()
+    streams = _streams(request)
+    if session.planned is None:
+        return stage, streams
+    sizes = [*handed, *((request.padding.size,) if request.padding else ())]
     largest = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
-    return replace(call, settings=loaded.planned.settle(stage, call.settings, call.samples, depth, largest))
+    shape = run_shape(name, request.settings, samples=request.samples, depth=depth, given=largest)
+    fitted: RunShape = session.planned.fit_to_budget(shape)
+    return replace(stage, settings=replace(request.settings, cfg_rows=fitted.cfg_rows)), streams
 
 
 def _sizes_of(*given: Any) -> list[Size]:
@@ -193,34 +231,20 @@ def _shape_of(given: Any) -> tuple[int, ...]:
 
 
 def _run(
-    loaded: Loaded, stage: StageName, given: Inputs, streams: list[NoiseStream], call: Call, finite: Finiteness
+    stage: Stage, given: Inputs, streams: list[NoiseStream], request: Request, finite: Finiteness
 ) -> list[StageOutput]:
-    return run_stage(
-        loaded.components,
-        stage,
-        given.conditions,
-        streams,
-        call.settings,
-        _trimmed(call.callback, given.count),
-        finite=finite,
-        rehearsal=call.rehearsal,
-    )
+    callback, count = request.callback, given.count
+    trimmed = None if callback is None else lambda step, sigma, latents: callback(step, sigma, latents[:count])
+    return run_stage(stage, given.conditions, streams, trimmed, finite)
 
 
-def _further(first: NoiseStream, call: Call) -> list[NoiseStream]:
-    """The streams of all samples."""
-    if call.samples < 1:
-        raise InputError(f"{call.samples} samples: expected 1 or more (--samples).")
-    if isinstance(call.seed, NoiseStream):
-        if call.samples > 1:
-            raise InputError(
-                f"{call.samples} samples need a whole number as seed, which others follow; not a noise stream."
-            )
-        return [first]
-    return [first, *(NoiseStream(call.seed + index) for index in range(1, call.samples))]
-
-
-def _trimmed(callback: Callback | None, count: int) -> Callback | None:
-    if callback is None:
-        return None
-    return lambda step, sigma, latents: callback(step, sigma, latents[:count])
+def _streams(request: Request) -> list[NoiseStream]:
+    """Returns the noise of all samples."""
+    seed, samples = request.seed, request.samples
+    if samples < 1:
+        raise InputError(f"{samples} samples: expected 1 or more (--samples).")
+    if isinstance(seed, NoiseStream):
+        if samples > 1:
+            raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
+        return [seed]
+    return [NoiseStream(seed + index) for index in range(samples)]

@@ -1,74 +1,44 @@
 """One stage of Diffusion-VAS: two conditions in, decoded pictures out.
 
 Both stages run the same pipeline (the authors' `pipeline(images, rgb_images)`); they differ in their weights and in
-what their two conditions are. Written against the array API, on the backend's arrays.
+what their two conditions are. A stage is four functions, `encode`, `condition`, `denoise` and `decode`, around values
+that can be kept: what does not depend on the noise, or on the object, is computed once and used again. Written against
+the array API, on the backend's arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...builds.store import ENCODE_FRAMES, LARGEST_STEPS
-from ...bundle.manifest import ContextLayout, Manifest, StageName
 from ...errors import InputError, NonFiniteError
-from ...execution.components import Component, Components, stage_keys
+from ...execution.components import Component, Components
+from ...execution.session import components_of
 from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
 from ...sampling.finiteness import Finiteness
-from ...sampling.guidance import guidance_ramp, guide, is_guided
+from ...sampling.guidance import guidance_ramp, guide
 from ...sampling.noise import Draw, NoiseStream
 from ...sampling.preconditioning import denoised_of, scale_input
 from ...sampling.sampler import Array, Callback
 from ...sampling.sampler import sample as run_sampler
-from ...sampling.schedule import Churn, Schedule, karras_sigmas
+from ...sampling.schedule import Schedule, karras_sigmas
+from .calls import LARGEST_STEPS, FramesAtOnce
+from .config import Config, StageName, config_of
 from .context import check_layout, context_rows
+from .settings import Settings
 
 _DECODER_OVERFLOWED = (
     "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision fp32, or "
     "check the checkpoint's weights."
 )
-CfgRows = Literal["auto", "batched", "separate"]
 _REHEARSED_STEPS = 2  # the second finds whatever the first has made
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a stage is run.
-
-    Attributes:
-        steps: sampler steps.
-        guidance: guidance scale of the first and of the last frame, linear in between; <= 1 throughout is no guidance.
-        fps: frames per second, as the U-Net is told (8 in the authors' demo, 2 for TAO-Amodal).
-        churn: EDM's stochasticity.
-        context: context layout; None for the bundle's.
-        decode_chunk: frames decoded at once; None for the bundle's. Part of the result: the decoder is temporal.
-        cfg_rows: both CFG rows in one call (`batched`), one after the other, in less memory (`separate`), or what
-            the backend is best at (`auto`): on a CPU, side by side.
-    """
-
-    steps: int = 25
-    guidance: tuple[float, float] = (1.5, 1.5)
-    fps: float = 8.0
-    churn: Churn = field(default_factory=Churn)
-    context: ContextLayout | None = None
-    decode_chunk: int | None = None
-    cfg_rows: CfgRows = "auto"
-
-    def __post_init__(self) -> None:
-        # Asked here so that nothing runs before it is found out.
-        karras_sigmas(self.steps, 1.0, 2.0)
-        guidance_ramp(self.guidance, 1)
-        if self.decode_chunk is not None and self.decode_chunk < 1:
-            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
-        if self.cfg_rows not in ("auto", "batched", "separate"):
-            raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.")
-        if not np.isfinite(self.fps) or self.fps <= 0:
-            raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
 
 
 class Conditions:
@@ -89,11 +59,227 @@ class Conditions:
         return held
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a bundle with its settings, on loaded components.
+
+    Raises:
+        InputError: the bundle lacks the stage, or cannot serve the settings.
+    """
+
+    components: Components
+    name: StageName
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        check_layout(self.settings.context, self.config.context_layout)
+        if self.components.backend.engines is not None and self.settings.steps > LARGEST_STEPS:
+            raise InputError(f"--steps {self.settings.steps}: engines take at most {LARGEST_STEPS} steps.")
+        components_of(self.components.bundle, self.name)
+
+    @cached_property
+    def config(self) -> Config:
+        """The bundle's."""
+        return config_of(self.components.bundle.manifest)
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """Its components: role -> key in the bundle."""
+        return components_of(self.components.bundle, self.name)
+
+    @property
+    def xp(self) -> Any:
+        """Namespace of the backend's arrays."""
+        return self.components.backend.xp
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Noise levels of the run."""
+        levels = self.config.scheduler
+        sigmas = karras_sigmas(self.settings.steps, levels.sigma_min, levels.sigma_max, levels.rho)
+        return Schedule.of(sigmas, self.settings.churn)
+
+    @cached_property
+    def frames_at_once(self) -> FramesAtOnce:
+        """How many frames each component takes in one call."""
+        chunk = self.settings.decode_chunk or self.config.decode_chunk
+        return FramesAtOnce.of(self.config.frames, chunk, self.xp is not np)
+
+
+class EncodedSample(NamedTuple):
+    """What one sample's sampler starts from.
+
+    Attributes:
+        conditioning: float32 [B, T, 2C, h, w], latents of both conditions; B = 2 if guided, the first row zero.
+        start: float32 [1, T, C, h, w], unit noise.
+        stream: the sample's noise, as far as it was drawn.
+    """
+
+    conditioning: Array
+    start: Array
+    stream: NoiseStream
+
+
+class Encoded(NamedTuple):
+    """A stage's conditions, encoded.
+
+    Attributes:
+        embeddings: float32 [T, D], CLIP's of the first condition; they do not depend on noise.
+        samples: one per noise stream.
+    """
+
+    embeddings: Array
+    samples: list[EncodedSample]
+
+
 class StageOutput(NamedTuple):
     """Decoded pictures uint8 [T, H, W, 3], on the backend's device, and the noise stream where the run left it."""
 
     frames: Array
     noise: NoiseStream
+
+
+def run_stage(
+    stage: Stage,
+    conditions: Conditions,
+    noises: Sequence[NoiseStream],
+    callback: Callback | None = None,
+    finite: Finiteness | None = None,
+) -> list[StageOutput]:
+    """Runs a stage, once for each noise stream.
+
+    Samples share what does not depend on noise, CLIP and `unet_conditioner`, and each component is loaded once for all.
+    A sample is the same bit for bit, whatever the others.
+
+    Args:
+        conditions: on the backend's device; taken.
+        noises: one or more; each draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as they
+            were; the stream after the run is in the result.
+        callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
+        finite: notes whether everything was, for the caller to raise; None to raise before this returns.
+
+    Returns:
+        One result per noise stream.
+
+    Raises:
+        NonFiniteError: latents or decoded frames became NaN or infinite.
+    """
+    watched = Finiteness(stage.xp) if finite is None else finite
+    encoded = encode(stage, conditions, noises)
+    constants = condition(stage, encoded.embeddings)
+    latents = denoise(stage, encoded.samples, constants, callback, watched)
+    streams = [sample.stream for sample in encoded.samples]
+    del encoded, constants  # the decoder needs their memory
+    frames = decode(stage, latents, watched)
+    if finite is None:
+        watched.raise_if_not_finite()
+    return [StageOutput(*output) for output in zip(frames, streams, strict=True)]
+
+
+def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) -> Encoded:
+    """Encodes both conditions, with each sample's noise added to them first."""
+    images, rgb_images = conditions.take()
+    xp, config, components = stage.xp, stage.config, stage.components
+    strength = np.float32(config.noise_augmentation)
+
+    def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
+        return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
+
+    streams = [noise.clone() for noise in noises]
+    samples: list[EncodedSample] = []
+    with _drawn_ahead(streams, config, xp) as draws:
+        clip = config.image_encoder
+        with components.use(stage.keys["image_encoder"], len(images)) as image_encoder:
+            pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
+            at_once = stage.frames_at_once.image_encoder
+            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once, xp)
+            del pixels
+        with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
+            for stream, noise in zip(streams, draws, strict=True):
+                pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
+                at_once = stage.frames_at_once.vae_encoder
+                latents = [
+                    _map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs
+                ]
+                joined = xp.concatenate(latents, axis=1)[None]
+                rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
+                samples.append(EncodedSample(rows, _normals(noise.latents, xp), stream))
+                del noise, pairs, latents, joined, rows
+    return Encoded(embeddings, samples)
+
+
+def condition(stage: Stage, embeddings: Array) -> dict[str, Array]:
+    """Computes what the U-Net needs at every step and does not depend on the latents: context and times."""
+    xp, config, settings = stage.xp, stage.config, stage.settings
+    layout = check_layout(settings.context, config.context_layout)
+    ids = [settings.fps - 1, config.motion_bucket, config.noise_augmentation]
+    with stage.components.use(stage.keys["unet_conditioner"]) as conditioner:
+        return conditioner(
+            {
+                "context": xp.ascontiguousarray(context_rows(embeddings, layout, settings.guided, xp)),
+                "sigmas": xp.asarray(stage.schedule.hats),
+                "time_ids": xp.asarray(ids, dtype=np.float32),
+            }
+        )
+
+
+def denoise(
+    stage: Stage,
+    samples: Sequence[EncodedSample],
+    constants: dict[str, Array],
+    callback: Callback | None,
+    finite: Finiteness,
+) -> list[Array]:
+    """Draws the latents float32 [1, T, C, h, w] of every sample, one sample after the other.
+
+    Args:
+        constants: from `condition`.
+        callback, finite: as in `run_stage`.
+    """
+    xp, config, schedule, settings = stage.xp, stage.config, stage.schedule, stage.settings
+    constants = dict(constants)
+    time_table = constants.pop("time_table")
+    scale = xp.asarray(guidance_ramp(settings.guidance, config.frames)).reshape(1, -1, 1, 1, 1)
+    side_by_side = settings.cfg_rows == "auto" and stage.components.lanes > 1
+    batched = settings.cfg_rows != "separate" and not side_by_side
+    rows = len(samples[0].conditioning)
+    with stage.components.use(stage.keys["unet"], rows if side_by_side else 1) as unet:
+
+        def draw(sample: EncodedSample) -> Array:
+            evaluate = _rows(unet, sample.conditioning, constants, batched, xp)
+
+            def denoised(x: Array, step: int) -> Array:
+                sigma = schedule.hats[step]
+                velocity = evaluate(scale_input(x, sigma), time_table[step])
+                if settings.guided:
+                    velocity = guide(velocity[:1], velocity[1:], scale)
+                return denoised_of(velocity, x, sigma)
+
+            return run_sampler(
+                denoised,
+                sample.start * schedule.initial_scale,
+                schedule.first(_REHEARSED_STEPS) if stage.components.rehearsal else schedule,
+                draw_noise=lambda: _normals(sample.stream.draw(sample.start.shape, config.noise_dtype), xp),
+                callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
+                finite=finite,
+                xp=xp,
+            )
+
+        return [draw(sample) for sample in samples]
+
+
+def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[Array]:
+    """Decodes latents float32 [1, T, C, h, w] into pictures uint8 [T, H, W, 3]."""
+    xp, schedule, factor = stage.xp, stage.schedule, np.float32(stage.config.scaling_factor)
+    if stage.components.rehearsal:  # two steps leave noise that is far beyond what the decoder takes
+        latents = [xp.zeros_like(x) for x in latents]
+    with stage.components.use(stage.keys["vae_decoder"]) as vae_decoder:
+        # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
+        at_once = stage.frames_at_once.vae_decoder
+        decoded = [_map_frames(vae_decoder, "latents", x[0] / factor, "frames", at_once, xp) for x in latents]
+    for frames in decoded:
+        finite.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
+    return [to_bytes(frames, xp) for frames in decoded]
 
 
 class _Noise(NamedTuple):
@@ -102,165 +288,41 @@ class _Noise(NamedTuple):
     latents: NDArray[Any] | Draw  # [1, T, 4, h, w]
 
 
-def _draw(stream: NoiseStream, manifest: Manifest, xp: Any) -> _Noise:
-    """What must be done on the host: all of it if that is where the run is."""
-    frames, (height, width), (h, w) = manifest.frames, manifest.size, manifest.latent_size
+@contextmanager
+def _drawn_ahead(streams: Sequence[NoiseStream], config: Config, xp: Any) -> Iterator[Iterator[_Noise]]:
+    """Draws the noise of each stream on a thread, one sample ahead of the one that is used.
+
+    The first is drawn while CLIP runs, which does not need it. Held for all samples at once, noise would take 80 MB
+    each at the real size.
+    """
+    with ThreadPoolExecutor(1, "amodal-noise") as pool:
+        first = pool.submit(_draw, streams[0], config, xp)
+
+        def each(coming: Future[_Noise]) -> Iterator[_Noise]:
+            for following in streams[1:]:
+                noise, coming = coming.result(), pool.submit(_draw, following, config, xp)
+                yield noise
+            yield coming.result()
+
+        yield each(first)
+
+
+def _draw(stream: NoiseStream, config: Config, xp: Any) -> _Noise:
+    """Draws the noise of one sample; for a GPU only the random words are drawn, on the host."""
+    frames, (height, width), (h, w) = config.frames, config.size, config.latent_size
     draw: Callable[..., Any] = stream.randn if xp is np else stream.draw
     pictures = (frames, 1, 3, height, width)
-    return _Noise(
-        draw(pictures), draw(pictures), draw((1, frames, manifest.latent_channels, h, w), manifest.noise_dtype)
-    )
+    return _Noise(draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype))
 
 
 def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
     return (drawn.normals(xp) if isinstance(drawn, Draw) else drawn).astype(np.float32, copy=False)
 
 
-def run_stage(
-    components: Components,
-    stage: StageName,
-    conditions: Conditions,
-    noises: Sequence[NoiseStream],
-    settings: Settings,
-    callback: Callback | None = None,
-    *,
-    finite: Finiteness | None = None,
-    rehearsal: bool = False,
-) -> list[StageOutput]:
-    """Runs one stage, once for each noise stream.
-
-    Samples share what does not depend on noise, CLIP and `unet_conditioner`, and each component is loaded once for all.
-    Conditions are encoded for each sample, because its noise is added to them first. A sample is the same bit for bit,
-    whatever the others.
-
-    Args:
-        conditions: on the backend's device; taken.
-        noises: one or more; each draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as they
-            were; the stream after the run is in the result.
-        callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
-        finite: keeps whether everything was, for the caller to settle; None to have it settled before this returns.
-        rehearsal: whether to run everything that a run would, but only once: two steps, and of chunks with the same
-            number of frames the first. What comes out means nothing.
-
-    Returns:
-        One result per noise stream.
-
-    Raises:
-        NonFiniteError: latents or decoded frames became NaN or infinite.
-        InputError: settings that the bundle cannot serve.
-    """
-    manifest = components.bundle.manifest
-    layout = check_layout(settings.context, manifest.context_layout)
-    keys = stage_keys(components.bundle, stage)
-    backend = components.backend
-    xp = backend.xp
-    on_gpu = xp is not np
-    watched = Finiteness(xp) if finite is None else finite
-    if backend.engines is not None and settings.steps > LARGEST_STEPS:
-        raise InputError(f"--steps {settings.steps}: engines take at most {LARGEST_STEPS} steps.")
-    guided, clip = is_guided(settings.guidance), manifest.image_encoder
-    sigmas = karras_sigmas(
-        settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho
-    )
-    schedule = Schedule.of(sigmas, settings.churn)
-    scale = xp.asarray(guidance_ramp(settings.guidance, manifest.frames)).reshape(1, -1, 1, 1, 1)
-    streams = [noise.clone() for noise in noises]
-    strength = np.float32(manifest.noise_augmentation)
-    images, rgb_images = conditions.take()
-
-    def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
-        return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
-
-    with ThreadPoolExecutor(1, "amodal-noise") as pool:
-        # The noise is drawn while CLIP runs, which does not need it, and then one sample ahead: held for all at once,
-        # at the real size it would take 80 MB each.
-        coming: Future[_Noise] = pool.submit(_draw, streams[0], manifest, xp)
-        with components.use(keys["image_encoder"], len(images)) as image_encoder:
-            pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
-            chunk = manifest.frames if on_gpu else 5
-            embeddings = _mapped(image_encoder, "pixels", pixels, "embeddings", chunk, xp, rehearsal)
-            del pixels
-        conditionings, starts = [], []
-        # Frames are independent. On a CPU, one at a time is the least memory, and was no slower than five.
-        chunk = ENCODE_FRAMES if on_gpu else 1
-        with components.use(keys["vae_encoder"], 2 * len(images)) as vae_encoder:
-            for following in (*streams[1:], None):
-                draws = coming.result()
-                if following is not None:
-                    coming = pool.submit(_draw, following, manifest, xp)
-                cond = xp.concatenate(
-                    [
-                        _mapped(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp, rehearsal)
-                        for pair in ((images, draws.images), (rgb_images, draws.rgb_images))
-                    ],
-                    axis=1,
-                )[None]
-                conditionings.append(xp.concatenate([xp.zeros_like(cond), cond]) if guided else cond)
-                starts.append(_normals(draws.latents, xp))
-                del draws, cond
-    del images, rgb_images, coming
-
-    with components.use(keys["unet_conditioner"]) as conditioner:
-        ids = [settings.fps - 1, manifest.motion_bucket, manifest.noise_augmentation]
-        constants = conditioner(
-            {
-                "context": xp.ascontiguousarray(context_rows(embeddings, layout, guided, xp)),
-                "sigmas": xp.asarray(schedule.hats),
-                "time_ids": xp.asarray(ids, dtype=np.float32),
-            }
-        )
-    time_table = constants.pop("time_table")
-
-    mode = settings.cfg_rows if settings.cfg_rows != "auto" or components.lanes == 1 else "side by side"
-    with components.use(keys["unet"], len(conditionings[0]) if mode == "side by side" else 1) as unet:
-
-        def draw(conditioning: Array, start: Array, stream: NoiseStream) -> Array:
-            evaluate = _rows(unet, conditioning, constants, mode in ("auto", "batched"), xp)
-
-            def denoise(x: Array, step: int) -> Array:
-                sigma = schedule.hats[step]
-                velocity = evaluate(scale_input(x, sigma), time_table[step])
-                if guided:
-                    velocity = guide(velocity[:1], velocity[1:], scale)
-                return denoised_of(velocity, x, sigma)
-
-            return run_sampler(
-                denoise,
-                start * schedule.initial_scale,
-                schedule.first(_REHEARSED_STEPS) if rehearsal else schedule,
-                draw_noise=lambda: _normals(stream.draw(start.shape, manifest.noise_dtype), xp),
-                callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
-                finite=watched,
-                xp=xp,
-            )
-
-        samples = [draw(*sample) for sample in zip(conditionings, starts, streams, strict=True)]
-    del draw, conditionings, starts  # the decoder needs their memory
-    constants.clear()
-
-    chunk = settings.decode_chunk or manifest.decode_chunk
-    with components.use(keys["vae_decoder"]) as vae_decoder:
-        # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
-        if rehearsal:  # two steps leave noise that is far beyond what the decoder takes
-            samples = [xp.zeros_like(x) for x in samples]
-        decoded = [
-            _mapped(vae_decoder, "latents", x[0] / np.float32(manifest.scaling_factor), "frames", chunk, xp, rehearsal)
-            for x in samples
-        ]
-    for frames in decoded:
-        watched.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
-    if finite is None:
-        watched.raise_if_not_finite()
-    return [StageOutput(to_bytes(frames, xp), stream) for frames, stream in zip(decoded, streams, strict=True)]
-
-
-def _mapped(component: Component, given: str, frames: Array, wanted: str, size: int, xp: Any, rehearsal: bool) -> Array:
-    """What a component makes of frames, `size` at a time."""
-    chunks = [frames[i : i + size] for i in range(0, len(frames), size)]
-    if not rehearsal:
-        return xp.concatenate([out[wanted] for out in component.map([{given: chunk} for chunk in chunks])])
-    made = {count: component({given: frames[:count]})[wanted] for count in {len(chunk) for chunk in chunks}}
-    return xp.concatenate([made[len(chunk)] for chunk in chunks])
+def _map_frames(component: Component, name: str, frames: Array, wanted: str, size: int, xp: Any) -> Array:
+    """Runs a component over frames, `size` at a time."""
+    chunks = [{name: frames[i : i + size]} for i in range(0, len(frames), size)]
+    return xp.concatenate([out[wanted] for out in component.map(chunks)])
 
 
 def _rows(

@@ -6,8 +6,8 @@ small bundle given large pictures takes most of all here.
 
 from __future__ import annotations
 
-from ..arrays.resampling import Resampling, Size, working_bytes
-from ..bundle.manifest import StageName
+from ...arrays.resampling import Resampling, Size, working_bytes
+from .config import StageName
 
 Moment = dict[str, int]
 _FLOAT32 = 4

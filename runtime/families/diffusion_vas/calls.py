@@ -1,0 +1,152 @@
+"""The calls of a run of Diffusion-VAS: which component runs how often, on which shapes.
+
+The stage, the engines' profiles, the memory plan and the benchmarks' cost model all cut clips as it is written here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from ...builds.profiles import make_profile
+from ...builds.store import Profile
+from ...bundle.manifest import Manifest, TensorEntry
+from ...errors import InputError
+from ...execution.family import Calls, ComponentCall, Phase, Run
+from .buffers import depth_size, phase_buffers
+from .config import STAGES, Config, StageName, config_of
+from .shape import RunShape
+
+ENCODE_FRAMES = 5
+"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
+LARGEST_STEPS = 200
+"""Sampler steps that a conditioner's engine takes."""
+_CLIP_FRAMES = 5  # that CLIP sees at once on a CPU
+
+
+class FramesAtOnce(NamedTuple):
+    """How many frames a component takes in one call.
+
+    On a CPU the VAE encodes one at a time, which takes least memory and was no slower than five.
+    """
+
+    depth: int
+    image_encoder: int
+    vae_encoder: int
+    vae_decoder: int
+
+    @classmethod
+    def of(cls, frames: int, decode_chunk: int, on_gpu: bool) -> FramesAtOnce:
+        """That of a clip of `frames`."""
+        encoded = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
+        return cls(1, *encoded, min(decode_chunk, frames))
+
+
+def calls(manifest: Manifest, run: Run | None = None) -> Calls:
+    """Every call of a run; see `amodal.runtime.execution.family.Family`.
+
+    For another frame size, activations grow with the area (an attention that is not fused grows faster); with a smaller
+    decode chunk, the decoder's shrink with it.
+
+    Raises:
+        InputError: a stage that the bundle lacks, a frame size that it cannot have, or a decode chunk that its engines
+            do not take.
+    """
+    config = config_of(manifest)
+    shape = _resolved(manifest, config, run)
+    phases = [
+        Phase(stage, name, tuple(made), phase_buffers(manifest, stage, name, shape))
+        for stage in STAGES
+        if stage in shape.tasks
+        for name, made in _phases(manifest, config, stage, shape)
+    ]
+    largest = min(config.decode_chunk, config.frames)
+    return Calls(shape, tuple(phases), shape.size != config.size or shape.decode_chunk != largest)
+
+
+def profiles(manifest: Manifest, component: str) -> tuple[Profile, ...]:
+    """The shapes that an engine of a component accepts; see `amodal.runtime.execution.family.Family`."""
+    config, entry = config_of(manifest), manifest.components[component]
+    return profiles_of(entry.kind, entry.inputs, config.frames, config.decode_chunk)
+
+
+def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:
+    """One or more profiles of a component.
+
+    `unet` has one for a single CFG row and one for both, so that the memory of each is known and rows one after the
+    other take less. `vae_decoder` takes 1 to `decode_chunk` frames. Frames of the others are independent.
+
+    Args:
+        kind: the component's name in the vocabulary.
+        inputs: of its graph; axes given as text are free.
+        frames, decode_chunk: the bundle's.
+    """
+    if kind == "unet":
+        return tuple(make_profile(f"rows={rows}", inputs, {"rows": (rows, rows, rows)}) for rows in (1, 2))
+    if kind == "unet_conditioner":
+        return (make_profile("any", inputs, {"rows": (1, 2, 2), "steps": (1, 25, LARGEST_STEPS)}),)
+    most = getattr(FramesAtOnce.of(frames, decode_chunk, on_gpu=True), kind)
+    return (make_profile(f"frames<={most}", inputs, {"frames": (1, most, most)}),)
+
+
+def _phases(
+    manifest: Manifest, config: Config, stage: StageName, shape: RunShape
+) -> Iterator[tuple[str, list[ComponentCall]]]:
+    """The phases of a stage in their order, and the calls in each, one after the other."""
+    keys = manifest.tasks[stage].components
+    chunk = shape.decode_chunk or config.decode_chunk
+    at_once = FramesAtOnce.of(config.frames, chunk, shape.on_gpu)
+    largest = FramesAtOnce.of(config.frames, config.decode_chunk, on_gpu=True)
+    samples = shape.samples if stage == "segment" else 1
+    assert shape.size is not None
+    area = Fraction(math.prod(shape.size), math.prod(config.size))
+
+    def over_frames(role: str, times: int = 1, share: Fraction = Fraction(1)) -> list[ComponentCall]:
+        size, profile = getattr(at_once, role), f"frames<={getattr(largest, role)}"
+        pieces = Counter(min(size, config.frames - start) for start in range(0, config.frames, size))
+        return [
+            ComponentCall(keys[role], {"frames": frames}, times * count, profile, share)
+            for frames, count in pieces.items()
+        ]
+
+    if stage == "segment" and shape.depth and config.depth is not None:
+        network = Fraction(math.prod(depth_size(config, shape)), config.depth.height * config.depth.width)
+        yield "depth", over_frames("depth", share=network)
+    # Both conditions of every sample are encoded, since its noise is added to them first.
+    yield "encode", [*over_frames("image_encoder"), *over_frames("vae_encoder", 2 * samples, area)]
+    constants = {"rows": shape.rows, "steps": shape.steps}
+    yield "condition", [ComponentCall(keys["unet_conditioner"], constants, 1, "any")]
+    batches = shape.rows if shape.cfg_rows == "separate" else 1
+    rows = shape.rows // batches
+    count = batches * shape.steps * samples
+    yield "denoise", [ComponentCall(keys["unet"], {"rows": rows}, count, f"rows={rows}", area)]
+    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once.vae_decoder, largest.vae_decoder))
+
+
+def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
+    shape = run if isinstance(run, RunShape) else RunShape(*((run.tasks,) if run else ()))
+    for stage in shape.tasks:
+        if stage not in manifest.tasks:
+            raise InputError(f"the bundle has no {stage} stage; export it again with --{stage} CHECKPOINT.")
+    stages: Mapping[str, Any] = dict.fromkeys(shape.tasks) or manifest.tasks
+    tasks = tuple(stage for stage in STAGES if stage in stages)
+    size, multiple = shape.size or config.size, config.multiple
+    if size != config.size and any(n < 1 or n % multiple for n in size):
+        nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
+        are = " and ".join(dict.fromkeys(nearest))
+        raise InputError(
+            f"--size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}."
+        )
+    largest = min(config.decode_chunk, config.frames)
+    chunk = min(config.decode_chunk if shape.decode_chunk is None else shape.decode_chunk, config.frames)
+    if shape.on_gpu and not 1 <= chunk <= largest:
+        raise InputError(
+            f"--decode-chunk {chunk}: these engines decode 1 to {largest} frames at once; for more, export the bundle "
+            "again with that --decode-chunk."
+        )
+    depth = shape.depth and config.depth is not None and "segment" in tasks
+    return replace(shape, tasks=tasks, depth=depth, decode_chunk=chunk, size=size)

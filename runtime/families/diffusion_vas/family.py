@@ -1,0 +1,95 @@
+"""Diffusion-VAS as a family: `segment`, from visible masks and depth to whole masks, and `complete`, to whole RGB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...bundle.manifest import Manifest
+from ...errors import InputError
+from ...execution.family import Calls, Run, Task, Trial
+from ...execution.session import Session, components_of
+from ...pictures.images import prepare_rgb
+from ...scenes import make_scene
+from . import calls as description
+from .config import STAGES, Config, StageName, check
+from .running import CompleteInputs, Request, SegmentInputs, find_depth, run_complete, run_segment
+from .settings import Settings
+
+
+class StageTask:
+    """One of the two tasks; each is a stage."""
+
+    def __init__(self, name: StageName) -> None:
+        self.name = name
+
+    def trial(self, session: Session, trial: Trial) -> dict[str, NDArray[Any]]:
+        """Runs the stage over a scene; `complete` is given the true masks, so that it does not depend on `segment`.
+
+        Returns:
+            `latents` float32 [T, 4, h, w], the last; `frames` uint8 [T, H, W, 3]; of `segment`, `masks` bool [T, H, W].
+        """
+        config = check(session.manifest)
+        scene = make_scene(trial.seed, config.frames, config.size)
+        keys = dict(components_of(session.bundle, self.name))
+        depth = keys.pop("depth", None)
+        wanted = trial.components
+        if depth is not None and (wanted is None or depth in wanted):
+            trial.note("depth")
+            with session.backend.active():
+                find_depth(session, prepare_rgb(scene.frames[:1], config.size, session.backend.xp))
+        if wanted is not None and not {*wanted} & {*keys.values()}:
+            return {}
+        latents: list[NDArray[np.float32]] = []
+
+        def after(step: int, sigma: float, x: Any) -> None:
+            latents[:] = [np.array(session.backend.to_host(x))]
+            trial.note(f"{self.name}: step {step + 1} of {trial.steps}")
+
+        trial.note(self.name)
+        request = Request(Settings(steps=trial.steps), trial.seed, callback=after, propagate=False)
+        if self.name == "segment":
+            seen = run_segment(session, SegmentInputs(scene.modal, scene.depth, request=request))
+            return {"latents": latents[0], "frames": seen.frames, "masks": seen.masks}
+        whole = run_complete(session, CompleteInputs(scene.frames, scene.modal, scene.amodal, request))
+        return {"latents": latents[0], "frames": whole.frames}
+
+
+class DiffusionVas:
+    """The family; see `amodal.runtime.execution.family.Family`."""
+
+    tasks: Mapping[str, Task] = {name: StageTask(name) for name in STAGES}
+
+    def config(self, manifest: Manifest) -> Config:
+        """Validates a manifest, and returns its `config`."""
+        return check(manifest)
+
+    def profiles(self, manifest: Manifest, component: str) -> tuple[description.Profile, ...]:
+        """The shapes that an engine of a component accepts."""
+        return description.profiles(manifest, component)
+
+    def calls(self, manifest: Manifest, run: Run | None = None) -> Calls:
+        """Every call that a run makes."""
+        return description.calls(manifest, run)
+
+    def run(self, task: str, session: Session, inputs: Any) -> Any:
+        """Runs `segment` on `SegmentInputs`, or `complete` on `CompleteInputs`.
+
+        Returns:
+            A `Segmentation`, or a `Completion`.
+
+        Raises:
+            InputError: the bundle lacks the task, or inputs that do not fit.
+        """
+        components_of(session.bundle, task)
+        if isinstance(inputs, SegmentInputs):
+            return run_segment(session, inputs)
+        if isinstance(inputs, CompleteInputs):
+            return run_complete(session, inputs)
+        raise InputError(f"{task} was given {type(inputs).__name__}; expected SegmentInputs or CompleteInputs.")
+
+
+FAMILY = DiffusionVas()
