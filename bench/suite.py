@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from amodal.runtime.backends import AUTO, DEFAULT, availability, names, on_gpu
 from amodal.runtime.builds.store import engine_folder
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError, InputError
+from amodal.runtime.families import Bundle
 
 from .measures.latency import Note
 from .running.clips import Execution, running

@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 
 from filelock import FileLock, Timeout
 
-from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import (
     RECORD_VERSION,
     EngineBackend,
@@ -23,7 +22,6 @@ from amodal.runtime.builds.store import (
     graph_hash,
 )
 from amodal.runtime.bundle.manifest import FileEntry
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import (
     AmodalError,
@@ -35,6 +33,7 @@ from amodal.runtime.errors import (
     InputError,
     OutputError,
 )
+from amodal.runtime.families import Bundle
 from amodal.runtime.paths import PathLike
 
 from .compilation import Library, compile_graph, describe
@@ -151,15 +150,14 @@ def store_of(bundle: Bundle, settings: BuildSettings, library: Library, target: 
 
 def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Library, target: Target) -> EngineKey:
     """The key of a component's engine."""
-    entry, manifest = bundle.component(component), bundle.manifest
     return EngineKey(
         component=component,
         graph=graph_hash(bundle, component),
         backend=settings.backend,
         version=library.version,
         target="+".join(target.capabilities) or target.name,
-        precision=entry.precision,
-        profiles=profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
+        precision=bundle.component(component).precision,
+        profiles=bundle.family.profiles(bundle.manifest, component),
         options={"weight_streaming": settings.weight_streaming},
     )
 

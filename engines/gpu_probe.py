@@ -23,9 +23,9 @@ import numpy as np
 from amodal.runtime import backends
 from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.builds.store import EngineBackend
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import AmodalError, BackendError
+from amodal.runtime.families import Bundle
 
 from .compare import relative_l2
 from .isolated import run_isolated

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from amodal.runtime.backends import Backend, Executable
 from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
 from amodal.runtime.bundle.manifest import ComponentEntry
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.families import Bundle
 
 
 class Call(NamedTuple):
@@ -25,8 +25,8 @@ class Call(NamedTuple):
 class Recorder(BackendProxy):
     """A backend that runs on the CPU, and keeps calls; see `amodal.runtime.backends.Backend`.
 
-    Of the U-Net those of a stage's first, middle and last step, of every other component the first; of calls that are
-    made together, the first.
+    Of a component that is called in every step those of a task's first, middle and last one, of every other component
+    the first; of calls that are made together, the first.
 
     Args:
         steps: of the sampler.
@@ -39,16 +39,16 @@ class Recorder(BackendProxy):
         super().__init__(backend)
         self.calls: dict[str, list[Call]] = {}
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
-        self._unet_turns = frozenset({0, steps // 2, steps - 1})
+        self._repeated_turns = frozenset({0, steps // 2, steps - 1})
         self._turns: dict[str, int] = {}
 
     def begin(self) -> None:
-        """A stage begins: its calls are counted from here, and kept beside those before."""
+        """A task begins: its calls are counted from here, and kept beside those before."""
         self._turns = {}
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
-        turns = self._unet_turns if entry.kind == "unet" else frozenset({0})
+        turns = self._repeated_turns if entry.repeated else frozenset({0})
         return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
 
     def heard(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:

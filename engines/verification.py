@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from amodal.runtime.backends import DEFAULT
 from amodal.runtime.builds.store import EngineBackend
-from amodal.runtime.bundle.manifest import Precision, StageName
+from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.errors import InputError
 from amodal.runtime.paths import PathLike
 
@@ -84,17 +84,19 @@ class ComponentCheck:
 
 @dataclass(frozen=True)
 class StageCheck:
-    """A whole stage beside the same in float32 twins, from the same noise.
+    """A whole task beside the same in float32 twins, from the same noise.
 
     Attributes:
-        latents: relative L2 difference of the last ones; infinite where they are not finite.
+        stage: the task.
+        latents: largest relative L2 difference of what it gives as floats, which of Diffusion-VAS are the last latents;
+            infinite where it is not finite.
         limit: the largest that is right.
-        mask_iou: of the masks, all frames together; None for `complete`, which draws none.
+        mask_iou: of the masks, all frames together; None for a task that gives none.
         frames_max, frames_mean: absolute difference of the decoded pictures, of 255; None where there are none.
         problems: see `ComponentCheck`.
     """
 
-    stage: StageName
+    stage: str
     latents: float
     limit: float
     mask_iou: float | None

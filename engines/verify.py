@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from amodal.runtime.backends import DEFAULT, Backend, availability, create
 from amodal.runtime.builds.finding import EngineBuild, runs_on
 from amodal.runtime.builds.store import EngineBackend, read_record
-from amodal.runtime.bundle.manifest import Precision, StageName
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.errors import EngineError, NonFiniteError
 from amodal.runtime.execution.components import Source
+from amodal.runtime.execution.family import Trial
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import Model
-from amodal.runtime.scenes import Scene, make_scene
 
 from .build import BuildSettings, build_engines, chosen_components, key_of, store_of, target_of
 from .compare import TOLERANCES, mask_iou, relative_l2
@@ -35,12 +35,12 @@ from .verification import ComponentCheck, EngineCheck, StageCheck, Verification,
 
 Say = Callable[[str], None]
 
-LATENTS = {"fp32": 1e-4, "fp16": 2e-2}
-"""Largest relative L2 difference of a stage's last latents, by precision: more than of one component, since steps add
+RESULTS = {"fp32": 1e-4, "fp16": 2e-2}
+"""Largest relative L2 difference of a task's floats, by precision, which of Diffusion-VAS are the last latents: more than of one component, since steps add
 up. Small checkpoints showed 4e-4 to 5e-3 in half, after 3 to 25 steps; 5 % on every velocity, 4e-2 to 5e-2."""
 
-UNET = 2e-2
-"""Largest relative L2 difference of a U-Net in half. `TOLERANCES` is for random input; on a trained one's own, whose
+REPEATED = 2e-2
+"""Largest relative L2 difference of a component in half that is called in every step, as a U-Net. `TOLERANCES` is for random input; on a trained one's own, whose
 velocities at low noise are small differences of large activations, the default model showed 6e-3, with its last latents
 2.5e-4 from float32's and a mask IoU of 0.9999."""
 
@@ -102,34 +102,26 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: S
 # Graphs
 
 
-class _Drawn(NamedTuple):
-    """What a stage drew."""
-
-    latents: NDArray[np.float32]
-    frames: NDArray[np.uint8]
-    masks: NDArray[np.bool_] | None
+Results = dict[str, NDArray[Any]]
 
 
 def _against_float32(
     bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say, backend: Backend, build: EngineBuild | None
 ) -> Verification:
     """Runs the twins, then what `backend` executes: graphs, or the engines of `build`."""
-    manifest = bundle.manifest
-    scene = make_scene(settings.seed, manifest.frames, manifest.size)
-    stages = [stage for stage, entry in manifest.stages.items() if {*entry.components.values()} & {*keys}]
+    wanted = {*keys}
+    tasks = [name for name, entry in bundle.manifest.tasks.items() if wanted & {*entry.components.values()}]
     source: Source = build or bundle
     # The same number of threads for both, since sums are split by it.
     graphs = backend if build is None else create(DEFAULT, threads=settings.threads)
     threads = int(graphs.describe()["threads"])
     recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
-    expected: dict[StageName, _Drawn | NonFiniteError] = {}
+    expected: dict[str, Results | NonFiniteError] = {}
     with Model(bundle, recorder, "sequential", verify=False) as model:
-        if "depth" in keys:
-            say("depth in float32")
-            model.depth(scene.frames[:1])
-        for stage in stages:
+        for task in tasks:
             recorder.begin()
-            expected[stage] = _draw(model, stage, scene, settings, lambda what: say(f"{what}, in float32"))
+            trial = Trial(wanted, settings.seed, settings.steps, lambda what: say(f"{what}, in float32"))
+            expected[task] = _try(model, task, trial)
     components = []
     for key in keys:
         say(f"{key}: against float32")
@@ -137,44 +129,20 @@ def _against_float32(
     checked = []
     if settings.components is None:
         with Model(bundle, backend, "sequential", source=source, verify=False) as model:
-            for stage in stages:
-                drawn = _draw(model, stage, scene, settings, say)
-                checked.append(_check_stage(bundle, stage, drawn, expected[stage], build is not None))
+            for task in tasks:
+                results = _try(model, task, Trial(wanted, settings.seed, settings.steps, say))
+                checked.append(_check_task(bundle, task, results, expected[task], build is not None))
     half = any(row.precision == "fp16" for row in components)
     return Verification(
         str(bundle.path), settings, tuple(components), tuple(checked), notes=(_HALF_NOTE,) if half else ()
     )
 
 
-def _draw(model: Model, stage: StageName, scene: Scene, settings: VerifySettings, say: Say) -> _Drawn | NonFiniteError:
-    """Runs a stage over a scene; `complete` is given the true masks, so that it does not depend on `segment`."""
-    latents: list[NDArray[np.float32]] = []
-
-    def after(step: int, sigma: float, x: Any) -> None:
-        latents[:] = [np.array(model.backend.to_host(x))]
-        say(f"{stage}: step {step + 1} of {settings.steps}")
-
-    say(stage)
-    masks = None
+def _try(model: Model, task: str, trial: Trial) -> Results | NonFiniteError:
     try:
-        if stage == "segment":
-            seen = model.segment(
-                scene.modal, depth=scene.depth, seed=settings.seed, steps=settings.steps, callback=after
-            )
-            frames, masks = seen.frames, seen.masks
-        else:
-            frames = model.complete(
-                scene.frames,
-                scene.modal,
-                scene.amodal,
-                seed=settings.seed,
-                steps=settings.steps,
-                propagate=False,
-                callback=after,
-            ).frames
+        return model.bundle.family.tasks[task].trial(model.session, trial)
     except NonFiniteError as error:
         return error
-    return _Drawn(latents[0], frames, masks)
 
 
 def _check_component(
@@ -182,7 +150,7 @@ def _check_component(
 ) -> ComponentCheck:
     entry, files = bundle.component(key), bundle.files(key)
     half = backend.engines is not None or entry.precision == "fp16"
-    limit = UNET if half and entry.kind == "unet" else TOLERANCES["fp16" if half else "fp32"]
+    limit = REPEATED if half and entry.repeated else TOLERANCES["fp16" if half else "fp32"]
     if not calls:
         problem = "it was never reached: the run in float32 ended before."
         return ComponentCheck(key, entry.precision, 0, math.inf, limit, (), (problem,))
@@ -219,34 +187,35 @@ def _check_component(
     return ComponentCheck(key, entry.precision, len(calls), worst, limit, tuple(ranges), tuple(problems))
 
 
-def _check_stage(
-    bundle: Bundle,
-    stage: StageName,
-    drawn: _Drawn | NonFiniteError,
-    expected: _Drawn | NonFiniteError,
-    engines: bool,
+def _check_task(
+    bundle: Bundle, task: str, results: Results | NonFiniteError, expected: Results | NonFiniteError, engines: bool
 ) -> StageCheck:
-    keys = bundle.manifest.stages[stage].components.values()
+    keys = bundle.manifest.tasks[task].components.values()
     half = engines or any(bundle.component(key).precision == "fp16" for key in keys)
     precision: Precision = "fp16" if half else "fp32"
-    limit, least = LATENTS[precision], MASK_IOU[precision]
-    for what, result in (("in float32: ", expected), ("", drawn)):
-        if isinstance(result, NonFiniteError):
-            return StageCheck(stage, math.inf, limit, None, None, None, (f"{what}{result}",))
-    assert isinstance(drawn, _Drawn)
-    assert isinstance(expected, _Drawn)
-    latents, problems = relative_l2(drawn.latents, expected.latents), []
-    if not latents <= limit:
-        problems.append(
-            f"its last latents differ from float32's by {latents:.1e} (relative L2), more than {limit:.0e}."
-        )
-    iou = None
-    if drawn.masks is not None and expected.masks is not None:
-        iou = mask_iou(drawn.masks, expected.masks)
-        if iou < least:
-            problems.append(f"its masks have an IoU of {iou:.4f} with float32's, less than {least}.")
-    apart = np.abs(drawn.frames.astype(np.int16) - expected.frames)
-    return StageCheck(stage, latents, limit, iou, int(apart.max()), float(apart.mean()), tuple(problems))
+    limit, least = RESULTS[precision], MASK_IOU[precision]
+    for what, outcome in (("in float32: ", expected), ("", results)):
+        if isinstance(outcome, NonFiniteError):
+            return StageCheck(task, math.inf, limit, None, None, None, (f"{what}{outcome}",))
+    assert isinstance(results, dict)
+    assert isinstance(expected, dict)
+    difference, iou, apart, problems = 0.0, None, None, []
+    for name, array in results.items():
+        if array.dtype == np.bool_:
+            iou = mask_iou(array, expected[name])
+            if iou < least:
+                problems.append(f"its {name} have an IoU of {iou:.4f} with float32's, less than {least}.")
+        elif array.dtype == np.uint8:
+            apart = np.abs(array.astype(np.int16) - expected[name])
+        else:
+            found = relative_l2(array, expected[name])
+            difference = max(difference, found)
+            if not found <= limit:
+                problems.append(
+                    f"its {name} differ from float32's by {found:.1e} (relative L2), more than {limit:.0e}."
+                )
+    levels = (None, None) if apart is None else (int(apart.max()), float(apart.mean()))
+    return StageCheck(task, difference, limit, iou, *levels, tuple(problems))
 
 
 # Engines

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
-from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, Manifest, StageEntry
+from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, Manifest, TaskEntry
 from amodal.runtime.errors import ExportError
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.results import write_json
@@ -103,22 +103,21 @@ def _manifest(plan: ExportPlan, keys: Mapping[str, str], rows: Iterable[Exported
         keys: key in the plan -> key in the bundle, of the graph that the component may share.
     """
     tasks = {
-        name: StageEntry(
+        name: TaskEntry(
             components={role: keys[key] for role, key in task.components.items()},
             source=task.source,
             licence=task.licence,
         )
         for name, task in plan.tasks.items()
     }
-    config = {name: value for name, value in plan.config.items() if name in Manifest.model_fields}
     return Manifest.model_validate(
         {
             "schema_version": SCHEMA_VERSION,
             "family": plan.family,
             "amodal_version": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            **config,
-            "stages": tasks,
+            "config": dict(plan.config),
+            "tasks": tasks,
             "components": {row.key: row.entry for row in rows},
         }
     )
@@ -159,10 +158,10 @@ class _Writer:
         twin = write_fused(file) if can_be_fused(component.precision, plan.variant.name) else None
         difference = self._compare(component, key, file, twin, weights) if plan.compare else None
         self.progress.phase("hash")
-        files = (file, file.with_name(file.name + ".data"), twin)
+        files = {"graph": file, "weights": file.with_name(file.name + ".data"), "fused": twin}
         return ComponentEntry(
             kind=component.kind,
-            files=tuple(file_entry(f) for f in files if f is not None and f.exists()),
+            files=tuple(file_entry(f, role) for role, f in files.items() if f is not None and f.exists()),
             precision=component.precision,
             stored=plan.stored,
             variant=plan.variant.as_dict(),
@@ -171,6 +170,9 @@ class _Writer:
             outputs=tuple(graph.outputs),
             difference=difference,
             source=component.source,
+            repeated=component.repeated,
+            least_precision=component.least_precision,
+            bfloat16=component.bfloat16,
         )
 
     def _compare(

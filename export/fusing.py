@@ -18,9 +18,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, FUSED, fused_file
-from amodal.runtime.bundle.manifest import MANIFEST_NAME, FileEntry
-from amodal.runtime.bundle.reading import Bundle, read_manifest, sha256_of
+from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, fused_file
+from amodal.runtime.bundle.manifest import MANIFEST_NAME, ComponentFile, FileRole
+from amodal.runtime.bundle.reading import read_manifest, sha256_of
+from amodal.runtime.families import Bundle
 from amodal.runtime.files.results import write_json
 
 _VARIANT = "cpu"  # how graphs are written in which these groups are found
@@ -330,9 +331,10 @@ _FUSERS: tuple[Callable[[_Graph], None], ...] = (
 )
 
 
-def file_entry(file: Path) -> FileEntry:
-    """What the manifest says of a graph's file."""
-    return FileEntry(path=f"{file.parent.name}/{file.name}", bytes=file.stat().st_size, sha256=sha256_of(file))
+def file_entry(file: Path, role: FileRole) -> ComponentFile:
+    """The manifest's entry for one file of a component."""
+    path = f"{file.parent.name}/{file.name}"
+    return ComponentFile(path=path, bytes=file.stat().st_size, sha256=sha256_of(file), role=role)
 
 
 def fuse_bundle(path: Path) -> list[str]:
@@ -348,7 +350,7 @@ def fuse_bundle(path: Path) -> list[str]:
     """
     before = read_manifest(path)
     plain = {
-        key: tuple(file for file in entry.files if not file.path.endswith(FUSED))
+        key: tuple(file for file in entry.files if file.role != "fused")
         for key, entry in before.components.items()
     }
     entries = {key: entry.model_copy(update={"files": plain[key]}) for key, entry in before.components.items()}
@@ -361,7 +363,7 @@ def fuse_bundle(path: Path) -> list[str]:
         graph = bundle.files(key)[0]
         fused_file(graph).unlink(missing_ok=True)
         if can_be_fused(entry.precision, entry.variant.get("name")) and (twin := write_fused(graph)):
-            entries[key] = entry.model_copy(update={"files": (*plain[key], file_entry(twin))})
+            entries[key] = entry.model_copy(update={"files": (*plain[key], file_entry(twin, "fused"))})
             made.append(key)
     write_json(path / MANIFEST_NAME, before.model_copy(update={"components": entries}).as_json())
     return made

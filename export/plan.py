@@ -41,6 +41,7 @@ class ComponentPlan:
             key is their kind.
         repeated: whether a run calls it many times on the same shapes, so that a GPU captures it as a CUDA graph.
         least_precision: the lowest precision that its arithmetic can have; `fp32` for what overflows in half.
+        bfloat16: whether it keeps its accuracy in bfloat16, which has eight bits of mantissa.
     """
 
     key: str
@@ -54,6 +55,7 @@ class ComponentPlan:
     fingerprint: Callable[[], str] | None = None
     repeated: bool = False
     least_precision: Precision = "fp16"
+    bfloat16: bool = True
 
 
 @dataclass(frozen=True)

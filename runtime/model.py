@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from typing_extensions import Unpack
 
 from .arrays.interop import stream_of
@@ -22,7 +21,6 @@ from .execution.family import Run
 from .execution.findings import Out, To
 from .execution.session import Session
 from .families import Bundle
-from .families.diffusion_vas.config import StageName
 from .families.diffusion_vas.results import Completion, Segmentation
 from .families.diffusion_vas.running import (
     CompleteInputs,
@@ -252,7 +250,7 @@ class Model:
 
     def warm_up(
         self,
-        stages: Sequence[StageName] | None = None,
+        stages: Sequence[str] | None = None,
         *,
         frame_size: tuple[int, int] | None = None,
         from_rgb: bool | None = None,

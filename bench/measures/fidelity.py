@@ -12,10 +12,10 @@ import numpy as np
 from amodal.engines.compare import mask_iou, relative_l2
 from amodal.engines.upcast import TwinBackend
 from amodal.runtime.backends import DEFAULT, create, on_gpu
-from amodal.runtime.bundle.manifest import StageName
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model, load
 
 from ..reference.same_clip import Drawn, arrays_of, given_work, load_reference, run_model, run_reference, stages_of

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from amodal.runtime.builds.store import EngineBackend
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import plan_model
 
 from ..running.clips import Execution, running, times_of

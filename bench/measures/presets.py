@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import load
 
 from ..quality import Report, evaluate

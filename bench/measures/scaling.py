@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError, InputError
+from amodal.runtime.families import Bundle
 from amodal.runtime.memory.plan import frame_multiple
 
 from ..running.clips import Execution, running

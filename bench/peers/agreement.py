@@ -8,7 +8,8 @@ import numpy as np
 
 from amodal.engines.compare import mask_iou, relative_l2
 from amodal.engines.verify import LATENTS, MASK_IOU
-from amodal.runtime.bundle.manifest import Precision, StageName
+from amodal.runtime.bundle.manifest import Precision
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from ..reference.same_clip import Drawn
 

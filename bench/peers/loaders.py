@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amodal.runtime.bundle.manifest import StageName
-from amodal.runtime.bundle.reading import Bundle
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import load
 
 from ..measures.memory import device_counters

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
 from amodal.runtime.backends.openvino import multiplies_bfloat16
 from amodal.runtime.builds.finding import bundle_name
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 
 from ..measures.latency import Note
 from ..reference.same_clip import INSTALL, given_work

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from amodal.runtime.bundle.manifest import StageName
 from amodal.runtime.errors import AmodalError, BackendError
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from ..measures.memory import Sampler, host_peak
 from ..measures.memory import device_peak as highest_on_gpu

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from ..measures.latency import Note
 from ..reference.same_clip import Drawn

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.bundle.manifest import Manifest, StageName
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendUnavailableError, InputError, MissingDependencyError
-from amodal.runtime.execution.findings import Completion, Segmentation
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb
 from amodal.runtime.sampling.schedule import Churn

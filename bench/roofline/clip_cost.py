@@ -12,9 +12,10 @@ import numpy as np
 
 from amodal.runtime.backends import Backend
 from amodal.runtime.builds.store import ENCODE_FRAMES
-from amodal.runtime.bundle.manifest import Manifest, StageName
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.execution.components import Memory
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.memory.plan import CfgCalls
 
 from ..schema import ComponentCost, Work

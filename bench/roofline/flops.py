@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from amodal.engines.upcast import read_graph
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BundleError, MissingDependencyError
+from amodal.runtime.families import Bundle
 
 Kind = Literal["matmul", "attention", "convolution", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -13,13 +13,14 @@ from statistics import median
 from typing import Any
 
 import psutil
+from amodal.runtime.memory.buffers import needed_components
 
 from amodal.runtime.backends import create
 from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.store import engine_folder
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import EngineError, MemoryBudgetError
-from amodal.runtime.memory.buffers import RunShape, needed_components
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import choose, plans
 from amodal.runtime.memory.plan import Footprint, footprints_of
 from amodal.runtime.paths import PathLike

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.execution.findings import Completion, Segmentation
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import MemoryWish, Vram
 from amodal.runtime.model import Model, load
 from amodal.runtime.sampling.schedule import Churn

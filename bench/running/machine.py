@@ -15,10 +15,10 @@ from typing import Any
 import psutil
 
 from amodal import __version__
-from amodal.runtime.bundle.manifest import StageName
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.model import Model
 
 from ..schema import Executed, Gpu, Machine, Measurement, Results, Skipped, Subject, Work

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from amodal.runtime.bundle.manifest import ContextLayout
+from amodal.runtime.families.diffusion_vas.config import ContextLayout
 from amodal.runtime.model import Model, load
 from amodal.runtime.sampling.guidance import is_guided
 from amodal.runtime.sampling.schedule import Churn

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from amodal.runtime.bundle.manifest import ComponentEntry, StageName
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import ExportError, InputError, MissingDependencyError
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 if TYPE_CHECKING:
     from amodal.export.checkpoints.checkpoint import StageCheckpoint

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 Seconds: TypeAlias = list[float]
 """Raw samples, in the order they were taken."""

@@ -20,8 +20,8 @@ import numpy as np
 from amodal.engines.compare import relative_l2
 from amodal.engines.isolated import run_isolated
 from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError
+from amodal.runtime.families import Bundle
 
 CASES: dict[str, CudaOptions] = {
     "as it is": CudaOptions(),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 if TYPE_CHECKING:
     from .recipe import Recipe

@@ -9,7 +9,7 @@ from typing import Any
 
 import diffusers
 
-from amodal.runtime.bundle.manifest import ContextLayout, StageName
+from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
 
 from ..bundle import Exported, export_bundle
 from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint

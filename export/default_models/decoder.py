@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.context import context_rows
 from amodal.runtime.sampling.guidance import guide, is_guided
 from amodal.runtime.sampling.preconditioning import denoised_of, scale_input

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.pictures.images import clip_pixels
 
 from ..families.diffusion_vas.plan import NOISE_AUGMENTATION

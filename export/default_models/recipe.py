@@ -9,8 +9,8 @@ import diffusers
 import torch
 import transformers
 
-from amodal.runtime.bundle.manifest import StageName
 from amodal.runtime.errors import InputError
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from .blur import start_as_blur
 

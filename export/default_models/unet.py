@@ -10,7 +10,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
-from amodal.runtime.bundle.manifest import ContextLayout, StageName
+from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
 from amodal.runtime.families.diffusion_vas.context import context_rows
 
 from ..families.diffusion_vas.plan import MOTION_BUCKET, NOISE_AUGMENTATION

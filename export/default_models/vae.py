@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amodal.runtime.bundle.manifest import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from .data import Floats, pictures
 from .loop import load_average, train

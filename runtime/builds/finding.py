@@ -10,7 +10,6 @@ from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle
 from ..errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
 from .store import EngineKey, EngineRecord, Profile, check_engine, engine_folder, graph_hash, read_record
 
-
 Profiles = Mapping[str, tuple[Profile, ...]]
 
 
@@ -128,9 +127,7 @@ def _read(bundle: Bundle, place: Path, profiles: Profiles) -> EngineBuild:
     return EngineBuild(place, version, _target(place), records)
 
 
-def _wanted(
-    bundle: Bundle, key: EngineKey, component: str, profiles: tuple[Profile, ...], version: str
-) -> EngineKey:
+def _wanted(bundle: Bundle, key: EngineKey, component: str, profiles: tuple[Profile, ...], version: str) -> EngineKey:
     """What a key must be to serve the bundle as it is now; target and options are the builder's to choose."""
     return key.model_copy(
         update={

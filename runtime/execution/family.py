@@ -22,18 +22,17 @@ if TYPE_CHECKING:
 
 
 class Config(Protocol):
-    """What every family's `config` in a manifest has; the rest is the family's own.
-
-    Attributes:
-        frames: pictures that one run takes.
-        size: (H, W) of each.
-    """
+    """What every family's `config` in a manifest has; the rest is the family's own."""
 
     @property
-    def frames(self) -> int: ...
+    def frames(self) -> int:
+        """Pictures that one run takes."""
+        ...
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(H, W) of each."""
+        ...
 
 
 @dataclass(frozen=True)

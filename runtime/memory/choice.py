@@ -160,17 +160,22 @@ def plan_model(
     bundle: Bundle,
     family: Family,
     backend: str,
-    request: MemoryRequest = MemoryRequest(),
-    executor: Executor = Executor(),
+    request: MemoryRequest | None = None,
+    executor: Executor | None = None,
 ) -> Planned | None:
     """The plan of a model on a backend that runs engines; None for one that runs graphs.
+
+    Args:
+        request: None for resident memory without a limit.
+        executor: None where the backend is not there.
 
     Raises:
         InputError: an unknown `memory`, or a limit on the memory that this backend does not use.
         EngineError: the engines that the run needs are not there, or not of this bundle.
         MemoryBudgetError: no way of running fits.
     """
-    memory, vram, engine_dir, run = request
+    memory, vram, engine_dir, run = request or MemoryRequest()
+    needs, on_gpu, free = executor or Executor()
     if memory not in get_args(MemoryWish):
         raise InputError(f"memory {memory!r} is unknown; expected resident or sequential, or auto.")
     if backend not in get_args(EngineBackend):
@@ -178,10 +183,10 @@ def plan_model(
             ("--vram", vram, "uses no GPU memory"),
             ("--engine-dir", engine_dir, "runs graphs, not engines"),
         ):
-            if given is not None and not (executor.on_gpu and option == "--vram"):
+            if given is not None and not (on_gpu and option == "--vram"):
                 raise InputError(f"{option}: backend {backend} {why}; leave it out, or choose another with --backend.")
         return None
-    budget, needs, free = budget_of(vram), executor.needs, executor.free
+    budget = budget_of(vram)
     calls = family.calls(bundle.manifest, run)
     profiles = {key: family.profiles(bundle.manifest, key) for key in calls.components}
     wanted = (None, None) if needs is None else (needs.target, needs.version)

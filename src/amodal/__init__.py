@@ -16,19 +16,19 @@ __version__ = "0.2.0"
 _LAZY = {
     "load": "amodal.runtime.model",
     "Model": "amodal.runtime.model",
-    "Segmentation": "amodal.runtime.execution.findings",
-    "Completion": "amodal.runtime.execution.findings",
+    "Segmentation": "amodal.runtime.families.diffusion_vas.results",
+    "Completion": "amodal.runtime.families.diffusion_vas.results",
     "NoiseStream": "amodal.runtime.sampling.noise",
     "Churn": "amodal.runtime.sampling.schedule",
-    "Bundle": "amodal.runtime.bundle.reading",
+    "Bundle": "amodal.runtime.families",
     "AmodalError": "amodal.runtime.errors",
 }
 __all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Model", "NoiseStream", "Segmentation", "load"]
 
 if TYPE_CHECKING:
-    from amodal.runtime.bundle.reading import Bundle
     from amodal.runtime.errors import AmodalError
-    from amodal.runtime.execution.findings import Completion, Segmentation
+    from amodal.runtime.families import Bundle
+    from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
     from amodal.runtime.model import Model, load
     from amodal.runtime.sampling.noise import NoiseStream
     from amodal.runtime.sampling.schedule import Churn

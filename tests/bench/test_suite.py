@@ -14,8 +14,8 @@ from amodal.bench.running.machine import this_machine, versions, work_of
 from amodal.bench.schema import Gpu, Latency, Measurement, Results
 from amodal.bench.suite import PARTS, SuiteOptions, run_suite
 from amodal.runtime.backends import Availability
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, InputError, OutputError
+from amodal.runtime.families import Bundle
 
 
 def options_of(**changes: Any) -> SuiteOptions:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import amodal
-from amodal.runtime.bundle.reading import Bundle, find_bundle
+from amodal.runtime.bundle.reading import find_bundle
 from amodal.runtime.errors import BundleNotFoundError
+from amodal.runtime.families import Bundle
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.scenes import make_scene
 

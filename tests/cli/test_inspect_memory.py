@@ -21,9 +21,9 @@ from amodal.runtime.backends import registry
 from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.bundle.manifest import FileEntry
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import MissingDependencyError
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 
 from .conftest import Clip, Outcome, assert_refusal, issue, leftovers
 

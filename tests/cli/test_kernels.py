@@ -16,7 +16,7 @@ from .conftest import QUICK, Clip, issue
 @pytest.fixture
 def unfused(toy_bundle: Path, tmp_path: Path) -> Path:
     """A bundle as it was before there were fused graphs."""
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     path = tmp_path / "before"
     shutil.copytree(toy_bundle, path)

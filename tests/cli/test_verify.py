@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.families import Bundle
 
 from ..stand_ins import StandIn
 from .conftest import Outcome, issue

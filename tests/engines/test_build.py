@@ -21,7 +21,6 @@ from amodal.engines.compilation import Library, describe
 from amodal.engines.targets import parse_target
 from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import EngineRecord, EngineStore, engine_folder
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendUnavailableError,
     EngineBuildError,
@@ -31,6 +30,7 @@ from amodal.runtime.errors import (
     InputError,
     OutputError,
 )
+from amodal.runtime.families import Bundle
 
 from ..stand_ins import StandIn
 

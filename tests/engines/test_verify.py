@@ -23,8 +23,9 @@ from amodal.engines.verification import ComponentCheck, Verification, VerifySett
 from amodal.engines.verify import verify_bundle
 from amodal.runtime.backends.onnxruntime.cpu import OnnxRuntimeBackend
 from amodal.runtime.backends.onnxruntime.kernels import find_kernels
-from amodal.runtime.bundle.reading import Bundle, sha256_of
+from amodal.runtime.bundle.reading import sha256_of
 from amodal.runtime.errors import BundleCorruptError, InputError, NonFiniteError
+from amodal.runtime.families import Bundle
 
 from ..stand_ins import StandIn
 

@@ -21,8 +21,8 @@ import pytest
 
 from amodal.runtime import backends
 from amodal.runtime.builds.store import EngineBackend
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import Model, load
 
 from ..stand_ins import StandIn, forget_stand_ins

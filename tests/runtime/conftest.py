@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import load
 
 from ..stand_ins import StandIn, forget_stand_ins, stand_in_module

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from amodal.runtime.bundle.manifest import ContextLayout, Precision, StageName
+from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.errors import InputError
+from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
 from amodal.runtime.pictures.depth import depth_input_size
 
 from ...checkpoints.checkpoint import Network, StageCheckpoint
@@ -120,6 +121,8 @@ def plan_export(
     if depth is not None:
         component = _depth_component(depth, settings)
         components.append(component)
+        if "segment" in tasks:
+            tasks["segment"] = replace(tasks["segment"], components={**tasks["segment"].components, "depth": "depth"})
         height, width = component.size
         config["depth"] = {"height": height, "width": width, "model": f"Depth Anything V2 {depth.variant.name}"}
     stored, compare = settings.stored or settings.precision, settings.check != "none"
@@ -201,6 +204,7 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
         reference: Reference,
         *,
         float32: bool = False,
+        bfloat16: bool = True,
         shared: bool = False,
         repeated: bool = False,
     ) -> ComponentPlan:
@@ -216,6 +220,7 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
             fingerprint=(lambda: network.fingerprint) if shared else None,
             repeated=repeated,
             least_precision="fp32" if float32 else "fp16",
+            bfloat16=bfloat16,
         )
 
     return [
@@ -240,6 +245,7 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
             lambda _: write_conditioner(unet.weights, structure, frames, layout, dtypes=dtypes),
             reference.unet_conditioner,
             float32=True,
+            bfloat16=False,
         ),
         plan(
             "unet",
@@ -269,5 +275,6 @@ def _depth_component(network: DepthNetwork, settings: ExportSettings) -> Compone
         write=lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
         size=size,
         check_size=size if settings.check == "full" or size[0] * size[1] <= SMALL else _SMALL_DEPTH,
+        bfloat16=False,
         reference=lambda inputs: (inputs, {"depth": network(torch.from_numpy(inputs["pixels"]))}),
     )

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amodal.runtime.bundle.manifest import ContextLayout
+from amodal.runtime.families.diffusion_vas.config import ContextLayout
 
 from ...graph.layers import (
     attention,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from amodal.runtime.bundle.manifest import ContextLayout
 from amodal.runtime.errors import CheckpointError
+from amodal.runtime.families.diffusion_vas.config import ContextLayout
 
 from ...graph.layers import GROUPS
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...builds.store import Profile
 from ...bundle.manifest import Manifest
 from ...errors import InputError
 from ...execution.family import Calls, Run, Task, Trial
@@ -67,7 +68,7 @@ class DiffusionVas:
         """Validates a manifest, and returns its `config`."""
         return check(manifest)
 
-    def profiles(self, manifest: Manifest, component: str) -> tuple[description.Profile, ...]:
+    def profiles(self, manifest: Manifest, component: str) -> tuple[Profile, ...]:
         """The shapes that an engine of a component accepts."""
         return description.profiles(manifest, component)
 

@@ -144,7 +144,7 @@ def run_complete(session: Session, inputs: CompleteInputs) -> Completion:
 
 def rehearse(
     session: Session,
-    stages: Sequence[StageName],
+    stages: Sequence[str],
     request: Request,
     frame_size: Size | None,
     from_rgb: bool,

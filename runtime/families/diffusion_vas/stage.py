@@ -198,9 +198,7 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
             for stream, noise in zip(streams, draws, strict=True):
                 pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
                 at_once = stage.frames_at_once.vae_encoder
-                latents = [
-                    _map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs
-                ]
+                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
                 samples.append(EncodedSample(rows, _normals(noise.latents, xp), stream))

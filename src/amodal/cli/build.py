@@ -54,7 +54,7 @@ def command(**options: Any) -> None:
       amodal build default --engine-dir engines
     """
     from amodal.engines.build import BuildSettings, build_engines
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .progress import BuildBars, Watcher
 

@@ -38,7 +38,7 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
     if stray:
         raise click.UsageError(f"--{stray[0]} is for --memory; give that too.")
 
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .progress import Watcher
 

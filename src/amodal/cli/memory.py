@@ -12,7 +12,7 @@ from .console import BytesType, SizeType, human_bytes, print_json, table
 
 if TYPE_CHECKING:
     from amodal.runtime.builds.finding import EngineBuild
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
     from amodal.runtime.memory.plan import MemoryPlan
 
 _OPTIONS = (
@@ -46,9 +46,10 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     """
     from amodal.runtime.builds.finding import find_build
     from amodal.runtime.builds.store import engine_folder
-    from amodal.runtime.bundle.reading import Bundle
     from amodal.runtime.errors import MemoryBudgetError
-    from amodal.runtime.memory.buffers import RunShape, needed_components
+    from amodal.runtime.families import Bundle
+    from amodal.runtime.families.diffusion_vas.shape import RunShape
+    from amodal.runtime.memory.buffers import needed_components
     from amodal.runtime.memory.choice import MEMORIES, choose, plans
     from amodal.runtime.memory.plan import footprints_of
 

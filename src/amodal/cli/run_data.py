@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.bundle.manifest import StageName
-from amodal.runtime.execution.findings import Completion, Segmentation
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.sampling.guidance import is_guided
 from amodal.runtime.sampling.schedule import Churn

@@ -66,7 +66,7 @@ def command(**options: Any) -> int:
     """
     from amodal.engines.verification import VerifySettings
     from amodal.engines.verify import verify_bundle
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .progress import Watcher
 

@@ -336,7 +336,7 @@ def test_a_case_of_options_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     from amodal.runtime.backends.gpu import Gpu
     from amodal.runtime.backends.onnxruntime.bound import Place
     from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)

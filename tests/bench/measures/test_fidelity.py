@@ -15,8 +15,8 @@ from amodal.bench.reference.same_clip import Drawn, arrays_of
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Fidelity, read_results
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import load
 
 ONE = Execution(threads=1)

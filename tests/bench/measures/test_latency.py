@@ -22,8 +22,8 @@ from amodal.bench.running.quiet import steadiness
 from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Clip, Latency, Results, read_results
 from amodal.cli import amodal
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError, OutputError
+from amodal.runtime.families import Bundle
 
 ONE = Execution(threads=1)
 

@@ -19,8 +19,8 @@ from amodal.bench.running.machine import work_of
 from amodal.bench.running.observed import Call
 from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Memory
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 
 
 def test_the_sampler_sees_what_is_allocated_between_its_ends() -> None:

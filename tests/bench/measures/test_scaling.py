@@ -12,8 +12,8 @@ from amodal.bench.measures.scaling import measure_scaling, sweep_of
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Point
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, InputError
+from amodal.runtime.families import Bundle
 
 ONE = Execution(threads=1)
 

@@ -20,8 +20,8 @@ from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Gpu, Peer, Peers, Skipped, Work
 from amodal.runtime.backends import Availability
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
+from amodal.runtime.families import Bundle
 
 from ...places import STAND_INS
 

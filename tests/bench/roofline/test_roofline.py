@@ -27,9 +27,9 @@ from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_re
 from amodal.cli import main
 from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.bundle.manifest import ComponentEntry
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import InputError
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene

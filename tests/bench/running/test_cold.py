@@ -7,8 +7,8 @@ import pytest
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.cold import cold_start
 from amodal.bench.running.machine import work_of
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError
+from amodal.runtime.families import Bundle
 
 
 def test_what_the_new_process_says_is_the_sentence() -> None:

@@ -22,8 +22,8 @@ from amodal.export.fusing import fuse_bundle, write_fused
 from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, FUSED, SETTING, find_kernels, fused_file
 from amodal.runtime.builds.store import graph_hash
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BundleCorruptError
+from amodal.runtime.families import Bundle
 
 needs_kernels = pytest.mark.skipif(find_kernels().library is None, reason="no kernels here")
 

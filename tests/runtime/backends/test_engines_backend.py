@@ -19,7 +19,6 @@ import pytest
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime import backends
 from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,
@@ -29,6 +28,7 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
+from amodal.runtime.families import Bundle
 from amodal.runtime.model import load
 
 SIZE, FRAMES = (64, 64), 3

@@ -23,8 +23,8 @@ import amodal
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime.backends import tensorrt as adapter
 from amodal.runtime.backends.gpu import Gpu
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import AmodalError
+from amodal.runtime.families import Bundle
 
 from ... import places
 from ...stand_ins import stand_in_module

@@ -14,8 +14,9 @@ import pytest
 
 import amodal
 from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION
-from amodal.runtime.bundle.reading import Bundle, sha256_of
+from amodal.runtime.bundle.reading import sha256_of
 from amodal.runtime.errors import BundleCorruptError, BundleError, BundleNotFoundError, BundleVersionError
+from amodal.runtime.families import Bundle
 
 WEIGHTS = "graphs/segment_unet.onnx.data"
 GRAPH = "graphs/segment_unet.onnx"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, BundleCorruptError, InputError
 from amodal.runtime.execution import components as module_under_test
 from amodal.runtime.execution.components import Components, stage_keys
+from amodal.runtime.families import Bundle
 
 # Keys of a bundle and the kinds behind them: both stages may share a kind, each with a component of its own.
 KINDS = {"segment_unet": "unet", "complete_unet": "unet", "vae_decoder": "vae_decoder"}

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amodal.runtime.memory.buffers import buffers_of
+from amodal.runtime.memory.pictures import delivering
 
 from amodal.runtime.arrays import resampling
 from amodal.runtime.bundle.manifest import Manifest
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.execution.findings import Delivery
+from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
 from amodal.runtime.families.diffusion_vas.running import composed
-from amodal.runtime.memory.buffers import RunShape, buffers_of
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import choose
-from amodal.runtime.memory.pictures import delivering
 from amodal.runtime.memory.plan import Footprint, plan_memory
 from amodal.runtime.pictures import images
 from amodal.runtime.pictures.propagation import Propagated

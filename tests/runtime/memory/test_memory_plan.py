@@ -23,7 +23,6 @@ from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.bundle.manifest import FileEntry, Manifest
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     EngineCorruptError,
     EngineNotFoundError,
@@ -31,7 +30,8 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
-from amodal.runtime.memory.buffers import RunShape
+from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import budget_of, choose, plans
 from amodal.runtime.memory.plan import Footprint, MemoryPlan, parse_bytes, plan_memory
 

@@ -40,7 +40,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.report.drawing import require_matplotlib
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import checkpoints_from, execution_from, hold_to_targets, noting, work_from, write_results
 

@@ -40,7 +40,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench fidelity bundle --against diffusers --segment ckpt/ --complete ckpt2/
     """
     from amodal.bench.measures.fidelity import measure_fidelity
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 

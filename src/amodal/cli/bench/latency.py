@@ -33,7 +33,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench latency bundle --backend tensorrt_rtx --target-spf 0.95 -o latency.json
     """
     from amodal.bench.measures.latency import measure_latency
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 

@@ -30,7 +30,7 @@ def command(bundle: str, **options: Any) -> None:
     """
     from amodal.bench.measures.memory import measure_memory
     from amodal.bench.report.plots import check_picture, save_memory
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 

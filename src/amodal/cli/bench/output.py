@@ -19,7 +19,7 @@ from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.cli.console import warn
 from amodal.cli.progress import Watcher
-from amodal.runtime.bundle.reading import Bundle
+from amodal.runtime.families import Bundle
 
 
 def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:

@@ -49,7 +49,7 @@ def command(bundle: str, **options: Any) -> None:
     """
     from amodal.bench.peers.measure import measure_peers
     from amodal.bench.schema import Peers
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 

@@ -31,7 +31,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench quality default --preset fast --preset reference --json
     """
     from amodal.bench.measures.presets import PRESETS, measure_quality
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from
 

@@ -46,7 +46,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.roofline.measure import LIKELY_SHARE, measure_roofline
     from amodal.bench.running.clips import running
     from amodal.cli.progress import Watcher
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from, work_from
 

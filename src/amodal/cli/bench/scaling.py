@@ -32,7 +32,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench scaling bundle --segment ckpt/ --complete ckpt2/ --axis frames --axis pixels
     """
     from amodal.bench.measures.scaling import AXES, measure_scaling
-    from amodal.runtime.bundle.reading import Bundle
+    from amodal.runtime.families import Bundle
 
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 

@@ -21,7 +21,6 @@ from amodal.runtime.backends.gpu import Gpu, find_gpu
 from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
 from amodal.runtime.backends.onnxruntime.bound import _MOST_GRAPHS, Place, reason_of
 from amodal.runtime.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,
@@ -29,6 +28,7 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
+from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import plan_model
 from amodal.runtime.model import Model, load
 

@@ -14,8 +14,8 @@ import amodal
 from amodal.engines.compare import mask_iou, relative_l2
 from amodal.runtime import backends
 from amodal.runtime.backends import openvino
-from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError
+from amodal.runtime.families import Bundle
 from amodal.runtime.scenes import make_scene
 
 STEPS = 4
