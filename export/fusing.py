@@ -350,8 +350,7 @@ def fuse_bundle(path: Path) -> list[str]:
     """
     before = read_manifest(path)
     plain = {
-        key: tuple(file for file in entry.files if file.role != "fused")
-        for key, entry in before.components.items()
+        key: tuple(file for file in entry.files if file.role != "fused") for key, entry in before.components.items()
     }
     entries = {key: entry.model_copy(update={"files": plain[key]}) for key, entry in before.components.items()}
     manifest = before.model_copy(update={"components": entries})

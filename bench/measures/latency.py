@@ -10,7 +10,7 @@ from typing import get_args
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.choice import plan_model
+from amodal.runtime.memory.choice import MemoryRequest, plan_model
 
 from ..running.clips import Execution, running, times_of
 from ..running.cold import cold_start
@@ -79,7 +79,7 @@ def measure_latency(
 
 def _build_seconds(bundle: Bundle, execution: Execution) -> dict[str, float]:
     """What building the engines that are run took, by their records; nothing for graphs."""
-    planned = plan_model(bundle, execution.backend, engine_dir=execution.engine_dir)
+    planned = plan_model(bundle, bundle.family, execution.backend, MemoryRequest(engine_dir=execution.engine_dir))
     if planned is None or planned.build is None:
         return {}
     return {"build": sum(record.seconds for record in planned.build.records.values())}

@@ -172,7 +172,7 @@ def _planned(model: Model) -> dict[str, int]:
         return {}
     found: dict[str, int] = {}
     for phase in model.plan.phases:
-        name = f"{phase.stage}/{model.bundle.component(phase.runs).kind}"
+        name = f"{phase.task}/{model.bundle.component(phase.runs).kind}"
         found[name] = max(found.get(name, 0), phase.peak_bytes)
     return found
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.plan import frame_multiple
 
 from ..running.clips import Execution, running
 from ..running.machine import executed_of
@@ -114,7 +113,7 @@ class _Places:
 
     def values(self, axis: str) -> list[float]:
         """Along an axis, the bundle's own among them."""
-        work, multiple = self._work, frame_multiple(self._bundle.manifest)
+        work, multiple = self._work, self._bundle.config.multiple
         if axis == "steps":
             return sorted({max(1, round(work.steps * share)) for share in _SHARES})
         if axis == "samples":
@@ -140,13 +139,13 @@ class _Places:
                     yield None, {f"{value:g}": str(error)}
 
     def _exported(self, axis: str, value: float) -> _Place:
-        manifest, work = self._bundle.manifest, self._work.model_copy(update={"depth": False})
+        config, work = self._bundle.config, self._work.model_copy(update={"depth": False})
         size, frames = work.size, work.frames
         if axis == "frames":
             frames = int(value)
         else:
             size = self._sizes[value]
-        if (size, frames) == (manifest.size, manifest.frames):
+        if (size, frames) == (config.size, config.frames):
             return _Place(value, self._bundle.path, work)
         out = self._scratch / f"{frames}x{size[0]}x{size[1]}"
         export_again(self._bundle, checkpoints_of(self._bundle, self._given), out, size=size, frames=frames)

@@ -104,4 +104,4 @@ def compile_networks(pipelines: Pipelines) -> str:
 
 
 def _keys(bundle: Bundle, stage: StageName) -> list[str]:
-    return list(bundle.manifest.stages[stage].components.values())
+    return list(bundle.manifest.tasks[stage].components.values())

@@ -179,7 +179,7 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
 
     from .pipeline import amodal_masks, karras_sigmas, modal_rgb
 
-    churn = Churn(work.churn)
+    config, churn = config_of(manifest), Churn(work.churn)
     generator = torch.Generator("cpu").manual_seed(work.seed)
     signed = np.where(arrays.amodal, np.float32(1), np.float32(-1))
     found: dict[StageName, Drawn] = {}
@@ -195,12 +195,12 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             generator=generator,
             steps=work.steps,
             guidance=(work.guidance, work.guidance),
-            context=manifest.context_layout,
-            decode_chunk=manifest.decode_chunk,
-            noise_aug=manifest.noise_augmentation,
-            motion_bucket=int(manifest.motion_bucket),
+            context=config.context_layout,
+            decode_chunk=config.decode_chunk,
+            noise_aug=config.noise_augmentation,
+            motion_bucket=int(config.motion_bucket),
             churn=(churn.s_churn, churn.s_tmin, churn.s_tmax, churn.s_noise) if work.churn else None,
-            noise_dtype=getattr(torch, manifest.noise_dtype),
+            noise_dtype=getattr(torch, config.noise_dtype),
         )
         sigmas = karras_sigmas(work.steps, sigma_min=pipeline.sigma_min, sigma_max=pipeline.sigma_max)
         found[stage] = Drawn(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.memory.buffers import PHASE_KINDS
+from amodal.runtime.families.diffusion_vas.calls import PHASE_ROLES
 
 from ..schema import Memory, Phase, Timeline
 from ..wording import DASH, describe_executed, describe_work, distinct_names, in_bytes, percent, seconds
@@ -63,7 +63,7 @@ def device_peaks(m: Memory) -> dict[str, int]:
 def spans_of(m: Memory, planned: str) -> list[Phase]:
     """When a phase of the plan ran: by its own name, or as the components that run in it (`segment/unet`)."""
     stage, _, phase = planned.rpartition("/")
-    names = {planned, *(f"{stage}/{kind}" for name, kinds in PHASE_KINDS.items() if name == phase for kind in kinds)}
+    names = {planned, *(f"{stage}/{kind}" for kind in PHASE_ROLES.get(phase, ()))}
     return [span for span in m.phases if span.name in names]
 
 

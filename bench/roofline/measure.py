@@ -8,12 +8,11 @@ of GPUs, from what their maker published (`gpus.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import psutil
-from amodal.runtime.memory.buffers import needed_components
 
 from amodal.runtime.backends import create
 from amodal.runtime.builds.finding import find_build
@@ -21,15 +20,15 @@ from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import EngineError, MemoryBudgetError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.memory.choice import choose, plans
-from amodal.runtime.memory.plan import Footprint, footprints_of
+from amodal.runtime.memory.choice import Planner
+from amodal.runtime.memory.plan import footprints_of
 from amodal.runtime.paths import PathLike
 
 from ..running.clips import Runner, times_of
 from ..running.machine import executed_of
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
-from .clip_cost import Way, count_clip
+from .clip_cost import count_run, run_of
 from .gpus import GPUS, GpuSpec, find_gpu
 
 LIKELY_SHARE = 0.47
@@ -82,12 +81,10 @@ def measure_roofline(
         BundleError: a graph whose operations cannot be counted.
     """
     told("counting operations")
-    way = Way()
-    model = None if runner is None else runner.model
-    if model is not None:
-        way = Way.of(model.backend, model.memory, "batched" if model.plan is None else model.plan.cfg_rows)
-    counted = count_clip(bundle, work, way)
-    for_engines = counted if way == Way() else count_clip(bundle, work)
+    model, on_engines = None if runner is None else runner.model, run_of(work)
+    run = on_engines if model is None else run_of(work, model)
+    counted = count_run(bundle, run)
+    for_engines = counted if run == on_engines else count_run(bundle, on_engines)
     told("measuring this machine's ceilings")
     warnings = list(_busy())
     executor = create(backend, device=device, threads=threads) if model is None else model.backend
@@ -213,34 +210,32 @@ def run_clips(runner: Runner, clips: int, told: Told = lambda what: None) -> dic
 class Needs:
     """What a run takes by the records of engines, which may be of other GPUs; the CUDA context comes on top."""
 
-    bundle: Bundle
+    planner: Planner
     shape: RunShape
-    footprints: dict[str, Footprint]
 
     @classmethod
     def of(cls, bundle: Bundle, work: Work, engine_dir: PathLike | None) -> Needs | None:
         """From the engines that were built last; None if there are none for all components."""
-        guided = work.guidance > 1
-        shape = RunShape(stages=tuple(work.stages), guided=guided, steps=work.steps, samples=work.samples)
-        needed = needed_components(bundle.manifest, shape)
+        shape = replace(run_of(work), cfg_rows="auto")
+        family, manifest = bundle.family, bundle.manifest
+        needed = {key: family.profiles(manifest, key) for key in family.calls(manifest, shape).components}
         folder = engine_folder(bundle.path, engine_dir)
         for backend in _ENGINES:
             try:
                 build = find_build(bundle, folder, backend, needed)
             except EngineError:
                 continue
-            return cls(bundle, shape, footprints_of(build.records.values()))
+            return cls(Planner(family, manifest, footprints_of(build.records.values())), shape)
         return None
 
     def on(self, gpu: GpuSpec) -> dict[str, Any]:
         """Whether it fits, and how: the fields of a `Prediction`."""
-        manifest = self.bundle.manifest
         try:
-            plan = choose(manifest, self.footprints, self.shape, gpu.vram)
+            plan = self.planner.choose(self.shape, gpu.vram)
         except MemoryBudgetError:
-            plan = min(plans(manifest, self.footprints, self.shape), key=lambda way: way.peak_bytes)
+            plan = min(self.planner.plans(self.shape), key=lambda way: way.peak_bytes)
         return {
             "planned": plan.peak_bytes,
-            "way": f"{plan.memory}, {plan.cfg_rows}",
+            "way": f"{plan.memory}, {plan.run.variant}",
             "fits": plan.fits(gpu.vram),
         }

@@ -18,7 +18,6 @@ from amodal import __version__
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
-from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.model import Model
 
 from ..schema import Executed, Gpu, Machine, Measurement, Results, Skipped, Subject, Work
@@ -102,9 +101,9 @@ def subject_of(bundle: Bundle) -> Subject:
     return Subject(
         name=bundle.path.name,
         manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
-        stages=list(manifest.stages),
-        frames=manifest.frames,
-        size=manifest.size,
+        stages=list(manifest.tasks),
+        frames=bundle.config.frames,
+        size=bundle.config.size,
         precision=", ".join(sorted(precisions)),
     )
 
@@ -119,10 +118,10 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
         value = settings.get(name, 0.0)
         if not math.isfinite(value):
             raise InputError(f"{name} {value} is not finite; expected a number (--{name}).")
-    manifest = bundle.manifest
-    stages: list[StageName] = [name for name in manifest.stages if stage in (None, "both", name)]
-    depth = manifest.depth is not None and "segment" in stages
-    return Work(stages=stages, frames=manifest.frames, size=manifest.size, depth=depth, **settings)
+    config = bundle.config
+    stages: list[Any] = [name for name in bundle.manifest.tasks if stage in (None, "both", name)]
+    depth = config.depth is not None and "segment" in stages
+    return Work(stages=stages, frames=config.frames, size=config.size, depth=depth, **settings)
 
 
 def executed_of(model: Model) -> Executed:

@@ -57,7 +57,7 @@ def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = Fa
     """Runs a scene with `samples` seeds of noise; the first one goes on to RGB if `complete`."""
     model = _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
     manifest = model.manifest
-    scene = make_scene(seed, manifest.frames, manifest.size)
+    scene = make_scene(seed, model.config.frames, model.config.size)
     options: dict[str, Any] = {
         "steps": setting.steps,
         "guidance": (setting.guidance, setting.guidance),
@@ -96,7 +96,7 @@ def _model(bundle: str, execution: Execution, guided: bool) -> Model:
     On a CPU the U-Net is loaded for one CFG row or for two side by side, and again when that changes.
     """
     model = _loaded(bundle, execution)
-    scene = make_scene(0, model.manifest.frames, model.manifest.size)
+    scene = make_scene(0, model.config.frames, model.config.size)
     scale = 1.5 if guided else 1.0
     model.segment(scene.modal, depth=scene.depth, steps=1, guidance=(scale, scale))
     return model

@@ -42,7 +42,7 @@ def checkpoints_of(
     from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
 
     found: dict[StageName, StageCheckpoint] = {}
-    for stage, entry in bundle.manifest.stages.items():
+    for stage, entry in cast(Any, bundle.manifest.tasks).items():
         if stages is not None and stage not in stages:
             continue
         place = (given or {}).get(stage)
@@ -77,15 +77,15 @@ def export_again(
     from amodal.export.bundle import export_bundle
     from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 
-    manifest = bundle.manifest
-    unet = next(entry for entry in manifest.components.values() if entry.kind == "unet")
+    config = bundle.config
+    unet = next(entry for entry in bundle.manifest.components.values() if entry.kind == "unet")
     settings = ExportSettings(
-        size=size or manifest.size,
-        frames=frames or manifest.frames,
+        size=size or config.size,
+        frames=frames or config.frames,
         precision=unet.precision,
         stored=unet.stored,
-        context=manifest.context_layout,
-        decode_chunk=manifest.decode_chunk,
+        context=config.context_layout,
+        decode_chunk=config.decode_chunk,
         variant=_variant_name(unet),
         check="none",
     )

@@ -50,7 +50,7 @@ def time_case(
     Raises:
         AmodalError: it cannot be loaded or run.
     """
-    key = next(iter(bundle.manifest.stages.values())).components["unet"]
+    key = next(iter(bundle.manifest.tasks.values())).components["unet"]
     rng = np.random.default_rng(0)
     feeds = {
         tensor.name: rng.standard_normal([_ROWS if isinstance(n, str) else n for n in tensor.shape]).astype(np.float32)

@@ -21,8 +21,8 @@ from rich.console import Console
 
 from amodal.engines.build import BuildSettings, target_of
 from amodal.engines.compilation import compile_graph, describe
-from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
+from amodal.runtime.families.diffusion_vas.calls import profiles_of
 
 if TYPE_CHECKING:
     from amodal.export.checkpoints.checkpoint import StageCheckpoint

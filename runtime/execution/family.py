@@ -50,6 +50,11 @@ class Run:
         """What tells this variant from others in a message; empty where there is one."""
         return ""
 
+    @property
+    def pictures(self) -> str:
+        """What pictures it is of, for people; empty for the bundle's."""
+        return ""
+
     def variants(self) -> tuple[Self, ...]:
         """The ways to make this run's calls that its settings leave open, the fastest first."""
         return (self,)

@@ -28,6 +28,16 @@ LARGEST_STEPS = 200
 _CLIP_FRAMES = 5  # that CLIP sees at once on a CPU
 
 
+PHASE_ROLES: dict[str, tuple[str, ...]] = {
+    "depth": ("depth",),
+    "encode": ("image_encoder", "vae_encoder"),
+    "condition": ("unet_conditioner",),
+    "denoise": ("unet",),
+    "decode": ("vae_decoder",),
+}
+"""The phases of a stage, in their order, and the roles of the components that run in each, one after the other."""
+
+
 class FramesAtOnce(NamedTuple):
     """How many frames a component takes in one call.
 

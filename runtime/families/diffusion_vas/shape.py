@@ -52,6 +52,11 @@ class RunShape(Run):
         """How its CFG rows are called."""
         return f"{self.cfg_rows} CFG rows"
 
+    @property
+    def pictures(self) -> str:
+        """What pictures it is of, for people."""
+        return "" if self.size is None else f"frames of {self.size[0]}x{self.size[1]}"
+
     def variants(self) -> tuple[Self, ...]:
         """Two CFG rows in one call, which reads the weights once for both, and one after the other."""
         batched, separate = replace(self, cfg_rows="batched"), replace(self, cfg_rows="separate")

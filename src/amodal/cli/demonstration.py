@@ -67,8 +67,7 @@ def run_demo(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
         staged_folder(out, options["overwrite"], MARKER) as folder,
         bars.show(["segment", "complete"]),
     ):
-        manifest = model.manifest
-        scene = make_scene(options["seed"], manifest.frames, manifest.size)
+        scene = make_scene(options["seed"], model.config.frames, model.config.size)
         shared = {"steps": steps, "fps": _FPS}
         seen = model.segment(
             scene.modal, depth=scene.depth, seed=options["noise_seed"], callback=bars.stage("segment"), **shared

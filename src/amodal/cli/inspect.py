@@ -11,6 +11,7 @@ from .memory import memory_options, show_memory
 
 if TYPE_CHECKING:
     from amodal.runtime.bundle.manifest import Manifest
+    from amodal.runtime.families import Bundle
 
 
 @click.command("inspect")
@@ -52,26 +53,27 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
     if as_json:
         print_json({"path": str(bundle), "verified": verify, **manifest.as_json()})
         return
-    click.echo("\n".join([str(bundle), *_facts(manifest, verify), "", _components(manifest)]))
+    click.echo("\n".join([str(bundle), *_facts(opened, verify), "", _components(manifest)]))
     if shapes:
         click.echo("\n".join(_shapes(manifest)))
 
 
-def _facts(manifest: Manifest, verified: bool) -> list[str]:
+def _facts(bundle: Bundle, verified: bool) -> list[str]:
     from amodal.runtime.backends.onnxruntime.graph import describe_fused
 
-    height, width = manifest.latent_size
+    manifest, config = bundle.manifest, bundle.config
+    height, width = config.latent_size
     rows: list[tuple[str, str]] = [("family", manifest.family)]
-    rows += [(f"stage {name}", stage.source) for name, stage in manifest.stages.items()]
+    rows += [(f"stage {name}", stage.source) for name, stage in manifest.tasks.items()]
     rows += [
-        ("depth", manifest.depth.model if manifest.depth else "none; give it with `amodal run --depth`"),
-        ("clip", f"{manifest.frames} frames of {manifest.height}x{manifest.width}, latents {height}x{width}"),
-        ("context layout", manifest.context_layout),
-        ("decode chunk", f"{manifest.decode_chunk} frames"),
-        ("hidden RGB", "carried over from other frames, the rest drawn" if manifest.propagate else "drawn"),
+        ("depth", config.depth.model if config.depth else "none; give it with `amodal run --depth`"),
+        ("clip", f"{config.frames} frames of {config.height}x{config.width}, latents {height}x{width}"),
+        ("context layout", config.context_layout),
+        ("decode chunk", f"{config.decode_chunk} frames"),
+        ("hidden RGB", "carried over from other frames, the rest drawn" if config.propagate else "drawn"),
         ("CPU kernels", describe_fused(manifest.components.values())),
-        ("noise", manifest.noise_dtype),
-        ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.stages.values()}))),
+        ("noise", config.noise_dtype),
+        ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.tasks.values()}))),
         ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),
     ]

@@ -49,7 +49,7 @@ def run_job(options: RunOptions) -> dict[str, Any]:
 
 
 def _stages(options: RunOptions, model: Model) -> list[str]:
-    there = list(model.manifest.stages)
+    there = list(model.manifest.tasks)
     wanted = [options.stage] if options.stage in ("segment", "complete") else ["segment", "complete"]
     if options.stage is None:
         wanted = [s for s in wanted if s in there] if "segment" in there else ["complete"]
@@ -69,7 +69,7 @@ def _stages(options: RunOptions, model: Model) -> list[str]:
     if "segment" in wanted:
         if options.amodal is not None:
             raise InputError("--amodal is for --stage complete; the segment stage finds the masks itself.")
-        if options.depth is None and model.manifest.depth is None:
+        if options.depth is None and model.config.depth is None:
             raise InputError(
                 f"bundle {options.bundle} has no depth component; give depth with --depth DIR, or export the bundle "
                 "again with --depth CHECKPOINT."
@@ -78,7 +78,7 @@ def _stages(options: RunOptions, model: Model) -> list[str]:
 
 
 def _read(options: RunOptions, model: Model, stages: list[str]) -> Clip:
-    frames = read_frames(options.frames, limit=model.manifest.frames)
+    frames = read_frames(options.frames, limit=model.config.frames)
     modal = read_masks(options.masks, options.object_id, (frames.shape[1], frames.shape[2]))
     depth = read_depth(options.depth) if options.depth is not None and "segment" in stages else None
     warnings = check_clip(frames, modal, depth)

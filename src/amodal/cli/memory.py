@@ -49,8 +49,7 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     from amodal.runtime.errors import MemoryBudgetError
     from amodal.runtime.families import Bundle
     from amodal.runtime.families.diffusion_vas.shape import RunShape
-    from amodal.runtime.memory.buffers import needed_components
-    from amodal.runtime.memory.choice import MEMORIES, choose, plans
+    from amodal.runtime.memory.choice import MEMORIES, Planner
     from amodal.runtime.memory.plan import footprints_of
 
     picture, budget, mode = options["picture"], options["vram"], options["mode"]
@@ -59,16 +58,17 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
 
         check_picture(picture)
     opened = Bundle(bundle)
-    shape = RunShape(stages=_stages(options["stage"]), size=options["size"])
-    needed = needed_components(opened.manifest, shape)
+    family, manifest = opened.family, opened.manifest
+    run = RunShape(_stages(options["stage"]), size=options["size"])
+    profiles = {key: family.profiles(manifest, key) for key in family.calls(manifest, run).components}
     folder = engine_folder(bundle, options["engine_dir"])
-    build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", needed, options["target"])
-    footprints = footprints_of(build.records.values())
+    build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", profiles, options["target"])
+    planner = Planner(family, manifest, footprints_of(build.records.values()))
     memories = MEMORIES if mode in (None, "auto") else (mode,)
-    ways = list(plans(opened.manifest, footprints, shape, memories))
+    ways = list(planner.plans(run, memories))
     chosen, refusal = None, None
     try:
-        chosen = choose(opened.manifest, footprints, shape, budget, memories)
+        chosen = planner.choose(run, budget, memories)
     except MemoryBudgetError as error:
         refusal = error
     shown = [_best([way for way in ways if way.memory == memory], budget) for memory in memories]
@@ -116,12 +116,8 @@ def _text(
     budget: int | None,
     chosen: MemoryPlan | None,
 ) -> str:
-    height, width = shown[0].shape.size or (0, 0)
-    clip = f"frames of {height}x{width}"
-    lines = [
-        f"{bundle}, {' and '.join(shown[0].shape.stages)}, {clip}",
-        f"engines  {build.folder}",
-    ]
+    run = shown[0].run
+    lines = [f"{bundle}, {' and '.join(run.tasks)}, {run.pictures}".rstrip(", "), f"engines  {build.folder}"]
     if shown[0].estimated:
         lines.append("An estimate: the engines are of another size; activations are taken to grow with the area.")
     lines += ["", _ways(ways, budget)]
@@ -138,12 +134,12 @@ def _text(
 
 
 def _way(plan: MemoryPlan) -> str:
-    return f"{plan.memory}, {plan.cfg_rows}"
+    return f"{plan.memory}, {plan.run.variant}" if plan.run.variant else plan.memory
 
 
 def _ways(ways: list[MemoryPlan], budget: int | None) -> str:
-    head = ["memory, CFG rows", "in the phase", "running", "peak"]
-    rows = [[_way(w), f"{w.peak.stage} {w.peak.name}", w.peak.runs, human_bytes(w.peak_bytes)] for w in ways]
+    head = ["memory", "in the phase", "running", "peak"]
+    rows = [[_way(w), f"{w.peak.task} {w.peak.name}", w.peak.runs, human_bytes(w.peak_bytes)] for w in ways]
     return _with_verdict(head, rows, [w.peak_bytes for w in ways], budget, 3)
 
 
@@ -151,7 +147,7 @@ def _phases(plan: MemoryPlan, budget: int | None) -> str:
     head = ["phase", "resident", "scratch", "buffers", "peak"]
     rows = [
         [
-            f"{phase.stage} {phase.name}",
+            f"{phase.task} {phase.name}",
             human_bytes(phase.resident_bytes),
             human_bytes(phase.scratch),
             human_bytes(phase.buffer_bytes),
@@ -171,12 +167,12 @@ def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budg
 
 
 def _components(ways: list[MemoryPlan]) -> str:
-    """Weights, and activations with batched and with separate rows."""
-    calls = {way.cfg_rows: way for way in reversed(ways)}
+    """Weights, and activations in each variant of the run."""
+    variants = {way.run.variant: way for way in ways}
     first = ways[0]
     rows = []
     for key, weights in first.weights.items():
-        activations = dict.fromkeys(calls[name].activations[key] for name in ("batched", "separate") if name in calls)
+        activations = dict.fromkeys(way.activations[key] for way in variants.values())
         rows.append([key, human_bytes(weights), " / ".join(map(human_bytes, activations))])
     rows.append(["total", human_bytes(sum(first.weights.values())), ""])
     return table(["component", "weights", "activations"], rows)

@@ -41,7 +41,7 @@ def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
     colours = {key: colormaps["tab20"](index % 14) for index, key in enumerate(keys)}
     legend: dict[str, Any] = {}
     for place, plan in enumerate(plans):
-        title = f"{plan.memory}, CFG rows {plan.cfg_rows}{', an estimate' if plan.estimated else ''}"
+        title = ", ".join(filter(None, [plan.memory, plan.run.variant, "an estimate" if plan.estimated else ""]))
         axes = figure.add_subplot(1, len(plans), place + 1, title=title, ylabel="MB")
         for index, phase in enumerate(plan.phases):
             layers: list[tuple[str, Any, int]] = [(key, colours[key], phase.resident.get(key, 0)) for key in keys]
@@ -53,7 +53,7 @@ def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
                     bottom += size / _MB
         if budget is not None:
             legend["budget"] = axes.axhline(budget / _MB, color="#cc0000", linestyle="--")
-        names = [f"{phase.stage} {phase.name}" for phase in plan.phases]
+        names = [f"{phase.task} {phase.name}" for phase in plan.phases]
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
     top = max([plan.peak_bytes for plan in plans] + ([budget] if budget else []))
     for axes in figure.axes:

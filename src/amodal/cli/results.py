@@ -115,8 +115,8 @@ def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
     settings = options.sampling
     churn = asdict(settings.pop("churn"))
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
-    settings["context"] = settings["context"] or model.manifest.context_layout
-    settings["decode_chunk"] = settings["decode_chunk"] or model.manifest.decode_chunk
+    settings["context"] = settings["context"] or model.config.context_layout
+    settings["decode_chunk"] = settings["decode_chunk"] or model.config.decode_chunk
     return {
         "seed": options.seed,
         "seeds": options.seeds,
@@ -134,9 +134,9 @@ def _bundle(path: str, model: Model) -> dict[str, Any]:
         "path": str(path),
         "manifest_sha256": sha256_of(model.bundle.path / MANIFEST_NAME),
         "precision": sorted({c.precision for c in manifest.components.values()}),
-        "size": list(manifest.size),
-        "frames": manifest.frames,
-        "context_layout": manifest.context_layout,
+        "size": list(model.config.size),
+        "frames": model.config.frames,
+        "context_layout": model.config.context_layout,
         "files": {f.path: f.sha256 for c in manifest.components.values() for f in c.files},
     }
 
