@@ -229,8 +229,8 @@ def _engines(bundle: Bundle, execution: Execution) -> list[str]:
 
 def _needed_by_torch(bundle: Bundle, checkpoints: Checkpoints | None) -> list[object]:
     """What diffusers and other sizes need and may be given later: checkpoints, libraries, a compiler."""
-    stages: Mapping[Any, TaskEntry] = bundle.manifest.tasks
-    places = [str((checkpoints or {}).get(stage) or entry.source) for stage, entry in stages.items()]
+    given = {str(stage): path for stage, path in (checkpoints or {}).items()}
+    places = [str(given.get(task) or entry.source) for task, entry in bundle.manifest.tasks.items()]
     libraries = [name for name in _OF_TORCH if find_spec(name) is not None]
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     return [[(place, Path(place).exists()) for place in places], libraries, compiler]

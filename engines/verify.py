@@ -36,13 +36,16 @@ from .verification import ComponentCheck, EngineCheck, StageCheck, Verification,
 Say = Callable[[str], None]
 
 RESULTS = {"fp32": 1e-4, "fp16": 2e-2}
-"""Largest relative L2 difference of a task's floats, by precision, which of Diffusion-VAS are the last latents: more than of one component, since steps add
-up. Small checkpoints showed 4e-4 to 5e-3 in half, after 3 to 25 steps; 5 % on every velocity, 4e-2 to 5e-2."""
+"""Largest relative L2 difference of a task's floats, by precision; Diffusion-VAS's are its last latents.
+
+More than of one component, since steps add up. Small checkpoints showed 4e-4 to 5e-3 in half, after 3 to 25 steps; 5 %
+on every velocity, 4e-2 to 5e-2."""
 
 REPEATED = 2e-2
-"""Largest relative L2 difference of a component in half that is called in every step, as a U-Net. `TOLERANCES` is for random input; on a trained one's own, whose
-velocities at low noise are small differences of large activations, the default model showed 6e-3, with its last latents
-2.5e-4 from float32's and a mask IoU of 0.9999."""
+"""Largest relative L2 difference of a component in half that is called in every step, as a U-Net.
+
+`TOLERANCES` is for random input. On a trained U-Net's own, whose velocities at low noise are small differences of large
+activations, the default model showed 6e-3, with its last latents 2.5e-4 from float32's and a mask IoU of 0.9999."""
 
 MASK_IOU = {"fp32": 0.999, "fp16": 0.95}
 """Least IoU of the masks with the twin's, by precision. Small checkpoints showed 0.9975 and more in half."""
@@ -214,8 +217,8 @@ def _check_task(
                 problems.append(
                     f"its {name} differ from float32's by {found:.1e} (relative L2), more than {limit:.0e}."
                 )
-    levels = (None, None) if apart is None else (int(apart.max()), float(apart.mean()))
-    return StageCheck(task, difference, limit, iou, *levels, tuple(problems))
+    largest, mean = (None, None) if apart is None else (int(apart.max()), float(apart.mean()))
+    return StageCheck(task, difference, limit, iou, largest, mean, tuple(problems))
 
 
 # Engines

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
-from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, Manifest, TaskEntry
+from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileRole, Manifest, TaskEntry
 from amodal.runtime.errors import ExportError
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.results import write_json
@@ -158,7 +158,11 @@ class _Writer:
         twin = write_fused(file) if can_be_fused(component.precision, plan.variant.name) else None
         difference = self._compare(component, key, file, twin, weights) if plan.compare else None
         self.progress.phase("hash")
-        files = {"graph": file, "weights": file.with_name(file.name + ".data"), "fused": twin}
+        files: dict[FileRole, Path | None] = {
+            "graph": file,
+            "weights": file.with_name(file.name + ".data"),
+            "fused": twin,
+        }
         return ComponentEntry(
             kind=component.kind,
             files=tuple(file_entry(f, role) for role, f in files.items() if f is not None and f.exists()),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from amodal.engines.compare import mask_iou, relative_l2
-from amodal.engines.verify import LATENTS, MASK_IOU
+from amodal.engines.verify import MASK_IOU, RESULTS
 from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.families.diffusion_vas.config import StageName
 
@@ -53,9 +53,9 @@ def disagreement(found: Mapping[str, float], halves: int) -> str | None:
                 wrong.append(f"masks have an IoU of {value:.4f}, less than {least:.4g}")
             continue
         stage, _, measure = name.partition("_")
-        limits = LATENTS if measure.startswith("latents") else FRAMES
+        limits = RESULTS if measure.startswith("latents") else FRAMES
         limit = times * limits[precision]
         if not value <= limit:
-            what = "last latents differ by" if limits is LATENTS else "pictures differ, of 255, by"
+            what = "last latents differ by" if limits is RESULTS else "pictures differ, of 255, by"
             wrong.append(f"{stage}: {what} {value:.2g}, more than {limit:.2g}")
     return "; ".join(wrong) or None

@@ -17,7 +17,7 @@ from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import BackendUnavailableError, InputError, MissingDependencyError
 from amodal.runtime.families import Bundle
-from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.config import StageName, config_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
@@ -101,7 +101,7 @@ def subject_of(bundle: Bundle) -> Subject:
     return Subject(
         name=bundle.path.name,
         manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
-        stages=list(manifest.tasks),
+        stages=cast(Any, list(manifest.tasks)),
         frames=bundle.config.frames,
         size=bundle.config.size,
         precision=", ".join(sorted(precisions)),

@@ -56,7 +56,6 @@ class SceneRun(NamedTuple):
 def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> SceneRun:
     """Runs a scene with `samples` seeds of noise; the first one goes on to RGB if `complete`."""
     model = _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
-    manifest = model.manifest
     scene = make_scene(seed, model.config.frames, model.config.size)
     options: dict[str, Any] = {
         "steps": setting.steps,
