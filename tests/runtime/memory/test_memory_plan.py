@@ -20,7 +20,6 @@ import pytest
 import amodal
 from amodal.runtime.backends import registry
 from amodal.runtime.builds.finding import find_build
-from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.bundle.manifest import FileEntry, Manifest
 from amodal.runtime.errors import (
@@ -30,9 +29,12 @@ from amodal.runtime.errors import (
     InputError,
     MemoryBudgetError,
 )
+from amodal.runtime.execution.components import Memory
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.family import FAMILY
+from amodal.runtime.families.diffusion_vas.settings import CfgRows
 from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.memory.choice import budget_of, choose, plans
+from amodal.runtime.memory.choice import MEMORIES, Planner, budget_of
 from amodal.runtime.memory.plan import Footprint, MemoryPlan, parse_bytes, plan_memory
 
 FRAMES, HEIGHT, WIDTH = 3, 16, 32
@@ -40,6 +42,14 @@ LATENT = (4, 8, 16)
 SIDE, EMBEDDING, TIME, CONTEXT = 8, 5, 11, 7
 DEPTH = (518, 1036)
 SHARED = {"image_encoder": "image_encoder", "vae_encoder": "vae_encoder", "vae_decoder": "vae_decoder"}
+PROFILE = {
+    "image_encoder": "frames<=3",
+    "vae_encoder": "frames<=3",
+    "vae_decoder": "frames<=2",
+    "unet_conditioner": "any",
+    "depth": "frames<=1",
+}
+"""The one profile of each, but of the U-Net, which has one for a CFG row and one for two."""
 
 
 def tensors(**shapes: tuple[int | str, ...]) -> list[dict[str, Any]]:
@@ -80,6 +90,7 @@ def document() -> dict[str, Any]:
             "kind": kind,
             "files": [
                 {
+                    "role": "graph",
                     "path": f"graphs/{key}.onnx",
                     "bytes": len(content),
                     "sha256": hashlib.sha256(content).hexdigest(),
@@ -92,13 +103,10 @@ def document() -> dict[str, Any]:
             "inputs": graphs[kind][0],
             "outputs": graphs[kind][1],
             "source": "made up",
+            "repeated": kind == "unet",
         }
 
-    return {
-        "schema_version": 1,
-        "family": "diffusion-vas",
-        "amodal_version": "0",
-        "created": "now",
+    config = {
         "frames": FRAMES,
         "height": HEIGHT,
         "width": WIDTH,
@@ -113,13 +121,22 @@ def document() -> dict[str, Any]:
         "scheduler": {"sigma_min": 0.002, "sigma_max": 700.0},
         "image_encoder": {"side": SIDE, "mean": [0.5] * 3, "std": [0.5] * 3, "width": EMBEDDING},
         "depth": {"height": DEPTH[0], "width": DEPTH[1], "model": "made up"},
-        "stages": {
-            stage: {
-                "components": {**SHARED, **{k: f"{stage}_{k}" for k in ("unet_conditioner", "unet")}},
-                "source": "made up",
-            }
-            for stage in ("segment", "complete")
-        },
+    }
+    tasks = {
+        stage: {
+            "components": {**SHARED, **{k: f"{stage}_{k}" for k in ("unet_conditioner", "unet")}},
+            "source": "made up",
+        }
+        for stage in ("segment", "complete")
+    }
+    tasks["segment"]["components"]["depth"] = "depth"
+    return {
+        "schema_version": 2,
+        "family": "diffusion-vas",
+        "amodal_version": "0",
+        "created": "now",
+        "config": config,
+        "tasks": tasks,
         "components": {key: component(key, kind) for key, kind in keys.items()},
     }
 
@@ -135,9 +152,36 @@ def made_up(manifest: Manifest, seed: int = 0, largest: int = 4_000_000) -> dict
     found = {}
     for key, entry in manifest.components.items():
         weights, some, more = (int(n) for n in rng.integers(1, largest, 3))
-        profiles = {"rows=1": min(some, more), "rows=2": max(some, more)} if entry.kind == "unet" else {"any": some}
-        found[key] = Footprint(weights, profiles)
+        found[key] = footprint(entry.kind, weights, min(some, more), max(some, more))
     return found
+
+
+def footprint(kind: str, weights: int, one: int, both: int | None = None) -> Footprint:
+    """Of a component; a U-Net takes `one` for a CFG row, and `both` for two."""
+    if kind == "unet":
+        return Footprint(weights, {"rows=1": one, "rows=2": one if both is None else both})
+    return Footprint(weights, {PROFILE[kind]: one})
+
+
+def make_plan(
+    manifest: Manifest, sizes: Mapping[str, Footprint], shape: RunShape, memory: Memory, cfg_rows: CfgRows
+) -> MemoryPlan:
+    return plan_memory(FAMILY, manifest, sizes, replace(shape, cfg_rows=cfg_rows), memory)
+
+
+def plans(manifest: Manifest, sizes: Mapping[str, Footprint], shape: RunShape) -> Iterator[MemoryPlan]:
+    return Planner(FAMILY, manifest, sizes).plans(shape)
+
+
+def choose(
+    manifest: Manifest, sizes: Mapping[str, Footprint], shape: RunShape, budget: int | None, *memories: Memory
+) -> MemoryPlan:
+    return Planner(FAMILY, manifest, sizes).choose(shape, budget, memories or MEMORIES)
+
+
+def rows_of(plan: MemoryPlan) -> str:
+    assert isinstance(plan.run, RunShape)
+    return plan.run.cfg_rows
 
 
 # The sums.
@@ -171,7 +215,7 @@ def simulate(sizes: Mapping[str, Footprint], shape: RunShape, memory: str, batch
     def activation(key: str) -> int:
         if key.endswith("unet"):
             return sizes[key].activations["rows=2" if rows == 2 and batched else "rows=1"]
-        whole = sizes[key].activations["any"]
+        (whole,) = sizes[key].activations.values()
         return {2: whole, 1: (whole + 1) // 2}[chunk] if key == "vae_decoder" else whole
 
     def phase(keys: list[str], arrays: list[int]) -> None:
@@ -186,12 +230,12 @@ def simulate(sizes: Mapping[str, Footprint], shape: RunShape, memory: str, batch
         assert device.there == before
 
     used = []
-    for stage in shape.stages:
+    for stage in shape.tasks:
         used += ["depth"] if stage == "segment" and shape.depth else []
         used += [*SHARED, f"{stage}_unet_conditioner", f"{stage}_unet"]
     resident = [sizes[key].weights for key in set(used)] + [max(map(activation, used))]
     with device.holding(*(resident if memory == "resident" else [])):
-        for stage in shape.stages:
+        for stage in shape.tasks:
             samples = shape.samples if stage == "segment" else 1
             if stage == "segment" and shape.depth:
                 maps = (FRAMES, HEIGHT, WIDTH)
@@ -226,7 +270,7 @@ def test_a_plan_is_what_a_simulated_run_takes(memory: Any, cfg_rows: Any, seed: 
         several, (True, False), (True, False), (1, 3), (None, 1)
     ):
         shape = RunShape(stages, depth, guided, 2 + seed, samples, chunk)
-        plan = plan_memory(manifest, sizes, shape, memory, cfg_rows)
+        plan = make_plan(manifest, sizes, shape, memory, cfg_rows)
         peak, peaks = simulate(sizes, shape, memory, cfg_rows == "batched")
         assert [phase.peak_bytes for phase in plan.phases] == peaks, shape
         assert plan.peak_bytes == peak == max(peaks)
@@ -235,8 +279,8 @@ def test_a_plan_is_what_a_simulated_run_takes(memory: Any, cfg_rows: Any, seed: 
 
 
 def test_arrays_alone_are_counted_to_the_byte(manifest: Manifest) -> None:
-    nothing = {key: Footprint(0, {"any": 0, "rows=1": 0, "rows=2": 0}) for key in manifest.components}
-    plan = plan_memory(manifest, nothing, RunShape(("complete",), steps=25), "resident", "batched")
+    nothing = {key: footprint(entry.kind, 0, 0) for key, entry in manifest.components.items()}
+    plan = make_plan(manifest, nothing, RunShape(("complete",), steps=25), "resident", "batched")
     encode, condition, denoise, decode = plan.phases
     # 4 pictures of 3x3x16x32; 3x3x8x8 pixels; 3x5 embeddings; 2 latents of 3x4x8x16; 2 rows of 3x8x8x16.
     assert encode.peak_bytes == 4 * (4 * 4608 + 576 + 15 + 2 * 1536 + 6144)
@@ -246,8 +290,11 @@ def test_arrays_alone_are_counted_to_the_byte(manifest: Manifest) -> None:
 
 
 def test_a_bundle_without_depth_plans_none(manifest: Manifest) -> None:
-    without = manifest.model_copy(update={"depth": None})
-    plan = plan_memory(without, made_up(manifest), RunShape(), "resident", "batched")
+    segment = manifest.tasks["segment"]
+    roles = {role: key for role, key in segment.components.items() if role != "depth"}
+    tasks = {**manifest.tasks, "segment": segment.model_copy(update={"components": roles})}
+    without = manifest.model_copy(update={"config": {**manifest.config, "depth": None}, "tasks": tasks})
+    plan = make_plan(without, made_up(manifest), RunShape(), "resident", "batched")
     assert "depth" not in plan.weights
     assert [phase.name for phase in plan.phases] == 2 * ["encode", "condition", "denoise", "decode"]
 
@@ -269,7 +316,7 @@ def test_the_plain_form_is_json_and_adds_up(manifest: Manifest) -> None:
 
 def test_at_another_size_activations_grow_with_the_area_where_they_depend_on_it(manifest: Manifest) -> None:
     sizes = made_up(manifest)
-    at = [plan_memory(manifest, sizes, RunShape(size=s), "resident", "batched") for s in (None, (32, 64), (16, 64))]
+    at = [make_plan(manifest, sizes, RunShape(size=s), "resident", "batched") for s in (None, (32, 64), (16, 64))]
     assert [plan.estimated for plan in at] == [False, True, True]
     for key, entry in manifest.components.items():
         ratio = [plan.activations[key] / at[0].activations[key] for plan in at]
@@ -298,22 +345,22 @@ def test_at_another_size_activations_grow_with_the_area_where_they_depend_on_it(
 )
 def test_what_no_engine_of_the_bundle_can_do_is_refused(shape: RunShape, message: str, manifest: Manifest) -> None:
     with pytest.raises(InputError, match=message):
-        plan_memory(manifest, made_up(manifest), shape, "resident", "batched")
+        make_plan(manifest, made_up(manifest), shape, "resident", "batched")
 
 
 def test_a_stage_that_the_bundle_lacks_is_refused(manifest: Manifest) -> None:
-    one = manifest.model_copy(update={"stages": {"segment": manifest.stages["segment"]}})
+    one = manifest.model_copy(update={"tasks": {"segment": manifest.tasks["segment"]}})
     with pytest.raises(InputError, match="no complete stage; export it again with --complete"):
-        plan_memory(one, made_up(manifest), RunShape(("complete",)), "resident", "batched")
+        make_plan(one, made_up(manifest), RunShape(("complete",)), "resident", "batched")
 
 
 def test_an_engine_without_the_profile_is_stale(manifest: Manifest) -> None:
     sizes = made_up(manifest) | {"segment_unet": Footprint(1, {"rows=1": 1})}
-    plan_memory(manifest, sizes, RunShape(), "resident", "separate")
+    make_plan(manifest, sizes, RunShape(), "resident", "separate")
     with pytest.raises(
         EngineStaleError, match=r"segment_unet lacks the profile rows=2 \(it has: rows=1\).*amodal build"
     ):
-        plan_memory(manifest, sizes, RunShape(), "resident", "batched")
+        make_plan(manifest, sizes, RunShape(), "resident", "batched")
 
 
 @pytest.mark.parametrize(
@@ -355,16 +402,18 @@ WAYS = [("resident", "batched"), ("resident", "separate"), ("sequential", "batch
 
 def heavy_unets(manifest: Manifest) -> dict[str, Footprint]:
     """Footprints with which each way takes less than the one before."""
-    sizes = {key: Footprint(10_000_000, {"any": 20_000_000}) for key in manifest.components}
-    for stage in ("segment", "complete"):
-        sizes[f"{stage}_unet"] = Footprint(90_000_000, {"rows=1": 60_000_000, "rows=2": 110_000_000})
-    return sizes
+    return {
+        key: footprint("unet", 90_000_000, 60_000_000, 110_000_000)
+        if entry.kind == "unet"
+        else footprint(entry.kind, 10_000_000, 20_000_000)
+        for key, entry in manifest.components.items()
+    }
 
 
 def test_the_fastest_way_that_fits_is_chosen(manifest: Manifest) -> None:
     sizes = heavy_unets(manifest)
     ways = list(plans(manifest, sizes, RunShape()))
-    assert [(way.memory, way.cfg_rows) for way in ways] == WAYS
+    assert [(way.memory, rows_of(way)) for way in ways] == WAYS
     peaks = [way.peak_bytes for way in ways]
     assert peaks == sorted(set(peaks), reverse=True), "else a choice below would not show"
     for way, peak in zip(ways, peaks, strict=True):
@@ -383,7 +432,7 @@ def test_what_was_asked_for_is_not_changed(manifest: Manifest) -> None:
     with pytest.raises(MemoryBudgetError, match=r"sequential memory with separate CFG rows \(150\.1 MB\)"):
         choose(manifest, sizes, RunShape(cfg_rows="batched"), batched.peak_bytes - 1)
     with pytest.raises(MemoryBudgetError, match="What would fit: sequential memory with batched CFG rows"):
-        choose(manifest, sizes, RunShape(), batched.peak_bytes, ("resident",))
+        choose(manifest, sizes, RunShape(), batched.peak_bytes, "resident")
     assert resident.peak_bytes > batched.peak_bytes
 
 
@@ -400,14 +449,15 @@ def smaller_settings(sentence: str) -> dict[str, tuple[float, bool]]:
 
 
 def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest: Manifest) -> None:
-    sizes = {key: Footprint(1_000_000, {"any": 1_000_000, "rows=1": 0, "rows=2": 0}) for key in manifest.components}
-    sizes["vae_decoder"] = Footprint(1_000_000, {"any": 40_000_000})
+    sizes = {key: footprint(entry.kind, 1_000_000, 1_000_000) for key, entry in manifest.components.items()}
+    sizes["segment_unet"] = footprint("unet", 1_000_000, 0)
+    sizes["vae_decoder"] = footprint("vae_decoder", 1_000_000, 40_000_000)
     sizes["complete_unet"] = Footprint(3_000_000, {"rows=1": 39_500_000, "rows=2": 39_500_000})
     shape = RunShape(depth=False, size=(64, 128))
     sized = {
         key: Footprint(f.weights, {name: n // 16 for name, n in f.activations.items()}) for key, f in sizes.items()
     }
-    least = plan_memory(manifest, sized, shape, "sequential", "separate")
+    least = make_plan(manifest, sized, shape, "sequential", "separate")
     assert least.peak.name == "denoise"
     with pytest.raises(MemoryBudgetError) as caught:
         choose(manifest, sized, shape, 42_000_000)
@@ -417,30 +467,30 @@ def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest:
     assert said is not None
     assert 0 <= parse_bytes(said[1]) - least.peak_bytes < 100_000
     proposed = smaller_settings(sentence)
-    assert set(proposed) == {"--stage segment", "a bundle exported with --size 48x96"}
+    assert set(proposed) == {'`stage="segment"`', "a bundle exported with --size 48x96"}
     for option, (size, estimate) in proposed.items():
-        change: dict[str, Any] = {"stages": ("segment",)} if "stage" in option else {"size": (48, 96)}
+        change: dict[str, Any] = {"tasks": ("segment",)} if "stage" in option else {"size": (48, 96)}
         ways = list(plans(manifest, sized, replace(shape, **change)))
         assert estimate is True
         assert any(0 <= size - way.peak_bytes / 1e6 < 0.1 and way.fits(42_000_000) for way in ways)
 
 
 def test_the_largest_decode_chunk_and_the_most_samples_that_fit_are_proposed(manifest: Manifest) -> None:
-    longer = manifest.model_copy(update={"decode_chunk": 3})
-    sizes = {key: Footprint(0, {"any": 0, "rows=1": 0, "rows=2": 0}) for key in manifest.components}
-    sizes["vae_decoder"] = Footprint(0, {"any": 3_000_000})
+    longer = manifest.model_copy(update={"config": {**manifest.config, "decode_chunk": 3}})
+    sizes = {key: footprint(entry.kind, 0, 0) for key, entry in manifest.components.items()}
+    sizes["vae_decoder"] = Footprint(0, {"frames<=3": 3_000_000})
     shape = RunShape(("segment",), depth=False, samples=100)
-    whole = plan_memory(longer, sizes, shape, "sequential", "batched").peak_bytes
+    whole = make_plan(longer, sizes, shape, "sequential", "batched").peak_bytes
     # A chunk of two takes a third of 3 MB less; a sample takes 18432 + 6144 + 4608 bytes in decoding.
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 200_000)
-    assert set(smaller_settings(str(caught.value))) >= {"--samples 93", "--decode-chunk 2"}
+    assert set(smaller_settings(str(caught.value))) >= {"`samples=93`", "`decode_chunk=2`"}
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 1)
-    assert "--samples 99" in smaller_settings(str(caught.value))
+    assert "`samples=99`" in smaller_settings(str(caught.value))
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 1_500_000)
-    assert "--decode-chunk 1" in smaller_settings(str(caught.value))
+    assert "`decode_chunk=1`" in smaller_settings(str(caught.value))
 
 
 def test_a_refusal_without_a_way_out_says_so(manifest: Manifest) -> None:
@@ -467,9 +517,7 @@ def write_build(
     """Records as `amodal build` leaves them; the engines themselves are not looked at."""
     store = EngineStore(bundle.path / "engines", "tensorrt_rtx", version, changes.pop("folder", target))
     store.folder.mkdir(parents=True)
-    manifest = bundle.manifest
     for key, footprint in sizes.items():
-        entry = bundle.component(key)
         fields: dict[str, Any] = {
             "component": key,
             "graph": graph_hash(bundle, key),
@@ -477,7 +525,7 @@ def write_build(
             "version": version,
             "target": target,
             "precision": "fp32",
-            "profiles": profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk),
+            "profiles": FAMILY.profiles(bundle.manifest, key),
             "options": {},
         }
         record = EngineRecord(
@@ -500,7 +548,8 @@ def age(folder: Path, seconds: float) -> None:
 
 
 def find(bundle: Bundle, target: str | None = None, components: Sequence[str] = ("vae_encoder", "depth")) -> Any:
-    return find_build(bundle, bundle.path / "engines", "tensorrt_rtx", components, target)
+    profiles = {key: FAMILY.profiles(bundle.manifest, key) for key in components}
+    return find_build(bundle, bundle.path / "engines", "tensorrt_rtx", profiles, target)
 
 
 def test_the_newest_build_or_that_of_the_target_is_taken(bundle: Bundle, manifest: Manifest) -> None:
@@ -639,7 +688,7 @@ class Zeros:
         if self.entry.kind == "unet":
             self.gpu.rows.append(bound["rows"])
         profiles = self.gpu.sizes[self.key].activations
-        running = profiles.get(f"rows={bound.get('rows')}", profiles.get("any", 0))
+        running = profiles.get(f"rows={bound.get('rows')}") or next(iter(profiles.values()))
         self.gpu.peak = max(self.gpu.peak, self.gpu.weights + running)
         return {
             tensor.name: np.zeros([bound[n] if isinstance(n, str) else n for n in tensor.shape], np.float32)
@@ -686,7 +735,7 @@ def test_a_run_takes_what_was_planned_and_in_the_way_that_was_planned(
         run(model)
         arrays = max(phase.buffer_bytes for phase in way.phases)
         assert way.peak_bytes - arrays <= gpu.peak <= way.peak_bytes
-        assert gpu.rows == ([2] * 4 if way.cfg_rows == "batched" else [1] * 8)
+        assert gpu.rows == ([2] * 4 if rows_of(way) == "batched" else [1] * 8)
         assert sorted(gpu.loaded) == (sorted(way.weights) if way.memory == "resident" else [])
     assert gpu.loaded == []
 
@@ -704,25 +753,25 @@ def test_without_a_limit_the_memory_is_what_was_asked_for(bundle: Bundle, gpu: G
     wishes: list[Any] = ["auto", "resident", "sequential"]
     found = [amodal.load(bundle.path, "tensorrt_rtx", memory=wish) for wish in wishes]
     assert [model.memory for model in found] == ["resident", "resident", "sequential"]
-    assert [model.plan.cfg_rows for model in found if model.plan] == 3 * ["batched"]
+    assert [rows_of(model.plan) for model in found if model.plan] == 3 * ["batched"]
 
 
 def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
     bundle: Bundle, gpu: Gpu, manifest: Manifest
 ) -> None:
     def peak(shape: RunShape, memory: Any, rows: Any) -> int:
-        return plan_memory(manifest, gpu.sizes, shape, memory, rows).peak_bytes
+        return make_plan(manifest, gpu.sizes, shape, memory, rows).peak_bytes
 
     budget = peak(RunShape(), "sequential", "batched")
     with amodal.load(bundle.path, "tensorrt_rtx", memory="auto", vram=budget) as model:
         assert model.plan is not None
-        assert (model.memory, model.plan.cfg_rows) == ("sequential", "batched")
+        assert (model.memory, rows_of(model.plan)) == ("sequential", "batched")
         run(model, samples=3)  # 2 more samples' conditioning beside the U-Net: one row at a time makes room for it
         assert gpu.rows == [1] * 12 + [2] * 2
         loads = len(gpu.ever)
-        with pytest.raises(MemoryBudgetError, match="--samples"):
+        with pytest.raises(MemoryBudgetError, match="`samples="):
             model.segment(MODAL, rgb=RGB, samples=3, cfg_rows="batched")
-        with pytest.raises(MemoryBudgetError, match="--samples"):
+        with pytest.raises(MemoryBudgetError, match="`samples="):
             model.segment(MODAL, depth=MAPS, samples=5000)
         with pytest.raises(InputError, match="--decode-chunk 3: these engines decode 1 to 2"):
             model.complete(RGB, MODAL, MODAL, decode_chunk=3)
@@ -743,7 +792,7 @@ def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
 def test_the_largest_of_the_pictures_is_planned_for(
     run_with: Any, bundle: Bundle, gpu: Gpu, manifest: Manifest
 ) -> None:
-    budget = plan_memory(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
+    budget = make_plan(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
     with amodal.load(bundle.path, "tensorrt_rtx", memory="resident", vram=budget) as model:
         with pytest.raises(MemoryBudgetError, match="--vram"):
             run_with(model, np.zeros((FRAMES, 1080, 1920, 3), np.uint8))
@@ -753,11 +802,11 @@ def test_the_largest_of_the_pictures_is_planned_for(
 
 def test_a_model_planned_for_one_stage_does_not_run_the_other(bundle: Bundle, gpu: Gpu, manifest: Manifest) -> None:
     one = RunShape(("segment",), depth=False)
-    resident = plan_memory(manifest, gpu.sizes, one, "resident", "batched")
+    resident = make_plan(manifest, gpu.sizes, one, "resident", "batched")
     with amodal.load(bundle.path, "tensorrt_rtx", memory="auto", vram=resident.peak_bytes, shape=one) as model:
         assert model.plan == resident
         model.segment(MODAL, depth=MAPS, steps=2)
-        with pytest.raises(InputError, match="loaded for stage segment alone; load it for complete too"):
+        with pytest.raises(InputError, match="loaded for segment alone; load it for complete too"):
             model.complete(RGB, MODAL, MODAL)
 
 
@@ -769,8 +818,8 @@ def test_a_model_planned_for_one_stage_does_not_run_the_other(bundle: Bundle, gp
 def test_what_is_loaded_already_counts_in_resident_memory(
     samples: int, smaller: RunShape, bundle: Bundle, gpu: Gpu, manifest: Manifest
 ) -> None:
-    budget = plan_memory(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
-    assert plan_memory(manifest, gpu.sizes, smaller, "resident", "batched").fits(budget), "by itself"
+    budget = make_plan(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
+    assert make_plan(manifest, gpu.sizes, smaller, "resident", "batched").fits(budget), "by itself"
     with amodal.load(bundle.path, "tensorrt_rtx", memory="resident", vram=budget) as model:
         model.segment(MODAL, rgb=RGB, steps=2)
         given = {"rgb": RGB} if smaller.depth else {"depth": MAPS}
@@ -792,7 +841,7 @@ def test_the_rows_asked_for_are_planned_for(bundle: Bundle, gpu: Gpu, manifest: 
     shape = RunShape(cfg_rows="separate")
     with amodal.load(bundle.path, "tensorrt_rtx", memory="auto", vram="1GB", shape=shape) as model:
         assert model.plan is not None
-        assert (model.plan.memory, model.plan.cfg_rows) == ("resident", "separate")
+        assert (model.plan.memory, rows_of(model.plan)) == ("resident", "separate")
         run(model)
     assert set(gpu.rows) == {1}
 
