@@ -147,6 +147,7 @@ def stage_keys(bundle: Bundle, stage: StageName) -> dict[str, str]:
     """
     entry = bundle.manifest.stages.get(stage)
     if entry is None:
-        option = f"--{stage}"
-        raise InputError(f"bundle {bundle.path} has no {stage} stage; export it again with {option} CHECKPOINT.")
+        raise InputError(
+            f"bundle {bundle.path} has no {stage} stage; export it again with `amodal export --{stage} CHECKPOINT`."
+        )
     return entry.components

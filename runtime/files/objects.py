@@ -11,13 +11,13 @@ from .frames import natural_key
 
 def no_such_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> InputError:
     """The error for an id that the masks do not hold."""
-    return InputError(f"{source} holds no object {object_id}; --object can be {listed(ids) or 'nothing here'}.")
+    return InputError(f"{source} holds no object {object_id}; `object_id` can be {listed(ids) or 'nothing here'}.")
 
 
 def several_objects(source: Path, ids: Iterable[int | str]) -> InputError:
     """The error for masks of several objects when none was picked."""
     held = list(ids)
-    return InputError(f"{source} holds {len(held)} objects ({listed(held)}); pick one with --object.")
+    return InputError(f"{source} holds {len(held)} objects ({listed(held)}); pick one with `object_id`.")
 
 
 def listed(ids: Iterable[int | str], most: int = 20) -> str:

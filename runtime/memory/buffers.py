@@ -73,7 +73,9 @@ def stages_of(manifest: Manifest, shape: RunShape) -> tuple[StageName, ...]:
     order: tuple[StageName, ...] = ("segment", "complete")
     for stage in shape.stages:
         if stage not in manifest.stages:
-            raise InputError(f"the bundle has no {stage} stage; export it again with --{stage} CHECKPOINT.")
+            raise InputError(
+                f"the bundle has no {stage} stage; export it again with `amodal export --{stage} CHECKPOINT`."
+            )
     return tuple(s for s in order if s in (shape.stages or manifest.stages))
 
 

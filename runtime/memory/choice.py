@@ -51,7 +51,7 @@ def choose(
     shape: RunShape,
     budget: int | None,
     memories: tuple[Memory, ...] = MEMORIES,
-    because: str = "not enough (--vram)",
+    because: str = "not enough (`vram`)",
 ) -> MemoryPlan:
     """The first of `plans` that fits a budget in bytes; without a budget the first.
 
@@ -97,15 +97,16 @@ def _smaller(
     if other is not None:
         yield f"{other.memory} memory with {other.cfg_rows} CFG rows", other
     kinds: list[Iterator[tuple[str, RunShape]]] = [
-        ((f"--samples {n}", replace(shape, samples=n)) for n in range(shape.samples - 1, 0, -1)),
-        ((f"--decode-chunk {n}", replace(shape, decode_chunk=n)) for n in range(shape.decode_chunk - 1, 0, -1)),
+        ((f"`samples={n}`", replace(shape, samples=n)) for n in range(shape.samples - 1, 0, -1)),
+        ((f"`decode_chunk={n}`", replace(shape, decode_chunk=n)) for n in range(shape.decode_chunk - 1, 0, -1)),
         (
-            (f"a bundle exported with --size {h}x{w}", replace(shape, size=(h, w)))
+            (f"a bundle exported for frames of {h}x{w}", replace(shape, size=(h, w)))
             for h, w in _smaller_sizes(manifest, shape)
         ),
     ]
     if len(shape.stages) > 1:
-        kinds = [iter([(f"--stage {stage}", replace(shape, stages=(stage,)))]) for stage in shape.stages] + kinds
+        alone = ((f"the {stage} stage alone", replace(shape, stages=(stage,))) for stage in shape.stages)
+        kinds = [*(iter([one]) for one in alone), *kinds]
     for kind in kinds:  # of each the largest that fits
         fits = ((option, plan) for option, smaller in kind if (plan := fitting(smaller)) is not None)
         yield from islice(fits, 1)
@@ -202,12 +203,12 @@ def plan_model(
     if memory not in get_args(MemoryWish):
         raise InputError(f"memory {memory!r} is unknown; expected resident or sequential, or auto.")
     if backend not in get_args(EngineBackend):
-        for option, given, why in (
-            ("--vram", vram, "uses no GPU memory"),
-            ("--engine-dir", engine_dir, "runs graphs, not engines"),
+        for name, given, why in (
+            ("vram", vram, "uses no GPU memory"),
+            ("engine_dir", engine_dir, "runs graphs, not engines"),
         ):
-            if given is not None and not (on_gpu and option == "--vram"):
-                raise InputError(f"{option}: backend {backend} {why}; leave it out, or choose another with --backend.")
+            if given is not None and not (on_gpu and name == "vram"):
+                raise InputError(f"`{name}`: backend {backend} {why}; leave it out, or choose another `backend`.")
         return None
     budget, shape = budget_of(vram), shape or RunShape()
     folder = engine_folder(bundle.path, engine_dir)
@@ -232,7 +233,7 @@ def budget_of(vram: Vram) -> int | None:
     if vram is None or isinstance(vram, str):
         return None if vram is None else parse_bytes(vram)
     if isinstance(vram, bool) or vram < 1:
-        raise InputError(f"{vram} bytes of GPU memory were allowed; expected 1 or more, or text like 6GB (--vram).")
+        raise InputError(f"{vram} bytes of GPU memory allowed; expected 1 or more, or text like 6GB.", field="vram")
     return vram
 
 

@@ -202,14 +202,16 @@ def _resolved(manifest: Manifest, shape: RunShape) -> RunShape:
         nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
         are = " and ".join(dict.fromkeys(nearest))
         raise InputError(
-            f"--size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}."
+            f"size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}.",
+            field="size",
         )
     largest = _largest_chunk(manifest)
     chunk = min(manifest.decode_chunk if shape.decode_chunk is None else shape.decode_chunk, manifest.frames)
     if not 1 <= chunk <= largest:
         raise InputError(
-            f"--decode-chunk {chunk}: these engines decode 1 to {largest} frames at once; for more, export the bundle "
-            "again with that --decode-chunk."
+            f"`decode_chunk={chunk}`: these engines decode 1 to {largest} frames at once; for more, export the bundle "
+            f"again with `amodal export --decode-chunk {chunk}`.",
+            field="decode_chunk",
         )
     stages = stages_of(manifest, shape)
     depth = shape.depth and manifest.depth is not None and "segment" in stages

@@ -314,7 +314,7 @@ def test_a_killed_build_takes_its_compiler_with_it(bundle: Bundle, stand_in: Sta
 def test_a_read_only_bundle_is_told_of_engine_dir(bundle: Bundle, stand_in: StandIn) -> None:
     bundle.path.chmod(0o555)
     try:
-        with pytest.raises(OutputError, match="--engine-dir"):
+        with pytest.raises(OutputError, match="engine_dir"):
             build_engines(bundle, settings())
     finally:
         bundle.path.chmod(0o755)
@@ -322,7 +322,7 @@ def test_a_read_only_bundle_is_told_of_engine_dir(bundle: Bundle, stand_in: Stan
 
 def test_a_folder_that_cannot_be_made_is_told_of_engine_dir(bundle: Bundle, stand_in: StandIn) -> None:
     (bundle.path / "engines").write_text("a file where a folder should be")
-    with pytest.raises(OutputError, match="--engine-dir"):
+    with pytest.raises(OutputError, match="engine_dir"):
         build_engines(bundle, settings())
 
 

@@ -292,8 +292,8 @@ def test_at_another_size_activations_grow_with_the_area_where_they_depend_on_it(
     [
         (RunShape(size=(20, 32)), "--size 20x32 .* multiples of 16; the nearest: 16x32 and 32x32"),
         (RunShape(size=(0, 32)), "multiples of 16; the nearest: 16x32"),
-        (RunShape(decode_chunk=3), "--decode-chunk 3: these engines decode 1 to 2 frames"),
-        (RunShape(decode_chunk=0), "--decode-chunk 0"),
+        (RunShape(decode_chunk=3), "`decode_chunk=3`: these engines decode 1 to 2 frames"),
+        (RunShape(decode_chunk=0), "`decode_chunk=0`"),
     ],
 )
 def test_what_no_engine_of_the_bundle_can_do_is_refused(shape: RunShape, message: str, manifest: Manifest) -> None:
@@ -303,7 +303,7 @@ def test_what_no_engine_of_the_bundle_can_do_is_refused(shape: RunShape, message
 
 def test_a_stage_that_the_bundle_lacks_is_refused(manifest: Manifest) -> None:
     one = manifest.model_copy(update={"stages": {"segment": manifest.stages["segment"]}})
-    with pytest.raises(InputError, match="no complete stage; export it again with --complete"):
+    with pytest.raises(InputError, match="no complete stage; export it again with `amodal export --complete"):
         plan_memory(one, made_up(manifest), RunShape(("complete",)), "resident", "batched")
 
 
@@ -344,7 +344,7 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_what_is_no_number_of_bytes(count: int) -> None:
-    with pytest.raises(InputError, match=r"1 or more, or text like 6GB \(--vram\)"):
+    with pytest.raises(InputError, match=r"1 or more, or text like 6GB"):
         budget_of(count)
 
 
@@ -412,12 +412,12 @@ def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest:
     with pytest.raises(MemoryBudgetError) as caught:
         choose(manifest, sized, shape, 42_000_000)
     sentence = str(caught.value)
-    assert sentence.startswith("0.042 GB of GPU memory are not enough (--vram): the least is ")
+    assert sentence.startswith("0.042 GB of GPU memory are not enough (`vram`): the least is ")
     said = re.search(r"the least is ([\d.]+ MB), in the denoise phase of complete \(complete_unet\)", sentence)
     assert said is not None
     assert 0 <= parse_bytes(said[1]) - least.peak_bytes < 100_000
     proposed = smaller_settings(sentence)
-    assert set(proposed) == {"--stage segment", "a bundle exported with --size 48x96"}
+    assert set(proposed) == {"the segment stage alone", "a bundle exported for frames of 48x96"}
     for option, (size, estimate) in proposed.items():
         change: dict[str, Any] = {"stages": ("segment",)} if "stage" in option else {"size": (48, 96)}
         ways = list(plans(manifest, sized, replace(shape, **change)))
@@ -434,13 +434,13 @@ def test_the_largest_decode_chunk_and_the_most_samples_that_fit_are_proposed(man
     # A chunk of two takes a third of 3 MB less; a sample takes 18432 + 6144 + 4608 bytes in decoding.
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 200_000)
-    assert set(smaller_settings(str(caught.value))) >= {"--samples 93", "--decode-chunk 2"}
+    assert set(smaller_settings(str(caught.value))) >= {"`samples=93`", "`decode_chunk=2`"}
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 1)
-    assert "--samples 99" in smaller_settings(str(caught.value))
+    assert "`samples=99`" in smaller_settings(str(caught.value))
     with pytest.raises(MemoryBudgetError) as caught:
         choose(longer, sizes, shape, whole - 1_500_000)
-    assert "--decode-chunk 1" in smaller_settings(str(caught.value))
+    assert "`decode_chunk=1`" in smaller_settings(str(caught.value))
 
 
 def test_a_refusal_without_a_way_out_says_so(manifest: Manifest) -> None:
@@ -720,11 +720,11 @@ def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
         run(model, samples=3)  # 2 more samples' conditioning beside the U-Net: one row at a time makes room for it
         assert gpu.rows == [1] * 12 + [2] * 2
         loads = len(gpu.ever)
-        with pytest.raises(MemoryBudgetError, match="--samples"):
+        with pytest.raises(MemoryBudgetError, match="`samples="):
             model.segment(MODAL, rgb=RGB, samples=3, cfg_rows="batched")
-        with pytest.raises(MemoryBudgetError, match="--samples"):
+        with pytest.raises(MemoryBudgetError, match="`samples="):
             model.segment(MODAL, depth=MAPS, samples=5000)
-        with pytest.raises(InputError, match="--decode-chunk 3: these engines decode 1 to 2"):
+        with pytest.raises(InputError, match="`decode_chunk=3`: these engines decode 1 to 2"):
             model.complete(RGB, MODAL, MODAL, decode_chunk=3)
         assert len(gpu.ever) == loads, "refused before anything was loaded"
 
@@ -745,7 +745,7 @@ def test_the_largest_of_the_pictures_is_planned_for(
 ) -> None:
     budget = plan_memory(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
     with amodal.load(bundle.path, "tensorrt_rtx", memory="resident", vram=budget) as model:
-        with pytest.raises(MemoryBudgetError, match="--vram"):
+        with pytest.raises(MemoryBudgetError, match="`vram`"):
             run_with(model, np.zeros((FRAMES, 1080, 1920, 3), np.uint8))
         assert gpu.ever == []
         model.complete(np.zeros((FRAMES, 3, HEIGHT, WIDTH), np.float32), MODAL, MODAL, steps=1)
@@ -801,9 +801,9 @@ def test_on_a_cpu_auto_is_resident_and_a_limit_on_gpu_memory_is_refused(bundle: 
     pytest.importorskip("onnxruntime")
     with amodal.load(bundle.path, memory="auto") as model:
         assert (model.memory, model.plan) == ("resident", None)
-    with pytest.raises(InputError, match="--vram: backend onnxruntime uses no GPU memory; leave it out"):
+    with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory; leave it out"):
         amodal.load(bundle.path, vram="6GB")
-    with pytest.raises(InputError, match="--engine-dir: backend onnxruntime runs graphs, not engines"):
+    with pytest.raises(InputError, match="`engine_dir`: backend onnxruntime runs graphs, not engines"):
         amodal.load(bundle.path, engine_dir="engines")
     with pytest.raises(InputError, match="memory 'half' is unknown; expected resident or sequential, or auto"):
         amodal.load(bundle.path, memory="half")  # type: ignore[arg-type]

@@ -455,7 +455,7 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
         assert from_rgb.timings["depth"] > 0
         with pytest.raises(InputError, match="modal has 2 frames and rgb has 1"):
             model.segment(modal, rgb=rgb[:1])
-        with pytest.raises(InputError, match="no complete stage; export it again with --complete CHECKPOINT"):
+        with pytest.raises(InputError, match="no complete stage; export it again with `amodal export --complete CHECKPOINT`"):
             model.complete(rgb, modal, modal > 128)
 
 
@@ -473,7 +473,7 @@ def test_without_depth_and_without_frames_there_is_no_segmentation(toy: amodal.M
 
 
 def test_a_bundle_without_a_depth_component_says_so(toy: amodal.Model, clip: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"has no depth component; pass depth .*--depth"):
+    with pytest.raises(InputError, match=r"has no depth component; pass `depth`.*--depth"):
         toy.segment(clip["modal"], rgb=clip["rgb"])
 
 
@@ -724,7 +724,7 @@ def test_a_closed_model_does_not_run(toy_bundle: Path, clip: dict[str, Any]) -> 
             "'tensorrt_rtz' is unknown .*auto or one of onnxruntime",
         ),
         ({"device": "tpu"}, BackendUnavailableError, "no device 'tpu'"),
-        ({"threads": 0}, InputError, "0 threads .*--threads"),
+        ({"threads": 0}, InputError, "0 threads "),
         ({"memory": "half"}, InputError, "'half' is unknown; expected resident or sequential"),
     ],
 )

@@ -437,13 +437,13 @@ def test_unknown_devices_are_named(pretended: Any, device: str) -> None:
 
 def test_threads_are_for_a_cpu(pretended: Any) -> None:
     pretended()
-    with pytest.raises(InputError, match="--threads"):
+    with pytest.raises(InputError, match="`threads`"):
         backends.create("onnxruntime", device="cuda", threads=2)
 
 
 def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> None:
     assert plan_model(bundle, "onnxruntime", vram="1GB", on_gpu=True) is None
-    with pytest.raises(InputError, match="--vram: backend onnxruntime uses no GPU memory"):
+    with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):
         plan_model(bundle, "onnxruntime", vram="1GB")
-    with pytest.raises(InputError, match="--engine-dir"):
+    with pytest.raises(InputError, match="engine_dir"):
         plan_model(bundle, "onnxruntime", engine_dir="engines", on_gpu=True)

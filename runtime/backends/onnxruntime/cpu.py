@@ -47,7 +47,7 @@ def create(
     if device is not None and device != "cpu":
         raise BackendUnavailableError(f"backend onnxruntime has no device {device!r}; expected {', '.join(_DEVICES)}.")
     if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+        raise InputError(f"{threads} threads were asked for; expected 1 or more.", field="threads")
     return OnnxRuntimeBackend(import_onnxruntime(), threads)
 
 

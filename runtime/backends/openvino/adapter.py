@@ -46,7 +46,7 @@ def create(name: str = "openvino", *, device: str | None = None, threads: int | 
     if device is not None and device != "cpu":
         raise BackendUnavailableError(f"backend openvino has no device {device!r}; expected cpu.")
     if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+        raise InputError(f"{threads} threads were asked for; expected 1 or more.", field="threads")
     return OpenVinoBackend(ov, import_onnxruntime("openvino"), threads)
 
 

@@ -148,8 +148,9 @@ def find_depth(loaded: Loaded, pictures: Array) -> Array:
     manifest, xp = loaded.bundle.manifest, loaded.backend.xp
     if manifest.depth is None:
         raise InputError(
-            f"bundle {loaded.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
-            "--depth CHECKPOINT."
+            f"bundle {loaded.bundle.path} has no depth component; pass `depth`, or export it again with "
+            "`amodal export --depth CHECKPOINT`.",
+            field="depth",
         )
     frames = chain.quantise_frames(pictures, xp)
     maps = []
@@ -209,7 +210,7 @@ def _run(
 def _further(first: NoiseStream, call: Call) -> list[NoiseStream]:
     """The streams of all samples."""
     if call.samples < 1:
-        raise InputError(f"{call.samples} samples: expected 1 or more (--samples).")
+        raise InputError(f"{call.samples} samples: expected 1 or more.", field="samples")
     if isinstance(call.seed, NoiseStream):
         if call.samples > 1:
             raise InputError(

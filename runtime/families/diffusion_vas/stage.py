@@ -37,8 +37,8 @@ from ...sampling.sampler import sample as run_sampler
 from .context import check_layout, context_rows
 
 _DECODER_OVERFLOWED = (
-    "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision fp32, or "
-    "check the checkpoint's weights."
+    "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with `amodal export "
+    "--precision fp32`, or check the checkpoint's weights."
 )
 CfgRows = Literal["auto", "batched", "separate"]
 _REHEARSED_STEPS = 2  # the second finds whatever the first has made
@@ -72,11 +72,11 @@ class Settings:
         karras_sigmas(self.steps, 1.0, 2.0)
         guidance_ramp(self.guidance, 1)
         if self.decode_chunk is not None and self.decode_chunk < 1:
-            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
+            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more.", field="decode_chunk")
         if self.cfg_rows not in ("auto", "batched", "separate"):
             raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.")
         if not np.isfinite(self.fps) or self.fps <= 0:
-            raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
+            raise InputError(f"fps {self.fps}: expected a number above 0.", field="fps")
 
 
 class Conditions:
@@ -165,7 +165,7 @@ def run_stage(
     on_gpu = xp is not np
     watched = Finiteness(xp) if finite is None else finite
     if backend.engines is not None and settings.steps > LARGEST_STEPS:
-        raise InputError(f"--steps {settings.steps}: engines take at most {LARGEST_STEPS} steps.")
+        raise InputError(f"`steps={settings.steps}`: engines take at most {LARGEST_STEPS} steps.", field="steps")
     guided, clip = is_guided(settings.guidance), manifest.image_encoder
     sigmas = karras_sigmas(
         settings.steps, manifest.scheduler.sigma_min, manifest.scheduler.sigma_max, manifest.scheduler.rho

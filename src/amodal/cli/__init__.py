@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import click
 
 from amodal import __version__
-from amodal.runtime.errors import AmodalError
 
 from .lazy import lazy_group
 
@@ -60,8 +59,6 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show if show is _PLAIN else show
     try:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
-    except AmodalError as error:
-        _fail(str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "amodal"
         _fail(f"{error.format_message()} See `{command} --help`.", error.exit_code)
