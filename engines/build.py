@@ -35,7 +35,7 @@ from amodal.runtime.errors import (
     InputError,
     OutputError,
 )
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from .compilation import Library, compile_graph, describe
 from .targets import BACKENDS, THIS, Target, parse_target
@@ -142,8 +142,8 @@ def _capability(target: str) -> str | None:
     if len(of_id) != 1:
         raise InputError(
             f'`target="{target}"`: GPUs of several compute capabilities are here ({", ".join(found)}), and which of '
-            f"them CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or set "
-            "CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
+            f"them CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or "
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
         )
     return of_id[0]
 

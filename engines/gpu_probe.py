@@ -21,12 +21,13 @@ from typing import Any, get_args
 import numpy as np
 
 from amodal.runtime import backends
+from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import AmodalError, BackendError
 
-from .compare import relative_l2, run_graph
+from .compare import relative_l2
 from .isolated import run_isolated
 
 LIMIT = 180.0

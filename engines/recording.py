@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend, Executable
+from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.bundle.reading import Bundle
 
@@ -22,7 +22,7 @@ class Call(NamedTuple):
     outputs: dict[str, NDArray[Any]]
 
 
-class Recorder:
+class Recorder(BackendProxy):
     """A backend that runs on the CPU, and keeps calls; see `amodal.runtime.backends.Backend`.
 
     Of the U-Net those of a stage's first, middle and last step, of every other component the first; of calls that are
@@ -36,9 +36,8 @@ class Recorder:
     """
 
     def __init__(self, backend: Backend, bundle: Bundle, steps: int) -> None:
-        self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
+        super().__init__(backend)
         self.calls: dict[str, list[Call]] = {}
-        self._backend = backend
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
         self._unet_turns = frozenset({0, steps // 2, steps - 1})
         self._turns: dict[str, int] = {}
@@ -52,22 +51,6 @@ class Recorder:
         turns = self._unet_turns if entry.kind == "unet" else frozenset({0})
         return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
 
-    def active(self) -> AbstractContextManager[None]:
-        """See `Backend.active`."""
-        return self._backend.active()
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        """See `Backend.to_host`."""
-        return self._backend.to_host(array)
-
-    def free_memory(self) -> int | None:
-        """See `Backend.free_memory`."""
-        return self._backend.free_memory()
-
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return self._backend.describe()
-
     def heard(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """A component was called."""
         turn = self._turns.get(key, 0)
@@ -78,9 +61,10 @@ class Recorder:
             self.calls.setdefault(key, []).append(Call(*copies))
 
 
-class _Recorded:
+class _Recorded(ExecutableProxy):
     def __init__(self, executable: Executable, recorder: Recorder, key: str, turns: frozenset[int]) -> None:
-        self._executable, self._recorder, self._key, self._turns = executable, recorder, key, turns
+        super().__init__(executable)
+        self._recorder, self._key, self._turns = recorder, key, turns
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         outputs = self._executable(inputs)
@@ -91,6 +75,3 @@ class _Recorded:
         results = self._executable.map(batches)
         self._recorder.heard(self._key, self._turns, batches[0], results[0])
         return results
-
-    def close(self) -> None:
-        self._executable.close()

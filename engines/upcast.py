@@ -7,16 +7,14 @@ graph, a backend or an engine in half precision is held against. It is made in m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.backends.denormals import denormals_as_zero
+from amodal.runtime.backends.host import HostBackend
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError, first_line
 
@@ -168,35 +166,21 @@ class GraphSession:
         self._session = None
 
 
-class TwinBackend:
+class TwinBackend(HostBackend):
     """Runs the float32 twins of a bundle's graphs on the CPU; see `amodal.runtime.backends.Backend`.
 
     Graphs in float32 are their own twins, and need no onnx.
     """
 
     def __init__(self, threads: int = 0) -> None:
-        self.name, self.lanes = "float32 twin", 1
-        self.xp: Any = np
-        self.engines: EngineNeeds | None = None
-        self._threads = threads
+        super().__init__()
+        self.name, self.lanes, self._threads = "float32 twin", 1, threads
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> GraphSession:
         """See `Backend.load`."""
         graph = files[0]
         content = graph.read_bytes() if entry.precision == "fp32" else upcast(read_graph(graph)).SerializeToString()
         return GraphSession(content, graph.parent, graph.stem, self._threads)
-
-    def active(self) -> AbstractContextManager[None]:
-        """See `Backend.active`."""
-        return nullcontext()
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        """See `Backend.to_host`."""
-        return np.asarray(array)
-
-    def free_memory(self) -> int | None:
-        """See `Backend.free_memory`."""
-        return None
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

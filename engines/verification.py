@@ -10,7 +10,7 @@ from amodal.runtime.backends import DEFAULT
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.bundle.manifest import Precision, StageName
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from .ranges import HALF_MAX, LIMIT, Range, over
 

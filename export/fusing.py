@@ -23,14 +23,18 @@ from amodal.runtime.bundle.manifest import MANIFEST_NAME, FileEntry
 from amodal.runtime.bundle.reading import Bundle, read_manifest, sha256_of
 from amodal.runtime.files.results import write_json
 
-VARIANT = "cpu"
-"""The way of writing graphs (`layers.VARIANTS`) in which these are found."""
+_VARIANT = "cpu"  # how graphs are written in which these groups are found
 
 _LANES = 16  # what the kernels' widths are multiples of: the floats of their widest vector
 _WIDEST = 1280  # hidden values of a feed-forward block; beyond, ONNX Runtime's packed weights are the faster
 _SMALL_WEIGHTS = 2**20  # floats; a convolution's transformed weights, where a map is not larger
 _SPATIAL = ([0, 2, 1, 3], [0, 2, 1, 3])  # perms that split the heads of [N, L, C], and join them again
 _TEMPORAL = ([0, 2, 3, 1, 4], [0, 3, 1, 2, 4])  # of [B, T, P, C]
+
+
+def can_be_fused(precision: str, variant: str | None) -> bool:
+    """Whether a graph gets a twin, by its arithmetic and its variant's name; graphs for engines get none."""
+    return precision == "fp32" and variant == _VARIANT
 
 
 def write_fused(file: Path) -> Path | None:
@@ -356,7 +360,7 @@ def fuse_bundle(path: Path) -> list[str]:
         bundle.verify(key)
         graph = bundle.files(key)[0]
         fused_file(graph).unlink(missing_ok=True)
-        if entry.precision == "fp32" and entry.variant.get("name") == VARIANT and (twin := write_fused(graph)):
+        if can_be_fused(entry.precision, entry.variant.get("name")) and (twin := write_fused(graph)):
             entries[key] = entry.model_copy(update={"files": (*plain[key], file_entry(twin))})
             made.append(key)
     write_json(path / MANIFEST_NAME, before.model_copy(update={"components": entries}).as_json())

@@ -1,4 +1,4 @@
-"""How many processor cores there are to compute on."""
+"""The processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Cores that this process may use; where the system does not tell, those of the machine, or 1."""
+    """Counts the cores this process may use; where the system has no affinity, those of the machine, or 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from typing import Any
 from amodal import __version__
 
 from . import backends
-from .backends.onnxruntime.cpu import installed_distributions
+from .backends.onnxruntime.library import installed_distributions
 from .cores import usable_cores
 
 _PACKAGES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
@@ -12,21 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays.interop import stream_of
-from .backends import AUTO, DEFAULT, Backend, availability, create, on_gpu, preferred
+from .backends import AUTO, DEFAULT, Backend
+from .backends.choosing import Choice, open_chosen
 from .bundle.manifest import ContextLayout, Manifest, StageName
 from .bundle.reading import Bundle
-from .errors import BackendError, EngineError, EngineNotFoundError
+from .errors import BackendError
 from .execution.components import Components, Memory, Source, Watch
 from .execution.findings import Completion, Out, Segmentation, To
 from .families.diffusion_vas.running import Call, Loaded, find_depth, run_complete, run_segment
 from .families.diffusion_vas.stage import CfgRows, Settings
-from .files.frames import PathLike
 from .memory.buffers import RunShape
 from .memory.choice import MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
+from .paths import PathLike
 from .pictures.images import prepare_modal, prepare_rgb
 from .sampling.noise import NoiseStream
-from .sampling.sampler import Callback, Churn
+from .sampling.sampler import Callback
+from .sampling.schedule import Churn
 
 if TYPE_CHECKING:
     from .pictures.padding import Padding
@@ -51,62 +52,49 @@ def load(
     Args:
         bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
-        backend: what executes: `onnxruntime`, `tensorrt_rtx`, `tensorrt`, or `auto` for the first of those with
-            engines that is usable here and whose engines are there, and `onnxruntime` otherwise; a warning names one
-            whose engines are there and cannot be used. Or `openvino`: the CPU in bfloat16, faster and less exact.
-        memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of what
-            fits, which on a CPU is `resident`.
+        backend: what executes: `onnxruntime`, `tensorrt_rtx` or `tensorrt`; `openvino` for a CPU in bfloat16, faster
+            and less exact; or `auto` for the first of the two TensorRTs that is usable here and has its engines, and
+            `onnxruntime` otherwise. A warning names engines that were found and cannot be used.
+        memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of
+            those that fit, which on a CPU is `resident`.
         vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs (`auto` leaves
             it out on a CPU).
-        engine_dir: where that one's engines lie; None for the bundle's own folder.
-        shape: the runs that the memory is planned for; None for every stage of the bundle, with the settings that
-            `segment` has by default. A run that takes more is held to `vram` again before it starts.
-        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` looks for no engines.
+        engine_dir: where the backend's engines are; None for the bundle's own folder.
+        shape: the runs that memory is planned for; None for every stage of the bundle, with the defaults of `segment`.
+            A run that takes more is checked against `vram` again before it starts.
+        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` ignores engines.
         threads: CPU threads; None for all cores. Only where a CPU runs (`auto` leaves them out on a GPU).
         verify: compare each component with its hash before loading it.
-        watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
-        wrap: given the backend, gives what is used in its place: for whoever observes its calls.
+        watch: called with a component's kind and what begins: `check` (of its hashes), `load` or `run`.
+        wrap: called with the backend; returns the one to use instead, for example a `BackendProxy`.
 
     Raises:
         BundleError: no finished, readable, undamaged bundle.
         BackendUnavailableError: the backend cannot be used here.
-        EngineError: its engines are not there, or not of this bundle.
-        MemoryBudgetError: no way of running fits into `vram`, or into what is free on the GPU.
+        EngineError: its engines are missing, or were not built from this bundle.
+        MemoryBudgetError: no way of running fits into `vram`, or into the memory that is free on the GPU.
     """
     opened = Bundle(bundle)
 
-    def opening(name: str) -> Model:
-        asked = None if backend == AUTO and on_gpu(name, device) else threads
-        executor = create(name, device=device, threads=asked, vram=budget_of(vram))
+    def opening(choice: Choice) -> Model:
+        executor = choice.create()
         if wrap is not None:
             executor = wrap(executor)
+        graphs = executor.engines is None
         planned = plan_model(
             opened,
             executor.name,
             memory,
-            vram=vram,
-            engine_dir=engine_dir,
+            vram=choice.vram,
+            engine_dir=None if graphs and backend == AUTO else engine_dir,
             shape=shape,
             needs=executor.engines,
             on_gpu=executor.xp is not np,
-            free=None if executor.engines is None else executor.free_memory(),
+            free=None if graphs else executor.free_memory(),
         )
         return Model(opened, executor, memory, planned, verify=verify, watch=watch)
 
-    if backend == AUTO:
-        for name in preferred(device):
-            if name != DEFAULT and availability(name).usable:
-                try:
-                    return opening(name)
-                except EngineNotFoundError:
-                    continue
-                except EngineError as error:
-                    warnings.warn(f"{name} was passed over: {error}", stacklevel=2)
-        engine_dir = None
-        if not on_gpu(DEFAULT, device):
-            vram = None
-        return opening(DEFAULT if availability(DEFAULT).usable else AUTO)  # which says of each why not
-    return opening(backend)
+    return open_chosen(Choice(backend, device, threads, budget_of(vram)), opening)
 
 
 class Model:

@@ -5,22 +5,41 @@ Torch and the exporter are imported inside the fixtures, so that tests of the ru
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from .places import SHARED
+
+# Networks this small lose by a second thread of torch's, and tests run side by side; read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TOY_SIZE, TOY_FRAMES = (64, 64), 3
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts this process and those that tests start, even where pytest runs in the background.
+
+    A shell starts what runs in the background with SIGINT ignored, and a process hands that on to its children; a
+    handler it does not.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder beside the repository that holds the reference, the samples and the notes."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent")
+    return SHARED
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +58,11 @@ def exporter() -> Any:
     for module in ("torch", "diffusers", "transformers", "onnx_ir"):
         pytest.importorskip(module)
     from amodal.export.bundle import export_bundle
-    from amodal.export.families.diffusion_vas.plan import ExportSettings
+    from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 
     def export(folder: Path, stages: dict[str, Any], depth: Any = None, **settings: Any) -> Path:
         settings = {"precision": "fp32", "check": "none", **settings}
-        export_bundle(folder, stages, depth, ExportSettings(**settings))
+        export_bundle(folder, plan_export(stages, depth, ExportSettings(**settings)))
         return folder
 
     return export

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from .places import ROOT
+
 pytest.importorskip("importlinter")
 
-ROOT = Path(__file__).resolve().parents[1]
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 

@@ -5,16 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+import pytest
+
+from .places import ROOT
+
+README = ROOT / "README.md"
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_first_code_of_the_readme_runs(tmp_path: Path) -> None:
     demo = next(line for line in blocks("sh")[0].splitlines() if line.startswith("amodal "))
-    command = [sys.executable, "-c", "from amodal.cli import main; main()", *demo.split()[1:]]
+    command = [sys.executable, "-c", "from amodal.cli import main; main()", *demo.split()[1:], "--steps", "6"]
     said = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     assert "mIoU_occ" in said
     assert (tmp_path / "amodal-demo" / "sheet.png").is_file()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
-from amodal.runtime.backends.openvino.adapter import multiplies_bfloat16
+from amodal.runtime.backends.openvino import multiplies_bfloat16
 from amodal.runtime.builds.finding import bundle_name
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.cores import usable_cores

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import natural_key, read_frames
+from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
+from amodal.runtime.paths import natural_key
 
 from .clips import Bools, Bytes, Floats
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import PathLike, list_images, natural_key, require_path
-from amodal.runtime.files.objects import listed
+from amodal.runtime.files.frames import list_images, require_path
+from amodal.runtime.files.objects import join_ids
+from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in
@@ -75,7 +76,7 @@ def _match_folders(root: Path, sources: Sequence[TruthSource], truth: PathLike) 
     for names, what in ((missing, "no prediction for"), (unknown, "predictions without truth for")):
         if names:
             raise InputError(
-                f"{root} has {what} {listed(names, most=5)} ({len(runs)} predictions, {len(sources)} scenes in "
+                f"{root} has {what} {join_ids(names, most=5)} ({len(runs)} predictions, {len(sources)} scenes in "
                 f"{truth}); give one per scene, with the scene's name."
             )
     return [(source, runs[source.name]) for source in sources]
@@ -154,7 +155,7 @@ def _require_frames(predicted: Path, true: Path) -> None:
     wanted = [path.stem for path in list_images(true)]
     missing = [stem for stem in wanted if stem not in stems]
     if len(stems) < len(wanted):
-        without = f", without {listed(missing, most=5)}" if len(missing) == len(wanted) - len(stems) else ""
+        without = f", without {join_ids(missing, most=5)}" if len(missing) == len(wanted) - len(stems) else ""
         raise InputError(f"{predicted} holds {len(stems)} masks for {len(wanted)} frames{without}; give one per frame.")
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import PathLike, require_path
+from amodal.runtime.files.frames import require_path
+from amodal.runtime.paths import PathLike
 from amodal.runtime.scenes.files import SCENE_FORMAT
 
 from .clips import ClipTruth

@@ -20,7 +20,7 @@ from amodal.runtime.errors import BackendUnavailableError, InputError, MissingDe
 from amodal.runtime.execution.findings import Completion, Segmentation
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb
-from amodal.runtime.sampling.sampler import Churn
+from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 
 from ..running.clips import SCENE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from ..running.files import write_whole
 from ..schema import Results

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from amodal.runtime.errors import InputError, OutputError
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from ..schema import Memory
 from .drawing import PAPER, Canvas, require_matplotlib

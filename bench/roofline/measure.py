@@ -19,10 +19,10 @@ from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.errors import EngineError, MemoryBudgetError
-from amodal.runtime.files.frames import PathLike
 from amodal.runtime.memory.buffers import RunShape, needed_components
 from amodal.runtime.memory.choice import choose, plans
 from amodal.runtime.memory.plan import Footprint, footprints_of
+from amodal.runtime.paths import PathLike
 
 from ..running.clips import Runner, times_of
 from ..running.machine import executed_of

@@ -18,7 +18,7 @@ from amodal.runtime.execution.findings import Completion, Segmentation
 from amodal.runtime.memory.buffers import RunShape
 from amodal.runtime.memory.choice import MemoryWish, Vram
 from amodal.runtime.model import Model, load
-from amodal.runtime.sampling.sampler import Churn
+from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 from amodal.runtime.scenes.scene import Scene
 

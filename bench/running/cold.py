@@ -20,7 +20,7 @@ begin = time.perf_counter()
 import amodal
 amodal.load
 imported = time.perf_counter() - begin
-from amodal.bench.cold import run
+from amodal.bench.running.cold import run
 run(imported, sys.argv[1])
 """
 

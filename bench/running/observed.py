@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend, Executable
+from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
 from amodal.runtime.bundle.manifest import ComponentEntry
 
 
@@ -36,7 +35,7 @@ class Steps(NamedTuple):
     gaps: dict[str, list[float]]
 
 
-class Observed:
+class Observed(BackendProxy):
     """Runs on another backend and notes every call; see `amodal.runtime.backends.Backend`.
 
     Calls that run side by side (`map`) are one. On a GPU a call is over for the host when it is queued; what the device
@@ -47,9 +46,8 @@ class Observed:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
+        super().__init__(backend)
         self.calls: list[Call] = []
-        self._backend = backend
         self._events: list[tuple[Any, Any]] = []
 
     def clear(self) -> None:
@@ -106,22 +104,6 @@ class Observed:
         self.calls.append(Call(f"load {entry.kind}", begin, time.perf_counter()))
         return _Observed(executable, entry.kind, self)
 
-    def active(self) -> AbstractContextManager[None]:
-        """See `Backend.active`."""
-        return self._backend.active()
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        """See `Backend.to_host`."""
-        return self._backend.to_host(array)
-
-    def free_memory(self) -> int | None:
-        """See `Backend.free_memory`."""
-        return self._backend.free_memory()
-
-    def describe(self) -> dict[str, str]:
-        """See `Backend.describe`."""
-        return self._backend.describe()
-
     def _noting(self, what: str, run: Callable[[], Any]) -> Any:
         before = self._mark()
         begin = time.perf_counter()
@@ -135,9 +117,10 @@ class Observed:
         return None if self.xp is np else self.xp.cuda.get_current_stream().record()
 
 
-class _Observed:
+class _Observed(ExecutableProxy):
     def __init__(self, executable: Executable, kind: str, owner: Observed) -> None:
-        self._executable, self._kind, self._owner = executable, kind, owner
+        super().__init__(executable)
+        self._kind, self._owner = kind, owner
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = self._owner._noting(self._kind, lambda: self._executable(inputs))
@@ -146,9 +129,6 @@ class _Observed:
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         result: list[dict[str, Any]] = self._owner._noting(self._kind, lambda: self._executable.map(batches))
         return result
-
-    def close(self) -> None:
-        self._executable.close()
 
 
 def cost_per_call(repeats: int = 20_000) -> float:

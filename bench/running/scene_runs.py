@@ -12,7 +12,8 @@ from rich.progress import track
 
 from amodal.runtime.bundle.manifest import ContextLayout
 from amodal.runtime.model import Model, load
-from amodal.runtime.sampling.sampler import Churn, is_guided
+from amodal.runtime.sampling.guidance import is_guided
+from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 
 from ..quality import ClipPrediction, ClipTruth

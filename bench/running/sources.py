@@ -74,7 +74,7 @@ def export_again(
             not.
     """
     from amodal.export.bundle import export_bundle
-    from amodal.export.families.diffusion_vas.plan import ExportSettings
+    from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 
     manifest = bundle.manifest
     unet = next(entry for entry in manifest.components.values() if entry.kind == "unet")
@@ -88,12 +88,12 @@ def export_again(
         variant=_variant_name(unet),
         check="none",
     )
-    export_bundle(out, dict(checkpoints), None, settings)
+    export_bundle(out, plan_export(checkpoints, settings=settings))
     return out
 
 
 def _variant_name(unet: ComponentEntry) -> str:
-    from amodal.export.graph.layers import VARIANTS
+    from amodal.export.graph.variants import VARIANTS
 
     recorded = dict(unet.variant)
     for name, variant in VARIANTS.items():

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import PathLike
+from amodal.runtime.paths import PathLike
 
 from .about import Machine, Record, Subject
 from .ceilings import Roofline

@@ -66,7 +66,7 @@ def compare_variants(
 
     Args:
         kinds: components by their names in the vocabulary.
-        variants: names in `amodal.export.graph.layers.VARIANTS`.
+        variants: names in `amodal.export.graph.variants.VARIANTS`.
 
     Raises:
         InputError: an unknown component or target.
@@ -162,12 +162,12 @@ def time_variants(
 
 
 def _graph(checkpoint: StageCheckpoint, kind: str, export: ExportSettings) -> Graph:
-    from amodal.export.families.diffusion_vas.plan import jobs_of_stage
+    from amodal.export.families.diffusion_vas.plan import stage_components
 
-    jobs = {job.kind: job for job in jobs_of_stage("segment", checkpoint, export)}
-    if kind not in jobs:
-        raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(jobs)}.")
-    return jobs[kind].write(export.size)
+    components = {c.kind: c for c in stage_components("segment", checkpoint, export)}
+    if kind not in components:
+        raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(components)}.")
+    return components[kind].write(export.size)
 
 
 _HEAD = "| component | variant | weights GB | activations GB | layers read | engine GB | seconds | host peak GB |"
@@ -203,7 +203,7 @@ def main(**options: Any) -> None:
     """Device memory and build time of every variant, as TensorRT for RTX tells them, or its time on this CPU."""
     try:
         from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
-        from amodal.export.graph.layers import VARIANTS
+        from amodal.export.graph.variants import VARIANTS
 
         checkpoint = (
             read_checkpoint(options["segment"])

@@ -13,7 +13,7 @@ from amodal.runtime.bundle.manifest import ContextLayout, StageName
 
 from ..bundle import Exported, export_bundle
 from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint
-from ..families.diffusion_vas.plan import ExportSettings
+from ..families.diffusion_vas.plan import ExportSettings, plan_export
 from .loop import load_average
 from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
@@ -98,7 +98,7 @@ def write_bundle(
         propagate=True,
     )
     checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
-    return export_bundle(out, checkpoints, None, settings, overwrite=overwrite)
+    return export_bundle(out, plan_export(checkpoints, settings=settings), overwrite=overwrite)
 
 
 def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:

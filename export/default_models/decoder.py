@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from amodal.runtime.bundle.manifest import StageName
 from amodal.runtime.families.diffusion_vas.context import context_rows
-from amodal.runtime.sampling.sampler import Schedule, denoised_of, guide, is_guided, karras_sigmas, sample, scale_input
+from amodal.runtime.sampling.guidance import guide, is_guided
+from amodal.runtime.sampling.preconditioning import denoised_of, scale_input
+from amodal.runtime.sampling.sampler import sample
+from amodal.runtime.sampling.schedule import Schedule, karras_sigmas
 
 from .data import Floats, pictures
 from .latents import Latents

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from amodal.runtime.bundle.manifest import StageName
 from amodal.runtime.pictures.images import clip_pixels
 
-from ..bundle import NOISE_AUGMENTATION
+from ..families.diffusion_vas.plan import NOISE_AUGMENTATION
 from .data import Floats, Pictures, augmented, pictures
 from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, STAGES, Recipe, make_image_encoder
 from .vae import trained_vae

@@ -13,8 +13,8 @@ from torch import Tensor
 from amodal.runtime.bundle.manifest import ContextLayout, StageName
 from amodal.runtime.families.diffusion_vas.context import context_rows
 
-from ..bundle import MOTION_BUCKET, NOISE_AUGMENTATION
-from ..families.diffusion_vas.reference import Rows
+from ..families.diffusion_vas.plan import MOTION_BUCKET, NOISE_AUGMENTATION
+from ..families.diffusion_vas.reference import UnrepeatedContext
 from .data import Floats
 from .latents import Latents
 from .loop import train
@@ -152,7 +152,7 @@ def velocities(
     velocity: Tensor = unet(
         sample,
         torch.from_numpy(0.25 * log_sigma).to(sample.device),
-        Rows(tokens.flatten(0, 1)),
+        UnrepeatedContext(tokens.flatten(0, 1)),
         time_ids,
         return_dict=False,
     )[0]

@@ -16,7 +16,8 @@ from torch import Tensor
 from amodal.runtime.errors import InputError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
-from ..graph.layers import Variant, conv, layer_norm, linear, self_attention
+from ..graph.layers import conv, layer_norm, linear, self_attention
+from ..graph.variants import Variant
 from ..graph.weights import Weight, Weights
 from ..graph.writer import Dtypes, Graph
 from .checkpoint import current_name
@@ -46,10 +47,10 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
     """
     if min(size) < DEPTH_MULTIPLE or any(side % DEPTH_MULTIPLE for side in size):
         raise InputError(f"Depth input of {size[0]}x{size[1]}: expected multiples of {DEPTH_MULTIPLE}.")
-    g = Graph("depth", _weights(network), *dtypes)
+    g = Graph("depth", _weights(network), *dtypes, variant)
     grid = (size[0] // DEPTH_MULTIPLE, size[1] // DEPTH_MULTIPLE)
 
-    taps = _backbone(g, g.input("pixels", ("frames", 3, *size)), network, grid, variant)
+    taps = _backbone(g, g.input("pixels", ("frames", 3, *size)), network, grid)
     *finer, x = (_reassemble(g, tap, i) for i, tap in enumerate(taps))
     for step in range(4):  # refinement, coarsest map first; each step ends at the next finer map's size
         name = f"neck.fusion_stage.layers.{step}"
@@ -67,7 +68,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
     return g
 
 
-def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant: Variant) -> Sequence[ir.Value]:
+def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size) -> Sequence[ir.Value]:
     """DINOv2 of pixels [N, 3, h, w]: each tap's normalised patch tokens as a map [N, C, rows, columns]."""
     width, heads, tokens = network.variant.width, network.variant.heads, grid[0] * grid[1] + 1
     shape, hidden = (-1, tokens, width), (-1, _MLP_RATIO * width)
@@ -90,7 +91,7 @@ def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size, variant:
         name = f"backbone.encoder.layer.{i}"
         with g.scope(name):
             h = layer_norm(g, x, f"{name}.norm1", _EPS)
-            x = g.op("Add", x, self_attention(g, h, f"{name}.attention", "o_proj", heads, shape, variant))
+            x = g.op("Add", x, self_attention(g, h, f"{name}.attention", "o_proj", heads, shape))
             h = layer_norm(g, x, f"{name}.norm2", _EPS)
             h = g.op("Gelu", linear(g, h, f"{name}.mlp.fc1", hidden))
             x = g.op("Add", x, linear(g, h, f"{name}.mlp.fc2", shape))

@@ -1,7 +1,7 @@
 """Layers of Stable Video Diffusion's networks as ONNX operators.
 
 Each function appends one layer to a `Graph`, reading its weights under the name that the layer has in diffusers'
-modules. Nothing here approximates; where several forms compute the same, a `Variant` chooses.
+modules. Nothing here approximates; where several forms compute the same, the graph's `Variant` chooses.
 
 Shapes in the comments: B CFG rows, T frames, C channels, H and W of the feature map, P = H * W; `[BT, C, H, W]` is
 frames flattened into the batch, row by row.
@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,54 +21,6 @@ from torch import Tensor
 from .writer import FLOAT, Graph
 
 GROUPS = 32  # diffusers' SVD networks never use another number of groups
-
-
-@dataclass(frozen=True)
-class Variant:
-    """How a graph is written where several forms compute the same; the manifest records it.
-
-    Attributes:
-        name: key in `VARIANTS`.
-        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax in float32, MatMul, which
-            compilers fuse as well.
-        group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
-            which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes).
-        temporal_conv: `conv2d` runs a (3, 1, 1) kernel as (3, 1) over [B, C, T, P]; `conv3d` leaves it.
-        gates: `split` projects GEGLU's value and gate apart, which saves a copy of both; `merged` is one MatMul.
-        qkv: `merged` projects query, key and value in one MatMul.
-        upsample: `phases` convolves before doubling, `resize` after.
-    """
-
-    name: str
-    attention: Literal["native", "decomposed"] = "native"
-    group_norm: Literal["native", "instance"] = "native"
-    temporal_conv: Literal["conv2d", "conv3d"] = "conv2d"
-    gates: Literal["split", "merged"] = "merged"
-    qkv: Literal["split", "merged"] = "split"
-    upsample: Literal["phases", "resize"] = "resize"
-
-    def as_dict(self) -> dict[str, str]:
-        """Plain form, for the manifest."""
-        return asdict(self)
-
-
-VARIANTS = {
-    v.name: v
-    for v in (
-        Variant("cpu", attention="decomposed", group_norm="instance", gates="split", upsample="phases"),
-        Variant("engine", attention="decomposed"),
-        # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. GroupNormalization has
-        # none in 1.31 and is unrolled; Microsoft's own GroupNorm adds in any order, so that two runs would differ.
-        Variant("cuda", attention="native", group_norm="instance"),
-        # One form changed at a time, for `amodal.bench.studies.variants` and to overrule the choice on a GPU.
-        Variant("engine-attention", attention="native"),
-        Variant("engine-group-norm", attention="decomposed", group_norm="instance"),
-        Variant("engine-conv3d", attention="decomposed", temporal_conv="conv3d"),
-        Variant("engine-gates", attention="decomposed", gates="split"),
-        Variant("engine-qkv", attention="decomposed", qkv="merged"),
-        Variant("engine-phases", attention="decomposed", upsample="phases"),
-    )
-}
 
 
 def conv(
@@ -145,10 +96,10 @@ def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
     )
 
 
-def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float, variant: Variant) -> ir.Value:
+def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float) -> ir.Value:
     """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
     channels = g.weights.shape(f"{name}.weight")[0]
-    if variant.group_norm == "native":
+    if g.variant.group_norm == "native":
         scale, bias = g.weight(f"{name}.weight"), g.weight(f"{name}.bias")
         return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
     free = -1 in rest
@@ -165,12 +116,12 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
 
 
-def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant: Variant) -> ir.Value:
+def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
     """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
 
     The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
     """
-    if variant.attention == "native":
+    if g.variant.attention == "native":
         return g.op("Attention", q, k, v, scale=dim**-0.5)
     q = g.op("Mul", q, g.scalar(dim**-0.5))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
@@ -182,9 +133,7 @@ def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int, variant
     return g.op("MatMul", scores, v)
 
 
-def self_attention(
-    g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int], variant: Variant
-) -> ir.Value:
+def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int]) -> ir.Value:
     """Attention among the tokens of x, as in vision transformers: with projections that have biases.
 
     Args:
@@ -199,14 +148,14 @@ def self_attention(
         return g.op("Transpose", x, perm=[0, 2, 1, 3])
 
     q, k, v = (split(linear(g, x, f"{name}.{part}_proj", shape)) for part in "qkv")
-    x = g.op("Transpose", attention(g, q, k, v, dim, variant), perm=[0, 2, 1, 3])
+    x = g.op("Transpose", attention(g, q, k, v, dim), perm=[0, 2, 1, 3])
     return linear(g, g.op("Reshape", x, g.constant(shape)), f"{name}.{out}", shape)
 
 
-def project_qkv(g: Graph, x: ir.Value, name: str, variant: Variant) -> Sequence[ir.Value]:
+def project_qkv(g: Graph, x: ir.Value, name: str) -> Sequence[ir.Value]:
     """Query, key and value of a bias-free attention, each [..., C]."""
     names = [f"{name}.to_{part}.weight" for part in "qkv"]
-    if variant.qkv == "split":
+    if g.variant.qkv == "split":
         return [g.op("MatMul", x, transposed(g, n)) for n in names]
     out, width = g.weights.shape(names[0])
     weight = g.derived(
@@ -217,13 +166,13 @@ def project_qkv(g: Graph, x: ir.Value, name: str, variant: Variant) -> Sequence[
     return g.ops("Split", g.op("MatMul", x, weight), g.constant([out] * 3), outputs=3, axis=-1)
 
 
-def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int], variant: Variant) -> ir.Value:
+def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
     """diffusers' GEGLU feed-forward of x [..., C]: `(value * gelu(gate)) W + b`; result of shape `shape`."""
     proj, out = f"{name}.net.0.proj", f"{name}.net.2"
     double, width = g.weights.shape(f"{proj}.weight")
     half = double // 2
     flat = g.op("Reshape", x, g.constant([-1, width]))
-    if variant.gates == "split":
+    if g.variant.gates == "split":
         value, gate = (
             g.op("Gemm", flat, transposed(g, f"{proj}.weight", rows), _bias_rows(g, f"{proj}.bias", rows))
             for rows in (slice(0, half), slice(half, double))
@@ -243,7 +192,6 @@ def temporal_conv(
     x: ir.Value,
     name: str,
     shape: Sequence[int],
-    variant: Variant,
     scale: Callable[[], Tensor] | None = None,
 ) -> ir.Value:
     """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B.
@@ -251,7 +199,7 @@ def temporal_conv(
     T may be -1 in `shape` if B is 1.
     """
     out, width = g.weights.shape(f"{name}.weight")[:2]
-    if variant.temporal_conv == "conv3d":
+    if g.variant.temporal_conv == "conv3d":
         clips = 1 if -1 in shape else -1
         x = g.op("Reshape", x, g.constant([clips, width, *shape[1:], 1]))
         return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([clips, *shape]))
@@ -271,13 +219,12 @@ def res_block_2d(
     name: str,
     size: tuple[int, int],
     eps: float,
-    variant: Variant,
     time: ir.Value | None = None,
 ) -> ir.Value:
     """diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is this step's row of the time table."""
-    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps, variant)), f"{name}.conv1")
+    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps)), f"{name}.conv1")
     h = h if time is None else g.op("Add", h, time)
-    h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps, variant)), f"{name}.conv2")
+    h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps)), f"{name}.conv2")
     if f"{name}.conv_shortcut.weight" in g.weights:
         x = conv(g, x, f"{name}.conv_shortcut")
     return g.op("Add", x, h)
@@ -291,7 +238,6 @@ def res_block(
     size: tuple[int, int],
     eps: tuple[float, float],
     share_sign: float,
-    variant: Variant,
     time: tuple[ir.Value, ir.Value] | None = None,
 ) -> ir.Value:
     """diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
@@ -309,7 +255,7 @@ def res_block(
     spatial, temporal = f"{name}.spatial_res_block", f"{name}.temporal_res_block"
     channels = g.weights.shape(f"{temporal}.conv2.weight")[0]
     pixels = size[0] * size[1]
-    x = res_block_2d(g, x, spatial, size, eps[0], variant, time and time[0])
+    x = res_block_2d(g, x, spatial, size, eps[0], time and time[0])
 
     def share() -> Tensor:
         return torch.sigmoid(share_sign * g.weights.load(f"{name}.time_mixer.mix_factor"))
@@ -319,21 +265,21 @@ def res_block(
     x = g.op("Transpose", x, perm=[0, 2, 1, 3])  # [B, C, T, P]
     h, shape = x, (channels, frames, pixels)
     for i in (1, 2):
-        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1], variant)
-        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, variant, share if i == 2 else None)
+        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1])
+        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, share if i == 2 else None)
         if i == 1 and time is not None:
             h = g.op("Add", h, time[1])
     x = g.op("Transpose", g.op("Add", x, h), perm=[0, 2, 1, 3])
     return g.op("Reshape", x, g.constant([-1, channels, *size]))
 
 
-def upsample(g: Graph, x: ir.Value, name: str, variant: Variant) -> ir.Value:
+def upsample(g: Graph, x: ir.Value, name: str) -> ir.Value:
     """Nearest-neighbour doubling of [N, C, H, W], then the 3x3 convolution `<name>.conv`.
 
     Every output pixel sees a 2x2 window of the small picture, with the kernel's rows and columns summed in one of two
     ways each; `phases` convolves those four windows and interleaves, at 4/9 of the arithmetic.
     """
-    if variant.upsample == "resize":
+    if g.variant.upsample == "resize":
         attributes: dict[str, Any] = {
             "mode": "nearest",
             "coordinate_transformation_mode": "asymmetric",

@@ -2,7 +2,7 @@
 
 The networks here are few and known, so their graphs are written rather than traced from torch: a 1.5 billion
 parameter U-Net takes seconds instead of minutes and a few MB instead of GB, every shape is static from the start, the
-operators are exactly those chosen, and node names say which layer they belong to. Weights are holes while a graph is
+operators are exactly those chosen, and node names say which layer they belong to. Weights are pending while a graph is
 written; `Graph.save` streams them, tensor by tensor, into one external-data file.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from amodal.runtime.bundle.manifest import Precision, TensorEntry
 from amodal.runtime.errors import CheckpointError
 
+from .variants import VARIANTS, Variant
 from .weights import Weights
 
 OPSET = 23
@@ -46,7 +47,7 @@ class Dtypes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hole:
+class PendingWeight:
     """A weight that a graph still waits for.
 
     Attributes:
@@ -59,7 +60,7 @@ class Hole:
     load: Callable[[], Tensor]
 
 
-class Stored(NamedTuple):
+class StoredWeight(NamedTuple):
     """Where a weight lies on disk: file name beside the graph, offset, size, shape and dtype."""
 
     location: str
@@ -79,17 +80,19 @@ class Graph:
         compute: dtype of activations and arithmetic.
         stored: dtype of weights in the file. FLOAT16 under FLOAT arithmetic puts a Cast after each, as the reference
             runs its VAE encoder (diffusers' `force_upcast`).
+        variant: how layers are written where several forms compute the same.
     """
 
     name: str
     weights: Weights
     compute: ir.DataType = FLOAT
     stored: ir.DataType = FLOAT
+    variant: Variant = VARIANTS["cpu"]
     _nodes: list[ir.Node] = field(default_factory=list)
     _inputs: list[ir.Value] = field(default_factory=list)
     _outputs: list[ir.Value] = field(default_factory=list)
     _constants: dict[Any, ir.Value] = field(default_factory=dict)
-    _holes: dict[str, Hole] = field(default_factory=dict)
+    _pending: dict[str, PendingWeight] = field(default_factory=dict)
     _scope: list[str] = field(default_factory=list)
 
     # Writing
@@ -145,12 +148,12 @@ class Graph:
 
     def derived(self, name: str, shape: Sequence[int], load: Callable[[], Tensor]) -> ir.Value:
         """A tensor computed from the checkpoint's, under a name of its own; stored once per name."""
-        hole = self._holes.get(name)
-        if hole is None:
+        pending = self._pending.get(name)
+        if pending is None:
             stored = HALF if self.stored == HALF and len(shape) > 1 else self.compute
             value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(stored))
-            hole = self._holes[name] = Hole(value, stored, load)
-        return self.cast(hole.value, self.compute)
+            pending = self._pending[name] = PendingWeight(value, stored, load)
+        return self.cast(pending.value, self.compute)
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """`value` in another dtype; the same value if it has that one already (inputs and weights know theirs)."""
@@ -175,20 +178,20 @@ class Graph:
     @property
     def parameters(self) -> int:
         """Number of parameters, small constants apart."""
-        return sum(math.prod(_shape(h.value)) for h in self._holes.values())
+        return sum(math.prod(_shape(w.value)) for w in self._pending.values())
 
     @property
     def bytes(self) -> int:
         """Bytes that the weights take in the file, alignment apart."""
-        return int(sum(math.prod(_shape(h.value)) * h.stored.itemsize for h in self._holes.values()))
+        return int(sum(math.prod(_shape(w.value)) * w.stored.itemsize for w in self._pending.values()))
 
     def save(
         self,
         file: Path,
         progress: Callable[[int], None] = lambda _: None,
         *,
-        shared: Mapping[str, Stored] | None = None,
-    ) -> dict[str, Stored]:
+        shared: Mapping[str, StoredWeight] | None = None,
+    ) -> dict[str, StoredWeight]:
         """Writes the graph to `file`, its weights to `<file>.data` beside it.
 
         Args:
@@ -202,21 +205,21 @@ class Graph:
         Raises:
             CheckpointError: a tensor has another shape than it said, or does not fit into its stored dtype.
         """
-        places: dict[str, Stored] = {}
+        places: dict[str, StoredWeight] = {}
         data = file.with_name(file.name + ".data")
         with open(data, "wb") as out:
-            for name, hole in self._holes.items():
-                shape = _shape(hole.value)
+            for name, pending in self._pending.items():
+                shape = _shape(pending.value)
                 place = (shared or {}).get(name)
-                if place is None or (place.shape, place.dtype) != (shape, hole.stored):
-                    array = self._array(name, hole)
+                if place is None or (place.shape, place.dtype) != (shape, pending.stored):
+                    array = self._array(name, pending)
                     alignment = ALIGNMENT if array.nbytes >= _SMALL else _SMALL_ALIGNMENT
                     out.write(b"\0" * (-out.tell() % alignment))
-                    place = Stored(data.name, out.tell(), array.nbytes, shape, hole.stored)
+                    place = StoredWeight(data.name, out.tell(), array.nbytes, shape, pending.stored)
                     array.tofile(out)
                     progress(array.nbytes)
                 places[name] = place
-                hole.value.const_value = ir.ExternalTensor(
+                pending.value.const_value = ir.ExternalTensor(
                     place.location,
                     place.offset,
                     place.bytes,
@@ -231,7 +234,7 @@ class Graph:
             self._inputs,
             self._outputs,
             nodes=self._nodes,
-            initializers=[*self._constants.values(), *(h.value for h in self._holes.values())],
+            initializers=[*self._constants.values(), *(w.value for w in self._pending.values())],
             opset_imports={"": OPSET},
             name=self.name,
         )
@@ -239,9 +242,9 @@ class Graph:
         ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
         return places
 
-    def _array(self, name: str, hole: Hole) -> np.ndarray[Any, Any]:
-        tensor = hole.load()
-        expected = list(_shape(hole.value))
+    def _array(self, name: str, pending: PendingWeight) -> np.ndarray[Any, Any]:
+        tensor = pending.load()
+        expected = list(_shape(pending.value))
         source = self.weights.source
         if list(tensor.shape) != expected:
             raise CheckpointError(
@@ -249,13 +252,13 @@ class Graph:
             )
         array: np.ndarray[Any, Any] = tensor.detach().contiguous().numpy()
         with np.errstate(over="ignore"):
-            stored = array.astype(_NUMPY[hole.stored], copy=False)
+            stored = array.astype(_NUMPY[pending.stored], copy=False)
         if not np.isfinite(stored).all():
             if not np.isfinite(array).all():
                 raise CheckpointError(f"{source}: tensor {name} holds values that are not finite; download it again.")
             raise CheckpointError(
                 f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
-                f"{hole.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."
+                f"{pending.stored.name.lower()} can; export with --precision fp32, or check the checkpoint."
             )
         return stored
 

@@ -1,8 +1,8 @@
-"""The caller's arrays, whatever library made them, as the backend's: without a copy where they lie on its device.
+"""Takes arrays of any library as the backend's, without a copy where they are on its device.
 
-What is understood, besides numpy's arrays and what numpy makes arrays of: DLPack (`__dlpack__`: CuPy, torch, JAX) and
-`__cuda_array_interface__` (CuPy, PyCUDA, Numba, torch). Work that the caller has queued for an array on another stream
-is waited for on the device, not by the host. All of this is to be called while the backend is `active`.
+Understood are whatever `numpy.asarray` takes, DLPack (`__dlpack__`: CuPy, torch, JAX) and `__cuda_array_interface__`
+(CuPy, PyCUDA, Numba, torch). If work for an array is queued on another stream, the device waits for it, not the host.
+Call all of this while the backend is `active`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ _UNREGISTERED, _DEVICE = 0, 2  # cudaMemoryType
 _INTERFACE = "__cuda_array_interface__"
 
 
-def taken(value: Any, name: str, xp: Any = np) -> Array:
-    """The caller's array, where it lies: numpy's if in host memory, `xp`'s if on the backend's device.
+def as_input(value: Any, name: str, xp: Any = np) -> Array:
+    """Takes the caller's array without moving it: numpy's in host memory, `xp`'s on the backend's device.
 
     Args:
-        value: an array of any library, contiguous or strided, or what numpy can make one of.
-        name: what it is to the caller, for the message.
+        value: an array of any library, contiguous or strided, or anything that numpy converts to one.
+        name: the caller's name for it, for the message.
 
     Raises:
-        InputError: it lies on another device, has been freed, or cannot be read as an array.
+        InputError: it is on another device, was freed, or cannot be read as an array.
     """
     return _read(value, name, xp, _of_host)
 
 
-def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
-    """A buffer of the caller's to write a result into, where it lies; no copy is ever made of it.
+def as_output_buffer(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
+    """Takes the caller's buffer to write a result into, without moving or copying it.
 
     Raises:
-        InputError: it is none, cannot be written to, lies on another device, or has another shape or dtype.
+        InputError: it is not a buffer, is read-only, is on another device, or has another shape or dtype.
     """
-    if not any(_says(value, what) for what in ("__array_interface__", _INTERFACE, "__dlpack__")):
+    if not any(_has(value, attribute) for attribute in ("__array_interface__", _INTERFACE, "__dlpack__")):
         raise InputError(
             f"out: {name} is {type(value).__name__}; expected an array to write into: numpy's, or one with "
             "__cuda_array_interface__ or __dlpack__."
         )
-    # numpy writes to what another library's `__array__` shares; to what it takes by DLPack, not in every version.
-    array = _read(value, f"out: {name}", xp, np.asarray if _says(value, "__array__") else _of_host)
+    # Memory shared by `__array__` is writable; by DLPack it is read-only in some versions of numpy.
+    array = _read(value, f"out: {name}", xp, np.asarray if _has(value, "__array__") else _of_host)
     if tuple(array.shape) != shape or array.dtype != dtype:
         raise InputError(
             f"out: {name} is {array.dtype} {list(array.shape)}; this call writes {np.dtype(dtype)} {list(shape)}."
@@ -58,22 +58,22 @@ def written(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any =
 
 
 def namespace_of(array: Array, xp: Any) -> Any:
-    """`xp` for an array on its device, numpy for one in host memory."""
+    """Returns `xp` for an array on its device, numpy for one in host memory."""
     return xp if isinstance(array, xp.ndarray) else np
 
 
 def stream_of(stream: Any, xp: Any) -> Any:
-    """The caller's stream as CuPy's.
+    """Converts the caller's stream to CuPy's.
 
     Args:
-        stream: an address (`cudaStream_t`), or a stream of CuPy, torch, PyCUDA, Numba or what has `__cuda_stream__`.
+        stream: an address (`cudaStream_t`), a stream of CuPy, torch, PyCUDA or Numba, or one with `__cuda_stream__`.
 
     Raises:
         InputError: it is something else.
     """
     number = stream
-    for said in ("ptr", "cuda_stream", "handle"):  # CuPy, torch, PyCUDA and Numba
-        number = getattr(number, said, number)
+    for attribute in ("ptr", "cuda_stream", "handle"):  # CuPy, torch, PyCUDA and Numba
+        number = getattr(number, attribute, number)
     number = getattr(number, "value", number)  # a ctypes pointer, None for the default stream
     if hasattr(number, "__cuda_stream__"):
         number = number.__cuda_stream__()[1]
@@ -85,7 +85,7 @@ def stream_of(stream: Any, xp: Any) -> Any:
 
 
 class _Stream:
-    """A stream by its address; keeps its owner."""
+    """A stream by its address; keeps its owner alive."""
 
     def __init__(self, owner: Any, number: int) -> None:
         self._owner, self._number = owner, number
@@ -95,22 +95,22 @@ class _Stream:
 
 
 class _Memory:
-    """Memory on the device as its owner describes it, but for the stream, which was waited for; keeps the owner."""
+    """Device memory as its owner describes it, without the stream, which was waited for; keeps the owner alive."""
 
     def __init__(self, owner: Any, described: dict[str, Any]) -> None:
         self._owner = owner
         self.__cuda_array_interface__ = {**described, "stream": None}
 
 
-def _says(value: Any, name: str) -> bool:
+def _has(value: Any, name: str) -> bool:
     try:
         return hasattr(value, name)
-    except Exception:  # noqa: BLE001 (torch has it, and raises of a tensor with gradients: `taken` says so)
+    except Exception:  # noqa: BLE001 (torch raises for a tensor with gradients; `as_input` reports it)
         return True
 
 
 def _writable(value: Any) -> bool:
-    if _says(value, "__dlpack__"):  # which has no word for it
+    if _has(value, "__dlpack__"):  # which has no flag for it
         return True
     return not value.__cuda_array_interface__["data"][1]
 
@@ -129,7 +129,7 @@ def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Ar
     except InputError:
         raise
     except Exception as error:
-        if type(error).__module__.startswith("cupy_backends"):  # the device has failed, not the array
+        if type(error).__module__.startswith("cupy_backends"):  # the device failed, not the array
             raise
         what = type(value).__name__
         raise InputError(f"{name} ({what}) cannot be read as an array: {first_line(error)}.") from error
@@ -142,11 +142,11 @@ def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Ar
 
 
 def _place(value: Any) -> tuple[int, int]:
-    """DLPack's kind of device, and the number of it, -1 if that is not said."""
+    """DLPack's kind of device, and its number, -1 if unknown."""
     if hasattr(value, "__dlpack_device__"):
         kind, number = value.__dlpack_device__()
         return int(kind), int(number)
-    return (_CUDA, -1) if _says(value, _INTERFACE) else (_CPU, 0)
+    return (_CUDA, -1) if _has(value, _INTERFACE) else (_CPU, 0)
 
 
 def _of_host(value: Any) -> Array:
@@ -157,11 +157,11 @@ def _of_host(value: Any) -> Array:
 
 def _of_device(value: Any, name: str, xp: Any) -> Array:
     if hasattr(value, "__dlpack__"):
-        # The producer makes our stream wait for its own. Not all know DLPack's bool, which came late.
+        # The producer makes our stream wait for its own. Some lack DLPack's bool, which came late.
         try:
             return xp.from_dlpack(value)
         except Exception:
-            if not _says(value, _INTERFACE):
+            if not _has(value, _INTERFACE):
                 raise
     described = dict(getattr(value, _INTERFACE))
     address = int(described["data"][0])
@@ -181,7 +181,7 @@ def _of_device(value: Any, name: str, xp: Any) -> Array:
 
 
 def _attributes(address: int, xp: Any) -> Any:
-    """What CUDA knows of an address; None if nothing."""
+    """CUDA's attributes of an address; None if it does not know it."""
     try:
         return xp.cuda.runtime.pointerGetAttributes(address)
     except Exception as error:

@@ -1,9 +1,9 @@
-"""Pillow's and OpenCV's resizing, written against the array API, for pictures that are on a device.
+"""Resizing as in Pillow and OpenCV, written against the array API, for pictures on a device.
 
-On the host those two do it themselves, several times faster; what they draw was recorded and trained on, so a device
-draws the same. Resizing is separable: a row or column of the result is a sum of a few of the source, gathered and
-weighted one after the other, so that whole numbers stay whole and sums have the library's order. On a GPU each
-operation is a kernel of its own, and none is contracted with the next.
+On the host the libraries themselves are several times faster. Models were trained on their results, so a device must
+compute the same. Resizing is separable: a row or column of the result is a weighted sum of a few of the source, added
+one after the other in integers or in the library's order. On a GPU each operation is a kernel of its own, so none is
+fused with the next.
 
 Sources: `Resample.c` in github.com/python-pillow/Pillow, and `resize.cpp` in github.com/opencv/opencv.
 """
@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Size = tuple[int, int]
-Way = Literal["pillow uint8", "pillow float32", "opencv uint8", "opencv float64"]
-Taps = tuple[NDArray[np.intp], NDArray[Any]]  # of each position in the result: where it reads [n, taps], and weights
+Resampling = Literal["pillow uint8", "pillow float32", "opencv uint8", "opencv float64"]
+Taps = tuple[NDArray[np.intp], NDArray[Any]]  # per output position: source indices [n, taps] and weights
 
-_PILLOW_BITS = 32 - 8 - 2  # of a weight's fraction, for 8 bits (PRECISION_BITS)
+_PILLOW_BITS = 32 - 8 - 2  # fraction bits of a weight, for uint8 (PRECISION_BITS)
 _OPENCV_BITS = 11  # likewise (INTER_RESIZE_COEF_BITS)
-_PIECE = 1 << 22  # values resized at once; what is in between takes up to two dozen bytes for each
+_PIECE = 1 << 22  # values resized at once; each takes up to 24 bytes of working memory
 
 
 def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None) -> Array:
-    """Pictures as Pillow's `Resampling.BILINEAR` resizes them, antialiased where they shrink.
+    """Resizes as Pillow's `Resampling.BILINEAR`, antialiased where pictures shrink.
 
-    Equal in every bit to Pillow before 13, which does columns first; where height shrinks more than width, Pillow 13
-    may do rows first, and is a level away here and there.
+    Bit for bit equal to Pillow before 13, which does columns first. Where height shrinks more than width, Pillow 13 may
+    do rows first and differ by a level in places.
 
     Args:
         pictures: uint8 or float32 [T, h, w] or [T, h, w, C].
         size: (H, W).
-        dtype: which of the two they are taken as; None for their own.
+        dtype: uint8 or float32, to convert to first; None for the pictures' own.
 
     Returns:
         That dtype, [T, H, W] or [T, H, W, C].
@@ -43,7 +43,7 @@ def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None
     dtype = np.dtype(dtype or pictures.dtype)
     whole = dtype == np.uint8
 
-    def resized(piece: Array) -> Array:
+    def resize(piece: Array) -> Array:
         piece = piece.astype(dtype, copy=False)
         for axis in (2, 1):
             if piece.shape[axis] == size[axis - 1]:
@@ -60,14 +60,14 @@ def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None
                 piece = _weighted(piece, axis, (at, weights), xp).astype(np.float32)
         return piece
 
-    return _by_pieces(resized, pictures, size, xp)
+    return _by_pieces(resize, pictures, size, xp)
 
 
 def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
-    """Pictures as OpenCV's INTER_LINEAR resizes them.
+    """Resizes as OpenCV's INTER_LINEAR.
 
-    In 8 bits equal to OpenCV 5.0 on x86-64. Of floats the newer OpenCV rounds positions otherwise than its source for
-    the older says: up to 2e-5 of the span of the values apart.
+    For uint8 bit for bit equal to OpenCV 5.0 on x86-64. For floats, newer versions of OpenCV round positions
+    differently than the source followed here: up to 2e-5 of the range of the values apart.
 
     Args:
         pictures: uint8, float32 or float64 [T, h, w] or [T, h, w, C].
@@ -81,36 +81,36 @@ def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
     def fixed(weights: NDArray[np.float32]) -> NDArray[np.int32]:
         return np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32)
 
-    def resized(piece: Array) -> Array:
+    def resize(piece: Array) -> Array:
         if piece.dtype != np.uint8:
             dtype = piece.dtype
             wide = _weighted(piece, 2, (columns, across.astype(dtype)), xp)
             return _weighted(wide, 1, (rows, down.astype(dtype)), xp)
         wide = _weighted(piece, 2, (columns, fixed(across)), xp)
         wide >>= 4
-        # Each product is cut before the two are added, as in OpenCV's vector code.
+        # Each product is shifted before the two are added, as in OpenCV's vector code.
         total = _weighted(wide, 1, (rows, fixed(down)), xp, lambda product: product >> 16)
         total += 2
         total >>= 2
         return total.astype(np.uint8)
 
-    return _by_pieces(resized, pictures, size, xp)
+    return _by_pieces(resize, pictures, size, xp)
 
 
 def opencv_cubic(pictures: Array, size: Size, xp: Any = np) -> Array:
-    """Pictures float64 [T, h, w, C] as OpenCV's INTER_CUBIC resizes them, [T, H, W, C]; within 1e-6 of OpenCV 5.0."""
+    """Resizes float64 [T, h, w, C] to [T, H, W, C] as OpenCV's INTER_CUBIC, within 1e-6 of OpenCV 5.0."""
 
-    def resized(piece: Array) -> Array:
+    def resize(piece: Array) -> Array:
         for axis in (2, 1):
             at, weights = _cubic(piece.shape[axis], size[axis - 1])
             piece = _weighted(piece, axis, (at, weights.astype(np.float64)), xp)
         return piece
 
-    return _by_pieces(resized, pictures, size, xp)
+    return _by_pieces(resize, pictures, size, xp)
 
 
 def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
-    """Pictures [T, h, w, ...] as OpenCV's INTER_NEAREST resizes them, [T, H, W, ...]; equal."""
+    """Resizes [T, h, w, ...] to [T, H, W, ...], equal to OpenCV's INTER_NEAREST."""
     for axis in (2, 1):
         length, side = pictures.shape[axis], size[axis - 1]
         if length != side:
@@ -119,20 +119,20 @@ def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
     return pictures
 
 
-def working_bytes(way: Way, frames: int, before: Size, after: Size, channels: int = 1) -> int:
-    """What resizing pictures takes on a device beside them and the result, in bytes: that of the largest piece.
+def working_bytes(resampling: Resampling, frames: int, before: Size, after: Size, channels: int = 1) -> int:
+    """Working memory in bytes of resizing on a device, beside the pictures and the result: that of the largest piece.
 
     Args:
-        way: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
+        resampling: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
     """
     count = min(frames, _frames_at_once(before, after, channels)) * channels
     given, wide, drawn = (count * h * w for h, w in (before, (before[0], after[1]), after))
-    # What is read, a tap of it, its product with the weights, and the sum of those so far.
-    if way == "pillow uint8":
+    # The source, a tap of it, its product with the weights, and the sum so far.
+    if resampling == "pillow uint8":
         return max(given + (1 + 4 + 4) * wide, wide + (1 + 4 + 4) * drawn)
-    if way == "pillow float32":  # weights are float64
+    if resampling == "pillow float32":  # weights are float64
         return max(4 * given + (4 + 8 + 8) * wide, 4 * wide + (4 + 8 + 8) * drawn)
-    if way == "opencv uint8":
+    if resampling == "opencv uint8":
         return max(given + (1 + 4 + 4) * wide, given + 4 * wide + (4 + 4 + 4) * drawn)
     return max(8 * given + (8 + 8 + 8) * wide, 8 * wide + (8 + 8 + 8) * drawn)
 
@@ -141,18 +141,18 @@ def _frames_at_once(before: Size, after: Size, channels: int) -> int:
     return max(1, _PIECE // (max(before[0], after[0]) * max(before[1], after[1]) * channels))
 
 
-def _by_pieces(resized: Callable[[Array], Array], pictures: Array, size: Size, xp: Any) -> Array:
-    """A few frames at a time, so that what is in between takes little beside a clip."""
+def _by_pieces(resize: Callable[[Array], Array], pictures: Array, size: Size, xp: Any) -> Array:
+    """Resizes a few frames at a time, so that working memory is small beside a clip."""
     step = _frames_at_once(pictures.shape[1:3], size, pictures.shape[3] if pictures.ndim == 4 else 1)
-    # Uploaded piece by piece too, where they are on the host.
-    pieces = [resized(xp.asarray(pictures[start : start + step])) for start in range(0, len(pictures), step)]
+    # Pictures on the host are uploaded piece by piece too.
+    pieces = [resize(xp.asarray(pictures[start : start + step])) for start in range(0, len(pictures), step)]
     return pieces[0] if len(pieces) == 1 else xp.concatenate(pieces)
 
 
 def _weighted(
     pictures: Array, axis: int, taps: Taps, xp: Any, cut: Callable[[Array], Array] = lambda product: product
 ) -> Array:
-    """The sum of weighted rows (axis 1) or columns (axis 2), tap after tap, in the weights' dtype."""
+    """Sums weighted rows (axis 1) or columns (axis 2), tap after tap, in the weights' dtype."""
     at, weights = xp.asarray(taps[0]), xp.asarray(taps[1])
     shape = [1] * pictures.ndim
     shape[axis] = -1
@@ -168,7 +168,7 @@ def _weighted(
 
 
 def _triangle(length: int, side: int) -> Taps:
-    """Pillow's weights, float64 (`precompute_coeffs`): a triangle as wide as the source's part of a position."""
+    """Pillow's weights, float64 (`precompute_coeffs`): a triangle as wide as an output pixel in the source."""
     scale = length / side
     width = max(scale, 1.0)
     centre = (np.arange(side) + 0.5) * scale
@@ -178,25 +178,25 @@ def _triangle(length: int, side: int) -> Taps:
     weights = np.maximum(1.0 - np.abs((at - centre[:, None] + 0.5) * (1.0 / width)), 0.0)
     weights[at >= end[:, None]] = 0.0
     total = np.zeros(side)
-    for column in weights.T:  # one after the other, as the sum is rounded there
+    for column in weights.T:  # in order, as Pillow rounds its sum
         total += column
     return np.minimum(at, length - 1), weights / total[:, None]
 
 
 def _positions(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Where OpenCV reads for each position: the place before it, and the float32 way from there."""
+    """Source index before each output position, and the float32 distance from there, as OpenCV has them."""
     exact = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     before = np.floor(exact)
     return before.astype(np.intp), exact - before
 
 
-def _linear(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _linear(length: int, side: int) -> Taps:
     before, part = _positions(length, side)
     at = np.clip(before[:, None] + np.arange(2), 0, length - 1)
     return at, np.stack([np.float32(1) - part, part], axis=1)
 
 
-def _cubic(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _cubic(length: int, side: int) -> Taps:
     before, x = _positions(length, side)
     a, one = np.float32(-0.75), np.float32(1)
 

@@ -1,4 +1,4 @@
-"""One NVIDIA GPU through CuPy: finding it, and saying in a sentence what is wrong with it."""
+"""One NVIDIA GPU through CuPy: finding it, and turning its failures into messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
 
 ALIGNMENT = 256
-"""Bytes: where CUDA's allocations begin, and what kernels that read several values at once count on."""
+"""Bytes: CUDA's allocations begin at a multiple of it, which kernels that read several values at once rely on."""
 
 
 class Gpu(NamedTuple):
@@ -37,10 +37,10 @@ def device_number(backend: str, device: str | None) -> int | None:
 
 
 def import_cupy(backend: str, extra: str) -> Any:
-    """CuPy's module.
+    """Imports CuPy; `extra` of amodal installs it.
 
     Raises:
-        BackendUnavailableError: it is not there, or broken; `extra` is what installs it.
+        BackendUnavailableError: it is not installed, or broken.
     """
     try:
         return import_module("cupy")
@@ -52,7 +52,7 @@ def import_cupy(backend: str, extra: str) -> Any:
 
 
 def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
-    """The GPU of a number; None for the current one.
+    """Finds the GPU with a number; None for the current one.
 
     Raises:
         BackendUnavailableError: there is none, or its driver is too old for CuPy's CUDA.
@@ -70,12 +70,18 @@ def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
     return Gpu(chosen, label, str(cupy.cuda.Device(chosen).compute_capability))
 
 
+def try_kernel(cupy: Any, gpu: Gpu) -> None:
+    """Runs a kernel on the GPU, which raises what CuPy raises where NVRTC is missing."""
+    with cupy.cuda.Device(gpu.number):
+        bool((cupy.zeros(1) + 1).all())
+
+
 def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
-    """CUDA says of a machine without any driver that its driver is insufficient; the driver's version is then 0."""
+    """Why there is no GPU; without any driver, CUDA reports an insufficient driver of version 0."""
     try:
         driver = int(cupy.cuda.runtime.driverGetVersion())
         needed = int(cupy.cuda.runtime.runtimeGetVersion())
-    except Exception:  # noqa: BLE001 (then what was said first is all there is)
+    except Exception:  # noqa: BLE001 (then the first error is all there is to report)
         return f"backend {backend} finds no GPU ({first_line(error)})."
     if not driver:
         return f"backend {backend} finds no GPU: there is no NVIDIA driver here ({first_line(error)})."
@@ -94,7 +100,7 @@ def cuda_version(number: int) -> str:
 
 @contextmanager
 def explained(backend: str, gpu: Gpu) -> Iterator[None]:
-    """What the device reports comes late, from whatever call waits for it next: here it becomes a sentence.
+    """Turns errors of the device, which come late from whichever call waits for it next, into errors of ours.
 
     Raises:
         MemoryBudgetError: its memory ran out.
@@ -113,7 +119,7 @@ def explained(backend: str, gpu: Gpu) -> Iterator[None]:
 
 
 def out_of_memory(gpu: Gpu, reason: str) -> str:
-    """The sentence for it."""
+    """The message for a GPU that ran out of memory."""
     return (
         f"GPU memory ran out on the {gpu.name} ({reason}); close other programs, or run with "
         '`memory="sequential"` or `cfg_rows="separate"`.'

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
-Run = Callable[[Mapping[str, Any]], dict[str, Any]]
-
 
 class Lanes:
-    """The threads of a backend, for all its components: every further thread would keep freed memory of its own.
+    """The threads of a backend, shared by its components: every further thread would keep freed memory of its own.
 
-    They end with the last component that uses them.
+    They end when the last component that uses them is closed.
 
     Args:
         count: how many.
@@ -23,15 +21,15 @@ class Lanes:
         self._count, self._users, self._lock = count, 0, Lock()
         self._pool: ThreadPoolExecutor | None = None
 
-    def enter(self) -> Lane:
-        """A component's use of them, until it is closed."""
+    def enter(self) -> ThreadPoolExecutor:
+        """Counts one more component, and returns its threads."""
         with self._lock:
             self._users += 1
             self._pool = self._pool or ThreadPoolExecutor(self._count, "amodal-lane")
-            return Lane(self, self._pool)
+            return self._pool
 
     def leave(self) -> None:
-        """One component less."""
+        """Counts one component less."""
         with self._lock:
             self._users -= 1
             pool = self._pool
@@ -41,16 +39,31 @@ class Lanes:
         pool.shutdown()
 
 
-class Lane:
-    """One component's use of a backend's threads."""
+class LaneExecutable:
+    """Base of an `Executable` whose calls in `map` run side by side.
 
-    def __init__(self, owner: Lanes, pool: ThreadPoolExecutor) -> None:
-        self._owner, self._pool = owner, pool
+    Args:
+        kind: the component's, for messages.
+        lanes: the backend's threads; None to run one call after the other.
+    """
 
-    def map(self, run: Run, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What `run` gives for each, in order."""
-        return list(self._pool.map(run, batches))
+    def __init__(self, kind: str, lanes: Lanes | None) -> None:
+        self._kind, self._lanes = kind, lanes
+        self._pool = None if lanes is None else lanes.enter()
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executable`."""
+        raise NotImplementedError
+
+    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See `Executable.map`."""
+        if self._pool is None or len(batches) == 1:
+            return [self(inputs) for inputs in batches]
+        return list(self._pool.map(self, batches))
 
     def close(self) -> None:
-        """To be called once."""
-        self._owner.leave()
+        """See `Executable.close`."""
+        self._pool = None
+        if self._lanes is not None:
+            self._lanes.leave()
+            self._lanes = None

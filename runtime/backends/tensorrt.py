@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,9 @@ from ..errors import (
     MemoryBudgetError,
     first_line,
 )
-from . import Availability, EngineNeeds, Executable
-from .gpu import ALIGNMENT, Gpu, device_number, explained, find_gpu, import_cupy
+from .backend import Availability, EngineNeeds, Executable
+from .gpu import ALIGNMENT, Gpu, device_number, find_gpu, import_cupy, try_kernel
+from .gpu_backend import GpuBackend, aligned
 from .repeated import Repeated
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
@@ -36,8 +37,7 @@ def availability(name: str) -> Availability:
     try:
         trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
         gpu = find_gpu(cupy, name)
-        with cupy.cuda.Device(gpu.number):
-            bool((cupy.zeros(1) + 1).all())  # a kernel: without NVRTC, CuPy finds out here
+        try_kernel(cupy, gpu)
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
     except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this backend is not usable)
@@ -46,7 +46,7 @@ def availability(name: str) -> Availability:
 
 
 def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBackend:
-    """Makes the backend; see `amodal.runtime.backends.create`."""
+    """Creates the backend; see `amodal.runtime.backends.create`."""
     if threads is not None:
         raise InputError(f'`threads` is for a CPU; leave it out with `backend="{name}"`.', field="threads")
     number = device_number(name, device)
@@ -63,46 +63,31 @@ def _import(name: str) -> Any:
         ) from error
 
 
-class TensorRTBackend:
+class TensorRTBackend(GpuBackend):
     """Runs engines on one GPU; see `Backend`.
 
-    Inside `active`, everything is queued on the caller's stream, or where that is CUDA's default one, which cannot be
-    captured and makes TensorRT wait at each call, on one of the backend's own that waits for it. Nothing waits for the
-    device: a result is there when the stream says so. All engines share one scratch, since no two run at once.
+    Work is queued on the caller's stream, unless that is CUDA's default stream, which cannot be captured and makes
+    TensorRT wait at each call. All engines share one scratch, since no two run at once.
 
     Args:
-        cuda_graph: launch what is called again and again with the same shapes as one CUDA graph.
+        cuda_graph: launch calls that are repeated with the same shapes as one CUDA graph.
     """
 
-    lanes = 1
-
     def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu, cuda_graph: bool = True) -> None:
-        self.name, self.xp, self.cuda_graph = name, cupy, cuda_graph
-        self._trt, self._gpu = trt, gpu
+        super().__init__(name, cupy, gpu)
+        self.cuda_graph, self._trt = cuda_graph, trt
         self._log = _log(trt)
         self._runtime: Any = trt.Runtime(self._log)
         self._scratch = _Scratch(self)
-        with cupy.cuda.Device(gpu.number):
-            self._stream: Any = cupy.cuda.Stream(non_blocking=True)
         self.engines = EngineNeeds(str(trt.__version__), f"sm{gpu.capability}")
 
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """See `Backend.active`: this GPU is the current one, and a stream that is not the default one."""
-        cuda = self.xp.cuda
-        with explained(self.name, self._gpu), cuda.Device(self._gpu.number), ExitStack() as inside:
-            outside = cuda.get_current_stream()
-            if not outside.ptr:
-                self._stream.wait_event(outside.record())
-                inside.enter_context(self._stream)
-            yield
-            if not outside.ptr:
-                outside.wait_event(self._stream.record())
+    def _replaces(self, stream: Any) -> bool:
+        return not stream.ptr
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`; `files` is the engine alone."""
         file = files[0]
-        self._free()
+        self.empty_pool()
         with open(file, "rb") as source:
             self._log.errors.clear()
             # Mapped: the file need not lie in host memory beside the device's copy.
@@ -113,11 +98,11 @@ class TensorRTBackend:
             return _Engine(self, engine, entry, file)
 
     def _refusal(self, file: Path, content: Any) -> AmodalError:
-        """What is the matter with an engine that was not loaded, `content`, in a sentence."""
-        gpu, said, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
+        """The error for an engine, `content`, that could not be loaded."""
+        gpu, logged, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
         if self._log.out_of_memory() or "INSUFFICIENT_GPU_MEMORY" in why:
             return MemoryBudgetError(
-                f"GPU memory ran out while the engine {file} was loaded ({said}): its file has "
+                f"GPU memory ran out while the engine {file} was loaded ({logged}): its file has "
                 f"{file.stat().st_size / 1e6:.1f} MB, and {self.free_memory() / 1e6:.1f} MB are free on the {gpu}; "
                 'close other programs, or run with `memory="sequential"`, or `memory="auto"` and a `vram` that is free.'
             )
@@ -132,51 +117,30 @@ class TensorRTBackend:
                 "driver."
             )
         return EngineCorruptError(
-            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({said}); build it again "
-            "with `amodal build`."
+            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({logged}); build it "
+            "again with `amodal build`."
         )
 
     def _faults(self, content: Any) -> list[str]:
-        """What TensorRT for RTX finds wrong with an engine; TensorRT has no such question."""
+        """Names what TensorRT for RTX finds wrong with an engine; TensorRT cannot be asked."""
         if not hasattr(self._runtime, "get_engine_validity"):
             return []
         _, found = self._runtime.get_engine_validity(content)
         known = self._trt.EngineInvalidityDiagnostics.__members__
         return [name for name, flag in known.items() if int(flag) & int(found)]
 
-    def free_memory(self) -> int:
-        """See `Backend.free_memory`."""
-        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
-            self._free()
-            return int(self.xp.cuda.runtime.memGetInfo()[0])
-
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        """See `Backend.to_host`; waits for the stream."""
-        with explained(self.name, self._gpu):
-            return np.asarray(self.xp.asnumpy(array))
-
-    def _free(self) -> None:
-        """Gives back what CuPy's pool keeps of arrays that are gone: TensorRT's own allocations cannot use it."""
-        self.xp.cuda.get_current_stream().synchronize()
-        self.xp.get_default_memory_pool().free_all_blocks()
-
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
-        runtime = self.xp.cuda.runtime
         return {
             "name": self.name,
             "version": self.engines.version,
-            "device": f"cuda:{self._gpu.number}",
-            "gpu": self._gpu.name,
-            "capability": f"sm{self._gpu.capability}",
-            "cuda_driver": str(runtime.driverGetVersion()),
-            "cuda_runtime": str(runtime.runtimeGetVersion()),
+            **self._describe_gpu(),
             "cuda_graph": str(self.cuda_graph),
         }
 
 
 class _Scratch:
-    """One allocation for the activations of all engines that are loaded, as large as the largest has asked for."""
+    """One allocation for the activations of all loaded engines, as large as the largest of them needs."""
 
     def __init__(self, backend: TensorRTBackend) -> None:
         self._backend = backend
@@ -185,12 +149,12 @@ class _Scratch:
         self._size = 0
 
     def reserve(self, owner: int, size: int) -> None:
-        """Makes room for what an engine takes."""
+        """Makes room for an engine's activations."""
         if size > self._size:
-            self._backend._free()
-            self._memory, self._size = None, 0  # before the larger one is there: never both
+            self._backend.empty_pool()
+            self._memory, self._size = None, 0  # freed first, so that both are never held at once
             try:
-                # Not from CuPy's pool, which would keep the smaller ones.
+                # Outside CuPy's pool, which would keep the smaller ones.
                 self._memory = self._backend.xp.cuda.Memory(size + ALIGNMENT)
             except Exception as error:
                 raise MemoryBudgetError(
@@ -201,7 +165,7 @@ class _Scratch:
         self._needs[owner] = max(size, self._needs.get(owner, 0))
 
     def release(self, owner: int) -> None:
-        """An engine is gone."""
+        """Forgets an engine; the last one frees the memory."""
         self._needs.pop(owner, None)
         if not self._needs:
             self._memory, self._size = None, 0
@@ -229,14 +193,14 @@ class _Engine:
         self._inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self._outputs = [n for n in names if n not in self._inputs]
         self._cache: Any = None
-        self._captures = hasattr(trt, "CudaGraphStrategy")  # CUDA graphs by itself
+        self._captures = hasattr(trt, "CudaGraphStrategy")  # the library captures CUDA graphs itself
         self._repeated: dict[tuple[tuple[int, ...], ...], Repeated] = {}
         self._config = self._configured()
         self._sizes: dict[tuple[tuple[int, ...], ...], int] = {}  # activations, by the inputs' shapes
         self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
 
     def _configured(self) -> Any:
-        """TensorRT for RTX's settings: activations in our scratch, CUDA graphs, kernels compiled once and kept."""
+        """Settings of a context: activations in our scratch; with TensorRT for RTX, CUDA graphs and a kernel cache."""
         trt, engine = self._backend._trt, self._engine
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not hasattr(engine, "create_runtime_config"):
@@ -278,10 +242,10 @@ class _Engine:
         if self._engine is None:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
         xp = self._backend.xp
-        arrays = {n: self._aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
+        arrays = {n: aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
         if self._entry.kind != "unet":
             return self._run(arrays)
-        # Called once for every step, with the same shapes.
+        # The U-Net is called in every step, with the same shapes.
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._repeated:
             graph = self._backend.cuda_graph and not self._captures
@@ -289,7 +253,7 @@ class _Engine:
         return self._repeated[shapes](arrays, self._backend._scratch.address)
 
     def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Queues one run; new arrays for what it gives, unless there are some."""
+        """Queues one run that writes to `results`, or to new arrays."""
         backend, xp = self._backend, self._backend.xp
         context = self._context(arrays)
         stream = xp.cuda.get_current_stream()
@@ -299,7 +263,7 @@ class _Engine:
         backend._log.errors.clear()
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._sizes:
-            # What these shapes take, which may be less than the largest that the engine accepts.
+            # Of these shapes, which may need less than the largest that the engine accepts.
             self._sizes[shapes] = int(context.update_device_memory_size_for_shapes())
         backend._scratch.reserve(id(self), self._sizes[shapes])
         context.set_device_memory(*backend._scratch.address)
@@ -310,10 +274,6 @@ class _Engine:
         if not context.execute_async_v3(stream.ptr):
             raise BackendError(f"{backend.name} failed in component {self._entry.kind}: {backend._log.last()}")
         return dict(results)
-
-    def _aligned(self, array: Any) -> Any:
-        """The array, or a copy where it is a view that begins between the places TensorRT reads from."""
-        return array.copy() if int(array.data.ptr) % ALIGNMENT else array
 
     def _context(self, arrays: Mapping[str, Any]) -> Any:
         for profile in self._profiles:
@@ -331,7 +291,7 @@ class _Engine:
     def close(self) -> None:
         if self._engine is None:
             return
-        with suppress(Exception):  # where the device failed, that error is on its way, and this must not hide it
+        with suppress(Exception):  # a failure of the device is already being raised, and must not be hidden
             self._backend.xp.cuda.get_current_stream().synchronize()
             self._keep_cache()
         self._repeated = {}
@@ -339,13 +299,13 @@ class _Engine:
         self._backend._scratch.release(id(self))
 
     def _keep_cache(self) -> None:
-        """Writes the kernels that were compiled on this GPU beside the engine; where that may not be, they go."""
+        """Saves the kernels compiled on this GPU beside the engine, where that can be written."""
         if self._cache is None:
             return
         part = self._cache_file.with_name(f"{self._cache_file.name}.{os.getpid()}")
         with suppress(OSError):
             content = bytes(self._cache.serialize())
-            # What another driver or version has left is refused when it is read, and lies there until now.
+            # A cache of another driver or version was refused when it was read; it is replaced here.
             if not self._cache_file.exists() or self._cache_file.read_bytes() != content:
                 part.write_bytes(content)
                 os.replace(part, self._cache_file)

@@ -20,7 +20,7 @@ from ..backends.onnxruntime.kernels import FUSED
 from ..bundle.manifest import FileEntry, Precision
 from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
-from ..files.frames import PathLike
+from ..paths import PathLike
 
 RECORD_VERSION = 1
 ENCODE_FRAMES = 5

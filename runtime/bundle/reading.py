@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ..errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
-from ..files.frames import PathLike
+from ..paths import PathLike
 from .manifest import FAMILY, MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
 DEFAULT_BUNDLE = "default"

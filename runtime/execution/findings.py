@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, namespace_of, written
+from ..arrays.interop import Array, as_output_buffer, namespace_of
 from ..backends import Backend
 from ..errors import InputError
+from ..sampling.finiteness import Finiteness
 from ..sampling.noise import NoiseStream
-from ..sampling.sampler import Finiteness
 from .components import Timings
 
 To = Literal["host", "device"]
@@ -102,7 +102,7 @@ class Delivery:
         for name, buffer in self._out.items():
             if name not in wanted:
                 raise InputError(f"out: there is no result {name!r}; expected {', '.join(wanted)}.")
-            self._buffers[name] = _Buffer(buffer, written(buffer, name, *wanted[name], self._backend.xp))
+            self._buffers[name] = _Buffer(buffer, as_output_buffer(buffer, name, *wanted[name], self._backend.xp))
 
     def __call__(self, found: Sequence[Mapping[str, Array]], finite: Finiteness) -> list[dict[str, Any]]:
         """Puts the results of all samples in their places, once it is known that everything was finite.
@@ -121,7 +121,7 @@ class Delivery:
             fetched = leaving
         else:
             flags, *fetched = self._fetched([finite.flags(), *leaving])
-            finite.settle(flags)
+            finite.raise_if_not_finite(flags)
         there = iter(fetched)
         return [{name: self._put(name, array, there) for name, array in drawn.items()} for drawn in found]
 

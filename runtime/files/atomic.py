@@ -1,7 +1,7 @@
-"""A folder appears whole or not at all.
+"""Writes a folder completely or not at all.
 
-Results and bundles are written into a hidden sibling of their place, `.<name>.partial-<pid>-<random>`, and
-renamed when they are complete. Whatever interrupts the writing, the place itself stays as it was.
+Results and bundles are written into a hidden folder beside the output, `.<name>.partial-<pid>-<random>`, which is
+renamed when it is complete. If writing is interrupted, the output stays as it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import AmodalError, InputError, OutputError, OutputExistsError
-from .frames import PathLike
+from ..paths import PathLike
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -34,20 +34,20 @@ _REASONS = {
 def check_output(
     out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
 ) -> None:
-    """Whether `staged_folder` may write to `out`; cheap, so that it can be asked before any work is done.
+    """Checks that `staged_folder` may write to `out`; cheap, so that it can run before any work is done.
 
     Args:
-        out: the folder to be made.
-        overwrite: whether a folder there may be replaced.
-        marker: the file that shows a folder to be one of ours (`result.json`, `manifest.json`); a folder
-            without it is replaced only if it is empty.
-        inputs: files and folders that are being read and must not be deleted with the old folder.
+        out: the folder to create.
+        overwrite: whether an existing folder may be replaced.
+        marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder without
+            it is replaced only if it is empty.
+        inputs: files and folders that are read and must not be deleted with the old folder.
 
     Raises:
-        OutputExistsError: `out` is there and `overwrite` is off, or it is not ours to replace (a file, a
-            mount point, a folder without the marker, one that holds the home folder).
+        OutputExistsError: `out` exists and `overwrite` is off, or it must not be replaced (a file, a mount point, a
+            folder without the marker, one that holds the home folder).
         InputError: `out` holds one of `inputs`, or is a loop of symlinks.
-        OutputError: `out` may not be looked into.
+        OutputError: `out` cannot be listed.
     """
     place = _resolve(out)
     if not os.path.lexists(place):
@@ -83,21 +83,21 @@ def check_output(
 def staged_folder(
     out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
 ) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block ends without an exception.
+    """Creates a temporary folder that becomes `out` when the block ends without an exception.
 
-    The files are synced to disk before the rename. With `overwrite` the old folder is moved aside, and
-    deleted only once the new one is in place. On any exception, KeyboardInterrupt included, the temporary
-    folder is removed and `out` is as it was. What killed processes left beside `out` is cleared away first.
+    Files are synced to disk before the rename. With `overwrite`, the old folder is moved aside and deleted only when
+    the new one is in place. On any exception, KeyboardInterrupt included, the temporary folder is removed and `out`
+    stays as it was. Leftovers of killed processes beside `out` are removed first.
 
     Args:
-        out, overwrite, marker, inputs: as for `check_output`, which is asked on entry.
+        out, overwrite, marker, inputs: as for `check_output`, which is called on entry.
 
     Yields:
-        The temporary folder, a sibling of `out` on the same file system.
+        The temporary folder, beside `out` on the same file system.
 
     Raises:
         OutputExistsError, InputError: on entry, as `check_output`; and if `out` appeared while the block ran.
-        OutputError: the disk is full, permission is denied and the like, in the block or around it.
+        OutputError: the file system refuses to write (disk full, no permission), in the block or around it.
     """
     place, inputs = _resolve(out), tuple(inputs)
     _clear_leftovers(place)
@@ -135,16 +135,16 @@ def staged_folder(
 
 @contextmanager
 def _explained(place: Path, staging: Path) -> Iterator[None]:
-    """Turn the refusals of the file system that concern the output into `OutputError`."""
+    """Turns errors of the file system that concern the output into `OutputError`."""
     try:
         yield
     except AmodalError:
         raise
     except OSError as error:
-        # An error that names some other file, an input that may not be read, is not about the output.
+        # An error that names another file, such as an unreadable input, is not about the output.
         named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
         ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
-        # numpy's tofile tells of a full disk in words alone: "262144 requested and 0 written".
+        # numpy's tofile reports a full disk without errno: "262144 requested and 0 written".
         if ours and (named or error.errno in _REASONS or " requested and " in str(error)):
             raise _output_error(place, error) from error
         raise
@@ -153,14 +153,14 @@ def _explained(place: Path, staging: Path) -> Iterator[None]:
 def _output_error(place: Path, error: OSError) -> OutputError:
     number = error.errno or errno.ENOSPC
     reason = _REASONS.get(number, error.strerror or str(error))
-    mend = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
+    fix = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
     return OutputError(
-        f"{place} could not be written, {reason}; nothing was left behind, {mend} another folder for `out`."
+        f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
     )
 
 
 def _resolve(out: PathLike) -> Path:
-    """The real place, so that a symlink to a folder stays and its target is replaced."""
+    """Resolves symlinks, so that a link to a folder stays and its target is replaced."""
     if not os.fspath(out):
         raise InputError("The path of the output is empty; give a folder for `out`.")
     try:
@@ -185,7 +185,7 @@ def _put_back(aside: Path, place: Path) -> None:
 
 
 def _clear_leftovers(place: Path) -> None:
-    """Remove what killed processes left; a folder they had moved aside goes back if its place is empty."""
+    """Removes what killed processes left; puts a folder that they had moved aside back if its place is empty."""
     pattern = re.compile(rf"\.{re.escape(place.name)}\.(partial|replaced)-([0-9]+)(-.*)?")
     with suppress(OSError):
         for path in list(place.parent.iterdir()):
@@ -198,11 +198,10 @@ def _clear_leftovers(place: Path) -> None:
 
 
 def _is_abandoned(folder: Path, pid: int) -> bool:
-    """Whether the process that made `folder` is gone.
+    """Whether the process that created `folder` is gone.
 
-    The pid alone does not say: containers that share a disk do not see one another's processes, and have the
-    same few pids over and over. So the maker also holds a lock on the folder, which the kernel drops when it
-    dies.
+    The pid is not enough: containers that share a disk do not see each other's processes and reuse the same few pids.
+    So the creator also holds a lock on the folder, which the kernel releases when it dies.
     """
     if pid != os.getpid():
         try:

@@ -1,33 +1,31 @@
-"""Reading frames and depth: folders of images, video files, numpy archives.
+"""Reads frames and depth from folders of images, video files and numpy archives.
 
-Everything is checked while it is read, so that what comes out is one array of one size; whatever is wrong is
-an `InputError` of one sentence that names the path and the expectation, and has the argument as its `field`.
+Files are checked while they are read, so that the result is one array of one size. Each problem is an `InputError` of
+one sentence that names the path and what was expected, and has the argument at fault as its `field`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, argument
+from ..errors import InputError, argument, first_line
+from ..paths import PathLike, natural_key
 
 if TYPE_CHECKING:
     from PIL import Image
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
-
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# What Pillow and numpy raise on files that are damaged or not what their name says.
+# What Pillow and numpy raise for files that are damaged or of another kind than their name says.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -40,14 +38,8 @@ UNREADABLE = (
 )
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorting key under which `frame_2` comes before `frame_10`."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part), part) if i % 2 else (1, 0, part.lower()) for i, part in enumerate(parts))
-
-
-def ranges(numbers: Iterable[int], most: int = 8) -> str:
-    """Whole numbers as people write them, `0, 3-7, 9`, shortened after `most` groups."""
+def join_ranges(numbers: Iterable[int], most: int = 8) -> str:
+    """Joins whole numbers into text such as `0, 3-7, 9`, shortened after `most` groups."""
     groups: list[list[int]] = []
     for number in sorted(numbers):
         if groups and number == groups[-1][1] + 1:
@@ -59,7 +51,7 @@ def ranges(numbers: Iterable[int], most: int = 8) -> str:
 
 
 def require_path(path: PathLike, expected: str) -> Path:
-    """`path` as a `Path`, or an `InputError` when nothing is there or it may not be read."""
+    """Returns `path` as a `Path`; raises `InputError` if it does not exist or may not be read."""
     if not os.fspath(path):
         raise InputError(f"The path is empty; expected {expected}.")
     found = Path(path)
@@ -75,10 +67,10 @@ def require_path(path: PathLike, expected: str) -> Path:
 
 
 def list_images(folder: PathLike) -> list[Path]:
-    """The images of a folder in natural order; hidden files and other files are passed over.
+    """Lists the images of a folder in natural order, without hidden files and files of other kinds.
 
     Raises:
-        InputError: the folder is missing, is no folder, cannot be opened, or holds no image.
+        InputError: the folder is missing, not a folder, cannot be opened, or holds no image.
     """
     root = require_path(folder, "a folder of images")
     try:
@@ -99,13 +91,12 @@ def list_images(folder: PathLike) -> list[Path]:
 
 
 def frame_names(path: PathLike) -> list[str] | None:
-    """The file names behind `read_frames`, in the same order; None for a video, whose frames have no "
-    "names."""
+    """File names of the images that `read_frames` reads, in its order; None for a video."""
     return [image.name for image in list_images(path)] if Path(path).is_dir() else None
 
 
 def open_image(path: Path) -> Image.Image:
-    """One image, decoded to the last byte, so that a truncated file fails here and is named.
+    """Opens an image and decodes it to the last byte, so that the error for a truncated file names it.
 
     Raises:
         InputError: the file is not an image, is truncated, or cannot be read.
@@ -114,7 +105,7 @@ def open_image(path: Path) -> Image.Image:
 
     try:
         with warnings.catch_warnings():
-            # Pillow warns of damage ("Truncated File Read") before it gives up, beside our one sentence.
+            # Pillow also warns of damage ("Truncated File Read") before it raises.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.load()
@@ -139,25 +130,24 @@ def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]]) -> None:
 
 
 def describe_size(size: tuple[int, ...]) -> str:
-    """(height, width) in words that cannot be taken the wrong way round."""
+    """Describes (height, width) in words that name both sides."""
     return f"{size[1]} wide and {size[0]} high"
 
 
 @argument("frames")
 def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
-    """Frames of a clip, from a folder of images or a video file.
+    """Reads the frames of a clip from a folder of images or a video file.
 
     Args:
         path: a folder of png, jpg, bmp, tif or webp images in natural order (opened with Pillow's
             `convert("RGB")`, as the reference does), or a video that OpenCV can decode.
-        limit: the most frames wanted; with more than that nothing is decoded in vain.
+        limit: the most frames allowed; a clip with more is refused as early as possible.
 
     Returns:
         uint8 [T, H, W, 3], RGB, 0 to 255.
 
     Raises:
-        InputError: nothing there, no images, a damaged file, images of different sizes, more than `limit`
-            frames.
+        InputError: no such path, no images, a damaged file, images of different sizes, more than `limit` frames.
     """
     source = require_path(path, "a folder of images or a video file")
     return _read_folder(source, limit) if source.is_dir() else _read_video(source, limit)
@@ -174,29 +164,27 @@ def _read_folder(folder: Path, limit: int | None) -> NDArray[np.uint8]:
 
 def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        # OpenCV would take frame_000.png for the first of a numbered series and read its neighbours.
+        # OpenCV would read frame_000.png as the first of a numbered series, with its neighbours.
         raise InputError(f"{path} is a single image; give its folder, or a video file.")
-    # FFmpeg writes its own complaints ("moov atom not found") to stderr beside our one sentence; -8 is
-    # "quiet".
+    # FFmpeg prints errors of its own ("moov atom not found") to stderr; -8 is "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     frames: list[NDArray[np.uint8]] = []
-    capture: Any = None
+    capture = cv2.VideoCapture()
     try:
-        capture = cv2.VideoCapture(str(path))
+        capture.open(str(path))
         while capture.isOpened():
             ok, frame = capture.read()
             if not ok:
                 break
             if limit is not None and len(frames) == limit:
                 raise _too_many(path, f"more than {limit}", limit)
-            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
     except cv2.error as error:
         raise InputError(f"{path} broke off after {len(frames)} frames ({_short(error)}).") from error
     finally:
-        if capture is not None:
-            capture.release()
+        capture.release()
     if not frames:
         raise InputError(
             f"{path} cannot be decoded as a video (damaged, or a codec that OpenCV lacks); "
@@ -207,7 +195,7 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
 
 @argument("depth")
 def read_depth(path: PathLike) -> NDArray[np.float32]:
-    """Relative depth of a clip as stored, nearer is larger; nothing is normalised.
+    """Reads relative depth of a clip as stored, without normalising it; nearer is larger.
 
     Args:
         path: a folder of 8- or 16-bit grey PNGs (or float TIFFs), or an .npz / .npy with one real array [T,
@@ -217,7 +205,7 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
         float32 [T, H, W], finite, any range.
 
     Raises:
-        InputError: nothing there, a damaged file, colour pictures, another shape, NaN or infinity.
+        InputError: no such path, a damaged file, colour pictures, another shape, NaN or infinity.
     """
     source = require_path(path, "a folder of grey images or an npz file")
     if source.is_dir():
@@ -234,7 +222,7 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
     if not finite.all():
         bad = [i for i in range(len(depth)) if not finite[i].all()]
         raise InputError(
-            f"{source} holds NaN or infinite depth in frame {ranges(bad)}; "
+            f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
             "expected finite numbers, nearer being larger."
         )
     return depth
@@ -256,10 +244,9 @@ def _read_depth_picture(path: Path) -> NDArray[np.float32]:
 
 
 def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
-    """The one array of an .npy or .npz, or the first of `names` that an .npz holds, as [T, H, W].
+    """Loads the only array of an .npy or .npz, or the first of `names` that an .npz holds, as [T, H, W].
 
-    An axis of length 1 for a channel or an object ([T, 1, H, W], [T, H, W, 1]) is dropped. Pickles are not
-    read.
+    A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped. Pickles are not read.
 
     Raises:
         InputError: another kind of file, damaged, several arrays of other names, or not three axes.
@@ -280,7 +267,7 @@ def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
                         f"or one named {' or '.join(names)}."
                     )
                 array = loaded[key]
-                if not isinstance(array, np.ndarray):  # the bytes of a file that is none of numpy's
+                if not isinstance(array, np.ndarray):  # bytes: the file in the archive is not numpy's
                     raise ValueError(f"{key} in it is no array")
     except InputError:
         raise
@@ -303,6 +290,5 @@ def _too_many(path: Path, count: str, limit: int) -> InputError:
 
 
 def _short(error: BaseException) -> str:
-    """The first line of somebody else's message, without the file name that ours has already."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:120].rstrip(".:; ")
+    """First line of another library's message, shortened."""
+    return first_line(error)[:120].rstrip(".:; ")

@@ -1,70 +1,46 @@
-"""Reading the masks people bring: PNG folders, palette ids, COCO RLE, numpy archives.
+"""Reads masks: PNG folders, palette ids, COCO RLE, numpy archives.
 
-What counts as the object, when no object id is given:
+Without an object id, the object is:
 
-- Grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, then 1.
-- Palette pictures whose palette is grey, or is the 216-colour web palette that Pillow's `convert("P")`
-  writes: a picture that was squeezed into a palette, read as above. The authors' own demo masks are of both
-  kinds.
-- Any other palette (DAVIS, VOC, SAM 2): the index is an object id, 0 the background. One id in the clip is
-  the object whatever its colour; several are an error that lists them.
+- In grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, the value 1.
+- In palette pictures whose palette is grey, or the 216-colour web palette of Pillow's `convert("P")`: likewise, because
+  these are pictures that were converted to a palette. The authors' demo masks are of both kinds.
+- With any other palette (DAVIS, VOC, SAM 2): the index is an object id and 0 the background. If the clip has one id, it
+  is the object, whatever its colour; several are an error that lists them.
 
-With an object id, that is the palette index, or the grey value of a picture without a palette.
+An object id selects a palette index, or the grey value of a picture without a palette.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, argument
+from ..paths import PathLike
+from ..pictures.masks import binarise
 from .frames import (
-    PathLike,
     describe_size,
+    join_ranges,
     list_images,
     load_array,
     open_image,
-    ranges,
     require_path,
     require_same_size,
 )
-from .objects import listed, no_such_object, several_objects
+from .objects import join_ids, report_several_objects, report_unknown_object
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _KINDS = "a folder of mask images, a COCO RLE json or an npz file"
-# JPEG and palette quantisation leave a tint this strong on what was grey.
+# JPEG and palette quantisation tint grey by up to this much.
 _GREY_TOLERANCE = 8
 _WEB_LEVELS = range(0, 256, 51)
-
-
-def probability_map(samples: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
-    """Share of samples that cover each pixel: float32 [T, H, W] in [0, 1], from K masks bool [T, H, W]."""
-    return np.asarray(np.mean(np.stack(samples), axis=0, dtype=np.float32))
-
-
-def binarise(values: NDArray[Any], xp: Any = np) -> NDArray[np.bool_]:
-    """The object in raw mask values: any value > 128 or, if the maximum is 1, the value 1.
-
-    Args:
-        values: bool or integers of any shape, a whole clip at once (the maximum is the clip's), numpy's or `xp`'s.
-
-    Returns:
-        bool, the same shape.
-    """
-    if values.dtype == np.bool_:
-        return cast("NDArray[np.bool_]", values)
-    if xp is not np:  # without a branch, which would wait for the device
-        values = values.astype(np.int16) if values.dtype == np.int8 else values  # which has no 128
-        return cast("NDArray[np.bool_]", (values > 128) | ((values == 1) & (values.max() == 1)))
-    binary = values.size > 0 and values.max() == 1
-    return cast("NDArray[np.bool_]", values == 1 if binary else values > 128)
 
 
 @argument("masks")
@@ -74,21 +50,21 @@ def read_masks(
     frame_size: tuple[int, int] | None = None,
     key: str = "modal",
 ) -> NDArray[np.bool_]:
-    """Masks of one object over a clip; the module's docstring has the rules.
+    """Reads the masks of one object over a clip, by the rules in the module's docstring.
 
     Args:
         path: a folder of mask images in natural order (or of one such folder per object, named by its id), a
             COCO RLE json (`amodal.runtime.files.rle` has the layouts), or an .npz / .npy [T, H, W] of bool or
             integers.
         object_id: which object, where the file holds several.
-        frame_size: (height, width) for a json that does not say it.
+        frame_size: (height, width), for a json without it.
         key: `modal` or `amodal`, in files that hold both (our masks.json, an npz).
 
     Returns:
         bool [T, H, W], True where the object is.
 
     Raises:
-        InputError: nothing there, damaged, ambiguous (the ids are listed), or without that object.
+        InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
     """
     source = require_path(path, _KINDS)
     if source.is_dir():
@@ -106,7 +82,7 @@ def read_masks(
 
 
 def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None) -> list[str]:
-    """Whether frames, masks and depth belong together.
+    """Checks that frames, masks and depth belong together.
 
     Args:
         frames: [T, H, W, 3].
@@ -114,7 +90,7 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         depth: [T, h, w] of any size, or None.
 
     Returns:
-        Warnings to show, each a sentence; empty when all is well.
+        Warnings to show, one sentence each.
 
     Raises:
         InputError: the numbers differ, the sizes of frames and masks differ, or no mask shows the object.
@@ -145,31 +121,26 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         )
     if seen.all():
         return []
-    missing = ranges(np.flatnonzero(~seen).tolist())
+    missing = join_ranges(np.flatnonzero(~seen).tolist())
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """One mask file: its raw values, and how they become grey."""
+class _Picture(NamedTuple):
+    """A mask file."""
 
     values: NDArray[Any]  # palette indices or grey values [H, W]; of a colour picture, `convert("L")`
-    to_grey: NDArray[np.uint8] | None  # palette index -> grey, as `convert("L")` has it
-    holds_ids: bool  # the palette says that the indices are objects
-    coloured: bool  # a colour picture without a palette: no ids in it
-
-    @property
-    def grey(self) -> NDArray[Any]:
-        return self.values if self.to_grey is None else self.to_grey[self.values]
+    grey: NDArray[Any]  # likewise, as `convert("L")`
+    holds_ids: bool = False  # by its palette, the indices are object ids
+    coloured: bool = False  # a colour picture without a palette, hence without ids
 
 
 def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     by_object = _object_folders(folder)
     if by_object:
         if object_id is None and len(by_object) > 1:
-            raise several_objects(folder, by_object)
+            report_several_objects(folder, by_object)
         if object_id is not None and object_id not in by_object:
-            raise no_such_object(folder, object_id, by_object)
+            report_unknown_object(folder, object_id, by_object)
         return _read_folder(by_object[next(iter(by_object)) if object_id is None else object_id], None)
 
     paths = list_images(folder)
@@ -185,13 +156,12 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
         return _binarise_or_pick(values, object_id, folder)
     ids = np.unique(values[values != 0]).tolist()
     if len(ids) > 1:
-        raise several_objects(folder, ids)
+        report_several_objects(folder, ids)
     return cast("NDArray[np.bool_]", values != 0)
 
 
 def _object_folders(folder: Path) -> dict[int, Path]:
-    """SAM 2 writes one folder of masks per object, named 000, 001, ...; empty if `folder` holds images "
-    "itself."""
+    """Folders of masks by object id, as SAM 2 writes them (000, 001, ...); empty if `folder` holds files."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError:
@@ -202,47 +172,38 @@ def _object_folders(folder: Path) -> dict[int, Path]:
 
 
 def _picture(image: Image.Image) -> _Picture:
+    image.info.pop("transparency", None)  # of which `convert` would warn
+    values = np.asarray(image)
     if image.mode == "P":
         palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        return _Picture(np.asarray(image), _grey_of_palette(image), not _is_picture_palette(palette), False)
-    if image.mode == "1":
-        return _Picture(np.asarray(image).astype(np.uint8), np.asarray([0, 255], np.uint8), False, False)
+        return _Picture(values, np.asarray(image.convert("L")), holds_ids=not _is_picture_palette(palette))
     if image.mode == "L" or image.mode.startswith("I"):
-        return _Picture(np.asarray(image), None, False, False)
+        return _Picture(values, values)
+    grey = np.asarray(image.convert("L"))
+    if image.mode == "1":
+        return _Picture(values.astype(np.uint8), grey)
     rgb = np.asarray(image.convert("RGB"))
-    return _Picture(np.asarray(image.convert("L")), None, False, bool((rgb != rgb[..., :1]).any()))
-
-
-def _grey_of_palette(image: Image.Image) -> NDArray[np.uint8]:
-    """What `convert("L")` makes of each of the 256 indices: asked of Pillow itself, so that it rounds the "
-    "same."""
-    from PIL import Image
-
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    ramp.putpalette(image.getpalette("RGB") or [])
-    return np.asarray(ramp.convert("L")).reshape(256)
+    return _Picture(grey, grey, coloured=bool((rgb != rgb[..., :1]).any()))
 
 
 def _is_picture_palette(palette: NDArray[np.uint8]) -> bool:
-    levels = palette.astype(int)
-    if (levels.max(axis=1) - levels.min(axis=1) <= _GREY_TOLERANCE).all():
-        return True
-    web = {(r, g, b) for r in _WEB_LEVELS for g in _WEB_LEVELS for b in _WEB_LEVELS}
-    return web <= {(r, g, b) for r, g, b in levels.tolist()}
+    """Whether a palette [N, 3] is grey, or holds the web palette, so that its indices are no object ids."""
+    grey = (np.ptp(palette, axis=1) <= _GREY_TOLERANCE).all()
+    return bool(grey) or set(product(_WEB_LEVELS, repeat=3)) <= set(map(tuple, palette.tolist()))
 
 
 def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path) -> NDArray[np.bool_]:
-    """The object in grey values or, with an id, the pixels of exactly that value."""
+    """The object in grey values or, with an id, the pixels of that value."""
     if object_id is not None:
         picked = values == object_id
         if object_id == 0 or not picked.any():
-            raise no_such_object(source, object_id, np.unique(values[values != 0]).tolist())
+            report_unknown_object(source, object_id, np.unique(values[values != 0]).tolist())
         return cast("NDArray[np.bool_]", picked)
     masks = binarise(values)
     if not masks.any() and values.any():
         found = np.unique(values[values != 0]).tolist()
         raise InputError(
-            f"{source} holds no value above 128, but {listed(found)}, which look like object ids; "
+            f"{source} holds no value above 128, but {join_ids(found)}, which look like object ids; "
             "pick one with `object_id`."
         )
     return masks

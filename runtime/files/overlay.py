@@ -1,17 +1,16 @@
-"""Pictures for people: an animated overlay in which the hidden part is seen at a glance, and a contact "
-"sheet."""
+"""Pictures for people: an animated overlay that brings out the hidden part, and a contact sheet."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .frames import PathLike
+from ..paths import PathLike
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+    from PIL import Image
 
 # Blue and vermilion of Okabe and Ito, brightened: told apart with any colour vision.
 VISIBLE = (0, 140, 255)
@@ -19,9 +18,10 @@ HIDDEN = (255, 72, 0)
 _INK = (40, 44, 52)
 _PAPER = (255, 255, 255)
 _BLANK = np.uint8(238)
-_LONGEST = 640
-_SLOWEST = (1 << 16) - 1  # hundredths of a second that a GIF's frame may stay
+_LONGEST = 640  # pixels
+_SLOWEST = (1 << 16) - 1  # hundredths of a second that a frame of a GIF may last
 _SHORTEST = 320
+_FONT_SIZE = 14
 
 Frames = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
@@ -60,15 +60,46 @@ def draw_overlay(frame: Frames, modal: Masks, amodal: Masks, completed: Frames |
     return canvas
 
 
+class _Clip(NamedTuple):
+    """A run's pictures: uint8 [T, H, W, 3] and bool [T, H, W], those that are not known None."""
+
+    frames: Frames
+    modal: Masks
+    amodal: Masks
+    completed: Frames | None
+    truth: Masks | None = None
+
+    @property
+    def display_size(self) -> tuple[int, int]:
+        """(width, height) to show a frame at: at most 640, and small frames enlarged by a whole factor."""
+        height, width = self.frames.shape[1:3]
+        longest = max(height, width)
+        scale = _LONGEST / longest if longest > _LONGEST else max(1, -(-_SHORTEST // longest))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def at(self, i: int, size: tuple[int, int]) -> _Clip:
+        """Frame i alone, without the axis T, resized to (width, height)."""
+        return _Clip._make(None if pictures is None else _fit(pictures[i], size) for pictures in self)
+
+    def overlay(self, i: int, size: tuple[int, int]) -> Frames:
+        """Frame i as `draw_overlay` draws it."""
+        return draw_overlay(*self.at(i, size)[:4])
+
+    def panels(self, i: int, size: tuple[int, int]) -> dict[str, Frames]:
+        """Frame i as named pictures, uint8 [h, w, 3]."""
+        frame, modal, amodal, completed, truth = self.at(i, size)
+        panels = {"frame": frame, "visible": _mask_cell(modal, modal), "whole": _mask_cell(modal, amodal)}
+        if truth is not None:
+            panels["truth"] = _mask_cell(modal, truth)
+        if completed is not None:
+            panels["completed"] = np.where(amodal[..., None], completed, _BLANK)
+        return panels
+
+
 def write_overlay(
-    path: PathLike,
-    frames: Frames,
-    modal: Masks,
-    amodal: Masks,
-    completed: Frames | None = None,
-    fps: float = 8,
+    path: PathLike, frames: Frames, modal: Masks, amodal: Masks, completed: Frames | None = None, fps: float = 8
 ) -> None:
-    """Write an animated GIF of `draw_overlay` with a legend, its long side at most 640 pixels.
+    """Writes an animated GIF of `draw_overlay` with a legend, its long side at most 640 pixels.
 
     Args:
         path: the file, ending in .gif.
@@ -77,13 +108,9 @@ def write_overlay(
         completed: uint8 [T, H, W, 3] RGB, or None.
         fps: frames per second, rounded to GIF's hundredths of a second.
     """
-    size = _display_size(*frames.shape[1:3])
-    pictures = []
-    for i in range(len(frames)):
-        inside = None if completed is None else _fit(completed[i], size)
-        drawn = draw_overlay(_fit(frames[i], size), _fit_mask(modal[i], size), _fit_mask(amodal[i], size), inside)
-        pictures.append(_with_legend(drawn, f"{i + 1}/{len(frames)}"))
-    _save_gif(path, pictures, fps)
+    clip = _Clip(frames, modal, amodal, completed)
+    size, count = clip.display_size, len(frames)
+    _save_gif(path, [_with_legend(clip.overlay(i, size), f"{i + 1}/{count}") for i in range(count)], fps)
 
 
 def write_contact_sheet(
@@ -95,31 +122,30 @@ def write_contact_sheet(
     columns: int = 5,
     truth: Masks | None = None,
 ) -> None:
-    """Write a PNG with a few frames side by side and, below one another, frame, visible, whole and completed.
+    """Writes a PNG with a few frames side by side and, below each other, frame, visible, whole and completed.
 
     Args:
         path: the file, ending in .png.
         frames, modal, amodal, completed: as for `write_overlay`.
         columns: how many frames, spread evenly over the clip.
-        truth: bool [T, H, W], what `amodal` should be; a row of its own, where it is known.
+        truth: bool [T, H, W], the true `amodal`; a row of its own, where it is known.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
+    clip = _Clip(frames, modal, amodal, completed, truth)
     picked = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
-    width, height = _display_size(*frames.shape[1:3])
-    size = (max(1, width * 240 // max(width, height)), max(1, height * 240 // max(width, height)))
-    drawn = [_panels(size, i, frames, modal, amodal, completed, truth) for i in picked]
-    rows = list(drawn[0])
+    width, height = (max(1, side * 240 // max(clip.display_size)) for side in clip.display_size)
+    drawn = [clip.panels(i, (width, height)) for i in picked]
     gap, margin, head = 6, 96, 24
-    sheet = Image.new("RGB", (margin + len(picked) * (size[0] + gap), head + len(rows) * (size[1] + gap)), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font(14)
-    for row, label in enumerate(rows):
-        draw.text((10, head + row * (size[1] + gap) + size[1] // 2), label, _INK, font, anchor="lm")
+    sheet = Image.new("RGB", (margin + len(picked) * (width + gap), head + len(drawn[0]) * (height + gap)), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for row, label in enumerate(drawn[0]):
+        draw.text((10, head + row * (height + gap) + height // 2), label, _INK, font, anchor="lm")
     for column, (i, panels) in enumerate(zip(picked, drawn, strict=True)):
-        left = margin + column * (size[0] + gap)
-        draw.text((left + size[0] // 2, head // 2), f"{i + 1}", _INK, font, anchor="mm")
+        left = margin + column * (width + gap)
+        draw.text((left + width // 2, head // 2), f"{i + 1}", _INK, font, anchor="mm")
         for row, panel in enumerate(panels.values()):
-            sheet.paste(Image.fromarray(panel), (left, head + row * (size[1] + gap)))
+            sheet.paste(Image.fromarray(panel), (left, head + row * (height + gap)))
     sheet.save(path)
 
 
@@ -132,53 +158,31 @@ def write_panels(
     truth: Masks | None = None,
     fps: float = 8,
 ) -> None:
-    """Write an animated GIF of the contact sheet's rows, as named panels side by side, and of the overlay.
+    """Writes an animated GIF of the contact sheet's rows, as named panels side by side, and of the overlay.
 
     Args:
         path: the file, ending in .gif.
         frames, modal, amodal, completed, fps: as for `write_overlay`.
         truth: as for `write_contact_sheet`.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
-    width, height = _display_size(*frames.shape[1:3])
-    size = (max(1, width // 2), max(1, height // 2))
-    gap, head, font = 8, 22, _font(14)
+    clip = _Clip(frames, modal, amodal, completed, truth)
+    width, height = (max(1, side // 2) for side in clip.display_size)
+    gap, head, font = 8, 22, ImageFont.load_default(_FONT_SIZE)
     pictures = []
     for i in range(len(frames)):
-        panels = _panels(size, i, frames, modal, amodal, completed, truth)
-        inside = None if completed is None else _fit(completed[i], size)
-        seen, whole = _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
-        panels["overlay"] = draw_overlay(_fit(frames[i], size), seen, whole, inside)
+        panels = {**clip.panels(i, (width, height)), "overlay": clip.overlay(i, (width, height))}
         across = 3 if len(panels) > 4 else 2
         down = -(-len(panels) // across)
-        picture = Image.new("RGB", (gap + across * (size[0] + gap), down * (size[1] + head + gap)), _PAPER)
+        picture = Image.new("RGB", (gap + across * (width + gap), down * (height + head + gap)), _PAPER)
         draw = ImageDraw.Draw(picture)
         for place, (label, panel) in enumerate(panels.items()):
-            left, top = gap + place % across * (size[0] + gap), place // across * (size[1] + head + gap)
+            left, top = gap + place % across * (width + gap), place // across * (height + head + gap)
             draw.text((left, top + head // 2), label, _INK, font, anchor="lm")
             picture.paste(Image.fromarray(panel), (left, top + head))
         pictures.append(picture)
     _save_gif(path, pictures, fps)
-
-
-def _panels(
-    size: tuple[int, int],
-    i: int,
-    frames: Frames,
-    modal: Masks,
-    amodal: Masks,
-    completed: Frames | None,
-    truth: Masks | None,
-) -> dict[str, Frames]:
-    """Frame i as named pictures uint8 [h, w, 3]; `size` is (w, h)."""
-    seen, whole = _fit_mask(modal[i], size), _fit_mask(amodal[i], size)
-    panels = {"frame": _fit(frames[i], size), "visible": _mask_cell(seen, seen), "whole": _mask_cell(seen, whole)}
-    if truth is not None:
-        panels["truth"] = _mask_cell(seen, _fit_mask(truth[i], size))
-    if completed is not None:
-        panels["completed"] = np.where(whole[..., None], _fit(completed[i], size), _BLANK)
-    return panels
 
 
 def _mask_cell(seen: Masks, whole: Masks) -> Frames:
@@ -200,33 +204,24 @@ def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
     cv2.drawContours(canvas, contours, -1, colour, line, cv2.LINE_AA)
 
 
-def _display_size(height: int, width: int) -> tuple[int, int]:
-    """(width, height) to show a frame at: at most 640, and small frames enlarged by a whole factor."""
-    longest = max(height, width)
-    scale = _LONGEST / longest if longest > _LONGEST else max(1, -(-_SHORTEST // longest))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _fit(picture: NDArray[Any], size: tuple[int, int]) -> Frames:
+def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A frame or a mask at (width, height), of its own dtype."""
     import cv2
 
-    smaller = picture.shape[1] > size[0]
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
-
-
-def _fit_mask(mask: Masks, size: tuple[int, int]) -> Masks:
-    return _fit(mask.astype(np.uint8) * np.uint8(255), size) > 127
+    interpolation = cv2.INTER_AREA if picture.shape[1] > size[0] else cv2.INTER_LINEAR
+    if picture.dtype == np.bool_:
+        return np.asarray(cv2.resize(picture.astype(np.uint8) * np.uint8(255), size, interpolation=interpolation)) > 127
+    return np.asarray(cv2.resize(picture, size, interpolation=interpolation))
 
 
 def _with_legend(picture: Frames, counter: str) -> Image.Image:
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     bar = 30
     image = Image.new("RGB", (width, height + bar), _PAPER)
     image.paste(Image.fromarray(picture))
-    draw, font = ImageDraw.Draw(image), _font(14)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     middle, x = height + bar // 2, 10
     for colour, label in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
         draw.rounded_rectangle((x, middle - 6, x + 12, middle + 6), 3, colour)
@@ -246,15 +241,8 @@ def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
-
-
 def _shared_palette(pictures: list[Image.Image]) -> Image.Image:
-    """One palette for the whole clip, from a few frames of it: a palette per frame makes the background "
-    "flicker."""
+    """One palette for the whole clip, from a few of its frames: with one per frame the background flickers."""
     from PIL import Image
 
     picked = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]

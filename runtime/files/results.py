@@ -1,8 +1,7 @@
-"""Writing what a run found: mask and frame PNGs, masks.json, result.json.
+"""Writes the results of a run: mask and frame PNGs, masks.json, result.json.
 
-Everything here writes plainly into a folder that `amodal.runtime.files.atomic.staged_folder` made; errors of the
-file system pass through as OSError and are explained there. The pictures for people are in
-`amodal.runtime.files.overlay`.
+All files go into a folder that `amodal.runtime.files.atomic.staged_folder` made, which also explains the OSErrors that
+pass through here. Pictures for people are in `amodal.runtime.files.overlay`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .frames import PathLike
+from ..paths import PathLike
 from .rle import encode_rle
 
 MASKS_FORMAT = "amodal-masks"
@@ -26,7 +25,7 @@ MASKS_VERSION = 1
 def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
     """File names for `count` pictures: those of the input frames with the ending .png, or 0000.png and so on.
 
-    Where two inputs differ in their ending only (a.jpg, a.png), the ending stays (a.jpg.png, a.png.png).
+    Where two inputs differ only in their ending (a.jpg, a.png), it is kept (a.jpg.png, a.png.png).
 
     Raises:
         ValueError: `names` has another length.
@@ -42,7 +41,7 @@ def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
 
 
 def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[Path]:
-    """Write masks as grey PNGs, 0 and 255, readable back by `read_masks`.
+    """Writes masks as grey PNGs, 0 and 255, readable back by `read_masks`.
 
     Args:
         folder: made if it is not there.
@@ -52,26 +51,19 @@ def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[
     Returns:
         The files written, in order.
     """
-    return _write_pngs(folder, masks.astype(np.uint8) * np.uint8(255), names)
+    return write_frames_png(folder, masks.astype(np.uint8) * np.uint8(255), names)
 
 
-def write_frames_png(folder: PathLike, frames: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
-    """Write frames, uint8 [T, H, W, 3] RGB, as PNGs; otherwise like `write_masks_png`."""
-    return _write_pngs(folder, frames, names)
-
-
-def write_grey_png(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None = None) -> list[Path]:
-    """Write grey pictures, uint8 [T, H, W], as PNGs; otherwise like `write_masks_png`."""
-    return _write_pngs(folder, pictures, names)
-
-
-def _write_pngs(folder: PathLike, pictures: NDArray[np.uint8], names: Sequence[str] | None) -> list[Path]:
+def write_frames_png(
+    folder: PathLike, frames: NDArray[np.uint8 | np.uint16], names: Sequence[str] | None = None
+) -> list[Path]:
+    """Writes pictures, uint8 [T, H, W, 3] RGB or uint8 or uint16 [T, H, W] grey; otherwise like `write_masks_png`."""
     from PIL import Image
 
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    paths = [root / name for name in png_names(len(pictures), names)]
-    for path, picture in zip(paths, pictures, strict=True):
+    paths = [root / name for name in png_names(len(frames), names)]
+    for path, picture in zip(paths, frames, strict=True):
         Image.fromarray(picture).save(path)
     return paths
 
@@ -83,7 +75,7 @@ def write_masks_json(
     names: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write masks.json: COCO RLE per frame, readable back by `read_masks`.
+    """Writes masks.json: COCO RLE per frame, readable back by `read_masks`.
 
     Layout: `{"format", "version", **meta, "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}` with
     m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y, width, height]}`.
@@ -111,21 +103,20 @@ def write_masks_json(
 
 
 def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    box = [0, 0, 0, 0]
-    if rows.size:
-        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
-    return {**encode_rle(mask), "area": int(mask.sum()), "bbox": [int(value) for value in box]}
+    from pycocotools import mask as coco
+
+    rle = encode_rle(mask)
+    return {**rle, "area": int(coco.area(rle)), "bbox": [int(value) for value in coco.toBbox(rle)]}
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Write json for people and programs: keys in the order given, two spaces, a newline at the end.
+    """Writes json for people and programs: keys in the order given, two spaces, a newline at the end.
 
     numpy scalars and arrays become numbers and lists, paths become strings.
 
     Raises:
-        TypeError: a value json has no form for.
-        ValueError: NaN or infinity, which json does not know.
+        TypeError: a value that json cannot hold.
+        ValueError: NaN or infinity, which json does not have.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     Path(path).write_text(text + "\n", encoding="utf-8")

@@ -1,16 +1,15 @@
 """COCO run-length masks in json files.
 
-Layouts that are read, each RLE compressed (a string) or not (a list), or a list of polygons:
+Layouts that are read; each mask is an RLE, compressed (a string) or not (a list), or a list of polygons:
 
-- our own masks.json: `{"frames": [{"modal": rle, "amodal": rle, ...}, ...]}`;
-- a list with one RLE or null per frame, or the same under `masks`, `rles` or `segmentations` (YouTube-VIS),
-  or an object that maps frame names to RLEs;
+- masks.json of amodal: `{"frames": [{"modal": rle, "amodal": rle, ...}, ...]}`;
+- a list with one RLE or null per frame, such a list under `masks`, `rles` or `segmentations` (YouTube-VIS), or an
+  object that maps frame names to RLEs;
 - YouTube-VIS: a list of tracks with `segmentations`, or `{"videos": ..., "annotations": ...}` of such tracks;
 - COCO: a list of annotations with `image_id`, or `{"images": ..., "annotations": ...}`.
 
-A track's id is the first of `track_id`, `object_id`, `instance_id`, `obj_id` there is; without one it is `id`
-of a YouTube-VIS annotation (its place in the list, from 0, if that is missing too) and `category_id` of a
-COCO annotation.
+The id of a track is its `track_id`, `object_id`, `instance_id` or `obj_id`, whichever comes first in this list. Without
+one, it is the `id` of a YouTube-VIS track (or its index in the file), and the `category_id` of a COCO annotation.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .frames import describe_size, natural_key
-from .objects import no_such_object, several_objects
+from ..paths import natural_key
+from .frames import describe_size
+from .objects import report_several_objects, report_unknown_object
 
 Size = tuple[int, int]
 _TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")
@@ -36,16 +36,7 @@ _LAYOUTS = "one RLE per frame, YouTube-VIS tracks, COCO annotations or a masks.j
 
 
 def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: str) -> NDArray[np.bool_]:
-    """Masks of one object from a json file; see `amodal.runtime.files.masks.read_masks`.
-
-    Args:
-        path: the file.
-        object_id: which track, where there are several.
-        size: (height, width) of the frames, for files that do not say it.
-        key: `modal` or `amodal`, for our own masks.json.
-
-    Returns:
-        bool [T, H, W].
+    """Reads the masks of one object, bool [T, H, W], from a json file; arguments as of `masks.read_masks`.
 
     Raises:
         InputError: no json, none of the layouts, a broken RLE, several objects and none picked.
@@ -59,7 +50,7 @@ def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: s
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """One bool mask [H, W] as COCO's compressed RLE: `size` [height, width] and `counts`, a string."""
+    """Encodes a bool mask [H, W] as COCO's compressed RLE: `size` [height, width] and `counts`, a string."""
     from pycocotools import mask as coco
 
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -67,7 +58,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The bool mask [H, W] of one RLE, compressed or not.
+    """Decodes an RLE, compressed or not, to a bool mask [H, W].
 
     Raises:
         ValueError: the size is no pair of positive whole numbers, or the runs do not fill it exactly.
@@ -75,8 +66,8 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     size, counts = rle.get("size"), rle.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _MAX_SIDE for n in size)):
         raise ValueError(f"size is {size}, not [height, width]")
-    # pycocotools.decode returns uninitialised memory when the runs stop short of the size (seen with 2.0.11),
-    # so the runs are counted here, and once they are, numpy is enough to draw them.
+    # pycocotools.decode returns uninitialised memory where the runs end before the mask does (seen with 2.0.11), so
+    # they are decoded and counted here; numpy then draws them.
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not (isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)):
         raise ValueError("counts are neither a string nor a list of whole numbers")
@@ -87,7 +78,7 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def _runs(text: str) -> list[int]:
-    """COCO's compressed counts: 5 bits a character, low bits first, from the fourth run on as differences."""
+    """Decodes compressed counts: 5 bits a character, low bits first; from the fourth run on, differences."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
@@ -108,7 +99,7 @@ def _runs(text: str) -> list[int]:
 
 
 def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
-    """Segments per frame, by object; the key None stands for the only object of a file without ids."""
+    """Segments per frame, by object id; None is the id of the only object in a file without ids."""
     if isinstance(document, dict):
         for name in ("segmentations", "masks", "rles"):
             if isinstance(document.get(name), list):
@@ -137,13 +128,13 @@ def _is_segment(value: Any) -> bool:
 
 
 def _track_id(path: Path, item: Mapping[str, Any], otherwise: str = "", place: Any = None) -> Any:
-    """A track's id: under the first name that it has, or under `otherwise`, or its place."""
+    """Id of a track: the first of its own fields, the field `otherwise`, or `place`."""
     name = next((name for name in _TRACK_KEYS if item.get(name) is not None), otherwise)
     return _name(path, name, item.get(name, place))
 
 
 def _name(path: Path, field: str, value: Any) -> Any:
-    """What a file calls a track, an image or a video: a number, or text; None where it does not."""
+    """The id of a track, an image or a video, checked to be a number, text or None."""
     if isinstance(value, list | dict):
         raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; expected a number or a name.")
     return value
@@ -180,8 +171,7 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
 
 
 def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
-    """The image ids of the clip in order of time: those of the object's own videos where images name a "
-    "video."""
+    """Image ids of the clip in order of time: those of the object's own videos, where images name a video."""
     known = {
         _name(path, "id of an image", image["id"]): image
         for image in images or ()
@@ -198,26 +188,22 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
 
 
 def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
-    if object_id is None or list(tracks) == [None]:
-        if len(tracks) > 1:
-            raise several_objects(path, tracks)
-        if object_id is not None:
-            raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
-        return next(iter(tracks.values()))
-    for name, segments in tracks.items():
-        if str(name) == str(object_id):
-            return segments
-    raise no_such_object(path, object_id, tracks)
+    if object_id is not None and list(tracks) == [None]:
+        raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
+    if object_id is None and len(tracks) > 1:
+        report_several_objects(path, tracks)
+    matching = [segments for name, segments in tracks.items() if object_id is None or str(name) == str(object_id)]
+    return matching[0] if matching else report_unknown_object(path, str(object_id), tracks)
 
 
 def _stored_size(document: Any) -> Size | None:
-    """Height and width where a COCO or YouTube-VIS file gives one for all its images."""
+    """(height, width), if a COCO or YouTube-VIS file has the same for all its images."""
     if not isinstance(document, dict):
         return None
     lists = [document[name] for name in ("images", "videos") if isinstance(document.get(name), list)]
     entries = [entry for one in lists for entry in one if isinstance(entry, dict)]
-    said = [[entry.get("height"), entry.get("width")] for entry in (*entries, document)]
-    sizes = {tuple(n if type(n) is int else None for n in size) for size in said} - {(None, None)}
+    stored = [[entry.get("height"), entry.get("width")] for entry in (*entries, document)]
+    sizes = {tuple(n if type(n) is int else None for n in size) for size in stored} - {(None, None)}
     height, width = sizes.pop() if len(sizes) == 1 else (None, None)
     return None if height is None or width is None else (height, width)
 
@@ -225,23 +211,24 @@ def _stored_size(document: Any) -> Size | None:
 def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
     if not any(segments):
         raise InputError(f"{path} shows the object in no frame; expected it in one at least.")
-    masks: list[NDArray[np.bool_] | None] = []
-    shape: tuple[int, ...] = ()
+    masks: dict[int, NDArray[np.bool_]] = {}
     for i, segment in enumerate(segments):
+        if not segment:
+            continue
         try:
-            mask = _decode(segment, size) if segment else None
+            masks[i] = _decode(segment, size)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} has a broken mask in frame {i} ({error}); expected COCO RLE.") from error
-        masks.append(mask)
-        if mask is None:
-            continue
-        shape = shape or mask.shape
-        if mask.shape != shape:
+        shape = next(iter(masks.values())).shape
+        if masks[i].shape != shape:
             raise InputError(
-                f"{path} has a mask {describe_size(mask.shape)} in frame {i}, but others are "
+                f"{path} has a mask {describe_size(masks[i].shape)} in frame {i}, but others are "
                 f"{describe_size(shape)}; expected one size."
             )
-    return np.stack([np.zeros(shape, np.bool_) if mask is None else mask for mask in masks])
+    clip = np.zeros((len(segments), *shape), np.bool_)
+    for i, mask in masks.items():
+        clip[i] = mask
+    return clip
 
 
 def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
@@ -254,10 +241,10 @@ def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
     if not (isinstance(segment, list) and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)):
         raise ValueError("neither an RLE nor a list of polygons")
     points = [[float(value) for value in polygon] for polygon in segment]
-    # pycocotools walks every polygon pixel by pixel in C: NaN or 1e30 takes the process down.
+    # pycocotools walks along polygons pixel by pixel in C: NaN or 1e30 crashes the process.
     if not all(abs(value) <= _FARTHEST for polygon in points for value in polygon):
         raise ValueError("a polygon runs far outside the image")
     from pycocotools import mask as coco
 
-    rle = coco.merge(coco.frPyObjects(points, *size))
-    return decode_rle({"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")})
+    rle = coco.merge(coco.frPyObjects(points, *size))  # not decoded by pycocotools, which warns with numpy 2
+    return decode_rle({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})

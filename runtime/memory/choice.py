@@ -16,8 +16,8 @@ from ..bundle.reading import Bundle
 from ..errors import InputError, MemoryBudgetError
 from ..execution.components import Memory
 from ..families.diffusion_vas.stage import Settings
-from ..files.frames import PathLike
-from ..sampling.sampler import is_guided
+from ..paths import PathLike
+from ..sampling.guidance import is_guided
 from .buffers import RunShape, needed_components
 from .plan import CfgCalls, Footprint, MemoryPlan, footprints_of, frame_multiple, parse_bytes, plan_memory
 

@@ -6,7 +6,7 @@ small bundle given large pictures takes most of all here.
 
 from __future__ import annotations
 
-from ..arrays.resampling import Size, Way, working_bytes
+from ..arrays.resampling import Resampling, Size, working_bytes
 from ..bundle.manifest import StageName
 
 Moment = dict[str, int]
@@ -61,7 +61,7 @@ def delivering(stage: StageName, frames: int, given: Size, size: Size, samples: 
     return moments if stage == "segment" else [{"drawn": drawn, "shown": 3 * pixels}, *moments]
 
 
-def _resizing(way: Way, frames: int, before: Size, after: Size, channels: int = 1) -> Moment:
+def _resizing(resampling: Resampling, frames: int, before: Size, after: Size, channels: int = 1) -> Moment:
     if before == after:
         return {}
-    return {"resizing": working_bytes(way, frames, before, after, channels)}
+    return {"resizing": working_bytes(resampling, frames, before, after, channels)}

@@ -1,7 +1,7 @@
-"""Depth for the first stage: what goes into Depth Anything V2, and what is made of its output.
+"""Depth for `segment`: the input of Depth Anything V2, and what its output becomes.
 
-The chain of the authors' demo (`rgb_to_depth` in github.com/Kaihua-Chen/diffusion-vas, calling `infer_image`
-of github.com/DepthAnything/Depth-Anything-V2), with the function that does each step here:
+The steps of the authors' demo (`rgb_to_depth` in github.com/Kaihua-Chen/diffusion-vas, calling `infer_image`
+of github.com/DepthAnything/Depth-Anything-V2), and the functions here:
 
     prepared RGB [-1, 1] -> uint8            `quantise_frames`
     uint8 RGB -> network input               `prepare_depth_input`
@@ -9,11 +9,10 @@ of github.com/DepthAnything/Depth-Anything-V2), with the function that does each
     relative depth back at the frames' size  `resize_align_corners`
     one clip of it to [-1, 1]                `normalise_clip`
 
-Two quirks of that chain reach the masks, so they are the default here: dark values lose one step
+Two quirks of the demo change the masks, so they are the default here: dark values lose one level
 (`quantise_frames`), and the channels are swapped (`prepare_depth_input`).
 
-Written against the array API: `xp` is what the arrays are of, numpy, or CuPy on a device, where values are not looked
-at and nothing waits for them.
+Written against the array API: `xp` is numpy, or CuPy on a device, where values are not checked and nothing waits.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ DEPTH_STD = (0.229, 0.224, 0.225)
 def depth_input_size(
     height: int, width: int, side: int = DEPTH_SIDE, multiple: int = DEPTH_MULTIPLE
 ) -> tuple[int, int]:
-    """The size (h, w) at which the depth network sees a height x width frame.
+    """Input size (h, w) of the depth network for a height x width frame.
 
-    The authors' `Resize` with keep_aspect_ratio, "lower_bound" and ensure_multiple_of: one scale for both
-    sides, the larger of the two that bring a side to `side`; each side then goes to the nearest multiple (a
-    tie to the even one), or up to the next multiple where that fell below `side`. 256x512 becomes 518x1036.
+    The authors' `Resize` with keep_aspect_ratio, "lower_bound" and ensure_multiple_of: the frame is scaled until both
+    sides are at least `side`; each is then rounded to the nearest multiple (ties to even), or up where that is below
+    `side`. 256x512 becomes 518x1036.
 
     Raises:
         InputError: a size below 1.
@@ -62,10 +61,10 @@ def depth_input_size(
 
 
 def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.uint8]:
-    """Prepared RGB back to the uint8 frames that the authors' demo hands to the depth network.
+    """Converts prepared RGB back to the uint8 frames of the authors' demo.
 
-    Quirk: the demo computes `((x + 1) / 2 * 255).astype(uint8)` in float32, which truncates. After the way
-    through [-1, 1] the values 1 to 63 come back one lower, the others unchanged.
+    Quirk: the demo computes `((x + 1) / 2 * 255).astype(uint8)` in float32, which truncates: after scaling to [-1, 1]
+    and back, the values 1 to 63 are one lower, the others unchanged.
 
     Args:
         prepared: float32 [T, 3, H, W], RGB in [-1, 1].
@@ -87,7 +86,7 @@ def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.u
 def prepare_depth_input(
     rgb: NDArray[np.uint8], *, swap_channels: bool = True, side: int = DEPTH_SIDE, xp: Any = np
 ) -> NDArray[np.float32]:
-    """uint8 frames to the depth network's input, as the authors' `infer_image` does when handed RGB.
+    """Prepares uint8 frames for the depth network, as the authors' `infer_image` does with RGB.
 
     Per frame, in float64 until the last step: swap the channels, divide by 255, resize with OpenCV's
     INTER_CUBIC (no antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation,
@@ -95,14 +94,13 @@ def prepare_depth_input(
 
     Args:
         rgb: uint8 [T, H, W, 3], RGB.
-        swap_channels: quirk. `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo hands it
-            RGB: the published masks come from a depth network that saw blue first. False gives it RGB, as it
-            was trained.
+        swap_channels: quirk. `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB: the
+            published masks come from a depth network whose first channel was blue. False passes RGB, as in training.
         side: the shorter side of the result; the authors' 518.
 
     Returns:
-        float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`. At 256x512 that is 6.4 MB per
-        frame, so hand in a slice of the clip where memory is short.
+        float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`; 6.4 MB per frame of 256x512, so pass a few
+        frames at a time where memory is short.
 
     Raises:
         InputError: another dtype or shape.
@@ -124,7 +122,7 @@ def prepare_depth_input(
 
 
 def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
-    """Bilinear resize with the corners' centres aligned: torch's `interpolate(..., align_corners=True)`.
+    """Resizes bilinearly with aligned corners: torch's `interpolate(..., align_corners=True)`.
 
     Output position i of n reads input position i * (in - 1) / (n - 1); the two axes are interpolated one
     after the other, in float32 as torch does.
@@ -163,10 +161,9 @@ def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int, xp: A
 
 
 def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
-    """Relative depth to [-1, 1] by the smallest and largest value of the whole clip, as the reference does.
+    """Scales relative depth to [-1, 1] by the smallest and largest value of the whole clip, as the reference does.
 
-    A constant clip, where the reference divides zero by zero, becomes -1 everywhere ("far"): that is what its
-    minimum maps to in any other clip.
+    A constant clip, where the reference divides zero by zero, becomes -1 ("far"), as the minimum of any other clip.
 
     Args:
         depth: [T, H, W], float or integer, any range, nearer is larger. float32 is normalised in float32 as

@@ -1,8 +1,8 @@
-"""From what the caller has to what the networks read, and back.
+"""Prepares the caller's pictures for the networks, and turns decoded pictures into results.
 
-Written against the array API: `xp` is the backend's, numpy or CuPy, and so is what comes out. What the caller has may
-lie on the host all the same; it is uploaded as it is, in bytes, once, and only a few frames of it at a time take room
-on the device. On the host Pillow and OpenCV resize; on a device `resampling` draws the same.
+Written against the array API: `xp` is the backend's, numpy or CuPy, and results are its arrays. Inputs on the host are
+uploaded once, as they are, and converted a few frames at a time, so that they take little memory on the device. On the
+host Pillow and OpenCV resize; on a device `resampling` computes the same.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, namespace_of, taken
+from ..arrays.interop import Array, as_input, namespace_of
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
-from ..files.masks import binarise
+from .masks import binarise
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -29,9 +29,9 @@ THRESHOLD = 600  # of 765: the sum of a pixel's channels above which the decoded
 
 
 class Checks:
-    """What must hold of values that are on a device: collected, and read together, so that the host waits once.
+    """Range checks of arrays on a device, collected and read together, so that the host waits once.
 
-    On the host it is looked at immediately.
+    Arrays on the host are checked at once.
     """
 
     def __init__(self, xp: Any = np) -> None:
@@ -39,7 +39,7 @@ class Checks:
         self._pending: list[tuple[Array, Callable[[float, float], None]]] = []
 
     def add(self, array: Array, judge: Callable[[float, float], None]) -> None:
-        """Has `judge` look at the smallest and the largest value, both NaN if one is, and raise InputError."""
+        """Calls `judge` with the smallest and the largest value (NaN if any is), for it to raise InputError."""
         xp = namespace_of(array, self._xp)
         limits = xp.stack([array.min(), array.max()])
         if xp is np:
@@ -47,11 +47,11 @@ class Checks:
         else:
             self._pending.append((limits.astype(np.float64), judge))
 
-    def settle(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
-        """Reads what is on the device; waits for it if there is something.
+    def raise_pending(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
+        """Fetches the pending values, waiting for the device if there are any.
 
         Raises:
-            InputError: from the first that does not hold.
+            InputError: by the first check that fails.
         """
         pending, self._pending = self._pending, []
         if pending:
@@ -61,14 +61,13 @@ class Checks:
 
 
 def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Visible masks as the networks read them.
+    """Prepares visible masks for the networks.
 
     Args:
-        modal: [T, h, w]. Raw: bool or integers, where any value above 128 (or, if the maximum is 1, 1) is object, at
-            any size; binarised, then resized as uint8 (PIL bilinear), so that edges are grey. Prepared: floats in
-            [-1, 1] at (H, W), taken as they are.
+        modal: [T, h, w]. Raw: bool or integers of any size, read by `binarise` and resized as uint8 (PIL bilinear), so
+            that edges are grey. Prepared: floats in [-1, 1] at (H, W), used as they are.
         size: (H, W).
-        checks: gets what must hold of values on a device; None to wait for it.
+        checks: collects the checks of values on a device; None to wait for them.
 
     Returns:
         float32 [T, H, W] in [-1, 1].
@@ -78,12 +77,13 @@ def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = 
     """
     array = _three_axes(modal, "modal", xp)
     if _is_raw(array):
-        return to_signed(_resize(_full_scale(binarise(array, namespace_of(array, xp))), size, xp))
+        grey = binarise(array, namespace_of(array, xp)).astype(np.uint8) * np.uint8(255)
+        return to_signed(_resize(grey, size, xp))
     return _prepared(array, size, "modal", "bool or uint8 masks of any size", xp, checks)
 
 
 def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Frames as the networks read them.
+    """Prepares frames for the networks.
 
     Args:
         rgb: raw uint8 [T, h, w, 3] at any size (resized with PIL, bilinear), or prepared floats [T, 3, H, W] in
@@ -96,7 +96,7 @@ def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None
     Raises:
         InputError: another shape, dtype or range.
     """
-    array = taken(rgb, "rgb", xp)
+    array = as_input(rgb, "rgb", xp)
     if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3 and 0 not in array.shape:
         return cast("Floats", xp.ascontiguousarray(to_signed(_resize(array, size, xp)).transpose(0, 3, 1, 2)))
     if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
@@ -108,19 +108,19 @@ def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None
 
 
 def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Depth as the networks read it.
+    """Prepares depth for the networks.
 
     Args:
-        depth: [T, h, w] of numbers. Prepared: floats of size (H, W) within [-1, 1] that reach below 0, taken as they
-            are. Anything else is relative depth, nearer is larger, at any size: resized (PIL bilinear) and normalised
-            per clip to [-1, 1].
+        depth: [T, h, w] of numbers. Prepared: floats of size (H, W) in [-1, 1], some below 0, used as they are.
+            Anything else is relative depth of any size, nearer is larger: resized (PIL bilinear) and normalised per
+            clip to [-1, 1].
         checks: as for `prepare_modal`.
 
     Returns:
         float32 [T, H, W] in [-1, 1].
 
     Raises:
-        InputError: another shape, no numbers, or NaN.
+        InputError: another shape, not numbers, or not finite.
     """
     from .depth import normalise_clip
 
@@ -130,19 +130,19 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
     relative, whole = array.shape[1:] != tuple(size), array.dtype.kind != "f"
     if array.dtype.itemsize > 4:  # before it is uploaded
         array = array.astype(np.float32)
-    array = _resize(array, size, xp, np.float32)  # what is not finite before is not afterwards
+    array = _resize(array, size, xp, np.float32)  # keeps NaN and infinity
     if not whole:
         watch_values(array, finite_depth, xp, checks)
     if relative:
         return normalise_clip(array, xp)
     if xp is np:
         return array if -1.0 <= array.min() < 0.0 and array.max() <= 1.0 else normalise_clip(array)
-    low, high = array.min(), array.max()  # which of the two it is, without waiting to know
+    low, high = array.min(), array.max()  # chosen on the device, without waiting
     return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), array, normalise_clip(array, xp)))
 
 
 def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
-    """Whole-object masks for the second stage: bool [T, H, W] from bool or integer masks of any size (nearest)."""
+    """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integer masks of any size (nearest)."""
     array = _three_axes(amodal, "amodal", xp)
     if not _is_raw(array):
         raise InputError(f"amodal has dtype {array.dtype}; expected the bool masks of `segment`.")
@@ -150,19 +150,19 @@ def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
 
 
 def visible_rgb(rgb: Floats, modal: Floats, xp: Any = np) -> Floats:
-    """Frames with everything but the visible object white: [T, 3, H, W] from rgb and prepared modal masks [T, H, W]."""
+    """Makes all but the visible object white: [T, 3, H, W] from rgb and prepared modal masks [T, H, W]."""
     return cast("Floats", xp.where(modal[:, None] > 0, rgb, np.float32(1.0)))
 
 
 def to_signed(array: Bytes) -> Floats:
-    """uint8 to [-1, 1]: x / 127.5 - 1."""
+    """Scales uint8 to [-1, 1]: x / 127.5 - 1."""
     return array.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
 def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
-    """The reference's quirk: a frame whose smallest value is >= 0 is mapped once more by 2x - 1.
+    """Maps a frame whose smallest value is >= 0 once more by 2x - 1, as the reference does.
 
-    diffusers' image preprocessing takes such a frame for one in [0, 1]; the authors call it for each frame alone.
+    diffusers' image preprocessing assumes such a frame to be in [0, 1]; the authors call it for each frame alone.
 
     Args:
         frames: [T, C, H, W].
@@ -172,8 +172,8 @@ def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
 
 
 def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
-    """Decoded pictures [T, 3, H, W] as uint8 [T, H, W, 3]: x / 2 + 0.5, clamped, times 255, rounded half to even."""
-    unit = frames / 2  # and from here in place: several such would be more than anything else after the decoder
+    """Converts decoded pictures [T, 3, H, W] to uint8 [T, H, W, 3]: x / 2 + 0.5, clipped, times 255, half to even."""
+    unit = frames / 2  # from here in place: further copies would be the largest arrays after the decoder
     unit += np.float32(0.5)
     xp.clip(unit, 0, 1, out=unit)
     unit *= np.float32(255)
@@ -181,13 +181,13 @@ def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
 
 
 def threshold(frames: Bytes, modal: Floats) -> Bools:
-    """Amodal masks [T, H, W]: channel sum above 600, united with the visible part (> 0 on the [-1, 1] scale)."""
+    """Amodal masks [T, H, W]: channel sum above 600, or visible (`modal` in [-1, 1] above 0)."""
     whole: Bools = (frames.sum(axis=-1, dtype=np.int32) > THRESHOLD) | (modal > 0)
     return whole
 
 
 def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
-    """Masks at another size, nearest neighbour as cv2 takes it."""
+    """Masks resized to the nearest neighbour, as cv2 does."""
     import cv2
 
     if masks.shape[1:] == tuple(size):
@@ -199,20 +199,20 @@ def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
     return np.stack(resized).astype(bool)
 
 
-def resize_frames(frames: Bytes, size: Size, xp: Any = np) -> Bytes:
-    """uint8 frames [T, h, w, 3] at another size, linear as cv2 takes it."""
+def resize_frames(frames: Array, size: Size, xp: Any = np) -> Array:
+    """Frames [T, h, w] or [T, h, w, 3] of uint8 or floats, resized linearly as cv2 does."""
     import cv2
 
     if frames.shape[1:3] == tuple(size):
         return frames
     if xp is not np:
-        return cast("Bytes", opencv_linear(frames, size, xp))
+        return opencv_linear(frames, size, xp)
     height, width = size
     return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames])
 
 
 def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[float, ...], xp: Any = np) -> Floats:
-    """Frames as CLIP reads them: antialiased resize as in diffusers' SVD pipeline, then CLIP's normalisation.
+    """Prepares frames for CLIP: antialiased resize as in diffusers' SVD pipeline, then CLIP's normalisation.
 
     Blur and bicubic interpolation are both linear and separable, so each axis is one matrix.
 
@@ -225,8 +225,8 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
     count, channels, height, width = frames.shape
     rows, columns = (xp.asarray(resize_matrix(length, side)) for length in (height, width))
     shift, scale = (xp.asarray(np.reshape(values, (3, 1, 1)).astype(np.float32)) for values in (mean, std))
-    # ((x + 1) / 2 - mean) / std, its factor in one of the matrices: of small clips these are the largest arrays of a
-    # run, and every pass over them counts.
+    # ((x + 1) / 2 - mean) / std, with its factor in one of the matrices: in small clips these are the largest arrays of
+    # a run, so a pass over them less is worth it.
     wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
     pixels = (rows * (0.5 / scale)) @ wide
     pixels += (0.5 - shift) / scale
@@ -252,7 +252,7 @@ def resize_matrix(length: int, side: int) -> Floats:
         at = np.abs(np.arange(length) + offset) % period
         np.add.at(blur, (np.arange(length), np.minimum(at, period - at)), weight)
 
-    # Positions are rounded to float32 as torch's are: exact ones gave pixels up to 5e-5 away from its own.
+    # Positions are rounded to float32 as in torch; exact ones made pixels differ from its own by up to 5e-5.
     step = np.float32((length - 1) / (side - 1) if side > 1 else 0.0)
     positions = (np.arange(side, dtype=np.float32) * step).astype(np.float64)
     base = np.floor(positions).astype(int)
@@ -270,7 +270,7 @@ def _cubic(x: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
 
 
 def _three_axes(value: Any, name: str, xp: Any) -> Array:
-    array = taken(value, name, xp)
+    array = as_input(value, name, xp)
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
     return array
@@ -278,10 +278,6 @@ def _three_axes(value: Any, name: str, xp: Any) -> Array:
 
 def _is_raw(array: Array) -> bool:
     return array.dtype.kind in "biu"
-
-
-def _full_scale(masks: Bools) -> Bytes:
-    return masks.astype(np.uint8) * np.uint8(255)
 
 
 def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:
@@ -305,18 +301,18 @@ def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, chec
 
 
 def watch_values(array: Array, judge: Callable[[float, float], None], xp: Any, checks: Checks | None) -> None:
-    """Has `judge` look at values as `Checks.add` does; without `checks`, now."""
-    given = Checks(xp) if checks is None else checks
-    given.add(array, judge)
+    """Adds a check to `checks`; without them, checks now."""
+    added = Checks(xp) if checks is None else checks
+    added.add(array, judge)
     if checks is None and xp is not np:
-        given.settle(xp.asnumpy)
+        added.raise_pending(xp.asnumpy)
 
 
 def finite_depth(low: float, high: float) -> None:
-    """What `Checks` asks of depth.
+    """Checks the limits of depth.
 
     Raises:
-        InputError: it is not finite.
+        InputError: they are not finite.
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")

@@ -1,11 +1,11 @@
-"""The padded-frame protocol: room around the frame, for objects that leave it.
+"""The padded-frame protocol: a border around the frame, for objects that leave it.
 
-Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side, where
-masks are 0 and depth is the nearest there is: a border that may hide something, as an occluder does. What is here
-follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
+Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side. There
+masks are 0 and depth is the nearest of the clip, as of an occluder that may hide something. This follows the authors'
+evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
 
 - Masks and depth are padded at the frame's size, then resized linearly as cv2 does; the demo resizes with PIL.
-- Depth is cut to 8 bits before.
+- Depth is truncated to 8 bits first.
 - The decoded picture is resized linearly to the padded size and thresholded there; the demo resizes masks, nearest.
 
     padding = Padding(height, width)
@@ -13,12 +13,12 @@ follows the authors' evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), 
     in_frame = padding.crop(seen.masks_full)
     boxes = padding.boxes(seen.masks_full, modal)
 
-Written against the array API, as `images` is: `xp` is numpy, or CuPy for what is on a device.
+Written against the array API, as `images` is: `xp` is numpy, or CuPy on a device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,12 +26,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, namespace_of, taken
-from ..arrays.resampling import opencv_linear
+from ..arrays.interop import Array, as_input, namespace_of
 from ..errors import InputError
-from ..files.masks import binarise
 from .depth import resize_align_corners
-from .images import THRESHOLD, Checks, finite_depth, watch_values
+from .images import THRESHOLD, Checks, Size, finite_depth, resize_frames, watch_values
+from .masks import binarise
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -39,7 +38,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Padding:
-    """Room around frames of one size: `height // 4` rows above and below, `width // 4` columns on either side.
+    """A border around frames of one size: `height // 4` rows above and below, `width // 4` columns on either side.
 
     Attributes:
         height, width: of the frame, in pixels; 4 or more.
@@ -66,12 +65,12 @@ class Padding:
         return self.width // 4
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """(H, W) of the padded frame."""
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
     def pad(self, pictures: NDArray[Any], value: Any = None, xp: Any = np) -> NDArray[Any]:
-        """Pictures [T, H, W, ...] with `value` around them; None repeats the edge.
+        """Pads pictures [T, H, W, ...] with `value`; None repeats the edge.
 
         Raises:
             InputError: pictures of another size.
@@ -82,7 +81,7 @@ class Padding:
         return cast("NDArray[Any]", padded)
 
     def crop(self, pictures: NDArray[Any]) -> NDArray[Any]:
-        """The frame's part of padded pictures [T, H', W', ...]; a view.
+        """Crops padded pictures [T, H', W', ...] to the frame; a view.
 
         Raises:
             InputError: pictures of another size.
@@ -90,59 +89,49 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
-    def prepare_modal(self, modal: Any, size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
-        """Visible masks as the networks read them, float32 [T, *size] in [-1, 1], edges grey.
+    def prepare_modal(self, modal: Any, size: Size, xp: Any = np) -> NDArray[np.float32]:
+        """Prepares visible masks for the networks: float32 [T, *size] in [-1, 1], edges grey.
 
         Args:
             modal: raw masks [T, height, width], bool or integers, as in `Model.segment`.
-            size: of the network's pictures.
+            size: (H, W) of the network's pictures.
 
         Raises:
             InputError: another size, or prepared floats.
         """
         seen = self.raw(modal, xp)
-        if xp is not np:
-            return self._by_frames(lambda mask: self.pad(mask.astype(np.float32), 0, xp), seen, size, xp)
-        return self._resized((self.pad(mask[None], 0)[0] for mask in seen.astype(np.float32)), size)
+        each = (xp.asarray(seen[t : t + 1]).astype(np.float32) for t in range(len(seen)))
+        return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
 
-    def prepare_depth(
-        self, depth: Any, size: tuple[int, int], xp: Any = np, checks: Checks | None = None
-    ) -> NDArray[np.float32]:
-        """Depth as the networks read it, float32 [T, *size] in [-1, 1], around the frame as near as the nearest.
+    def prepare_depth(self, depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> NDArray[np.float32]:
+        """Prepares depth for the networks: float32 [T, *size] in [-1, 1], the border as near as the nearest pixel.
 
         Args:
-            depth: numbers [T, h, w] of any size, nearer is larger; brought to the frame's size as the authors' depth
-                network does it, and normalised per clip.
-            size: of the network's pictures.
+            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as by the authors' depth
+                network, and normalised per clip.
+            size: (H, W) of the network's pictures.
             checks: as for `images.prepare_modal`.
 
         Raises:
             InputError: another shape, no numbers, or NaN.
         """
-        numbers = taken(depth, "depth", xp)
+        numbers = as_input(depth, "depth", xp)
         if numbers.dtype.kind in "iu":
             numbers = numbers.astype(np.float32)
         maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
         watch_values(maps, finite_depth, xp, checks)
         low, high = maps.min(), maps.max()
-        if xp is not np:
-            span = xp.where(high > low, high - low, np.float32(1))
-
-            def level(one: Array) -> Array:
-                return self.pad(((one - low) / span * 255).astype(np.uint8) / 255.0, 1.0, xp)
-
-            return self._by_frames(level, maps, size, xp)
-        span = high - low if high > low else np.float32(1)
-        levels = (((one - low) / span * 255).astype(np.uint8) / 255.0 for one in maps)
-        return self._resized((self.pad(one[None], 1.0)[0] for one in levels), size)
+        span = xp.where(high > low, high - low, np.float32(1))
+        levels = (((maps[t : t + 1] - low) / span * 255).astype(np.uint8) / 255.0 for t in range(len(maps)))
+        return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
     def raw(self, modal: Any, xp: Any = np) -> Bools:
-        """Raw masks as bool, where they lie: [T, height, width].
+        """Reads raw masks without moving them: bool [T, height, width].
 
         Raises:
             InputError: another size, or prepared floats.
         """
-        masks = taken(modal, "modal", xp)
+        masks = as_input(modal, "modal", xp)
         if masks.ndim != 3 or masks.dtype.kind not in "biu":
             raise InputError(
                 f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "
@@ -152,54 +141,39 @@ class Padding:
         return binarise(masks, namespace_of(masks, xp))
 
     def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
-        """Whole-object masks of the padded frame: bool [T, *self.size].
+        """Amodal masks of the padded frame, from decoded pictures: bool [T, *self.size].
 
         Args:
             pictures: uint8 [T, H, W, 3], decoded, of any size.
-            modal: raw masks [T, height, width], which are part of the result.
+            modal: raw masks [T, height, width], added to the result.
 
         Raises:
             InputError: masks of another size, or prepared floats.
         """
         whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
-        height, width = self.size
-        if xp is not np:
-            for index in range(len(whole)):
-                resized = opencv_linear(pictures[index : index + 1], self.size, xp)[0]
-                whole[index] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD
-            return whole
-        for mask, picture in zip(whole, pictures, strict=True):
-            resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-            mask |= resized.sum(axis=-1, dtype=np.uint16) > THRESHOLD
+        for t in range(len(whole)):
+            resized = resize_frames(pictures[t : t + 1], self.size, xp)[0]
+            whole[t] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD
         return whole
 
     def boxes(self, predicted: Bools, modal: Bools) -> Floats:
         """Boxes of padded masks, in the frame's pixels; see `protocol_boxes`."""
         return protocol_boxes(predicted, modal, (self.rows, self.columns))
 
-    def _resized(self, unit: Iterable[NDArray[Any]], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Pictures in [0, 1], one after the other, linearly resized, in [-1, 1]."""
-        shape = (size[1], size[0])
-        return np.stack(
-            [(cv2.resize(one, shape, interpolation=cv2.INTER_LINEAR) * 2 - 1).astype(np.float32) for one in unit]
-        )
-
-    def _by_frames(
-        self, padded: Callable[[Array], Array], pictures: Array, size: tuple[int, int], xp: Any
-    ) -> NDArray[np.float32]:
-        """Likewise on a device, a frame at a time: pictures [T, H, W] that `padded` brings into [0, 1]."""
-        each = (padded(xp.asarray(pictures[index : index + 1])) for index in range(len(pictures)))
-        whole = xp.concatenate([(opencv_linear(one, size, xp) * 2 - 1).astype(np.float32) for one in each])
-        return cast("NDArray[np.float32]", whole)
-
-    def _check(self, pictures: NDArray[Any], size: tuple[int, int]) -> None:
+    def _check(self, pictures: NDArray[Any], size: Size) -> None:
         if pictures.shape[1:3] != size:
             found = "x".join(map(str, pictures.shape[1:3])) if pictures.ndim > 2 else f"of shape {pictures.shape}"
             raise InputError(f"padding: pictures are {found}, expected {size[0]}x{size[1]}.")
 
 
+def _to_network(padded: Iterable[Array], size: Size, xp: Any) -> NDArray[np.float32]:
+    """Pictures [1, H, W] in [0, 1], one after the other, resized linearly: float32 [T, *size] in [-1, 1]."""
+    whole = xp.concatenate([(resize_frames(one, size, xp) * 2 - 1).astype(np.float32) for one in padded])
+    return cast("NDArray[np.float32]", whole)
+
+
 def mask_boxes(masks: Bools) -> Floats:
-    """[T, 4] x, y, width and height in pixels of the box around each mask; zeros where it is empty."""
+    """Boxes around masks, [T, 4]: x, y, width and height in pixels, zeros for an empty mask."""
     boxes = np.zeros((len(masks), 4))
     for box, mask in zip(boxes, masks, strict=True):
         if mask.any():
@@ -208,9 +182,10 @@ def mask_boxes(masks: Bools) -> Floats:
 
 
 def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0, 0)) -> Floats:
-    """Predicted boxes as Diffusion-VAS takes them for TAO-Amodal.
+    """Predicted boxes as in the authors' evaluation on TAO-Amodal.
 
-    The box of the predicted mask, less the padding; the visible mask's if it is empty; united with the visible mask's.
+    Each is the union of the boxes around the predicted mask, without the padding, and around the visible mask;
+    the other one where one of them is empty.
 
     Args:
         predicted: bool [T, h, w], of the frame or of the padded frame.
@@ -218,7 +193,7 @@ def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0,
         offset: (rows, columns) of the frame's corner in the prediction.
 
     Returns:
-        [T, 4] x, y, width and height in the frame's pixels; negative or beyond the frame where the prediction is.
+        [T, 4] x, y, width and height in the frame's pixels, beyond the frame where the prediction is.
     """
     boxes, seen = mask_boxes(predicted), mask_boxes(modal)
     boxes[boxes[:, 2] > 0] -= [offset[1], offset[0], 0, 0]

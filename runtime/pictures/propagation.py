@@ -1,8 +1,8 @@
-"""What a clip shows of an object: hidden pixels that are visible in another frame, carried over from there.
+"""Copies hidden pixels of an object from frames in which they are visible.
 
-The first step of video completion (Gao, Saraf, Huang, Kopf, "Flow-edge Guided Video Completion", ECCV 2020; Zhou, Li,
-Chan, Loy, "ProPainter", ICCV 2023), here along the motion of one object whose whole mask is given, not along optical
-flow.
+This is the first step of video completion (Gao, Saraf, Huang, Kopf, "Flow-edge Guided Video Completion", ECCV 2020;
+Zhou, Li, Chan, Loy, "ProPainter", ICCV 2023), here along the motion of one object with a known amodal mask instead of
+optical flow.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from .registration import Bools, Bytes, Floats, Motion, object_frames, register
 
-_FEWEST = 10  # visible pixels that a frame must have to be carried over, or to be compared with
-_SHOWN = 0.7  # share of a pixel that must be visible where it comes from
-_UNKNOWN = 3000.0  # squared levels: error of the next frame where it cannot be compared
-_NOISE = 100.0  # squared levels: what a true motion leaves
+_FEWEST = 10  # visible pixels that a frame needs to be copied from, or compared with
+_SHOWN = 0.7  # share of a source pixel that must be visible
+_UNKNOWN = 3000.0  # squared levels: assumed error of the next frame where the two cannot be compared
+_NOISE = 100.0  # squared levels: error of a correct motion
 
 
 class Propagated(NamedTuple):
-    """What a clip shows of an object.
+    """A clip with the visible parts of its object copied from frame to frame.
 
     Attributes:
-        rgb: uint8 [T, H, W, 3], the frames, with colours of other frames where these were carried over.
-        known: bool [T, H, W], visible here or carried over.
+        rgb: uint8 [T, H, W, 3], the frames, with the copied pixels.
+        known: bool [T, H, W], visible or copied.
     """
 
     rgb: Bytes
@@ -35,11 +35,10 @@ class Propagated(NamedTuple):
 def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     """Fills hidden parts of an object from the frames in which they are visible.
 
-    Each frame with hidden pixels is registered with all that have ten visible ones (`registration`). A
-    hidden pixel becomes the mean of what these show there, weighted with 1 / (e + 100)^2. e is the mean squared error
-    of the pixels visible in both; if it is above their variance (and 100), the frame says less than their mean colour
-    and is left out. Where fewer than ten are visible in both, only distance speaks for or against a frame: e is 3000
-    times the number of frames from one to the other.
+    Each frame with hidden pixels is registered with every frame that has ten visible ones (`registration`). A hidden
+    pixel becomes the mean of their pixels there, weighted with 1 / (e + 100)^2. e is the mean squared error over the
+    pixels visible in both; a frame with e above their variance (and 100) is worse than their mean colour and left out.
+    With fewer than ten pixels visible in both, e is 3000 times the distance in frames.
 
     Args:
         rgb: uint8 [T, H, W, 3]; H and W below 32768.
@@ -76,12 +75,12 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
 
 
 def _visible(picture: Bytes, seen: Bools) -> Bytes:
-    """The visible part of a frame on black, with the mask as its fourth channel, uint8 [H, W, 4]."""
+    """Visible part of a frame on black, with the mask as fourth channel: uint8 [H, W, 4]."""
     return np.dstack([picture, np.full(seen.shape, 255, np.uint8)]) * seen[..., None]
 
 
 def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Floats, Bools]:
-    """What another frame shows in a box of this one: colours float32 [h, w, 3], and where there are any."""
+    """Warps another frame into a box of this one: colours float32 [h, w, 3], and where they are visible."""
     y, x = np.mgrid[box]
     u, v = (motion[i, 0] * x + motion[i, 1] * y + motion[i, 2] for i in (0, 1))
     moved = cv2.remap(visible, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR)
@@ -90,7 +89,7 @@ def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Fl
 
 
 def _error(colours: Floats, picture: Bytes, both: Bools, unknown: float) -> float | None:
-    """Mean squared error where both frames show the object; None if the mean colour has less."""
+    """Mean squared error where both frames show the object; None if the mean colour has a smaller one."""
     if both.sum() < _FEWEST:
         return unknown
     wanted = picture[both].astype(np.float32)

@@ -1,8 +1,8 @@
-"""How an object moved from one frame to another: the affine motion of its visible colours and of its outline.
+"""Estimates an object's affine motion from one frame to another, by its visible colours and its outline.
 
 Gauss-Newton on the difference of two frames, in the inverse compositional form (Baker and Matthews, "Lucas-Kanade 20
-Years On", IJCV 2004, section 3.2), with Huber's weights against what does not move with the object. Texture places what
-is visible in both frames, the signed distance to the outline the rest.
+Years On", IJCV 2004, section 3.2), with Huber's weights against pixels that do not move with the object. Texture aligns
+pixels visible in both frames, the signed distance to the outline the others.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Motion = NDArray[np.float64]
 
 _ITERATIONS = 8
 _STILL = 0.1  # pixels; a smaller step ends the search
-_POINTS = 2048  # of an object that are looked at
+_POINTS = 2048  # at most, per object
 _HUBER = 40.0  # levels of 255
-_LEAST_STEP = 0.1  # to this share of its area a step may shrink an object
-_AREAS = 1 / 9, 9.0  # of an object in one frame to that in another; beyond these is no motion
+_LEAST_STEP = 0.1  # a step may shrink an object to this share of its area
+_AREAS = 1 / 9, 9.0  # smallest and largest ratio of an object's areas; beyond, the motion is rejected
 _RIDGE = 1e-3  # of the mean curvature
-_OUTLINE_WEIGHT = 0.5  # of a point near the outline, where a visible one has 1
+_OUTLINE_WEIGHT = 0.5  # of a point near the outline; a visible one has 1
 _OUTLINE_LEVELS = 72.0  # on either side of 128, at `_REACH`
-# In diameters of the object, the square root of its area:
+# In diameters of the object (square root of its area):
 _BLURS = (0.057, 0.023)
 _REACH = 0.17  # of signed distances
 _BAND = 0.09  # around the object
 _LONGEST_STEP = 0.11
-_SHARP = 0.8  # pixels, the least blur
+_SHARP = 0.8  # pixels, the smallest blur
 
 _SIMILARITY = np.array([0, 1, 2, 3])  # of the parameters that `_slopes` has
 _AFFINE = np.arange(6)
@@ -46,14 +46,14 @@ class _Level(NamedTuple):
 
 
 class ObjectFrame(NamedTuple):
-    """An object in one frame, as `register` compares it.
+    """An object in one frame, prepared for `register`.
 
     Attributes:
-        centre: (x, y) of all its pixels.
-        points: (x, y, 1) of N of them and of some around it, [3, N].
-        middle, spread: of the points, (x, y) and in pixels.
+        centre: (x, y), mean of all its pixels.
+        points: (x, y, 1) of N pixels in and around it, [3, N].
+        middle, spread: mean (x, y) and deviation of the points, pixels.
         weights: float32 [H, W].
-        levels: less and less blurred.
+        levels: from blurred to sharp.
         longest_step: pixels.
     """
 
@@ -67,7 +67,7 @@ class ObjectFrame(NamedTuple):
 
 
 def object_frames(rgb: Bytes, modal: Bools, amodal: Bools) -> list[ObjectFrame | None]:
-    """Each frame of a clip, prepared for `register`; None where there is no object.
+    """Prepares each frame of a clip for `register`; None where there is no object.
 
     Args:
         rgb: uint8 [T, H, W, 3].
@@ -83,7 +83,7 @@ def object_frames(rgb: Bytes, modal: Bools, amodal: Bools) -> list[ObjectFrame |
 def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) -> ObjectFrame:
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 3) for m in (whole, ~whole))
     distance = inside - outside
-    # What is hidden has the mean colour, so that the edge of an occluder is no edge of the object.
+    # Hidden pixels get the mean colour, so that an occluder's edge is not taken for one of the object.
     mean = picture[seen].mean(axis=0) if seen.any() else np.full(3, 128.0)
     colours = np.where(seen[..., None], picture, np.where(whole[..., None], mean, 255))
     outline = 128 + _OUTLINE_LEVELS * np.clip(distance / max(_REACH * diameter, 1.0), -1, 1)
@@ -115,15 +115,15 @@ def _blurs(diameter: float) -> list[float]:
 
 
 def _slopes(dx: Any, dy: Any, x: Any, y: Any) -> Floats:
-    """How the points' values change with a motion's shift, scale, turn, stretch and shear, [6, N, 4]."""
+    """Derivatives of the points' values by shift (x, y), scale, turn, stretch and shear, [6, N, 4]."""
     return np.stack([dx, dy, dx * x + dy * y, dy * x - dx * y, dx * x - dy * y, dx * y + dy * x]).astype(np.float32)
 
 
 def register(target: ObjectFrame, source: ObjectFrame) -> Motion:
-    """Where the points of an object in `target` are in `source`.
+    """Estimates the motion that maps points of an object in `target` to `source`.
 
-    Begins with both centres on one another, then looks for a similarity in what is blurred, then for an affine motion
-    in what is sharp. Where that ends in areas nine times as large or small, the centres are all that is known.
+    Starts from the shift between the centres, then fits a similarity on blurred and an affine motion on sharp pictures.
+    If the areas then differ ninefold, the fit has failed and the shift is returned.
     """
     centred = np.eye(3)
     centred[:2, 2] = np.subtract(source.centre, target.centre)
@@ -161,12 +161,12 @@ def _refined(
 
 
 def _sampled(picture: NDArray[Any], x: Floats, y: Floats, border: int) -> NDArray[Any]:
-    """Values between pixels, [N] or [N, C]."""
+    """Samples between pixels, [N] or [N, C]."""
     return np.asarray(cv2.remap(picture, x[None], y[None], cv2.INTER_LINEAR, borderMode=border)[0])
 
 
 def _as_motion(step: NDArray[np.float64], target: ObjectFrame) -> Motion:
-    """The motion within a frame whose parameters `_slopes` has."""
+    """The motion within a frame with the parameters of `_slopes`."""
     scale, turn, stretch, shear = step[2:] / target.spread
     motion = np.eye(3)
     motion[:2, :2] += [[scale + stretch, shear - turn], [shear + turn, scale - stretch]]

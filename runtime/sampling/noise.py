@@ -1,26 +1,26 @@
-"""torch's CPU noise, bit for bit, with numpy alone.
+"""torch's CPU noise, bit for bit, without torch.
 
-The reference draws its latents with `torch.randn` on the CPU, so results can be compared with the reference's
-only if the noise is the same to the last bit. `NoiseStream(seed).randn(shape)` gives what torch 2.13 gives
-for `torch.randn(shape, generator=torch.Generator().manual_seed(seed))`:
+The reference draws its latents with `torch.randn` on the CPU, so results can be compared only if the noise is equal to
+the last bit. `NoiseStream(seed).randn(shape)` equals
+`torch.randn(shape, generator=torch.Generator().manual_seed(seed))` of torch 2.13:
 
-* The words are MT19937's, seeded with the low 32 bits of the seed.
+* The random words are MT19937's, seeded with the low 32 bits of the seed.
 * 16 values or more: Box-Muller on blocks of 16 words (`normal_fill` in ATen/native/cpu/
   DistributionTemplates.h). A word gives u = (word mod 2^24) / 2^24. For j < 8, r = sqrt(-2 log(1 - u[j])) and
   theta = 2 pi u[j + 8]; the normals are r cos(theta) at j and r sin(theta) at j + 8.
 * log, sin and cos are Cephes' float32 polynomials in the order of torch's AVX2 kernel (avx_mathfun.h there),
-  with its fused multiply-adds: such a step is done in float64 and rounded to float32 once. Each function has
-  only 2^24 arguments here; all were compared with torch 2.13, and none differed.
+  with its fused multiply-adds, done in float64 and rounded to float32 once. Each function has only 2^24 arguments here;
+  all were compared with torch 2.13, and none differed.
 * Fewer than 16 values: Box-Muller in float64, a pair at a time (`normal_distribution` in ATen/core/
   DistributionsHelper.h). A pair's second normal waits for the next small draw, across large ones too.
 * float16 is the float32 draw rounded to half, except that a ragged end uses up fewer words.
 
-The generator can only be followed on the host; the rest of a draw may be done elsewhere (`NoiseStream.draw`,
-`Draw.normals`). It is adding, multiplying, square roots and conversions, each correctly rounded wherever IEEE 754 is
-kept and each a call of its own that nothing contracts with the next, so the bits do not depend on where.
+The generator runs on the host; the rest of a draw may run on a device (`NoiseStream.draw`, `Draw.normals`). Its sums,
+products, square roots and conversions are correctly rounded by IEEE 754 and each is a call of its own, never fused with
+the next, so the bits are the same everywhere.
 
-torch draws other values elsewhere: without AVX2 the last bits differ (by 2e-6 or so), and torch before 2.13
-(2.7, say) gives other float16 values altogether.
+Other builds of torch draw other values: without AVX2 the last bits differ (by about 2e-6), and before 2.13 (seen with
+2.7) float16 values are different altogether.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ NoiseDtype = Literal["float32", "float16"]
 Pieces: TypeAlias = Iterable[tuple[int, U32]]  # where each piece's normals begin, and its words
 
 _BLOCK = 16
-# Words at a time, with 4 MB of working memory. Half as many are as quick alone, but every numpy call asks for
-# the GIL again: beside a thread that is busy in Python, fewer and longer calls wait less.
+# Words at a time, with 4 MB of working memory. Half as many are as fast alone, but every numpy call takes the GIL
+# again: beside a busy Python thread, fewer and longer calls wait less.
 _PASS = 8192 * _BLOCK
-_DEVICE_PASS = 8 * _PASS  # a kernel costs the host the same however much it does
+_DEVICE_PASS = 8 * _PASS  # a kernel launch costs the host the same for any size
 
 
 def _single(*decimals: float) -> list[float]:
@@ -74,7 +74,7 @@ _SIGN = np.int32(-(2**31))
 
 
 class _BoxMuller:
-    """`normal_fill` for a fixed number of words; the object is its own working memory."""
+    """`normal_fill` for a fixed number of words; holds its working memory."""
 
     def __init__(self, words: int, xp: Any = np) -> None:
         self.words, self.xp, pairs = words, xp, words // 2
@@ -84,7 +84,7 @@ class _BoxMuller:
         self.out: F32 = xp.empty(words, np.float32)
 
     def __call__(self, words: U32) -> F32:
-        """Turn uint32 words [16 n] into normals, float32 [16 n]; the next call overwrites them."""
+        """Turns uint32 words [16 n] into normals, float32 [16 n]; the next call overwrites them."""
         xp, k = self.xp, self.k
         rows = self._rows
         halves, normals = rows(words.view(np.int32)), rows(self.out)
@@ -100,7 +100,7 @@ class _BoxMuller:
 
     def _rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """A view by half blocks, eight words each."""
-        # As one 32-byte item, which numpy copies twice as fast as rows of eight; CuPy has no such items.
+        # numpy copies 32-byte items twice as fast as rows of eight; CuPy has no such items.
         return values.view("V32") if self.xp is np else values.reshape(-1, _BLOCK // 2)
 
     def _fma(self, a: F32 | float, c: F32 | float, out: F32) -> None:
@@ -149,7 +149,7 @@ class _BoxMuller:
         x[:] = k
         x *= _SCALE
         x *= _TURN
-        # From here bits 22 and up of k count the quarter turns nearest to theta; x is what is left of theta.
+        # From here bits 22 and up of k count quarter turns, rounded; x is the rest of theta.
         k += 1 << 21
         self.xp.right_shift(k, 22, out=i)
         t[:] = i
@@ -184,11 +184,11 @@ class _BoxMuller:
 
 
 class Draw(NamedTuple):
-    """Normals that were drawn, but not yet made of their words.
+    """Random words of a draw, whose normals are still to be computed.
 
     Attributes:
         shape, dtype: of the normals.
-        pieces: the words, some at a time.
+        pieces: index of the first normal, and words.
         few: the normals, float32, where they are fewer than 16.
     """
 
@@ -198,7 +198,7 @@ class Draw(NamedTuple):
     few: F32 | None = None
 
     def normals(self, xp: Any = np) -> Any:
-        """The normals, on the device of `xp` (numpy, or CuPy): the same bits everywhere."""
+        """Computes the normals on the device of `xp` (numpy, or CuPy), with the same bits everywhere."""
         if self.few is not None:
             return xp.asarray(self.few.astype(self.dtype)).reshape(self.shape)
         out = xp.empty(math.prod(self.shape), self.dtype)
@@ -207,7 +207,7 @@ class Draw(NamedTuple):
 
 
 def _fill(out: Any, pieces: Pieces, xp: Any = np) -> None:
-    """Fill a flat float32 or float16 array with the normals of words; a later piece may cover an earlier one's end."""
+    """Fills a flat float32 or float16 array with the normals of words; a piece may overwrite the end of the last."""
     box_muller = None
     for start, words in pieces:
         if box_muller is None or box_muller.words != words.size:
@@ -216,7 +216,7 @@ def _fill(out: Any, pieces: Pieces, xp: Any = np) -> None:
 
 
 class NoiseStream:
-    """torch's CPU generator: `torch.Generator().manual_seed(seed)`, then `torch.randn`. The module says how.
+    """torch's CPU generator: `torch.Generator().manual_seed(seed)`, then `torch.randn`.
 
     A stream belongs to one thread; two streams in the same state draw the same values.
 
@@ -239,14 +239,14 @@ class NoiseStream:
         self._waiting: float | None = None
 
     def clone(self) -> NoiseStream:
-        """An independent stream in this one's state, the waiting normal of a small draw included."""
+        """Copies the stream and its state, including the waiting normal of a small draw."""
         twin = NoiseStream(0)
         twin._state.set_state(self._state.get_state())
         twin._waiting = self._waiting
         return twin
 
     def randn(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> NDArray[Any]:
-        """Draw standard normals.
+        """Draws standard normals.
 
         Args:
             shape: sizes, each 0 or more; () gives an array of no dimensions.
@@ -267,7 +267,7 @@ class NoiseStream:
         return out.reshape(shape)
 
     def draw(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> Draw:
-        """Like `randn`, but only what must be done on the host: the words of the generator, four bytes a value."""
+        """Draws only the random words, four bytes per value; `Draw.normals` computes the rest on a device."""
         size = _size(shape, dtype)
         if size < _BLOCK:
             return Draw(shape, dtype, (), self._few(size))
@@ -280,7 +280,7 @@ class NoiseStream:
         return np.array([self._small() for _ in range(size)], np.float32)
 
     def _small(self) -> float:
-        """One normal of a draw of fewer than 16: the one that waits, or the first of a new pair."""
+        """Draws one normal of fewer than 16: the waiting one, or the first of a new pair."""
         if self._waiting is not None:
             normal, self._waiting = self._waiting, None
             return normal
@@ -291,14 +291,14 @@ class NoiseStream:
         return radius * math.cos(theta)
 
     def _pieces(self, size: int, dtype: NoiseDtype, most: int) -> Iterator[tuple[int, U32]]:
-        """The words of a draw of 16 or more, `most` at a time."""
+        """Yields the words of a draw of 16 or more, `most` at a time."""
         ragged = size % _BLOCK
         whole = size - ragged
         for start in range(0, whole, most):
             yield start, self._words(min(most, whole - start))
         if ragged:
-            # The last 16 values are drawn anew, over the end of the whole blocks. By then a float32 draw has
-            # taken a word for every value, a float16 draw only for the whole blocks.
+            # The last 16 values are drawn again, over the end of the whole blocks. Before that, a float32 draw uses a
+            # word for every value, a float16 draw only for the whole blocks.
             if dtype == "float32":
                 self._words(ragged)
             yield size - _BLOCK, self._words(_BLOCK)

@@ -1,4 +1,4 @@
-"""Scenes: seeded videos of moving things that hide one another, with the truth of what is hidden."""
+"""Scenes: seeded videos of moving things that hide each other, with ground truth."""
 
 from .files import write_scene
 from .scene import Scene, make_scene

@@ -1,4 +1,4 @@
-"""Scenes with their whole truth: video in which one object is hidden, and what is behind."""
+"""Draws scenes: videos in which one object is partly hidden, with ground truth."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _REACH = 0.6  # a surface covers [-0.6, 0.6] of a thing's coordinates
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip of one object, and everything there is to know of it.
+    """A clip of one object, with ground truth.
 
     Attributes:
         frames: uint8 [T, H, W, 3] RGB.
         modal: bool [T, H, W], visible pixels.
-        amodal: bool [T, H, W], the whole object, as far as it lies in the frame.
+        amodal: bool [T, H, W], the whole object within the frame.
         depth: float32 [T, H, W] in [0, 1], nearer is larger.
         whole: uint8 [T, H, W, 3], the whole object alone, on white.
-        boxes: float32 [T, 4], x, y, width and height of the whole object in pixels, beyond the frame too.
-        seed: makes the same scene again.
+        boxes: float32 [T, 4], x, y, width and height of the whole object in pixels, also beyond the frame.
+        seed: of `make_scene`.
     """
 
     frames: Bytes
@@ -52,14 +52,14 @@ class Scene:
 
     @property
     def leaving(self) -> Bools:
-        """bool [T]: part of the object is out of the frame, by a pixel or more."""
+        """bool [T]: the object extends beyond the frame by a pixel or more."""
         height, width = self.amodal.shape[1:]
         x, y, wide, high = self.boxes.T
         return np.asarray((x < -1) | (y < -1) | (x + wide > width + 1) | (y + high > height + 1))
 
 
 def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) -> Scene:
-    """One scene, the same for the same arguments; other sizes of one aspect show the same world.
+    """Makes a scene, the same for the same arguments; sizes of the same aspect ratio show the same world.
 
     Args:
         seed: at least 0.
@@ -83,8 +83,8 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) ->
 
 
 def _shows_itself(world: World) -> bool:
-    """Whether some frame shows a third of the object: of one never seen, nobody can tell the shape."""
-    size = (32, 80)  # always the same, so that one seed is one world at every size
+    """Whether some frame shows a third of the object; with less, its shape cannot be known."""
+    size = (32, 80)  # fixed, so that a seed is the same world at every size
 
     def masks(thing: Thing) -> Bools:
         parts = [part * size[0] - 0.5 for part in thing.parts()]
@@ -106,7 +106,9 @@ def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, 
     modal = amodal.copy()
     for thing in world.before:
         modal &= ~_paint(thing, pictures, depth)
-    return Scene(pictures, modal, amodal, depth, whole, _boxes(world.target.parts(), height), seed)
+    low, high = (corner * height for corner in _corners(world.target.parts()))
+    boxes = np.concatenate([low, high - low], axis=1).astype(np.float32)
+    return Scene(pictures, modal, amodal, depth, whole, boxes, seed)
 
 
 def _background(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]) -> tuple[Bytes, Floats]:
@@ -123,12 +125,11 @@ def _background(world: World, rng: np.random.Generator, frames: int, size: tuple
 
 
 def _paint(thing: Thing, pictures: Bytes, depth: Floats, alone: Bytes | None = None) -> Bools:
-    """Paints a thing over what is there, in all frames; gives its pixels, bool [T, H, W]."""
+    """Paints a thing into all frames and returns its pixels, bool [T, H, W]."""
     frames, height, width = depth.shape
     parts = [part * height - 0.5 for part in thing.parts()]
     mask = np.zeros((frames, height, width), bool)
-    low = np.min([part.min(axis=1) for part in parts], axis=0)
-    high = np.max([part.max(axis=1) for part in parts], axis=0)
+    low, high = _corners(parts)
     for t in range(frames):
         left, top = np.clip(np.floor(low[t]) - 1, 0, [width, height]).astype(int)
         right, bottom = np.clip(np.ceil(high[t]) + 2, 0, [width, height]).astype(int)
@@ -151,20 +152,19 @@ def _paint(thing: Thing, pictures: Bytes, depth: Floats, alone: Bytes | None = N
 
 
 def _alpha(parts: list[Any], size: tuple[int, int]) -> Bytes:
-    """Coverage uint8 of the union of polygons (pixels), smooth at the edges."""
+    """Coverage of pixels by a union of polygons, uint8, smooth at the edges."""
     alpha = np.zeros(size, np.uint8)
     for part in parts:
-        # Far outside of the frame cv2's fixed point would run over.
+        # Far outside the frame, cv2's fixed-point coordinates would overflow.
         points = np.rint(np.clip(part, -4000, 4000) * (1 << _SUBPIXEL)).astype(np.int32)
         cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, _SUBPIXEL)
     return alpha
 
 
 def _colours(thing: Thing, t: int, height: int, corner: tuple[int, int], size: tuple[int, ...]) -> Bytes:
-    """The thing's surface as it lies in a window of the frame: uint8 [h, w, 3]."""
-    # From a pixel of the window to the frame's coordinates, to the thing's own, to the surface's pixels.
-    turn, centre = thing.pose[t, :, :2], thing.pose[t, :, 2]
-    back = np.linalg.inv(turn)
+    """Warps the thing's surface into a window of the frame: uint8 [h, w, 3]."""
+    # From pixels of the window to the frame's coordinates, the thing's own, and pixels of the surface.
+    back, centre = np.linalg.inv(thing.pose[t, :, :2]), thing.pose[t, :, 2]
     scale = SIDE / (2 * _REACH)
     linear = scale * back / height
     at_corner = (np.asarray(corner) + 0.5) / height - centre
@@ -178,7 +178,6 @@ def _colours(thing: Thing, t: int, height: int, corner: tuple[int, int], size: t
     )
 
 
-def _boxes(parts: Outline, height: int) -> Floats:
-    low = np.min([part.min(axis=1) for part in parts], axis=0) * height
-    high = np.max([part.max(axis=1) for part in parts], axis=0) * height
-    return np.concatenate([low, high - low], axis=1).astype(np.float32)
+def _corners(parts: Outline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest (x, y) of an outline in each frame, [T, 2] each."""
+    return np.min([part.min(axis=1) for part in parts], axis=0), np.max([part.max(axis=1) for part in parts], axis=0)

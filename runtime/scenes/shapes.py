@@ -1,7 +1,7 @@
-"""Outlines of things: closed polygons in a thing's own coordinates, for every moment of a clip.
+"""Draws outlines of things: closed polygons in a thing's own coordinates, in every frame of a clip.
 
-A thing is about one unit across, centred on the origin, y pointing down. `moments` are the times of the frames in
-[0, 1]. An outline is a list of parts, each float64 [T, N, 2] (x, y); parts may overlap, the thing is their union.
+A thing is about one unit across and centred on the origin; y points down. `moments` are the times of the frames in
+[0, 1]. An outline is a list of parts, float64 [T, N, 2] (x, y), that may overlap; the thing is their union.
 """
 
 from __future__ import annotations
@@ -20,29 +20,24 @@ _TURN = 2 * np.pi
 
 def ellipse(rng: np.random.Generator, moments: Floats) -> Outline:
     """An ellipse, its axes up to 1:2."""
-    angle = np.linspace(0, _TURN, 40, endpoint=False)
-    ratio = rng.uniform(0.5, 1.0)
-    return _still(np.stack([0.5 * np.cos(angle), 0.5 * ratio * np.sin(angle)], -1), moments)
+    return _still(_circle(40) * [0.5, 0.5 * rng.uniform(0.5, 1.0)], moments)
 
 
 def box(rng: np.random.Generator, moments: Floats) -> Outline:
     """A rectangle, from square to 1:2."""
-    x, y = 0.45, 0.45 * rng.uniform(0.5, 1.0)
-    return _still(np.array([[-x, -y], [x, -y], [x, y], [-x, y]]), moments)
+    return _still(_rectangle(0.45, 0.45 * rng.uniform(0.5, 1.0)), moments)
 
 
 def polygon(rng: np.random.Generator, moments: Floats) -> Outline:
     """A regular polygon of three to eight corners."""
-    angle = np.linspace(0, _TURN, rng.integers(3, 9), endpoint=False)
-    return _still(0.52 * np.stack([np.cos(angle), np.sin(angle)], -1), moments)
+    return _still(0.52 * _circle(int(rng.integers(3, 9))), moments)
 
 
 def star(rng: np.random.Generator, moments: Floats) -> Outline:
     """A star of four to six points."""
     points = 2 * int(rng.integers(4, 7))
     radius = np.where(np.arange(points) % 2, rng.uniform(0.25, 0.36), 0.56)
-    angle = np.linspace(0, _TURN, points, endpoint=False)
-    return _still(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1), moments)
+    return _still(radius[:, None] * _circle(points), moments)
 
 
 def blob(rng: np.random.Generator, moments: Floats) -> Outline:
@@ -53,13 +48,13 @@ def blob(rng: np.random.Generator, moments: Floats) -> Outline:
         strength = rng.uniform(0, 0.13 / harmonic)
         phase = rng.uniform(0, _TURN) + rng.uniform(-1.5, 1.5) * moments[:, None]
         radius = radius + strength * np.cos(harmonic * angle + phase)
-    return [radius[:, :, None] * np.stack([np.cos(angle), np.sin(angle)], -1)]
+    return [radius[:, :, None] * _circle(48)]
 
 
 def cross(rng: np.random.Generator, moments: Floats) -> Outline:
     """A plus sign, an L or a T."""
     wide, kind = rng.uniform(0.16, 0.24), rng.integers(3)
-    upright = np.array([[-wide, -0.5], [wide, -0.5], [wide, 0.5], [-wide, 0.5]])
+    upright = _rectangle(wide, 0.5)
     across = upright[:, ::-1]
     if kind == 1:
         across, upright = across + np.array([0, 0.5 - wide]), upright - np.array([0.5 - wide, 0])
@@ -86,8 +81,7 @@ def walker_on_four(rng: np.random.Generator, moments: Floats) -> Outline:
     """A figure on four legs, with neck, head and tail."""
     phase, rate = rng.uniform(0, _TURN), rng.uniform(0.8, 2.0)
     stride, thick = rng.uniform(0.25, 0.5), rng.uniform(0.07, 0.1)
-    angle = np.linspace(0, _TURN, 32, endpoint=False)
-    body = np.stack([0.4 * np.cos(angle), -0.08 + 0.17 * np.sin(angle)], -1)
+    body = _circle(32) * [0.4, 0.17] + [0.0, -0.08]
     head = _round(0.48, -0.32, 0.11)
     neck = _limb(np.array([0.3, -0.12]), np.full_like(moments, 2.4), 0.26, 1.3 * thick)
     wag = -1.9 + 0.4 * np.sin(_TURN * 2 * rate * moments)
@@ -101,8 +95,7 @@ def walker_on_four(rng: np.random.Generator, moments: Floats) -> Outline:
 
 def pole(rng: np.random.Generator, moments: Floats) -> Outline:
     """A bar far longer than a frame is high."""
-    wide = rng.uniform(0.4, 0.5)
-    return _still(np.array([[-wide, -12.0], [wide, -12.0], [wide, 12.0], [-wide, 12.0]]), moments)
+    return _still(_rectangle(rng.uniform(0.4, 0.5), 12.0), moments)
 
 
 def hedge(rng: np.random.Generator, moments: Floats) -> Outline:
@@ -119,13 +112,22 @@ SHAPES: tuple[Shape, ...] = (ellipse, box, polygon, star, blob, cross)
 FIGURES: tuple[Shape, ...] = (walker, walker_on_four)
 
 
+def _circle(count: int) -> Floats:
+    """Points of the unit circle, [N, 2]."""
+    angle = np.linspace(0, _TURN, count, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def _rectangle(x: float, y: float) -> Floats:
+    return np.array([[-x, -y], [x, -y], [x, y], [-x, y]])
+
+
 def _still(points: Floats, moments: Floats) -> Outline:
     return [np.broadcast_to(points, (len(moments), *points.shape))]
 
 
 def _round(x: float, y: float, radius: float) -> Floats:
-    angle = np.linspace(0, _TURN, 20, endpoint=False)
-    return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], -1)
+    return np.array([x, y]) + radius * _circle(20)
 
 
 def _limb(root: Floats, angle: Floats, length: float, thick: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Painted surfaces: small RGB pictures for things, and large ones for what is behind them."""
+"""Paints surfaces: small RGB pictures for things, and large ones for backgrounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = 64  # pixels of a thing's surface along each side
 
 
 def surface(rng: np.random.Generator) -> Bytes:
-    """uint8 [SIDE, SIDE, 3]: bands, stripes, halves, dots, rings or clouds in two or three colours."""
+    """Paints a thing, uint8 [SIDE, SIDE, 3]: bands, stripes, halves, dots, rings or clouds in two or three colours."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -38,14 +38,14 @@ def surface(rng: np.random.Generator) -> Bytes:
         share = _clouds(rng, (SIDE, SIDE), 5)
     first, second, third = colour(rng), colour(rng), colour(rng)
     picture = first + (second - first) * share[..., None]
-    if rng.random() < 0.35:  # a third colour from one end to the other: clothes, a horizon
+    if rng.random() < 0.35:  # a band of a third colour, such as clothes or a horizon
         band = y > rng.uniform(-0.1, 0.25)
         picture = np.where(band[..., None], third, picture)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
 def scenery(rng: np.random.Generator, size: tuple[int, int]) -> Bytes:
-    """uint8 [h, w, 3]: clouds of several scales, sometimes a horizon or stripes."""
+    """Paints a background, uint8 [h, w, 3]: clouds of several scales, sometimes a horizon or stripes."""
     height, width = size
     base, other, far = colour(rng, 0.5), colour(rng, 0.5), colour(rng, 0.4)
     share = 0.6 * _clouds(rng, size, 4) + 0.3 * _clouds(rng, size, 12) + 0.1 * _clouds(rng, size, 40)
@@ -63,7 +63,7 @@ def scenery(rng: np.random.Generator, size: tuple[int, int]) -> Bytes:
 
 
 def colour(rng: np.random.Generator, saturation: float = 0.9) -> Floats:
-    """float32 [3] in [0, 255], neither black nor white."""
+    """Draws a colour that is neither black nor white: float32 [3] in [0, 255]."""
     values = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.1, saturation), rng.uniform(0.25, 0.95))
     return np.asarray(values, np.float32) * 255
 

@@ -1,12 +1,13 @@
-"""What moves where: a target, what passes in front of it, what stands behind it, and the camera.
+"""Draws worlds: a target, things in front of it and behind it, and the camera, with their motions.
 
-Lengths are in frame heights, x to the right and y down from the frame's upper left corner; nearness is 0 (farthest) to
-1 (nearest). A world knows no pixels: the same one can be drawn at any size.
+Lengths are in frame heights, x to the right and y down from the frame's upper left corner; nearness is from 0
+(farthest) to 1 (nearest). A world has no pixels: it can be drawn at any size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thing:
-    """Something with an outline, a painted surface and a way through the clip.
+    """A moving thing with an outline and a painted surface.
 
     Attributes:
         outline: parts [T, N, 2] in its own coordinates, see `shapes`.
@@ -43,7 +44,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class World:
-    """A clip's content: the target, everything nearer, everything farther, and where the background goes.
+    """Contents of a clip: the target, everything nearer, everything farther, and the background's motion.
 
     Attributes:
         before: things nearer than the target, farthest first.
@@ -58,7 +59,7 @@ class World:
 
 
 def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
-    """A world for `frames` frames of `aspect` (width to height)."""
+    """Draws a world for `frames` frames of `aspect` (width to height)."""
     moments = np.linspace(0, 1, frames)
     camera = _camera(rng, moments)
     near = rng.uniform(0.35, 0.6)
@@ -73,12 +74,12 @@ def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
     behind = [
         _stray(rng, moments, camera, aspect, rng.uniform(0.22, near - 0.08)) for _ in range(int(rng.integers(0, 3)))
     ]
-    nearness = lambda thing: thing.near  # noqa: E731
-    return World(target, tuple(sorted(before, key=nearness)), tuple(sorted(behind, key=nearness)), -0.35 * camera)
+    before, behind = (sorted(things, key=attrgetter("near")) for things in (before, behind))
+    return World(target, tuple(before), tuple(behind), -0.35 * camera)
 
 
 def _camera(rng: np.random.Generator, moments: Floats) -> Floats:
-    """Where the camera has moved to, [T, 2]: still, panning, or held by hand."""
+    """Position of the camera, [T, 2]: still, panning, or held by hand."""
     reach = rng.choice([0.0, 0.15, 0.5], p=[0.3, 0.35, 0.35])
     pan = rng.uniform(-reach, reach, 2) * [1, 0.3]
     strength, phases = 0.015 * rng.random(), rng.uniform(0, 6, 2)
@@ -87,7 +88,7 @@ def _camera(rng: np.random.Generator, moments: Floats) -> Floats:
 
 
 def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size: float) -> Floats:
-    """The target's centre [T, 2], which stays in the frame, though the target may not."""
+    """The target's centre [T, 2]; it stays in the frame, though parts of the target may leave it."""
     leaving = rng.random() < 0.3
     margin = 0.08 if leaving else min(0.55 * size, 0.42)
     beside, above = min(margin, 0.42 * aspect), max(margin, 0.3)  # a frame may be narrower than two margins
@@ -106,7 +107,7 @@ def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size:
 
 
 def _reflected(path: Floats, low: Floats, high: Floats) -> Floats:
-    """A path that turns round at the edges."""
+    """A path that turns back at the edges."""
     span = np.maximum(high - low, 1e-6)
     folded = np.mod(path - low, 2 * span)
     return np.asarray(low + np.where(folded > span, 2 * span - folded, folded))
@@ -125,7 +126,7 @@ def _thing(
     near: float,
     angle: Floats | None = None,
 ) -> Thing:
-    """A thing of a shape on a path, turning and deforming unless an angle is given."""
+    """Draws a thing on a path; it turns and deforms unless an angle is given."""
     wide, high = size if isinstance(size, tuple) else (size, size)
     upright = shape in FIGURES
     if angle is None:
@@ -152,7 +153,7 @@ def _occluder(
     target_near: float,
     scale: float = 1.0,
 ) -> Thing:
-    """Something nearer that meets the target at some moment: a pole, a hedge, or a thing on a path of its own."""
+    """Draws a nearer thing that meets the target: a pole, a hedge, or a thing on a path of its own."""
     near = rng.uniform(target_near + 0.1, 0.98)
     when = rng.uniform(0.05, 0.95)
     meeting = np.array([np.interp(when, moments, target[:, i]) for i in range(2)])
@@ -177,7 +178,7 @@ def _occluder(
 
 
 def _stray(rng: np.random.Generator, moments: Floats, camera: Floats, aspect: float, near: float) -> Thing:
-    """A thing that is nobody's business, anywhere in the frame."""
+    """Draws a distractor anywhere in the frame."""
     start = rng.uniform([0, 0.2], [aspect, 0.9])
     path = start + rng.uniform(-0.7, 0.7, 2) * [1, 0.3] * moments[:, None] - camera * near
     return _thing(rng, moments, _any_shape(rng, 0.3), path, rng.uniform(0.25, 0.6), near)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "load": "amodal.runtime.model",
@@ -19,7 +19,7 @@ _LAZY = {
     "Segmentation": "amodal.runtime.execution.findings",
     "Completion": "amodal.runtime.execution.findings",
     "NoiseStream": "amodal.runtime.sampling.noise",
-    "Churn": "amodal.runtime.sampling.sampler",
+    "Churn": "amodal.runtime.sampling.schedule",
     "Bundle": "amodal.runtime.bundle.reading",
     "AmodalError": "amodal.runtime.errors",
 }
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from amodal.runtime.execution.findings import Completion, Segmentation
     from amodal.runtime.model import Model, load
     from amodal.runtime.sampling.noise import NoiseStream
-    from amodal.runtime.sampling.sampler import Churn
+    from amodal.runtime.sampling.schedule import Churn
 
 
 def __getattr__(name: str) -> Any:

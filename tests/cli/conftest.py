@@ -44,7 +44,7 @@ def issue(*args: object) -> Outcome:
 
 def start(*args: object, **options: Any) -> subprocess.Popen[str]:
     """A command, in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    environment = {**os.environ, "COLUMNS": "80"}
     command = [sys.executable, "-c", "from amodal.cli import main; main()", *map(str, args)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **{**pipes, **options})

@@ -52,6 +52,7 @@ def test_demo_says_what_eval_says_of_the_same_masks(demo: Path) -> None:
         assert mine[name]["strict"] == pytest.approx(rows[name]["strict"]), name
 
 
+@pytest.mark.slow
 def test_the_default_bundle_completes_better_than_it_was_given() -> None:
     """Three unseen scenes, few steps: far from the figures in the README, and far from chance."""
     with amodal.load("default", threads=1) as model:
@@ -89,6 +90,7 @@ def test_a_strangers_video_without_depth_gets_a_sentence(demo: Path, tmp_path: P
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_run_takes_default_by_name(demo: Path, tmp_path: Path) -> None:
     scene = demo / "scene"
     places = ("--frames", scene / "frames", "--masks", scene / "masks", "--depth", scene / "depth")
@@ -146,6 +148,7 @@ def test_scenes_refuses_a_frame_rate_in_a_sentence(tmp_path: Path, fps: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_demo_prints_what_it_wrote(tmp_path: Path) -> None:
     outcome = issue("demo", "-o", tmp_path / "d", "--steps", "1", "--threads", "1", "--json", "-q")
     assert json.loads(outcome.out) == json.loads((tmp_path / "d" / "result.json").read_text())

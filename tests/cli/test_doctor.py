@@ -99,9 +99,10 @@ def test_without_a_command_there_is_help() -> None:
     assert issue("--version").out == f"amodal, version {amodal.__version__}\n"
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_and_is_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     (tmp_path / "cupy.py").write_text("raise ImportError('no cupy')\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("PATH", str(tmp_path))
     outcome = issue("doctor", "--gpu", "--json")
     assert outcome.code == 0

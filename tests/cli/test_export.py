@@ -77,6 +77,7 @@ def test_inspect_says_what_is_inside_in_eighty_columns(toy_with_depth: tuple[Pat
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_bundle_that_was_compared_with_torch(
     kept_checkpoint: Path, kept_clip: Clip, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from amodal.cli.run_data import RunOptions
 from amodal.runtime import backends
+from amodal.runtime.backends import registry
 from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.bundle.manifest import FileEntry
@@ -252,7 +253,7 @@ def test_a_picture_without_matplotlib_is_refused_before_anything_is_shown(
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
     """ONNX Runtime under the name of a backend that runs engines; knows what it was asked to load."""
     pytest.importorskip("onnxruntime")
-    real, there = backends.create("onnxruntime", threads=1), backends.import_module
+    real, there = backends.create("onnxruntime", threads=1), registry.import_module
     loaded: list[str] = []
 
     def load(entry: Any, files: list[Path], lanes: int = 1) -> Any:
@@ -271,8 +272,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         loaded=loaded,
     )
     module = types.SimpleNamespace(create=lambda name, device, threads: gpu)
-    monkeypatch.setitem(backends._REGISTRY, "tensorrt_rtx", "stand-in")
-    monkeypatch.setattr(backends, "import_module", lambda name: module if name == "stand-in" else there(name))
+    monkeypatch.setitem(registry._MODULES, "tensorrt_rtx", "stand-in")
+    monkeypatch.setattr(registry, "import_module", lambda name: module if name == "stand-in" else there(name))
     return gpu
 
 

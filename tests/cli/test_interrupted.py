@@ -46,6 +46,7 @@ def test_ctrl_c_during_a_run_leaves_nothing(toy_bundle: Path, kept_clip: Clip, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_an_export_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     process = start("export", *SLOW_EXPORT, "-o", tmp_path / "OUT")
@@ -57,6 +58,7 @@ def test_ctrl_c_during_an_export_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_no_bundle_and_the_next_one_clears_away(kept_clip: Clip, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     out = tmp_path / "OUT"
@@ -116,6 +118,7 @@ def test_a_terminal_sees_bars_and_json_stays_alone_on_standard_output(
     assert max(map(len, re.split(r"[\r\n]+", shown))) <= 80
 
 
+@pytest.mark.slow
 def test_an_export_shows_each_component_and_its_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich is concerned

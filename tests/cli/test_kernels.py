@@ -42,6 +42,7 @@ def test_inspect_counts_fused_graphs(unfused: Path, monkeypatch: pytest.MonkeyPa
     assert re.search(r"CPU kernels +no graph is fused for them\n", issue("inspect", unfused).out)
 
 
+@pytest.mark.slow
 def test_a_bundle_from_before_runs(unfused: Path, kept_clip: Clip, tmp_path: Path) -> None:
     outcome = issue("run", unfused, *kept_clip.inputs, *QUICK, "-o", tmp_path / "out", "--quiet")
     assert outcome.code == 0, outcome

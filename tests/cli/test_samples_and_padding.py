@@ -42,6 +42,7 @@ def padded(toy_bundle: Path, border: Clip, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.mark.slow
 def test_samples_are_the_runs_with_their_seeds(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
     out = tmp_path / "three"
     options = (*kept_clip.inputs, "--stage", "segment", *QUICK)

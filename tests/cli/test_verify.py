@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from amodal.engines import build
 from amodal.runtime.bundle.reading import Bundle
 
+from ..stand_ins import StandIn
 from .conftest import Outcome, issue
 
 QUICK = ("--steps", "1", "--threads", "1")
@@ -35,10 +34,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A stand-in for TensorRT, and the folder for its engines."""
-    folder = Path(__file__).parents[1] / "stand_in"
-    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(tmp_path / "calls")}))
-    monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
+    StandIn(monkeypatch, tmp_path / "calls")
     return tmp_path / "engines"
 
 
@@ -47,6 +43,7 @@ def lines(outcome: Outcome) -> dict[str, list[str]]:
     return {words[0]: words[1:] for line in outcome.out.splitlines() if (words := line.split())}
 
 
+@pytest.mark.slow
 def test_a_right_bundle_is_verified(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMODAL_KERNELS", "off")  # what it is held against runs plain graphs
     outcome = issue("verify", toy_bundle, "--steps", "2", "--threads", "1")
@@ -59,6 +56,7 @@ def test_a_right_bundle_is_verified(toy_bundle: Path, monkeypatch: pytest.Monkey
     assert outcome.out.endswith(f"{toy_bundle}: verified.\n")
 
 
+@pytest.mark.slow
 def test_half_precision_and_depth_are_measured_tensor_by_tensor(half_bundle: Path) -> None:
     outcome = issue(
         "verify", half_bundle, "--components", "depth,vae_decoder,segment_unet_conditioner", *QUICK, "--ranges"
@@ -78,6 +76,7 @@ def test_half_precision_and_depth_are_measured_tensor_by_tensor(half_bundle: Pat
     assert "latents" not in outcome.out
 
 
+@pytest.mark.slow
 def test_json_is_all_that_is_printed(half_bundle: Path) -> None:
     outcome = issue("verify", half_bundle, "--components", "image_encoder", *QUICK, "--json", "--seed", "3")
     assert outcome.code == 0, outcome
@@ -89,6 +88,7 @@ def test_json_is_all_that_is_printed(half_bundle: Path) -> None:
     assert outcome.err == ""
 
 
+@pytest.mark.slow
 def test_missing_engines_fail_until_they_are_built(toy_bundle: Path, stand_in: Path) -> None:
     options = ("--backend", "tensorrt", "--target", "this", "--engine-dir", stand_in)
     outcome = issue("verify", toy_bundle, *options)

@@ -32,7 +32,8 @@ from amodal.runtime.errors import (
     OutputError,
 )
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..stand_ins import StandIn
+
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
@@ -43,27 +44,9 @@ def bundle(toy_bundle: Path, tmp_path: Path) -> Bundle:
     return Bundle(tmp_path / "bundle")
 
 
-class StandIn:
-    """TensorRT's stand-in as the worker will find it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: Path) -> None:
-        self._patch, self._calls = monkeypatch, calls
-        monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
-        self.set()
-
-    def set(self, version: str = "10.13.2", trouble: str | None = "plain") -> None:
-        asked = {"version": version, "trouble": trouble, "calls": str(self._calls)}
-        self._patch.setenv("STAND_IN", json.dumps(asked))
-
-    @property
-    def calls(self) -> list[list[Any]]:
-        return [json.loads(line) for line in self._calls.read_text().splitlines()] if self._calls.exists() else []
-
-
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
-    return StandIn(monkeypatch, tmp_path / "calls")
+    return StandIn(monkeypatch, tmp_path / "calls", usual="plain")
 
 
 def settings(**changes: Any) -> BuildSettings:
@@ -296,6 +279,7 @@ def test_ctrl_c_stops_the_compiler_and_leaves_nothing(bundle: Bundle, stand_in: 
     assert not (bundle.path / "engines").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_build_takes_its_compiler_with_it(bundle: Bundle, stand_in: StandIn) -> None:
     psutil = pytest.importorskip("psutil")
     stand_in.set(trouble="hang")
@@ -415,7 +399,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 def test_a_missing_library_names_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11 is missing')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(BackendUnavailableError, match=r"libnvinfer.so.11 is missing.*amodal\[tensorrt\]"):
         describe("tensorrt")
 
@@ -454,6 +438,7 @@ def test_engines_lie_in_the_bundle_but_for_the_packages_own(tmp_path: Path, monk
 # The real compiler
 
 
+@pytest.mark.slow
 def test_every_component_of_the_default_bundle_compiles(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     bundle = Bundle("default")
@@ -476,13 +461,17 @@ def test_every_component_of_the_default_bundle_compiles(tmp_path: Path) -> None:
     assert all(row.reason is None for row in build_engines(bundle, chosen))
 
 
+@pytest.mark.slow
 def test_half_precision_graphs_compile(exporter: Any, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     from amodal.export.checkpoints.checkpoint import random_checkpoint
 
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = exporter(tmp_path / "bundle", stages, size=(64, 64), frames=3, precision="fp16")
-    rows = build_engines(Bundle(folder), BuildSettings(target="sm86,sm89"))
+    bundle = Bundle(folder)
+    rows = build_engines(bundle, BuildSettings(target="sm86"))
+    assert [row.record.key.component for row in rows] == list(bundle.manifest.components)
+    rows = build_engines(bundle, BuildSettings(target="sm86,sm89", components=("image_encoder", "vae_decoder")))
     assert {row.record.key.target for row in rows} == {"sm86+sm89"}
     assert {row.file.parent.name for row in rows} == {f"tensorrt_rtx-{rows[0].record.key.version}-sm86+sm89"}
 

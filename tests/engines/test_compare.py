@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amodal.engines.compare import relative_l2, run_graph
+from amodal.engines.compare import relative_l2
+from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.errors import BackendError
 
 

@@ -13,7 +13,7 @@ import pytest
 from amodal.engines.gpu_probe import availabilities, probe_gpu
 from amodal.engines.isolated import run_isolated
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..places import STAND_IN
 
 
 @pytest.fixture
@@ -26,14 +26,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     smi = programs / "nvidia-smi"
     smi.write_text("#!/bin/sh\necho 'RTX 3090, 24576 MiB, 580.10, 8.6'\n")
     smi.chmod(0o755)
-    paths = [str(modules), str(STAND_IN), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTHONPATH", f"{modules}{os.pathsep}{STAND_IN}", prepend=os.pathsep)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     asked = {"version": "10.13.2", "calls": str(tmp_path / "calls")}
     monkeypatch.setenv("STAND_IN", json.dumps(asked))
     return modules
 
 
+@pytest.mark.slow
 def test_a_backend_that_crashes_leaves_the_others(gpu: Path) -> None:
     said: list[str] = []
     found = probe_gpu(60, said.append)
@@ -59,7 +59,7 @@ def test_a_backend_that_crashes_leaves_the_others(gpu: Path) -> None:
 
 def test_without_a_gpu_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cupy.py").write_text("raise ImportError('no cupy')\n")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = probe_gpu(60)
     assert found["problem"].startswith(

@@ -13,8 +13,8 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from amodal.engines.compare import run_graph  # noqa: E402
 from amodal.engines.ranges import HALF_MAX, LIMIT, Range, measure_ranges, over  # noqa: E402
+from amodal.runtime.backends.onnxruntime.graph import run_graph  # noqa: E402
 
 X = np.asarray([[300.0, -2.0], [1.0, 0.5]], np.float32)
 

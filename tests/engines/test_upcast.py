@@ -15,8 +15,9 @@ pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from amodal.engines.compare import relative_l2, run_graph  # noqa: E402
+from amodal.engines.compare import relative_l2  # noqa: E402
 from amodal.engines.upcast import GraphSession, TwinBackend, half_tensors, read_graph, upcast  # noqa: E402
+from amodal.runtime.backends.onnxruntime.graph import run_graph  # noqa: E402
 from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError  # noqa: E402
 
@@ -64,6 +65,7 @@ def _feeds(bundle: Bundle, key: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["segment_unet", "vae_decoder", "vae_encoder", "segment_unet_conditioner"])
 def test_a_twin_computes_what_an_export_for_float32_does(pair: tuple[Bundle, Bundle], key: str) -> None:
     half, single = pair

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from amodal.engines import build, verify
+from amodal.engines import verify
 from amodal.engines.ranges import HALF_MAX, Range
 from amodal.engines.recording import Recorder
 from amodal.engines.verification import ComponentCheck, Verification, VerifySettings
@@ -27,7 +26,7 @@ from amodal.runtime.backends.onnxruntime.kernels import find_kernels
 from amodal.runtime.bundle.reading import Bundle, sha256_of
 from amodal.runtime.errors import BundleCorruptError, InputError, NonFiniteError
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..stand_ins import StandIn
 
 
 def quick(**changes: Any) -> VerifySettings:
@@ -107,6 +106,7 @@ def test_a_half_precision_bundle_is_verified(verified_half: Verification, half_b
     assert "overflow" in verified_half.notes[0]
 
 
+@pytest.mark.slow
 def test_a_float32_bundle_is_its_own_twin_and_needs_no_onnx(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.setenv("AMODAL_KERNELS", "off")
@@ -124,6 +124,7 @@ def test_a_float32_bundle_is_its_own_twin_and_needs_no_onnx(toy_bundle: Path, mo
     assert "complete: step 2 of 2" in said
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_kernels().library is None, reason="no kernels here")
 def test_kernels_are_held_against_the_plain_graphs(toy_bundle: Path) -> None:
     found = verify_bundle(Bundle(toy_bundle), quick(steps=2))
@@ -156,6 +157,7 @@ def test_results_are_plain(verified_half: Verification) -> None:
 # What is wrong
 
 
+@pytest.mark.slow
 def test_what_computes_something_else_is_named(
     half_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,9 +335,7 @@ def test_the_first_the_middle_and_the_last_step_are_kept(toy_bundle: Path) -> No
 def engines(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verification]:
     """Verifies the engines of a copy of the toy bundle, with the stand-in for TensorRT."""
     shutil.copytree(toy_bundle, tmp_path / "bundle")
-    monkeypatch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(tmp_path / "calls")}))
-    monkeypatch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
+    StandIn(monkeypatch, tmp_path / "calls")
 
     def check(**changes: Any) -> Verification:
         settings = {"backend": "tensorrt", "target": "this", "components": ("unet",), **changes}
@@ -361,6 +361,7 @@ def test_engines_that_are_missing_are_named_and_built_where_asked(engines: Calla
     }
 
 
+@pytest.mark.slow
 def test_engines_that_are_damaged_or_of_another_graph_are_named(engines: Callable[..., Verification]) -> None:
     rows = engines(build=True).engines
     engine = Path(rows[0].file or "")

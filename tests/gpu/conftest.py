@@ -8,7 +8,6 @@ that is itself marked `gpu` needs real memory or real streams and gets no stand-
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,8 @@ from amodal.runtime.bundle.reading import Bundle
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.model import Model, load
 
-STAND_IN = Path(__file__).parents[1] / "stand_in"
+from ..stand_ins import StandIn, forget_stand_ins
+
 ASKED = os.environ.get("AMODAL_GPU_BACKEND", "")
 CHOICES = {name: device for name, device in backends.gpu_choices() if ASKED in ("", name)} if ASKED or gpus() else {}
 PRETENDED = os.environ.get("AMODAL_GPU_STAND_IN", "onnxruntime")
@@ -121,8 +121,7 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             made = _stand_in(patch, Bundle(request.getfixturevalue("toy_bundle")), tmp_path_factory)
             yield made
             _close(made)
-        for module in ("cupy", "tensorrt"):
-            sys.modules.pop(module, None)
+        forget_stand_ins()
         return
     others = [other for other in ENGINES if other in sys.modules and other != name]
     if name in ENGINES and others:
@@ -139,15 +138,7 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def _stand_in(patch: pytest.MonkeyPatch, bundle: Bundle, folders: pytest.TempPathFactory) -> Here:
-    from amodal.engines import build
-
-    calls = folders.mktemp("stand-in") / "calls"
-    patch.setenv("STAND_IN", json.dumps({"version": "10.13.2", "calls": str(calls)}))
-    patch.setenv("PYTHONPATH", f"{STAND_IN}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    patch.setattr(build, "gpus", lambda: [{"name": "RTX 3090", "compute_cap": "8.6"}])
-    patch.syspath_prepend(str(STAND_IN))
-    for module in ("cupy", "tensorrt"):
-        sys.modules.pop(module, None)
+    StandIn(patch, folders.mktemp("stand-in") / "calls", here=True)
     made = Here(PRETENDED, None, bundle, False, import_module("cupy"))
     if PRETENDED in ENGINES:
         made.engines = _build(bundle, PRETENDED, folders.mktemp("engines"))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime.arrays.interop import stream_of, taken
+from amodal.runtime.arrays.interop import as_input, stream_of
 from amodal.runtime.errors import BackendError, InputError, NonFiniteError
 from amodal.runtime.families.diffusion_vas import stage
 from amodal.runtime.families.diffusion_vas.stage import Conditions
@@ -80,7 +80,7 @@ def test_arrays_on_the_device_are_read_where_they_lie(device: Any) -> None:
     there = device.asarray(rgb())
     for given in (there, there[:, ::2, ::-1], there[1:]):
         for handed in (given, Torch(given), PyCuda(given)):
-            got = taken(handed, "rgb", device)
+            got = as_input(handed, "rgb", device)
             assert isinstance(got, device.ndarray)
             assert (address(got), got.strides, got.dtype) == (address(given), given.strides, given.dtype)
             np.testing.assert_array_equal(device.asnumpy(got), device.asnumpy(given))
@@ -91,10 +91,10 @@ def test_what_a_producer_has_queued_is_waited_for_on_the_device(device: Any) -> 
     mine = device.cuda.Stream(ptr=88)
     with mine:
         tensor = Torch(there)
-        taken(tensor, "rgb", device)
+        as_input(tensor, "rgb", device)
         assert tensor.streams == [88], "torch is told which stream is to wait for its own"
-        taken(PyCuda(there, stream=5), "rgb", device)
-        taken(PyCuda(there, stream=None), "rgb", device)
+        as_input(PyCuda(there, stream=5), "rgb", device)
+        as_input(PyCuda(there, stream=None), "rgb", device)
     assert device.events == [(88, 5)]
     assert not device.waits
 
@@ -103,8 +103,8 @@ def test_tensors_of_torch_on_the_cpu_are_read_where_they_lie(toy: Model) -> None
     torch = pytest.importorskip("torch")
     given = clip()
     tensor = torch.from_numpy(given["modal"])
-    assert address(taken(tensor, "modal")) == tensor.data_ptr()
-    assert taken(tensor[:, ::2], "modal").strides == tensor.numpy()[:, ::2].strides
+    assert address(as_input(tensor, "modal")) == tensor.data_ptr()
+    assert as_input(tensor[:, ::2], "modal").strides == tensor.numpy()[:, ::2].strides
     wanted = toy.segment(**given, steps=STEPS)
     found = toy.segment(tensor, depth=torch.from_numpy(given["depth"]), steps=STEPS)
     np.testing.assert_array_equal(found.frames, wanted.frames)
@@ -466,6 +466,7 @@ def test_noise_is_drawn_while_clip_runs(on_gpu: Model, monkeypatch: pytest.Monke
     assert seen == [(True, True)]
 
 
+@pytest.mark.slow
 def test_clip_after_clip_takes_no_more_memory(on_gpu: Model) -> None:
     """The device's memory is numpy's here; tests/gpu runs two hundred on a GPU."""
     given, held = clip(), []

@@ -15,7 +15,9 @@ import pytest
 from amodal.runtime.model import load
 from amodal.runtime.scenes.scene import make_scene
 
-PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
+from ..places import ROOT
+
+PAGE = ROOT / "docs" / "embedding.md"
 FRAMES, SIZE = 3, (40, 56)
 
 

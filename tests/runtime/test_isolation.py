@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from ..places import ROOT
+
 FORBIDDEN = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "onnx_ir", "polygraphy")
 
 GUARD = f"""
@@ -84,7 +86,7 @@ def test_every_module_of_the_runtime_and_the_engines_imports_without_torch_and_o
     expected = {
         ".".join(["amodal", folder, *path.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
         for folder in ("runtime", "engines")
-        for root in [Path(__file__).resolve().parents[2] / folder]
+        for root in [ROOT / folder]
         for path in root.rglob("*.py")
     }
     assert {*found["names"], "amodal.runtime", "amodal.engines"} == expected
@@ -127,11 +129,11 @@ def test_a_bare_import_and_the_help_load_nothing_heavy(program: str) -> None:
 def test_the_public_names_are_the_runtimes_own() -> None:
     import amodal
     from amodal.runtime import errors, model
-    from amodal.runtime.sampling import noise, sampler
+    from amodal.runtime.sampling import noise, schedule
 
     assert amodal.load is model.load
     assert amodal.NoiseStream is noise.NoiseStream
-    assert amodal.Churn is sampler.Churn
+    assert amodal.Churn is schedule.Churn
     assert amodal.AmodalError is errors.AmodalError
     assert set(amodal.__all__) <= set(dir(amodal))
     assert all(getattr(amodal, name) for name in amodal.__all__)

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from amodal.runtime.errors import CheckpointError
 
-from ...graph.layers import Variant, layer_norm, linear, self_attention, silu, transposed
+from ...graph.layers import layer_norm, linear, self_attention, silu, transposed
+from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph
 
@@ -23,7 +24,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
     Raises:
         CheckpointError: an activation that is not known.
     """
-    g = Graph("image_encoder", weights, *dtypes)
+    g = Graph("image_encoder", weights, *dtypes, variant)
     width, heads, side, patch = (config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size"))
     eps, activation = config.get("layer_norm_eps", 1e-5), config.get("hidden_act", "quick_gelu")
     tokens = (side // patch) ** 2 + 1
@@ -45,7 +46,7 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
         name = f"vision_model.encoder.layers.{i}"
         with g.scope(name):
             h = layer_norm(g, x, f"{name}.layer_norm1", eps)
-            x = g.op("Add", x, self_attention(g, h, f"{name}.self_attn", "out_proj", heads, shape, variant))
+            x = g.op("Add", x, self_attention(g, h, f"{name}.self_attn", "out_proj", heads, shape))
             h = layer_norm(g, x, f"{name}.layer_norm2", eps)
             h = linear(g, h, f"{name}.mlp.fc1", (-1, config["intermediate_size"]))
             x = g.op("Add", x, linear(g, _activate(g, h, activation), f"{name}.mlp.fc2", shape))

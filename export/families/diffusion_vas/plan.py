@@ -1,34 +1,34 @@
-"""What an export will write: the graphs of both stages, and which of them are shared."""
+"""Plans the bundle of a Diffusion-VAS model: the five graphs of each stage and the depth network's."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import torch
 
 from amodal.runtime.bundle.manifest import ContextLayout, Precision, StageName
 from amodal.runtime.errors import InputError
+from amodal.runtime.pictures.depth import depth_input_size
 
 from ...checkpoints.checkpoint import Network, StageCheckpoint
 from ...depth_anything.graph import write_depth
 from ...depth_anything.network import DepthNetwork
-from ...fusing import VARIANT
-from ...graph.layers import VARIANTS, Variant
+from ...graph.variants import VARIANTS, Variant
 from ...graph.writer import Dtypes, Graph
+from ...plan import ComponentPlan, ExportPlan, Reference, Size, TaskPlan
 from .clip import write_image_encoder
+from .reference import StageReference
+from .sizes import SMALL, Check, check_size_of, require_divisible, size_multiple, vae_factor
 from .unet import write_conditioner, write_unet
-from .unet_plan import Plan
+from .unet_structure import UNetStructure
 from .vae import write_decoder, write_encoder
 
-Check = Literal["full", "small", "none"]
-Size = tuple[int, int]
+NOISE_AUGMENTATION = 0.02  # the authors' demo
+MOTION_BUCKET = 127.0
 
-_SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
-# Norms over groups of one or two values blow rounding up, without bound: toys at sizes like 64x64 then differ between
-# two runs of torch, too. From four values on none did by more than the usual.
-_GROUP = 4
+_SMALL_DEPTH = (4 * 14, 6 * 14)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ExportSettings:
         context: context layout.
         decode_chunk: frames that the VAE decodes at once.
         variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
-        propagate: whether `complete` carries over what other frames show, unless told otherwise.
+        propagate: whether `complete` copies hidden pixels from other frames by default.
         check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`;
             see `check_size_of`), or not at all (`none`).
     """
@@ -89,139 +89,185 @@ class ExportSettings:
         """The variant to write."""
         return VARIANTS[self.variant or ("engine" if self.half else "cpu")]
 
-    @property
-    def fused(self) -> bool:
-        """Whether graphs get twins for the kernels of `amodal.runtime.backends.onnxruntime.kernels`."""
-        return self.graph_variant.name == VARIANT
 
+def plan_export(
+    stages: Mapping[StageName, StageCheckpoint],
+    depth: DepthNetwork | None = None,
+    settings: ExportSettings | None = None,
+) -> ExportPlan:
+    """The plan of a bundle.
 
-@dataclass(frozen=True)
-class Job:
-    """One graph to write.
+    Args:
+        stages: the checkpoint of each stage.
+        depth: a depth network, or None for a bundle whose user brings depth.
 
-    Attributes:
-        key: its key in the manifest's components.
-        kind: its component name in the vocabulary.
-        precision: of its arithmetic.
-        network: the checkpoint's network, or the depth network.
-        write: makes the graph for frames of a size.
-        check_size: frame size at which it is compared with torch.
-        plan: the U-Net's structure, for `unet` and `unet_conditioner`.
+    Raises:
+        InputError: a size that does not fit, or stages that do not fit each other.
+        CheckpointError: a checkpoint's config that makes no sense.
     """
+    settings = settings or ExportSettings()
+    if not stages:
+        raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, or both.")
+    for checkpoint in stages.values():
+        require_divisible(settings.size, size_multiple(checkpoint))
+    components: list[ComponentPlan] = []
+    tasks: dict[str, TaskPlan] = {}
+    for stage, checkpoint in stages.items():
+        planned = stage_components(stage, checkpoint, settings)
+        components += planned
+        tasks[stage] = TaskPlan({c.kind: c.key for c in planned}, checkpoint.source, checkpoint.licence)
+    config = _config(stages, settings)
+    if depth is not None:
+        component = _depth_component(depth, settings)
+        components.append(component)
+        height, width = component.size
+        config["depth"] = {"height": height, "width": width, "model": f"Depth Anything V2 {depth.variant.name}"}
+    stored, compare = settings.stored or settings.precision, settings.check != "none"
+    return ExportPlan("diffusion-vas", config, tasks, tuple(components), settings.graph_variant, stored, compare)
 
-    key: str
-    kind: str
-    precision: Precision
-    network: Any
-    write: Callable[[Size], Graph]
-    check_size: Size
-    plan: Plan | None = None
 
+def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSettings) -> dict[str, Any]:
+    """The manifest's `config`, but for depth.
 
-def check_size_of(size: Size, checkpoint: StageCheckpoint, check: Check) -> Size:
-    """The size at which graphs are compared: their own, or one small and not square.
-
-    The latter where their own is large, or so small that the comparison would be of rounding alone.
+    Raises:
+        InputError: the stages differ in what it has once for both.
     """
-    multiple, factor = multiple_of(checkpoint), vae_factor(checkpoint.vae)
-    plan = Plan.of(checkpoint.unet.config)
-
-    def well_conditioned(size: Size) -> bool:
-        return plan.group_values((size[0] // factor, size[1] // factor)) >= _GROUP
-
-    small = size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple)
-    if check == "full" or (small and well_conditioned(size)):
-        return size
-    return next(at for n in itertools.count(1) if well_conditioned(at := (n * multiple, 2 * n * multiple)))
-
-
-def require_divisible(size: Size, multiple: int) -> None:
-    """Raises InputError, with the nearest sizes that fit, if a size is not divisible by `multiple`."""
-    if all(n > 0 and n % multiple == 0 for n in size):
-        return
-    nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
-    are = f"nearest are {nearest[0]} and {nearest[1]}" if nearest[0] != nearest[1] else f"nearest is {nearest[0]}"
-    raise InputError(
-        f"--size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
-        f"the {are}."
-    )
+    return {
+        "frames": settings.frames,
+        "height": settings.size[0],
+        "width": settings.size[1],
+        "decode_chunk": settings.decode_chunk,
+        "context_layout": settings.context,
+        "noise_dtype": "float16" if settings.half else "float32",
+        "noise_augmentation": NOISE_AUGMENTATION,
+        "motion_bucket": MOTION_BUCKET,
+        "propagate": settings.propagate,
+        # Stages may differ in how far their U-Nets halve the latents; a size has to fit all of them.
+        "size_multiple": max(map(size_multiple, stages.values())),
+        "depth": None,
+        **_common_config(stages),
+    }
 
 
-def multiple_of(checkpoint: StageCheckpoint) -> int:
-    """What height and width must be divisible by."""
-    return vae_factor(checkpoint.vae) * Plan.of(checkpoint.unet.config).downscale
+def _common_config(stages: Mapping[StageName, StageCheckpoint]) -> dict[str, Any]:
+    """What stages must have in common, for the manifest's `config`."""
+
+    def facts(checkpoint: StageCheckpoint) -> dict[str, tuple[str, Any]]:
+        vae, clip, scheduler = checkpoint.vae.config, checkpoint.image_encoder.config, checkpoint.scheduler
+        return {
+            "scheduler": ("noise schedule", scheduler),
+            "vae_factor": ("VAE factor", vae_factor(checkpoint.vae)),
+            "scaling_factor": ("VAE scaling factor", vae["scaling_factor"]),
+            "latent_channels": ("latent channels", vae["latent_channels"]),
+            "image_encoder": (
+                "image encoder's input and width",
+                {
+                    "side": clip["image_size"],
+                    "mean": checkpoint.image_mean,
+                    "std": checkpoint.image_std,
+                    "width": clip["projection_dim"],
+                },
+            ),
+        }
+
+    (name, first), *others = stages.items()
+    common = facts(first)
+    for other, checkpoint in others:
+        for key, (what, theirs) in facts(checkpoint).items():
+            if theirs != (mine := common[key][1]):
+                raise InputError(
+                    f"the stages do not fit together: the {what} is {mine} in {name} ({first.source}) and {theirs} in "
+                    f"{other} ({checkpoint.source}); export them into two bundles."
+                )
+    sigmas = {key: first.scheduler[key] for key in ("sigma_min", "sigma_max")}
+    return {key: value for key, (_, value) in common.items()} | {"scheduler": sigmas}
 
 
-def vae_factor(vae: Network) -> int:
-    """Pixels per latent, along each side."""
-    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
-
-
-def jobs_of_stage(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[Job]:
+def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[ComponentPlan]:
     """The five graphs of a stage, in the order in which they run."""
-    variant, dtypes, frames = settings.graph_variant, settings.dtypes, settings.frames
-    factor, plan = vae_factor(checkpoint.vae), Plan.of(checkpoint.unet.config)
-    check = check_size_of(settings.size, checkpoint, settings.check)
+    variant, dtypes, frames, layout = settings.graph_variant, settings.dtypes, settings.frames, settings.context
+    factor, structure = vae_factor(checkpoint.vae), UNetStructure.of(checkpoint.unet.config)
     clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
+    reference = StageReference(checkpoint, structure, layout == "sequence")
+    check_size = check_size_of(settings.size, checkpoint, settings.check)
 
     def latent(size: Size) -> Size:
         return size[0] // factor, size[1] // factor
 
-    def job(
+    def plan(
         kind: str,
         network: Network,
         write: Callable[[Size], Graph],
-        precision: Precision,
-        at: Plan | None = None,
-    ) -> Job:
-        return Job(f"{stage}_{kind}", kind, precision, network, write, check, at)
+        reference: Reference,
+        *,
+        float32: bool = False,
+        shared: bool = False,
+        repeated: bool = False,
+    ) -> ComponentPlan:
+        return ComponentPlan(
+            key=f"{stage}_{kind}",
+            kind=kind,
+            precision="fp32" if float32 else settings.precision,
+            source=network.source,
+            write=write,
+            size=settings.size,
+            check_size=check_size,
+            reference=reference,
+            fingerprint=(lambda: network.fingerprint) if shared else None,
+            repeated=repeated,
+            least_precision="fp32" if float32 else "fp16",
+        )
 
-    layout, precision = settings.context, settings.precision
     return [
-        job(
+        plan(
             "image_encoder",
             clip,
             lambda _: write_image_encoder(clip.weights, clip.config, variant, dtypes=dtypes),
-            precision,
+            reference.image_encoder,
+            shared=True,
         ),
-        job(
+        plan(
             "vae_encoder",
             vae,
             lambda size: write_encoder(vae.weights, vae.config, size, variant, dtypes=dtypes),
-            "fp32",
+            reference.vae_encoder,
+            float32=True,
+            shared=True,
         ),
-        job(
+        plan(
             "unet_conditioner",
             unet,
-            lambda _: write_conditioner(unet.weights, plan, frames, layout, dtypes=dtypes),
-            "fp32",
-            plan,
+            lambda _: write_conditioner(unet.weights, structure, frames, layout, dtypes=dtypes),
+            reference.unet_conditioner,
+            float32=True,
         ),
-        job(
+        plan(
             "unet",
             unet,
-            lambda size: write_unet(unet.weights, plan, frames, latent(size), layout, variant, dtypes=dtypes),
-            precision,
-            plan,
+            lambda size: write_unet(unet.weights, structure, frames, latent(size), layout, variant, dtypes=dtypes),
+            reference.unet,
+            repeated=True,
         ),
-        job(
+        plan(
             "vae_decoder",
             vae,
             lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, dtypes=dtypes),
-            precision,
+            reference.vae_decoder,
+            shared=True,
         ),
     ]
 
 
-def depth_job(network: DepthNetwork, input_size: Size, settings: ExportSettings) -> Job:
+def _depth_component(network: DepthNetwork, settings: ExportSettings) -> ComponentPlan:
     """The depth graph; its sizes are those of the network's own input, not of the frames."""
-    small = (4 * 14, 6 * 14)
-    check = input_size if settings.check == "full" or input_size[0] * input_size[1] <= _SMALL else small
-    return Job(
-        "depth",
-        "depth",
-        settings.precision,
-        network,
-        lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
-        check,
+    size = depth_input_size(*settings.size)
+    return ComponentPlan(
+        key="depth",
+        kind="depth",
+        precision=settings.precision,
+        source=network.source,
+        write=lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
+        size=size,
+        check_size=size if settings.check == "full" or size[0] * size[1] <= SMALL else _SMALL_DEPTH,
+        reference=lambda inputs: (inputs, {"depth": network(torch.from_numpy(inputs["pixels"]))}),
     )

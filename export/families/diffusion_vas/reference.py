@@ -1,63 +1,29 @@
-"""What the untouched torch modules say: the reference that every exported graph is held against.
-
-A checkpoint's module stays on the meta device; each layer's weights come just before it runs and go right after, so
-that a U-Net of 1.5 billion parameters is evaluated in the memory of its largest layer.
-"""
+"""Runs the untouched torch modules of a stage: the reference that every exported graph is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...graph.weights import Weights
-from .unet_plan import Plan
+from ...checkpoints.checkpoint import Network, StageCheckpoint
+from ...checkpoints.streaming import streamed
+from ...plan import Arrays
+from .unet_structure import UNetStructure
 
+_SIGMAS = (700.0, 5.0, 0.5, 0.002)
+_TIME_IDS = (7.0, 127.0, 0.02)
+_SEED = 20250612
 
-@contextmanager
-def streamed(module: nn.Module, weights: Weights) -> Iterator[nn.Module]:
-    """A meta-device module that runs in float32, one layer's weights at a time.
-
-    Args:
-        module: from `Network.build`.
-        weights: its tensors, by the names of `module.state_dict()`.
-    """
-    hooks = []
-    for prefix, layer in module.named_modules():
-        names = list(layer._parameters)
-        if names:
-            hooks.append(layer.register_forward_pre_hook(_filler(prefix, names, weights)))
-            hooks.append(layer.register_forward_hook(_emptier(dict(layer._parameters)), always_call=True))
-    try:
-        with torch.no_grad():
-            yield module.eval()
-    finally:
-        for hook in hooks:
-            hook.remove()
+Outputs = dict[str, Tensor]
 
 
-def _filler(prefix: str, names: list[str], weights: Weights) -> Any:
-    def fill(layer: nn.Module, _: Any) -> None:
-        for name in names:
-            if layer._parameters[name] is not None:
-                tensor = weights.load(f"{prefix}.{name}" if prefix else name)
-                layer._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-
-    return fill
-
-
-def _emptier(empty: dict[str, Any]) -> Any:
-    def drop(layer: nn.Module, _: Any, __: Any) -> None:
-        layer._parameters.update(empty)
-
-    return drop
-
-
-class Rows:
-    """Context rows that diffusers' U-Net must take as they are.
+class UnrepeatedContext:
+    """Context rows that diffusers' U-Net takes as they are.
 
     diffusers' class repeats each clip's context over the frames; the authors' does not, and gets a row per frame.
     """
@@ -71,56 +37,89 @@ class Rows:
         return self.rows
 
 
-def unet_velocity(
-    module: Any,
-    latents: Tensor,
-    conditioning: Tensor,
-    context: Tensor,
-    sigma: float,
-    time_ids: Tensor,
-    sequence: bool,
-) -> Tensor:
-    """The v-prediction of the untouched U-Net.
+@dataclass(frozen=True)
+class StageReference:
+    """A stage's modules, run on the inputs of its graphs; each method is an `amodal.export.plan.Reference`.
 
-    Args:
-        latents: [1, T, 4, h, w], scaled; conditioning: [B, T, 8, h, w]; context: [B, T, D].
-        sequence: every frame attends to all T tokens of its row, instead of to its own one.
+    Attributes:
+        sequence: whether every frame attends to all T context tokens of its row, instead of to its own one.
     """
-    count, frames = conditioning.shape[:2]
-    tokens = context[:, None].expand(-1, frames, -1, -1) if sequence else context[:, :, None]
-    sample = torch.cat([latents.expand(count, -1, -1, -1, -1), conditioning], dim=2)
-    timestep = 0.25 * torch.log(torch.tensor([sigma], dtype=torch.float32))
-    velocity: Tensor = module(
-        sample, timestep, Rows(tokens.flatten(0, 1)), time_ids[None].expand(count, -1), return_dict=False
-    )[0]
-    return velocity
+
+    checkpoint: StageCheckpoint
+    structure: UNetStructure
+    sequence: bool
+
+    def image_encoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
+        """The embeddings of random pixels."""
+        with _running(self.checkpoint.image_encoder) as module:
+            return inputs, {"embeddings": module(torch.from_numpy(inputs["pixels"])).image_embeds}
+
+    def vae_encoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
+        """The mode of the latents of random frames."""
+        with _running(self.checkpoint.vae) as module:
+            return inputs, {"latents": module.encode(torch.from_numpy(inputs["frames"])).latent_dist.mode()}
+
+    def vae_decoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
+        """The frames of random latents."""
+        latents = torch.from_numpy(inputs["latents"])
+        with _running(self.checkpoint.vae) as module:
+            return inputs, {"frames": module.decode(latents, num_frames=len(latents)).sample}
+
+    def unet_conditioner(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
+        """The constants of a random context, at noise levels and time ids as they occur."""
+        inputs = inputs | {"sigmas": np.asarray(_SIGMAS, np.float32), "time_ids": np.asarray(_TIME_IDS, np.float32)}
+        context, sigmas, time_ids = (torch.from_numpy(inputs[name]) for name in ("context", "sigmas", "time_ids"))
+        with _running(self.checkpoint.unet) as module:
+            return inputs, self._constants(module, context, sigmas, time_ids)
+
+    def unet(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
+        """The v-prediction of random latents and context; the inputs get the constants of that context."""
+        latents, conditioning = (torch.from_numpy(inputs[name]) for name in ("latents", "conditioning"))
+        count, frames = conditioning.shape[:2]
+        shape = (count, frames, self.structure.config["cross_attention_dim"])
+        context = torch.from_numpy(np.random.default_rng(_SEED).standard_normal(shape, np.float32))
+        sigma, time_ids = torch.tensor(_SIGMAS[1:2]), torch.tensor(_TIME_IDS)
+        tokens = context[:, None].expand(-1, frames, -1, -1) if self.sequence else context[:, :, None]
+        with _running(self.checkpoint.unet) as module:
+            constants = self._constants(module, context, sigma, time_ids)
+            (velocity,) = module(
+                torch.cat([latents.expand(count, -1, -1, -1, -1), conditioning], dim=2),
+                0.25 * torch.log(sigma),
+                UnrepeatedContext(tokens.flatten(0, 1)),
+                time_ids[None].expand(count, -1),
+                return_dict=False,
+            )
+        time = constants.pop("time_table")[0]
+        return inputs | {name: value.numpy() for name, value in ({"time": time} | constants).items()}, {
+            "velocity": velocity
+        }
+
+    def _constants(self, module: Any, context: Tensor, sigmas: Tensor, time_ids: Tensor) -> Outputs:
+        """What `unet_conditioner` computes, layer by layer from the U-Net's own modules."""
+        layer = module.get_submodule
+        added = module.add_time_proj(time_ids).reshape(1, -1)
+        emb = module.time_embedding(module.time_proj(0.25 * torch.log(sigmas))) + module.add_embedding(added)
+        emb = torch.nn.functional.silu(emb)
+        rows = [
+            layer(f"{block.name}.{part}_res_block.time_emb_proj")(emb)
+            for block in self.structure.res_blocks
+            for part in ("spatial", "temporal")
+        ]
+        packed: dict[str, list[Tensor]] = {}
+        for t, spatial, temporal in self.structure.layers:
+            for name, block, tokens in (("spatial", spatial, context), ("temporal", temporal, context[:, 0])):
+                attn = layer(f"{block}.attn2")
+                if self.sequence:
+                    packed.setdefault("keys", []).append(attn.to_k(context))
+                    packed.setdefault("values", []).append(attn.to_v(context))
+                    continue
+                # Every query has the same output over one key; the constant includes the preceding attention's bias.
+                query = torch.zeros(tokens[..., :1].numel(), 1, t.channels)
+                out = attn(query, encoder_hidden_states=tokens.reshape(-1, 1, tokens.shape[-1]))
+                bias = layer(f"{block}.attn1.to_out.0")(torch.zeros(1, t.channels))
+                packed.setdefault(name, []).append(out.reshape(*tokens.shape[:-1], t.channels) + bias)
+        return {name: torch.cat(parts, dim=-1) for name, parts in ({"time_table": rows} | packed).items()}
 
 
-def conditioner_outputs(
-    module: Any, plan: Plan, context: Tensor, sigmas: Tensor, time_ids: Tensor, sequence: bool
-) -> dict[str, Tensor]:
-    """What `unet_conditioner` must give, layer by layer from the untouched U-Net's own modules."""
-    layer = module.get_submodule
-    added = module.add_time_proj(time_ids).reshape(1, -1)
-    emb = module.time_embedding(module.time_proj(0.25 * torch.log(sigmas))) + module.add_embedding(added)
-    emb = torch.nn.functional.silu(emb)
-    rows = [
-        layer(f"{r.name}.{part}_res_block.time_emb_proj")(emb)
-        for r in plan.res_blocks
-        for part in ("spatial", "temporal")
-    ]
-    result = {"time_table": torch.cat(rows, dim=-1)}
-    packed: dict[str, list[Tensor]] = {}
-    for t, spatial, temporal in plan.layers:
-        for name, block, tokens in (("spatial", spatial, context), ("temporal", temporal, context[:, 0])):
-            attn = layer(f"{block}.attn2")
-            if sequence:
-                packed.setdefault("keys", []).append(attn.to_k(context))
-                packed.setdefault("values", []).append(attn.to_v(context))
-                continue
-            # Any query gives the same over one key; the constant also holds the bias of the attention before.
-            query = torch.zeros(tokens[..., :1].numel(), 1, t.channels)
-            out = attn(query, encoder_hidden_states=tokens.reshape(-1, 1, tokens.shape[-1]))
-            bias = layer(f"{block}.attn1.to_out.0")(torch.zeros(1, t.channels))
-            packed.setdefault(name, []).append(out.reshape(*tokens.shape[:-1], t.channels) + bias)
-    return result | {name: torch.cat(parts, dim=-1) for name, parts in packed.items()}
+def _running(network: Network) -> AbstractContextManager[Any]:
+    return streamed(network.build(), network.module_weights())

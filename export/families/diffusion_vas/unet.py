@@ -28,7 +28,6 @@ from torch import Tensor
 from amodal.runtime.bundle.manifest import ContextLayout
 
 from ...graph.layers import (
-    Variant,
     attention,
     conv,
     feed_forward,
@@ -41,19 +40,22 @@ from ...graph.layers import (
     transposed,
     upsample,
 )
+from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph
-from .unet_plan import Plan, ResBlock, Transformer
+from .unet_structure import ResBlock, Transformer, UNetStructure
 
 
-def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: ContextLayout, *, dtypes: Dtypes) -> Graph:
+def write_conditioner(
+    weights: Weights, structure: UNetStructure, frames: int, layout: ContextLayout, *, dtypes: Dtypes
+) -> Graph:
     """The `unet_conditioner` graph, in float32 arithmetic.
 
     Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
-    augmentation). Outputs: `time_table` [S, P] and the two tensors of `Plan.context_shapes`. B and S are free.
+    augmentation). Outputs: `time_table` [S, P] and the two tensors of `UNetStructure.context_shapes`. B and S are free.
     """
     g = Graph("unet_conditioner", weights, stored=dtypes.stored)
-    config = plan.config
+    config = structure.config
     context = g.input("context", ("rows", frames, config["cross_attention_dim"]))
     sigmas = g.input("sigmas", ("steps",))
     ids = g.input("time_ids", (3,))
@@ -67,17 +69,17 @@ def write_conditioner(weights: Weights, plan: Plan, frames: int, layout: Context
         emb = silu(g, g.op("Add", _mlp(g, time, "time_embedding"), _mlp(g, added, "add_embedding")))
         rows = [
             linear(g, emb, f"{r.name}.{part}_res_block.time_emb_proj", (-1, r.channels))
-            for r in plan.res_blocks
+            for r in structure.res_blocks
             for part in ("spatial", "temporal")
         ]
-        g.output("time_table", g.op("Concat", *rows, axis=-1), ("steps", plan.time_width))
+        g.output("time_table", g.op("Concat", *rows, axis=-1), ("steps", structure.time_width))
 
-    shapes = plan.context_shapes(layout, frames)
+    shapes = structure.context_shapes(layout, frames)
     packed: dict[str, list[ir.Value]] = {name: [] for name in shapes}
     with g.scope("context"):
         # The temporal blocks see the first token of each row's clip.
         first = g.op("Gather", context, g.constant(0), axis=1)
-        for _, spatial, temporal in plan.layers:
+        for _, spatial, temporal in structure.layers:
             for block, source, name in ((spatial, context, "spatial"), (temporal, first, "temporal")):
                 if layout == "sequence":
                     for part, out in (("to_k", "keys"), ("to_v", "values")):
@@ -110,7 +112,7 @@ def _mlp(g: Graph, x: ir.Value, name: str) -> ir.Value:
 
 def write_unet(
     weights: Weights,
-    plan: Plan,
+    structure: UNetStructure,
     frames: int,
     size: tuple[int, int],
     layout: ContextLayout,
@@ -125,28 +127,28 @@ def write_unet(
     CFG row. B is free (1 or 2).
 
     Args:
-        size: (h, w) of the latents; divisible by `plan.downscale`.
+        size: (h, w) of the latents; divisible by `structure.downscale`.
     """
-    g = Graph("unet", weights, *dtypes)
-    return _UNet(g, plan, frames, layout, variant).write(size)
+    g = Graph("unet", weights, *dtypes, variant)
+    return _UNet(g, structure, frames, layout).write(size)
 
 
 class _UNet:
     """What all blocks of one U-Net graph share while it is written."""
 
-    def __init__(self, g: Graph, plan: Plan, frames: int, layout: ContextLayout, variant: Variant) -> None:
-        self.g, self.plan, self.frames, self.layout, self.variant = g, plan, frames, layout, variant
+    def __init__(self, g: Graph, structure: UNetStructure, frames: int, layout: ContextLayout) -> None:
+        self.g, self.structure, self.frames, self.layout = g, structure, frames, layout
         self.times: dict[str, tuple[ir.Value, ir.Value]] = {}
         self.contexts: dict[str, tuple[ir.Value, ...]] = {}
 
     def write(self, size: tuple[int, int]) -> Graph:
-        g, plan = self.g, self.plan
+        g, structure = self.g, self.structure
         channels_in = g.weights.shape("conv_in.weight")[1]
         channels_out = g.weights.shape("conv_out.weight")[0]
         latents = g.input("latents", (1, self.frames, channels_out, *size))
         conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
-        self._unpack_time(g.input("time", (plan.time_width,)))
-        shapes = plan.context_shapes(self.layout, self.frames)
+        self._unpack_time(g.input("time", (structure.time_width,)))
+        shapes = structure.context_shapes(self.layout, self.frames)
         self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
 
         rows = g.op("Shape", conditioning, start=0, end=1)
@@ -158,7 +160,7 @@ class _UNet:
         x = conv(g, x, "conv_in")
         skips = [x]
         at = size
-        for level in plan.down:
+        for level in structure.down:
             for block, transformer in level.layers:
                 x = self._layer(x, block, transformer, at)
                 skips.append(x)
@@ -168,33 +170,33 @@ class _UNet:
                 skips.append(x)
                 at = (at[0] // 2, at[1] // 2)
 
-        first, transformer, second = plan.mid
+        first, transformer, second = structure.mid
         x = self._layer(x, first, transformer, at)
         x = self._layer(x, second, None, at)
 
-        for level in plan.up:
+        for level in structure.up:
             for block, transformer in level.layers:
                 x = self._layer(g.op("Concat", x, skips.pop(), axis=1), block, transformer, at)
             if level.resample:
                 with g.scope(level.name):
-                    x = upsample(g, x, f"{level.name}.upsamplers.0", self.variant)
+                    x = upsample(g, x, f"{level.name}.upsamplers.0")
                 at = (at[0] * 2, at[1] * 2)
 
-        x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5, self.variant)), "conv_out")
+        x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5)), "conv_out")
         shape = (self.frames, channels_out, *size)
         g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
         return g
 
     def _unpack_time(self, time: ir.Value) -> None:
-        g, blocks = self.g, self.plan.res_blocks
+        g, blocks = self.g, self.structure.res_blocks
         widths = [r.channels for r in blocks for _ in range(2)]
-        row = g.op("Reshape", time, g.constant([1, self.plan.time_width, 1, 1]))
+        row = g.op("Reshape", time, g.constant([1, self.structure.time_width, 1, 1]))
         parts = iter(g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1))
         for r in blocks:
             self.times[r.name] = (next(parts), next(parts))
 
     def _unpack_context(self, packed: Sequence[ir.Value]) -> None:
-        g, layers, width = self.g, self.plan.layers, self.plan.context_width
+        g, layers, width = self.g, self.structure.layers, self.structure.context_width
         sequence = self.layout == "sequence"
         if not sequence:  # [BT, 1, C] for the spatial, [B, 1, 1, C] for the temporal blocks
             spatial, temporal = packed
@@ -215,7 +217,7 @@ class _UNet:
     def _layer(self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]) -> ir.Value:
         with self.g.scope(block.name):
             eps = (block.eps, block.eps)
-            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.variant, self.times[block.name])
+            x = res_block(self.g, x, block.name, self.frames, size, eps, -1.0, self.times[block.name])
         if transformer is None:
             return x
         with self.g.scope(transformer.name):
@@ -225,7 +227,7 @@ class _UNet:
         """diffusers' `TransformerSpatioTemporalModel` of x [BT, C, H, W]."""
         g, frames, pixels, channels = self.g, self.frames, size[0] * size[1], t.channels
         flat, clip = (-1, pixels, channels), (-1, frames, pixels, channels)
-        h = group_norm(g, x, f"{t.name}.norm", size, 1e-6, self.variant)
+        h = group_norm(g, x, f"{t.name}.norm", size, 1e-6)
         h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
         h = linear(g, h, f"{t.name}.proj_in", flat)  # [BT, P, C]
         for i in range(t.layers):
@@ -249,7 +251,7 @@ class _UNet:
         return g.op("Add", h, x)
 
     def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
-        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape, self.variant)
+        return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape)
 
     def _attend(
         self,
@@ -261,9 +263,9 @@ class _UNet:
     ) -> ir.Value:
         """Adds self-attention and cross-attention to x."""
         g, dim, (split, join) = self.g, t.channels // t.heads, heads
-        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1", self.variant)
+        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1")
         query, key, value = (split(part) for part in qkv)
-        out = join(attention(g, query, key, value, dim, self.variant))
+        out = join(attention(g, query, key, value, dim))
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
         if self.layout != "sequence":
             # The constant carries the self-attention's output bias.
@@ -278,7 +280,7 @@ class _UNet:
             return g.op("Transpose", y, perm=[0, 2, 1, 3])
 
         keys, values = (heads_of(c, self.frames) for c in self.contexts[block])
-        out = attention(g, heads_of(query, pixels), keys, values, dim, self.variant)
+        out = attention(g, heads_of(query, pixels), keys, values, dim)
         out = g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.constant(shape))
         return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
 

@@ -12,7 +12,6 @@ from typing import Any
 import onnx_ir as ir
 
 from ...graph.layers import (
-    Variant,
     attention,
     conv,
     group_norm,
@@ -23,6 +22,7 @@ from ...graph.layers import (
     temporal_conv,
     upsample,
 )
+from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph
 
@@ -40,24 +40,24 @@ def write_encoder(
     Args:
         dtypes: of which only that of the stored weights counts.
     """
-    g = Graph("vae_encoder", weights, stored=dtypes.stored)
+    g = Graph("vae_encoder", weights, stored=dtypes.stored, variant=variant)
     x = g.input("frames", ("frames", 3, *size))
     x = conv(g, x, "encoder.conv_in")
     count = len(config["block_out_channels"])
     for i in range(count):
         with g.scope(f"encoder.down_blocks.{i}"):
             for j in range(config["layers_per_block"]):
-                x = res_block_2d(g, x, f"encoder.down_blocks.{i}.resnets.{j}", size, _EPS, variant)
+                x = res_block_2d(g, x, f"encoder.down_blocks.{i}.resnets.{j}", size, _EPS)
             if i < count - 1:
                 # diffusers pads this one by hand, below and to the right only.
                 name = f"encoder.down_blocks.{i}.downsamplers.0.conv"
                 x = conv(g, x, name, stride=2, padding=(0, 0, 1, 1))
                 size = (size[0] // 2, size[1] // 2)
     with g.scope("encoder.mid_block"):
-        x = res_block_2d(g, x, "encoder.mid_block.resnets.0", size, _EPS, variant)
-        x = _attention(g, x, "encoder.mid_block.attentions.0", size, variant)
-        x = res_block_2d(g, x, "encoder.mid_block.resnets.1", size, _EPS, variant)
-    x = silu(g, group_norm(g, x, "encoder.conv_norm_out", size, _EPS, variant))
+        x = res_block_2d(g, x, "encoder.mid_block.resnets.0", size, _EPS)
+        x = _attention(g, x, "encoder.mid_block.attentions.0", size)
+        x = res_block_2d(g, x, "encoder.mid_block.resnets.1", size, _EPS)
+    x = silu(g, group_norm(g, x, "encoder.conv_norm_out", size, _EPS))
     x = conv(g, x, "encoder.conv_out")
     channels = config["latent_channels"]
     weight, bias = (
@@ -82,20 +82,20 @@ def write_decoder(
     Args:
         size: (h, w) of the latents.
     """
-    g = Graph("vae_decoder", weights, *dtypes)
+    g = Graph("vae_decoder", weights, *dtypes, variant)
     x = g.input("latents", ("frames", config["latent_channels"], *size))
     layers = config["layers_per_block"]
 
     def res(x: ir.Value, name: str) -> ir.Value:
         with g.scope(name):
-            return res_block(g, x, name, -1, size, _DECODER_EPS, 1.0, variant)
+            return res_block(g, x, name, -1, size, _DECODER_EPS, 1.0)
 
     x = conv(g, x, "decoder.conv_in")
     x = res(x, "decoder.mid_block.resnets.0")
     if layers > 1:
         # diffusers pairs the later blocks with a list of one attention: whatever their number, one pair runs.
         with g.scope("decoder.mid_block.attentions.0"):
-            x = _attention(g, x, "decoder.mid_block.attentions.0", size, variant)
+            x = _attention(g, x, "decoder.mid_block.attentions.0", size)
         x = res(x, "decoder.mid_block.resnets.1")
     count = len(config["block_out_channels"])
     for i in range(count):
@@ -103,26 +103,26 @@ def write_decoder(
             x = res(x, f"decoder.up_blocks.{i}.resnets.{j}")
         if i < count - 1:
             with g.scope(f"decoder.up_blocks.{i}"):
-                x = upsample(g, x, f"decoder.up_blocks.{i}.upsamplers.0", variant)
+                x = upsample(g, x, f"decoder.up_blocks.{i}.upsamplers.0")
             size = (size[0] * 2, size[1] * 2)
-    x = silu(g, group_norm(g, x, "decoder.conv_norm_out", size, _EPS, variant))
+    x = silu(g, group_norm(g, x, "decoder.conv_norm_out", size, _EPS))
     x = conv(g, x, "decoder.conv_out")
     pixels = size[0] * size[1]
     x = g.op("Transpose", g.op("Reshape", x, g.constant([1, -1, 3, pixels])), perm=[0, 2, 1, 3])
-    x = temporal_conv(g, x, "decoder.time_conv_out", (3, -1, pixels), variant)
+    x = temporal_conv(g, x, "decoder.time_conv_out", (3, -1, pixels))
     x = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.constant([-1, 3, *size]))
     g.output("frames", x, ("frames", 3, *size))
     return g
 
 
-def _attention(g: Graph, x: ir.Value, name: str, size: tuple[int, int], variant: Variant) -> ir.Value:
+def _attention(g: Graph, x: ir.Value, name: str, size: tuple[int, int]) -> ir.Value:
     """diffusers' `Attention` over the pixels of x [N, C, H, W], one head, with residual."""
     channels, pixels = g.weights.shape(f"{name}.to_q.weight")[0], size[0] * size[1]
     flat = (-1, pixels, channels)
-    h = group_norm(g, x, f"{name}.group_norm", size, _EPS, variant)
+    h = group_norm(g, x, f"{name}.group_norm", size, _EPS)
     h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
     heads = (-1, 1, pixels, channels)
     q, k, v = (linear(g, h, f"{name}.to_{part}", heads) for part in "qkv")
-    h = g.op("Reshape", attention(g, q, k, v, channels, variant), g.constant(flat))
+    h = g.op("Reshape", attention(g, q, k, v, channels), g.constant(flat))
     h = g.op("Transpose", linear(g, h, f"{name}.to_out.0", flat), perm=[0, 2, 1])
     return g.op("Add", g.op("Reshape", h, g.constant([-1, channels, *size])), x)

@@ -1,4 +1,4 @@
-"""A session of ONNX Runtime whose inputs and outputs stay where they are: bound by pointer, on the caller's stream.
+"""An ONNX Runtime session that reads and writes arrays in place: bound by pointer, on the caller's stream.
 
 Written for the CUDA provider; device and provider are a `Place`, so that the same code runs on the CPU provider.
 """
@@ -12,10 +12,11 @@ from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from ...errors import BackendError, MemoryBudgetError, first_line
-from ..gpu import ALIGNMENT, Gpu, out_of_memory
+from ..gpu import Gpu, out_of_memory
+from ..gpu_backend import aligned
 
-ALONE = threading.RLock()
-"""Held by whatever may allocate on a device, so that no thread does while another captures: CUDA refuses both then."""
+ALLOCATION_LOCK = threading.RLock()
+"""Held while allocating on a device or capturing: CUDA fails both if one thread allocates while another captures."""
 
 _MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: one CFG row, and both
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
@@ -37,7 +38,7 @@ class Place(NamedTuple):
 
 
 class _Captured(NamedTuple):
-    """What a CUDA graph reads and writes: it was recorded with these addresses."""
+    """A CUDA graph, and the arrays whose addresses it was recorded with."""
 
     binding: Any
     options: Any
@@ -52,9 +53,9 @@ class BoundSession:
     """A component ready to run; see `Executable`.
 
     Args:
-        graph: replay each shape as a CUDA graph. Inputs are then copied to where the graph reads and results from where
-            it writes; else both are the caller's own memory.
-        closed: called once the memory is given back.
+        graph: replay each shape as a CUDA graph. Inputs are then copied to the arrays it reads, and results from those
+            it writes; otherwise both are bound directly.
+        closed: called once the memory is freed.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class BoundSession:
 
     @property
     def graphs(self) -> int:
-        """CUDA graphs that were captured."""
+        """How many CUDA graphs were captured."""
         return len(self._captured)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class BoundSession:
         return self._run(inputs, last=False)
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Executable.map`. Without a graph, activations are given back after the last of them."""
+        """See `Executable.map`. Without a graph, activations are freed after the last call."""
         return [self._run(inputs, last=i == len(batches) - 1) for i, inputs in enumerate(batches)]
 
     def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class BoundSession:
             return self._replay(arrays, shapes)
         outputs = self._new_outputs(arrays)
         self._bind(self._binding, arrays, outputs)
-        with ALONE:
+        with ALLOCATION_LOCK:
             self._execute(self._binding, self._options(_NO_GRAPH if self._graph else None, last))
         self._running = [arrays, outputs]
         return outputs
@@ -113,42 +114,41 @@ class BoundSession:
             captured = _Captured(binding, self._options(str(len(self._captured) + 1), False), fixed, outputs)
         for name, array in arrays.items():
             self._xp.copyto(captured.inputs[name], array)
-        with nullcontext() if shapes in self._captured else ALONE:
+        with nullcontext() if shapes in self._captured else ALLOCATION_LOCK:
             self._execute(captured.binding, captured.options)
-        self._captured[shapes] = captured  # now that it ran: what failed is captured anew
+        self._captured[shapes] = captured  # only now: a capture that failed is tried again
         return {name: array.copy() for name, array in captured.outputs.items()}
 
     def _options(self, graph: str | None, last: bool) -> Any:
         options = self._ort.RunOptions()
-        # The stream says when results are there; ONNX Runtime would wait for it after each run.
+        # Results are ready when the stream is; ONNX Runtime would wait for it after each run.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if graph is not None:
             options.add_run_config_entry("gpu_graph_id", graph)
-        if last and not self._graph:  # a graph goes on using what its arena counts as free
+        if last and not self._graph:  # a graph still uses memory that the arena counts as free
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
         return options
 
     def _fitting(self, value: Any, kind: str) -> Any:
-        """An array as the session reads it: on the device, of its type, contiguous, aligned. Copied where it is not."""
-        array = self._xp.ascontiguousarray(self._xp.asarray(value, dtype=kind))
-        return array.copy() if int(array.data.ptr) % ALIGNMENT else array
+        """Makes an array readable for the session: on the device, of its type, contiguous, aligned."""
+        return aligned(self._xp.ascontiguousarray(self._xp.asarray(value, dtype=kind)))
 
     def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         free: dict[str, int] = {}
         for name, array in arrays.items():
-            said = self._inputs[name][0]
-            fits = len(said) == array.ndim and all(
-                d == n for d, n in zip(said, array.shape, strict=True) if isinstance(d, int)
+            expected = self._inputs[name][0]
+            fits = len(expected) == array.ndim and all(
+                d == n for d, n in zip(expected, array.shape, strict=True) if isinstance(d, int)
             )
             if not fits:
                 raise BackendError(
-                    f"the graph of {self._kind} takes {name} as {list(said)}, not {list(array.shape)}; export the "
+                    f"the graph of {self._kind} takes {name} as {list(expected)}, not {list(array.shape)}; export the "
                     "bundle again for other shapes."
                 )
-            free.update({d: n for d, n in zip(said, array.shape, strict=True) if not isinstance(d, int)})
+            free.update({d: n for d, n in zip(expected, array.shape, strict=True) if not isinstance(d, int)})
         return {
-            name: self._xp.empty(tuple(d if isinstance(d, int) else free[d] for d in said), kind)
-            for name, (said, kind) in self._outputs.items()
+            name: self._xp.empty(tuple(d if isinstance(d, int) else free[d] for d in shape), kind)
+            for name, (shape, kind) in self._outputs.items()
         }
 
     def _bind(self, binding: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
@@ -173,20 +173,20 @@ class BoundSession:
         """See `Executable.close`; waits for what is still running."""
         if self._session is None:
             return
-        with suppress(Exception):  # where the device failed, that error is on its way, and this must not hide it
+        with suppress(Exception):  # a failure of the device is already being raised, and must not be hidden
             self._xp.cuda.get_current_stream().synchronize()
         self._captured, self._running, self._binding, self._session = {}, [], None, None
         self._closed(self)
 
 
 def reason_of(error: BaseException) -> str:
-    """What ONNX Runtime says, without the places in its sources before it and the host's name after it."""
+    """ONNX Runtime's message, without the source locations before it and the host's name after it."""
     text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
     return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether that is what ONNX Runtime means: it has no exception of its own for it."""
-    said = str(error).lower()
+    """Whether the device ran out of memory, by the message: ONNX Runtime has no exception of its own for it."""
+    message = str(error).lower()
     words = ("out of memory", "failed to allocate memory", "smaller than requested bytes", "cudnn_status_alloc_failed")
-    return any(word in said for word in words)
+    return any(word in message for word in words)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import ctypes
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...bundle.manifest import ComponentEntry
 from ...errors import BackendUnavailableError, BundleCorruptError, InputError, MemoryBudgetError, first_line
-from .. import Availability, EngineNeeds, Executable
-from ..gpu import Gpu, cuda_version, device_number, explained, find_gpu, import_cupy, out_of_memory
-from .bound import ALONE, BoundSession, Place, is_out_of_memory, reason_of
-from .cpu import import_onnxruntime, installed_distributions
+from ..backend import Availability, EngineNeeds, Executable
+from ..gpu import Gpu, device_number, find_gpu, import_cupy, out_of_memory, try_kernel
+from ..gpu_backend import GpuBackend
+from .bound import ALLOCATION_LOCK, BoundSession, Place, is_out_of_memory, reason_of
+from .library import import_onnxruntime, installed_distributions
 
 _NAME, _PROVIDER = "onnxruntime", "CUDAExecutionProvider"
-_INSTALL = 'uninstall them, then `pip install "amodal[cuda]"`'
-# y = x, of one float: ONNX Runtime says whether a provider works only when a session is made.
+# y = x, of one float: whether a provider works shows only when a session is created.
 _PROBE = (
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
@@ -30,14 +28,14 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class CudaOptions:
-    """How the CUDA provider runs; the defaults are what is right where nothing was measured.
+    """How the CUDA provider runs; the defaults need no measurement on the GPU at hand.
 
     Attributes:
-        cuda_graph: replay the U-Net's step as one CUDA graph. Other components run a few times a clip, and give their
-            activations back afterwards, which a graph could not.
+        cuda_graph: replay the U-Net's step as one CUDA graph. Other components run a few times a clip, and free their
+            activations afterwards, which a graph could not.
         nhwc: convolutions in half precision with channels last, which is what their tensor-core kernels read.
         tf32: round float32 products to TF32. The components in float32 are those that need it.
-        conv_search: how cuDNN's algorithms are chosen. `EXHAUSTIVE` times them, and may choose otherwise each time.
+        conv_search: how cuDNN's algorithms are chosen. `EXHAUSTIVE` times them, and may choose differently each time.
         attention: ONNX Runtime's `sdpa_kernel`, a sum of 1 (Flash), 2 (memory efficient), 8 (cuDNN's Flash, for
             `MultiHeadAttention` alone) and 16 (not fused); 0 leaves it the choice.
     """
@@ -49,14 +47,14 @@ class CudaOptions:
     attention: int = 0
 
 
-def availability(device: str = "cuda") -> Availability:
-    """Whether ONNX Runtime's CUDA provider works here: a session is made on it."""
+def availability(device: str | None = "cuda") -> Availability:
+    """Whether ONNX Runtime's CUDA provider works here, found out by creating a session on it."""
     try:
         ort = import_cuda()
         cupy = import_cupy(_NAME, "cuda")
         gpu = find_gpu(cupy, _NAME, device_number(_NAME, device))
+        try_kernel(cupy, gpu)
         with cupy.cuda.Device(gpu.number):
-            bool((cupy.zeros(1) + 1).all())  # a kernel: without NVRTC, CuPy finds out here
             _session(ort, _PROBE, {"device_id": str(gpu.number)}, gpu)
     except BackendUnavailableError as error:
         return Availability(False, "", str(error))
@@ -66,7 +64,7 @@ def availability(device: str = "cuda") -> Availability:
 
 
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
-    """Makes the backend; see `amodal.runtime.backends.create`."""
+    """Creates the backend; see `amodal.runtime.backends.create`."""
     if threads is not None:
         raise InputError('`threads` is for a CPU; leave it out with `device="cuda"`.', field="threads")
     number = device_number(_NAME, device)
@@ -75,10 +73,10 @@ def create(*, device: str | None, threads: int | None, vram: int | None = None) 
 
 
 def import_cuda() -> Any:
-    """ONNX Runtime with a CUDA provider, and with the libraries of CUDA that pip installed beside it.
+    """Imports ONNX Runtime and loads the CUDA libraries that pip installed with it.
 
     Raises:
-        BackendUnavailableError: it is not there, or is built for the CPU.
+        BackendUnavailableError: it is not installed, or built for the CPU.
     """
     ort = import_onnxruntime("cuda")
     if _PROVIDER not in ort.get_available_providers():
@@ -90,17 +88,17 @@ def import_cuda() -> Any:
         raise BackendUnavailableError(
             f'onnxruntime {ort.__version__} has no CUDA provider: {why}, then `pip install "amodal[cuda]"`.'
         )
-    with suppress(Exception), redirect_stdout(io.StringIO()):  # it prints what it does not find, to standard output
+    with suppress(Exception), redirect_stdout(io.StringIO()):  # it prints missing libraries to standard output
         ort.preload_dlls()
     return ort
 
 
 def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu, settings: Any = None) -> Any:
-    """A session on the CUDA provider, or an error: ONNX Runtime would go on with the CPU and say so in its log."""
+    """Creates a session on the CUDA provider; ONNX Runtime alone would fall back to the CPU and only log it."""
     settings = settings or ort.SessionOptions()
     settings.log_severity_level = 4
     providers = [(_PROVIDER, dict(options)), "CPUExecutionProvider"]
-    ort.set_default_logger_severity(4)  # what it would log is in the error
+    ort.set_default_logger_severity(4)  # the error says it already
     try:
         session = ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
     finally:
@@ -115,9 +113,9 @@ def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu,
 
 
 def _reason(ort: Any) -> str:
-    """Why the provider's library was not loaded, which ONNX Runtime tells its log alone.
+    """Why the provider's library could not be loaded, which ONNX Runtime only logs.
 
-    It may be tried here because ONNX Runtime has tried before: the library expects what it was given by then.
+    Loading it again here is safe only after ONNX Runtime has tried: the library expects to be set up by it.
     """
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
@@ -127,12 +125,10 @@ def _reason(ort: Any) -> str:
     return "no reason given"
 
 
-class OnnxRuntimeCudaBackend:
+class OnnxRuntimeCudaBackend(GpuBackend):
     """Runs graphs with ONNX Runtime's CUDA provider; see `Backend`.
 
-    Everything is queued on one stream of the backend's own, since a session's stream is fixed when it is made. Inside
-    `active` that one waits for the caller's, and afterwards the caller's for it. Nothing waits for the device: a
-    result is there when the stream says so.
+    Work is always queued on the backend's own stream, since a session's stream is fixed when it is created.
 
     Args:
         vram: the most GPU memory to take, in bytes; None for no limit. Weights are counted before a component is
@@ -140,8 +136,6 @@ class OnnxRuntimeCudaBackend:
         place: where sessions run.
     """
 
-    name = _NAME
-    lanes = 1
     engines: EngineNeeds | None = None
 
     def __init__(
@@ -153,37 +147,21 @@ class OnnxRuntimeCudaBackend:
         vram: int | None = None,
         place: Place | None = None,
     ) -> None:
-        self.xp, self.options = cupy, options or CudaOptions()
-        self._ort, self._gpu, self._vram = ort, gpu, vram
+        super().__init__(_NAME, cupy, gpu)
+        self.options, self._ort, self._vram = options or CudaOptions(), ort, vram
         self._place = place or Place(_PROVIDER, "cuda", gpu.number, f"gpu:{gpu.number}")
         self._weights: dict[int, int] = {}  # bytes, by session
         self._notes: dict[str, str] = {}
-        with cupy.cuda.Device(gpu.number):
-            self._stream: Any = cupy.cuda.Stream(non_blocking=True)
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        """See `Backend.active`: this GPU is the current one, and the backend's stream."""
-        cuda = self.xp.cuda
-        with cuda.Device(self._gpu.number), ExitStack() as inside:
-            outside = cuda.get_current_stream()
-            with explained(self.name, self._gpu):
-                if outside.ptr != self._stream.ptr:
-                    self._stream.wait_event(outside.record())
-                    inside.enter_context(self._stream)
-                yield
-                if outside.ptr != self._stream.ptr:
-                    outside.wait_event(self._stream.record())
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
         weights = sum(file.stat().st_size for file in files)
-        self._free()
+        self.empty_pool()
         limit = self._room(entry.kind, weights)
         graph = self.options.cuda_graph and entry.kind == "unet"
         wish = self._provider_options(entry, graph, limit)
         try:
-            with ALONE:
+            with ALLOCATION_LOCK:
                 session, graph = self._open(files[0], wish, graph)
         except BackendUnavailableError:
             raise
@@ -199,9 +177,9 @@ class OnnxRuntimeCudaBackend:
         return bound
 
     def _open(self, file: Path, options: dict[str, str], graph: bool) -> tuple[Any, bool]:
-        """A session; without a CUDA graph where ONNX Runtime would have to run a part of it on the CPU."""
+        """Creates a session; without a CUDA graph if ONNX Runtime would run a part of it on the CPU."""
         settings = self._ort.SessionOptions()
-        # Weights outside the arena, so that what an arena gives back is all of its activations.
+        # Keeps weights outside the arena, so that shrinking an arena frees all activations.
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         if self._place.provider != _PROVIDER:
             providers = [self._place.provider]
@@ -252,34 +230,13 @@ class OnnxRuntimeCudaBackend:
     def _closed(self, session: BoundSession) -> None:
         self._weights.pop(id(session), None)
 
-    def _free(self) -> None:
-        """Gives back what CuPy's pool keeps of arrays that are gone: ONNX Runtime's arenas cannot use it."""
-        self.xp.cuda.get_current_stream().synchronize()
-        self.xp.get_default_memory_pool().free_all_blocks()
-
-    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        """See `Backend.to_host`; waits for the stream."""
-        with explained(self.name, self._gpu):
-            return np.asarray(self.xp.asnumpy(array))
-
-    def free_memory(self) -> int:
-        """See `Backend.free_memory`."""
-        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
-            self._free()
-            return int(self.xp.cuda.runtime.memGetInfo()[0])
-
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
-        runtime = self.xp.cuda.runtime
         return {
             "name": self.name,
             "version": str(self._ort.__version__),
             "provider": self._place.provider,
-            "device": f"cuda:{self._gpu.number}",
-            "gpu": self._gpu.name,
-            "capability": f"sm{self._gpu.capability}",
-            "cuda_driver": cuda_version(int(runtime.driverGetVersion())),
-            "cuda_runtime": cuda_version(int(runtime.runtimeGetVersion())),
+            **self._describe_gpu(),
             **{name: str(value) for name, value in asdict(self.options).items()},
             **self._notes,
         }

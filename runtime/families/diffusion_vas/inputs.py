@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays.interop import Array, namespace_of, taken
+from ...arrays.interop import Array, as_input, namespace_of
 from ...backends import Backend
 from ...bundle.manifest import Manifest
 from ...errors import InputError
@@ -75,7 +75,7 @@ def segment_inputs(
         InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
     """
     xp, size, checks = backend.xp, manifest.size, Checks(backend.xp)
-    raw = taken(modal, "modal", xp)
+    raw = as_input(modal, "modal", xp)
     full_size = (int(raw.shape[-2]), int(raw.shape[-1])) if raw.ndim > 1 else (0, 0)
     if padding is None:
         prepared, raw = prepare_modal(raw, size, xp, checks), None
@@ -89,7 +89,7 @@ def segment_inputs(
     if depth is None:
         pictures = prepare_rgb(rgb, size, xp, checks)
         _same_count("modal", count, "rgb", len(pictures))  # before the network runs
-        checks.settle(backend.to_host)
+        checks.raise_pending(backend.to_host)
         ready(count, full_size)
         maps = find_depth(pictures)
         del pictures
@@ -99,7 +99,7 @@ def segment_inputs(
         prepare = prepare_depth if padding is None else padding.prepare_depth
         maps = prepare(depth, size, xp, checks)
         _same_count("modal", count, "depth", len(maps))
-    checks.settle(backend.to_host)
+    checks.raise_pending(backend.to_host)
     if depth is not None:
         ready(count, full_size)
     three = [xp.repeat(padded(x, manifest.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
@@ -125,7 +125,7 @@ def complete_inputs(
         InputError: shapes, dtypes, ranges or devices that do not fit.
     """
     xp, size, checks = backend.xp, manifest.size, Checks(backend.xp)
-    raw = taken(rgb, "rgb", xp)
+    raw = as_input(rgb, "rgb", xp)
     if padding is None:
         prepared = prepare_modal(modal, size, xp, checks)
     else:  # the edge goes on, so that resizing does not mix another colour into it
@@ -135,7 +135,7 @@ def complete_inputs(
     count = _limited(manifest, "rgb", len(pictures))
     for name, other in (("modal", prepared), ("amodal", whole)):
         _same_count("rgb", count, name, len(other))
-    checks.settle(backend.to_host)
+    checks.raise_pending(backend.to_host)
     ready(count, (int(rows), int(columns)))
     shown = None
     if carry is not None:

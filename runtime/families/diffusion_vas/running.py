@@ -20,8 +20,9 @@ from ...execution.findings import Completion, Delivery, Out, Segmentation, To
 from ...memory.choice import Planned
 from ...pictures.images import resize_frames, resize_masks, threshold
 from ...pictures.propagation import Propagated, propagate
+from ...sampling.finiteness import Finiteness
 from ...sampling.noise import NoiseStream
-from ...sampling.sampler import Array, Callback, Finiteness
+from ...sampling.sampler import Array, Callback
 from .context import check_layout
 from .inputs import Inputs, complete_inputs, segment_inputs
 from .stage import Settings, StageOutput, run_stage

@@ -19,21 +19,13 @@ from ...bundle.manifest import ContextLayout, Manifest, StageName
 from ...errors import InputError, NonFiniteError
 from ...execution.components import Component, Components, stage_keys
 from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
+from ...sampling.finiteness import Finiteness
+from ...sampling.guidance import guidance_ramp, guide, is_guided
 from ...sampling.noise import Draw, NoiseStream
-from ...sampling.sampler import (
-    Array,
-    Callback,
-    Churn,
-    Finiteness,
-    Schedule,
-    denoised_of,
-    guidance_ramp,
-    guide,
-    is_guided,
-    karras_sigmas,
-    scale_input,
-)
+from ...sampling.preconditioning import denoised_of, scale_input
+from ...sampling.sampler import Array, Callback
 from ...sampling.sampler import sample as run_sampler
+from ...sampling.schedule import Churn, Schedule, karras_sigmas
 from .context import check_layout, context_rows
 
 _DECODER_OVERFLOWED = (
@@ -258,7 +250,7 @@ def run_stage(
     for frames in decoded:
         watched.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
     if finite is None:
-        watched.settle()
+        watched.raise_if_not_finite()
     return [StageOutput(to_bytes(frames, xp), stream) for frames, stream in zip(decoded, streams, strict=True)]
 
 

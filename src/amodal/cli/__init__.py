@@ -11,7 +11,7 @@ import click
 
 from amodal import __version__
 
-from .lazy import lazy_group
+from .lazy import CommandError, lazy_group
 
 _MEASURING = ("psutil", "matplotlib", "jinja2")
 _PLAIN = warnings.showwarning
@@ -59,6 +59,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show if show is _PLAIN else show
     try:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
+    except CommandError as error:
+        _fail(str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "amodal"
         _fail(f"{error.format_message()} See `{command} --help`.", error.exit_code)

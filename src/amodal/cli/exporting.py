@@ -43,7 +43,7 @@ def export_job(options: dict[str, Any]) -> list[Exported]:
         from amodal.export.bundle import export_bundle
         from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
         from amodal.export.depth_anything.network import load_depth, random_depth
-        from amodal.export.families.diffusion_vas.plan import ExportSettings
+        from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 
         settings = ExportSettings(
             size=options["size"],
@@ -73,9 +73,7 @@ def export_job(options: dict[str, Any]) -> list[Exported]:
     with progress.show():
         return export_bundle(
             options["out"],
-            stages,
-            depth,
-            settings,
+            plan_export(stages, depth, settings),
             overwrite=options["overwrite"],
             inputs=inputs,
             progress=progress,

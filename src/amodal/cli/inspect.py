@@ -58,6 +58,8 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
 
 
 def _facts(manifest: Manifest, verified: bool) -> list[str]:
+    from amodal.runtime.backends.onnxruntime.graph import describe_fused
+
     height, width = manifest.latent_size
     rows: list[tuple[str, str]] = [("family", manifest.family)]
     rows += [(f"stage {name}", stage.source) for name, stage in manifest.stages.items()]
@@ -67,23 +69,13 @@ def _facts(manifest: Manifest, verified: bool) -> list[str]:
         ("context layout", manifest.context_layout),
         ("decode chunk", f"{manifest.decode_chunk} frames"),
         ("hidden RGB", "carried over from other frames, the rest drawn" if manifest.propagate else "drawn"),
-        ("CPU kernels", _fused(manifest)),
+        ("CPU kernels", describe_fused(manifest.components.values())),
         ("noise", manifest.noise_dtype),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.stages.values()}))),
         ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),
     ]
     return [f"  {name:<16}  {value}" for name, value in rows]
-
-
-def _fused(manifest: Manifest) -> str:
-    from amodal.runtime.backends.onnxruntime.kernels import FUSED, find_kernels
-
-    entries = manifest.components.values()
-    count = sum(any(file.path.endswith(FUSED) for file in entry.files) for entry in entries)
-    if not count:
-        return "no graph is fused for them"
-    return f"{count} of {len(entries)} graphs are fused for them; {find_kernels()}"
 
 
 def _components(manifest: Manifest) -> str:

@@ -13,7 +13,7 @@ from amodal.runtime.errors import AmodalError
 from .sentences import sentence
 
 
-class Refusal(click.ClickException):
+class CommandError(Exception):
     """An AmodalError in the words of the command that raised it, with its exit code."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -44,7 +44,7 @@ def lazy_group(package: str, commands: Mapping[str, str]) -> type[click.Group]:
                 return super().invoke(ctx)
             except AmodalError as error:
                 command = self.get_command(ctx, ctx.invoked_subcommand or "")
-                raise Refusal(sentence(error, command.params if command else ()), error.exit_code) from error
+                raise CommandError(sentence(error, command.params if command else ()), error.exit_code) from error
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             with formatter.section("Commands"):

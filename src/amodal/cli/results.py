@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from amodal import __version__
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.bundle.reading import sha256_of
-from amodal.runtime.files.masks import probability_map
 from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
-from amodal.runtime.files.results import write_frames_png, write_grey_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import resize_masks
 
@@ -38,8 +37,8 @@ def write_files(folder: Path, clip: Clip, found: Found, options: RunOptions) -> 
     if len(found.masks) > 1:
         for seed, masks in zip(options.seeds, found.masks, strict=True):
             _write(write_masks_png, folder / "samples" / str(seed) / "amodal_masks", masks, clip, found)
-        shares = np.rint(255 * probability_map(found.masks)).astype(np.uint8)
-        files += ["samples/", *_write(write_grey_png, folder / "probability", shares, clip, found)]
+        shares = np.rint(255 * np.mean(found.masks, axis=0, dtype=np.float32)).astype(np.uint8)
+        files += ["samples/", *_write(write_frames_png, folder / "probability", shares, clip, found)]
     if completed is not None:
         files += _write(write_frames_png, folder / "completed", completed, clip, found)
     write_masks_json(folder / "masks.json", clip.modal, found.in_frame(amodal), clip.names)

@@ -13,7 +13,8 @@ from amodal.runtime.bundle.manifest import StageName
 from amodal.runtime.execution.findings import Completion, Segmentation
 from amodal.runtime.memory.buffers import RunShape
 from amodal.runtime.pictures.padding import Padding
-from amodal.runtime.sampling.sampler import Churn, is_guided
+from amodal.runtime.sampling.guidance import is_guided
+from amodal.runtime.sampling.schedule import Churn
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""The forms in which a graph can be written where several compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a graph is written where several forms compute the same; the manifest records it.
+
+    Attributes:
+        name: key in `VARIANTS`.
+        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax in float32, MatMul, which
+            compilers fuse as well.
+        group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
+            which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes).
+        temporal_conv: `conv2d` runs a (3, 1, 1) kernel as (3, 1) over [B, C, T, P]; `conv3d` leaves it.
+        gates: `split` projects GEGLU's value and gate apart, which saves a copy of both; `merged` is one MatMul.
+        qkv: `merged` projects query, key and value in one MatMul.
+        upsample: `phases` convolves before doubling, `resize` after.
+    """
+
+    name: str
+    attention: Literal["native", "decomposed"] = "native"
+    group_norm: Literal["native", "instance"] = "native"
+    temporal_conv: Literal["conv2d", "conv3d"] = "conv2d"
+    gates: Literal["split", "merged"] = "merged"
+    qkv: Literal["split", "merged"] = "split"
+    upsample: Literal["phases", "resize"] = "resize"
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain form, for the manifest."""
+        return asdict(self)
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        Variant("cpu", attention="decomposed", group_norm="instance", gates="split", upsample="phases"),
+        Variant("engine", attention="decomposed"),
+        # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. GroupNormalization has
+        # none in 1.31 and is unrolled; Microsoft's own GroupNorm adds in any order, so that two runs would differ.
+        Variant("cuda", attention="native", group_norm="instance"),
+        # One form changed at a time, for `amodal.bench.studies.variants` and to overrule the choice on a GPU.
+        Variant("engine-attention", attention="native"),
+        Variant("engine-group-norm", attention="decomposed", group_norm="instance"),
+        Variant("engine-conv3d", attention="decomposed", temporal_conv="conv3d"),
+        Variant("engine-gates", attention="decomposed", gates="split"),
+        Variant("engine-qkv", attention="decomposed", qkv="merged"),
+        Variant("engine-phases", attention="decomposed", upsample="phases"),
+    )
+}

@@ -1,0 +1,176 @@
+"""OpenVINO on CPUs that multiply in bfloat16.
+
+The image encoder, the U-Net and the VAE compute in bfloat16, with sums in float32. That includes the VAE's encoder:
+diffusers upcasts it (`force_upcast`) only because float16 could overflow, and bfloat16 has float32's range. Components
+that need float32 run in ONNX Runtime, which is faster there: `unet_conditioner`, whose sinusoids of up to 127 radians
+bfloat16 would lose, and depth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+from ..bundle.manifest import ComponentEntry
+from ..errors import BackendError, BackendUnavailableError, BundleCorruptError, first_line
+from .backend import Availability, Backend, Executable
+from .denormals import denormals_as_zero
+from .host import check_host_options
+from .lanes import LaneExecutable, Lanes
+from .onnxruntime.cpu import OnnxRuntimeBackend
+from .onnxruntime.library import import_onnxruntime
+
+# By default the plugin compiles every few element-wise operators into a kernel of their own, which takes a quarter of
+# the default U-Net's memory and saves no time. It also fuses attention that way, which pays off where there are many
+# scores. The setting is undocumented and may disappear.
+_SNIPPETS = "SNIPPETS_MODE"
+_SMALL_ATTENTION = 2**24  # scores of all heads and frames
+_SINGLE = frozenset({"unet_conditioner", "depth"})
+
+
+def availability(name: str = "openvino") -> Availability:
+    """Whether OpenVINO can be imported and the CPU multiplies in bfloat16."""
+    try:
+        ov = _import()
+        import_onnxruntime("openvino")
+    except BackendUnavailableError as error:
+        return Availability(False, "", str(error))
+    return Availability(True, f"openvino {_version(ov)}: CPU, bfloat16")
+
+
+def create(name: str = "openvino", *, device: str | None = None, threads: int | None = None) -> Backend:
+    """Creates the backend; see `amodal.runtime.backends.create`."""
+    ov = _import()
+    check_host_options(name, device, threads)
+    return OpenVinoBackend(ov, import_onnxruntime("openvino"), threads)
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f'backend openvino cannot be imported ({error}); install it with `pip install "amodal[openvino]"`.'
+        ) from error
+    if not multiplies_bfloat16():
+        raise BackendUnavailableError(
+            "backend openvino needs a CPU that multiplies in bfloat16 (AVX512-BF16 or AMX), which this one does not; "
+            "use onnxruntime, as fast in float32."
+        )
+    return openvino
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has bfloat16 instructions: OpenVINO would run without them, in emulation."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _version(ov: Any) -> str:
+    return str(ov.__version__).partition("-")[0]
+
+
+class OpenVinoBackend(OnnxRuntimeBackend):
+    """Runs components with OpenVINO's CPU plugin, and those that need float32 with ONNX Runtime; see `Backend`.
+
+    Independent calls run side by side, each on few threads. A network is compiled once for each set of shapes it is
+    called with: with free axes the default U-Net took 7 % longer.
+    """
+
+    name = "openvino"
+
+    def __init__(self, ov: Any, ort: Any, threads: int | None) -> None:
+        super().__init__(ort, threads)
+        self._ov, self._core = ov, ov.Core()
+
+    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
+        """See `Backend.load`."""
+        if entry.kind in _SINGLE:
+            return super().load(entry, files, lanes)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": lanes,
+            "CPU_DENORMALS_OPTIMIZATION": True,
+        }
+        try:
+            network = self._core.read_model(files[0])
+        except Exception as error:
+            raise BundleCorruptError(
+                f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
+            ) from error
+        return _Network(self._core, network, entry, settings, self._side_by_side if lanes > 1 else None)
+
+    def describe(self) -> dict[str, str]:
+        """See `Backend.describe`."""
+        return {
+            "name": self.name,
+            "version": _version(self._ov),
+            "arithmetic": "bfloat16",
+            "threads": str(self.threads),
+        }
+
+
+class _Network(LaneExecutable):
+    def __init__(
+        self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lanes: Lanes | None
+    ) -> None:
+        super().__init__(entry.kind, lanes)
+        self._core, self._network, self._settings = core, network, settings
+        # In the graph's order: an output may have further names in OpenVINO, in any order.
+        self._outputs = [output.name for output in entry.outputs]
+        self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
+        self._compiling = Lock()
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if self._network is None:
+            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+        try:
+            with denormals_as_zero():
+                free = self._requests(inputs)
+                request = free.get()
+                try:
+                    values = request.infer(dict(inputs), share_inputs=True)
+                finally:
+                    free.put(request)
+        except Exception as error:
+            raise BackendError(f"openvino failed in component {self._kind}: {first_line(error)}") from error
+        return {name: values[place] for place, name in enumerate(self._outputs)}
+
+    def _requests(self, inputs: Mapping[str, Any]) -> SimpleQueue[Any]:
+        """Compiles the network for these shapes the first time; returns its idle requests, one for each lane."""
+        shapes = {name: list(array.shape) for name, array in inputs.items()}
+        key = tuple(sorted((name, *shape) for name, shape in shapes.items()))
+        with self._compiling:
+            if key not in self._free:
+                compiled = self._compile(shapes)
+                self._free[key] = SimpleQueue()
+                for _ in range(self._settings["NUM_STREAMS"]):
+                    self._free[key].put(compiled.create_infer_request())
+            return self._free[key]
+
+    def _compile(self, shapes: Mapping[str, Sequence[int]]) -> Any:
+        network = self._network.clone()
+        network.reshape(shapes)
+        scores = (node.output(0).get_shape() for node in network.get_ops() if node.get_type_name() == "Softmax")
+        if max(map(math.prod, scores), default=0) > _SMALL_ATTENTION:
+            return self._core.compile_model(network, "CPU", self._settings)
+        try:
+            return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
+        except Exception as error:
+            if _SNIPPETS not in str(error):
+                raise
+            return self._core.compile_model(network, "CPU", self._settings)
+
+    def close(self) -> None:
+        self._network = None
+        self._free.clear()
+        super().close()

@@ -1,1 +1,0 @@
-"""OpenVINO on a CPU that multiplies in bfloat16."""
