@@ -41,7 +41,7 @@ def read_pairs(
             they are read.
     """
     if top_k is not None and top_k < 1:
-        raise InputError(f"--top-k is {top_k}; expected 1 or more.")
+        raise InputError(f"`top_k` is {top_k}; expected 1 or more.", field="top_k")
     with argument("predictions"):
         root = require_path(predictions, _PREDICTIONS)
     sources = find_truth(truth)
@@ -65,7 +65,8 @@ def _match_folders(root: Path, sources: Sequence[TruthSource], truth: PathLike) 
         if len(sources) > 1 and not named:
             raise InputError(
                 f"{root} is a single prediction, but {truth} holds {len(sources)} scenes, none of them named "
-                f"{root.resolve().name}; give one scene folder with --truth."
+                f"{root.resolve().name}; give one scene folder.",
+                field="truth",
             )
         return [((named or list(sources))[0], root)]
     runs = {folder.name: folder for folder in folders_in(root) if (folder / MASKS).is_dir()}
@@ -162,5 +163,5 @@ def _require_frames(predicted: Path, true: Path) -> None:
 def _first(items: Sequence[Any], count: int | None, where: Path) -> list[Any]:
     if count is not None and count > len(items):
         have = "1 sample" if len(items) == 1 else f"{len(items)} samples"
-        raise InputError(f"{where} holds {have}, but --top-k asks for {count}; run more seeds or ask for fewer.")
+        raise InputError(f"{where} holds {have}, but `top_k` asks for {count}; run more seeds or ask for fewer.")
     return list(items[:count])

@@ -290,7 +290,7 @@ def test_at_another_size_activations_grow_with_the_area_where_they_depend_on_it(
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (RunShape(size=(20, 32)), "--size 20x32 .* multiples of 16; the nearest: 16x32 and 32x32"),
+        (RunShape(size=(20, 32)), "size 20x32 .* multiples of 16; the nearest: 16x32 and 32x32"),
         (RunShape(size=(0, 32)), "multiples of 16; the nearest: 16x32"),
         (RunShape(decode_chunk=3), "`decode_chunk=3`: these engines decode 1 to 2 frames"),
         (RunShape(decode_chunk=0), "`decode_chunk=0`"),
