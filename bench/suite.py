@@ -129,7 +129,9 @@ def _run(name: str, key: str, job: Job) -> Kept:
     except AmodalError as error:
         measurements, skipped = [], [Skipped(what=name, reason=str(error))]
     except MemoryError:
-        skipped = [Skipped(what=name, reason="there is not enough memory.", remedy="--memory sequential")]
+        skipped = [
+            Skipped(what=name, reason="there is not enough memory.", remedy="amodal bench all --memory sequential")
+        ]
         measurements = []
     return Kept(key=key, measurements=measurements, skipped=skipped)
 

@@ -64,7 +64,9 @@ class BuildSettings:
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise InputError(f"--backend {self.backend} builds no engines; expected one of {', '.join(BACKENDS)}.")
+            raise InputError(
+                f"backend {self.backend} builds no engines; expected one of {', '.join(BACKENDS)}.", field="backend"
+            )
 
 
 class Built(NamedTuple):
@@ -108,8 +110,10 @@ def target_of(settings: BuildSettings, library: Library) -> Target:
     capability = _capability(settings.target)
     if capability is None:
         known = ", ".join(library.capabilities)
-        mend = f"name what it is for ({known})" if known else "build there, or with --backend tensorrt_rtx"
-        raise InputError(f"--target {settings.target} needs the GPU it is for, and none is found here; {mend}.")
+        mend = f"name what it is for ({known})" if known else 'build there, or with `backend="tensorrt_rtx"`'
+        raise InputError(
+            f'`target="{settings.target}"` needs the GPU it is for, and none is found here; {mend}.', field="target"
+        )
     return Target(f"{THIS}-sm{capability.replace('.', '')}") if target.name == THIS else target
 
 
@@ -136,9 +140,9 @@ def _capability(target: str) -> str | None:
     of_id = [gpu["compute_cap"] for gpu in gpus("uuid") if first.startswith("GPU-") and gpu["uuid"].startswith(first)]
     if len(of_id) != 1:
         raise InputError(
-            f"--target {target}: GPUs of several compute capabilities are here ({', '.join(found)}), and which of them "
-            f"CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or set "
-            "CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
+            f'`target="{target}"`: GPUs of several compute capabilities are here ({", ".join(found)}), and which of '
+            f"them CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or "
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
         )
     return of_id[0]
 
@@ -175,7 +179,7 @@ def chosen_components(bundle: Bundle, wanted: tuple[str, ...] | None) -> list[st
     wrong = [name for name in wanted if name not in known]
     if wrong or not wanted:
         raise InputError(
-            f"--components: {', '.join(wrong) or 'nothing'} is not in {bundle.path}; expected {', '.join(entries)}."
+            f"`components`: {', '.join(wrong) or 'nothing'} is not in {bundle.path}; expected {', '.join(entries)}."
         )
     return [key for key, entry in entries.items() if key in wanted or entry.kind in wanted]
 
@@ -232,7 +236,7 @@ def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
         return "new"
     except (EngineStaleError, EngineCorruptError) as error:
         return str(error)
-    return "--rebuild" if rebuild else None
+    return "rebuild was asked for" if rebuild else None
 
 
 def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, progress: Progress) -> EngineRecord:
@@ -269,7 +273,7 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise EngineBuildError(
-            f"another build is writing to {folder}; wait until it has ended, or give another folder with --engine-dir."
+            f"another build is writing to {folder}; wait until it has ended, or give another folder for `engine_dir`."
         ) from None
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -292,5 +296,5 @@ def _alone(folder: Path) -> Iterator[None]:
 def _unwritable(folder: Path, error: OSError) -> AmodalError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = "the disk is full" if full else (error.strerror or str(error)).lower()
-    mend = "make room, or give another folder with --engine-dir" if full else "give another folder with --engine-dir"
+    mend = "make room, or give another folder for `engine_dir`" if full else "give another folder for `engine_dir`"
     return OutputError(f"engines cannot be written to {folder}, {reason}; {mend}.")

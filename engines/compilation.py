@@ -145,5 +145,5 @@ def _crash(code: int, component: str, last: str) -> str:
 def _no_memory(component: str) -> str:
     return (
         f"the compiler was killed while building {component}, as happens when memory runs out; close other programs, "
-        "or build the engine on a larger machine with the same --target and copy the folder."
+        "or build the engine on a larger machine for the same target and copy the folder."
     )

@@ -177,7 +177,7 @@ def _refusal(parser: Any, graph: Path, compiler: Compiler) -> str:
     reason = " ".join(str(error.desc()).split()).rstrip(".")
     return (
         f"{compiler.backend} {compiler.version} refuses {graph.name} at node {node} ({error.node_operator() or '?'}): "
-        f"{reason}; export the bundle again with another --variant, or please report it."
+        f"{reason}; export the bundle again with another `amodal export --variant`, or please report it."
     )
 
 

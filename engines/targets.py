@@ -32,7 +32,7 @@ class Target:
 
 
 def parse_target(text: str, backend: EngineBackend, known: tuple[str, ...]) -> Target:
-    """A target from what `--target` says.
+    """A target from its name.
 
     Args:
         text: `portable`, `this`, or compute capabilities like `sm86,sm89`.
@@ -49,14 +49,16 @@ def parse_target(text: str, backend: EngineBackend, known: tuple[str, ...]) -> T
     names = [f"sm{name}" if name.isdigit() else name for name in names]
     if not known:
         raise InputError(
-            f"--target {text}: {backend} builds for the GPU of the machine it runs on; expected {THIS} or {PORTABLE} "
-            "(Ampere and newer), or --backend tensorrt_rtx, which builds for others."
+            f'`target="{text}"`: {backend} builds for the GPU of the machine it runs on; expected {THIS} or {PORTABLE} '
+            '(Ampere and newer), or `backend="tensorrt_rtx"`, which builds for others.',
+            field="target",
         )
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         raise InputError(
-            f"--target {text}: {', '.join(wrong) or 'nothing'} is no target of this {backend}; expected {PORTABLE}, "
-            f"{THIS}, or one or more of {', '.join(known)}."
+            f'`target="{text}"`: {", ".join(wrong) or "nothing"} is no target of this {backend}; expected {PORTABLE}, '
+            f"{THIS}, or one or more of {', '.join(known)}.",
+            field="target",
         )
     chosen = tuple(sorted(set(names), key=_number))
     return Target("+".join(chosen), chosen)

@@ -43,14 +43,14 @@ class VerifySettings:
         engines = get_args(EngineBackend)
         if self.backend not in (DEFAULT, *engines):
             known = ", ".join((DEFAULT, *engines))
-            raise InputError(f"--backend {self.backend} cannot be verified; expected one of {known}.")
+            raise InputError(f"backend {self.backend} cannot be verified; expected one of {known}.", field="backend")
         if self.backend == DEFAULT and (self.build or self.engine_dir is not None):
             raise InputError(
-                f"--build and --engine-dir are for engines, {DEFAULT} has none; add --backend {engines[0]}."
+                f'`build` and `engine_dir` are for engines, {DEFAULT} has none; choose `backend="{engines[0]}"`.'
             )
         if self.steps < 1 or self.seed < 0:
             raise InputError(
-                f"--steps {self.steps} and --seed {self.seed}: expected 1 or more steps, a seed from 0 on."
+                f"`steps={self.steps}` and `seed={self.seed}`: expected 1 or more steps, a seed from 0 on."
             )
 
 

@@ -56,9 +56,10 @@ _HALF_NOTE = (
     "65504."
 )
 _UNSEEN = (
-    "No engine was executed: {reason} What the graphs compute: `amodal verify BUNDLE`, without --backend. What the "
-    "engines compute: this command, on a machine with the GPU they were built for."
+    "No engine was executed: {reason} To check what the graphs compute, run `amodal verify BUNDLE`; to check what the "
+    "engines compute, verify them on a machine with the GPU they were built for."
 )
+_SINGLE = "amodal export --precision fp32"
 _TF32_NOTE = "Engines compute float32 convolutions in TF32, which has the mantissa of half, as torch does by default."
 
 
@@ -178,14 +179,14 @@ def _check_component(
     if not all(np.isfinite(value).all() for call in calls for value in call.outputs.values()):
         problems.append("its float32 twin gives values that are not finite; check the checkpoint's weights.")
     elif math.isinf(worst):
-        problems.append("it gives values that are not finite; export the bundle again with --precision fp32.")
+        problems.append(f"it gives values that are not finite; export the bundle again with `{_SINGLE}`.")
     elif not worst <= limit:
         problems.append(f"it differs from its float32 twin by {worst:.1e} (relative L2), more than {limit:.0e}.")
     beyond = over(ranges, HALF_MAX)
     if beyond:
         problems.append(
             f"{named(beyond)} beyond {HALF_MAX:.0f}, where half precision is infinite; export the bundle again with "
-            "--precision fp32."
+            f"`{_SINGLE}`."
         )
     return ComponentCheck(key, entry.precision, len(calls), worst, limit, tuple(ranges), tuple(problems))
 

@@ -21,17 +21,40 @@
     ├── NonFiniteError       NaN or infinity in the latents
     └── OutputError          results that could not be written (disk full, no permission)
 
-A message is one sentence or two: what was wrong (file, value), what was expected, which command or option mends
-it. The command line prints the message without a traceback and exits with `exit_code`.
+A message is one sentence or two: what was wrong (file, value), what was expected, and which command or argument fixes
+it. It names arguments as Python does, alone (`vram`) or with a value (`memory="sequential"`), between backticks; the
+command line replaces these by its options (`--memory sequential`), prints the message without a traceback, and exits
+with `exit_code`. Where a message names no argument, it adds the option of the error's `field`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AmodalError(Exception):
-    """Base of everything amodal raises on purpose."""
+    """Base of everything amodal raises on purpose.
+
+    Attributes:
+        field: the Python name of the argument at fault (`steps`, `vram`, `masks`); None where no single one is.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@contextmanager
+def argument(field: str) -> Iterator[None]:
+    """Makes `field` the argument at fault of every AmodalError that leaves the block, or the decorated function."""
+    try:
+        yield
+    except AmodalError as error:
+        error.field = field
+        raise
 
 
 class InputError(AmodalError, ValueError):
@@ -117,7 +140,7 @@ class NonFiniteError(AmodalError, ArithmeticError):
         super().__init__(
             message
             or f"The latents were not finite after step {step} (sigma {sigma:.4g}): the model overflowed; "
-            "export it again with --precision fp32, or check the checkpoint's weights."
+            "export it again with `amodal export --precision fp32`, or check the checkpoint's weights."
         )
 
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[int, float, str]]:

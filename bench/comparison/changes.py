@@ -33,7 +33,7 @@ class Change(Record):
         ratio, low, high: of after to before, with its interval; None where before is 0, or where a fixed rule judges.
         more_is_worse: whether it is a cost, as time is, or a gain, as mIoU is.
         verdict: `same` unless it left the noise.
-        counts: whether `--fail-over` looks at it.
+        counts: whether it can be a failure.
         remark: what limits the verdict; empty if nothing does.
     """
 

@@ -74,7 +74,7 @@ def compare_results(
     if not same_machine and not across_machines:
         raise InputError(
             f"The results are of two machines ({_machine(before)}; {_machine(after)}), so that a difference says "
-            "nothing about the code; measure both on one, or compare them all the same with --across-machines."
+            "nothing about the code; measure both on one, or compare them all the same with `across_machines=True`."
         )
     compared, unmatched = _pairs(before, after)
     found = [_compare(a, b, floor) for a, b in compared]

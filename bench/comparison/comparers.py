@@ -16,7 +16,7 @@ Found: TypeAlias = Iterator[Change | str | None]
 _T = TypeVar("_T")
 
 MATTERS = 0.01
-"""Share of a clip by which a component must change before `--fail-over` looks at it. Below it nobody would notice,
+"""Share of a clip by which a component must change before it counts as a failure. Below it nobody would notice,
 and a network that takes a millisecond is judged by the timer."""
 
 

@@ -53,7 +53,7 @@ def measure_fidelity(
     opened = Bundle(bundle)
     work = given_work(opened, work)
     if against not in get_args(Against):
-        raise InputError(f"--against {against}: expected twin or diffusers.")
+        raise InputError(f"`against` is {against}; expected twin or diffusers.", field="against")
     note("in float32", 0, 2)
     if against == "twin":
         expected, reference = _by_twin(opened, work, execution)

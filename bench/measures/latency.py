@@ -46,7 +46,7 @@ def measure_latency(
         AmodalError: it cannot be run like this.
     """
     if repeats < 1 or warm_up < 1:
-        raise InputError(f"{repeats} clips after {warm_up}: expected 1 or more of both (--repeats, --warm-up).")
+        raise InputError(f"{repeats} clips after {warm_up}: expected 1 or more of both (`repeats`, `warm_up`).")
     watchman = Watchman()
     once: dict[str, float] = {}
     if cold:

@@ -39,7 +39,7 @@ def measure_memory(bundle: str | Path, work: Work, execution: Execution, *, clip
         AmodalError: it cannot be run like this.
     """
     if clips < 1:
-        raise InputError(f"{clips} clips: expected 1 or more (--clips).")
+        raise InputError(f"{clips} clips: expected 1 or more.", field="clips")
     return in_new_process(_measure, str(bundle), work, execution, clips)
 
 

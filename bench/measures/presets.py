@@ -51,10 +51,13 @@ def measure_quality(
     if unknown or not names:
         raise InputError(f"preset {', '.join(unknown) or 'none'} is unknown; expected some of: {'; '.join(PRESETS)}.")
     if scenes < 1 or workers < 1:
-        raise InputError(f"{scenes} scenes by {workers} workers: expected 1 or more of both (--scenes, --workers).")
+        raise InputError(f"{scenes} scenes by {workers} workers: expected 1 or more of both (`scenes`, `workers`).")
     opened = Bundle(bundle)
     if "segment" not in opened.manifest.tasks:
-        raise InputError(f"bundle {bundle} has no segment stage, whose masks are measured; export it with --segment.")
+        raise InputError(
+            f"bundle {bundle} has no segment stage, whose masks are measured; export it again with "
+            "`amodal export --segment CHECKPOINT`."
+        )
     settings = {name: replace(PRESETS[name], bundle=str(bundle), execution=execution) for name in names}
     jobs = [(FIRST_SEED + index, setting) for index in range(scenes) for setting in settings.values()]
     runs = run_scenes(jobs, workers, "runs")

@@ -60,7 +60,7 @@ def measure_scaling(
     if unknown or not axes:
         raise InputError(f"axis {', '.join(unknown) or 'none'} is unknown; expected some of {', '.join(AXES)}.")
     if repeats < 1:
-        raise InputError(f"{repeats} clips: expected 1 or more (--repeats).")
+        raise InputError(f"{repeats} clips: expected 1 or more.", field="repeats")
     sweeps, executed = [], None
     with tempfile.TemporaryDirectory() as scratch:
         for axis in axes:

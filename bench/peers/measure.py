@@ -33,6 +33,7 @@ from .process import Loaded, PeerError, PeerProcess
 from .turns import Entrant, Turns
 
 EAGER, COMPILED, ROUNDED = "diffusers", "compile", "bfloat16"
+_CHECKPOINTS = "amodal bench peers --segment CHECKPOINT --complete CHECKPOINT"
 CHOICES = (EAGER, COMPILED, ROUNDED, *names())
 """What can be asked for; the first that runs is what the others are held against."""
 
@@ -73,9 +74,9 @@ def measure_peers(
     """
     unknown = [name for name in only or () if name not in CHOICES]
     if unknown:
-        raise InputError(f"peer {', '.join(unknown)} is unknown; expected some of {', '.join(CHOICES)} (--peer).")
+        raise InputError(f"peer {', '.join(unknown)} is unknown; expected some of {', '.join(CHOICES)}.", field="only")
     if repeats < 1:
-        raise InputError(f"{repeats} turns: expected 1 or more (--repeats).")
+        raise InputError(f"{repeats} turns: expected 1 or more.", field="repeats")
     opened = Bundle(bundle)
     work = given_work(opened, work)
     with ExitStack() as stack:
@@ -146,7 +147,7 @@ def candidates(
         add(DEFAULT, Candidate(DEFAULT, load_ours, (place, work, replace(own, device="cpu"))))
     else:
         reason = f"peers are compared on {device}, this one runs on the CPU."
-        add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="--device cpu"))
+        add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="amodal bench peers --device cpu"))
     if execution.device != "cpu":
         where = device if device != "cpu" else "cuda"
         there = replace(own, device=where, threads=None, vram=execution.vram)
@@ -156,10 +157,13 @@ def candidates(
             continue
         state = availability(name)
         if execution.device == "cpu" and on_gpu(name):
-            add(name, Skipped(what=f"peer {name}", reason="it runs on a GPU.", remedy="--device cuda"))
+            add(
+                name,
+                Skipped(what=f"peer {name}", reason="it runs on a GPU.", remedy="amodal bench peers --device cuda"),
+            )
         elif not on_gpu(name) and device != "cpu":
             reason = f"peers are compared on {device}, this one runs on the CPU."
-            add(name, Skipped(what=f"peer {name}", reason=reason, remedy="--device cpu"))
+            add(name, Skipped(what=f"peer {name}", reason=reason, remedy="amodal bench peers --device cpu"))
         elif not state.usable:
             add(name, Skipped(what=f"peer {name}", reason=state.reason))
         elif not on_gpu(name):
@@ -173,8 +177,8 @@ def candidates(
 def _skipped(name: str, error: PeerError, bundle: Bundle) -> Skipped:
     remedy = {
         "MissingDependencyError": INSTALL,
-        "InputError": "--segment CHECKPOINT --complete CHECKPOINT",
-        "CheckpointError": "--segment CHECKPOINT --complete CHECKPOINT",
+        "InputError": _CHECKPOINTS,
+        "CheckpointError": _CHECKPOINTS,
         "EngineNotFoundError": f"amodal build {bundle_name(bundle)} --backend {name.split()[0]}",
     }
     return Skipped(what=f"peer {name}", reason=str(error), remedy=remedy.get(error.kind, ""))

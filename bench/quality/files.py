@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
@@ -17,20 +17,16 @@ from amodal.runtime.paths import natural_key
 from .clips import Bools, Bytes, Floats
 
 
-def masks_in(folder: Path, option: str) -> Bools:
-    """Masks of one object, bool [T, H, W]; errors speak of `option`."""
-    try:
+def masks_in(folder: Path, field: str) -> Bools:
+    """Masks of one object, bool [T, H, W]; errors name the argument `field`."""
+    with argument(field):
         return read_masks(folder)
-    except InputError as error:  # whose sentence is about another option
-        raise InputError(str(error).replace("--masks", option)) from error
 
 
-def rgb_in(folder: Path, option: str) -> Bytes:
-    """Frames, uint8 [T, H, W, 3]; errors speak of `option`."""
-    try:
+def rgb_in(folder: Path, field: str) -> Bytes:
+    """Frames, uint8 [T, H, W, 3]; errors name the argument `field`."""
+    with argument(field):
         return read_frames(folder)
-    except InputError as error:
-        raise InputError(str(error).replace("--frames", option)) from error
 
 
 def decode_masks(rles: Any, where: str) -> Bools:
@@ -58,12 +54,12 @@ def as_boxes(values: Any, where: str) -> Floats:
         raise InputError(f"{where}: the boxes are no lists of four numbers; expected x, y, width, height.") from error
 
 
-def load_json(path: Path, option: str) -> Any:
-    """The content of a json file; errors speak of `option`."""
+def load_json(path: Path, field: str) -> Any:
+    """The content of a json file; errors name the argument `field`."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as json ({error}); {option} needs it whole.") from error
+        raise InputError(f"{path} cannot be read as json ({error}).", field=field) from error
 
 
 def folders_in(root: Path) -> list[Path]:

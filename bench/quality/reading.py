@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import list_images, require_path
 from amodal.runtime.files.objects import join_ids
 from amodal.runtime.paths import PathLike, natural_key
@@ -41,8 +41,10 @@ def read_pairs(
             they are read.
     """
     if top_k is not None and top_k < 1:
-        raise InputError(f"--top-k is {top_k}; expected 1 or more.")
-    root, sources = require_path(predictions, "PREDICTIONS", _PREDICTIONS), find_truth(truth)
+        raise InputError(f"`top_k` is {top_k}; expected 1 or more.", field="top_k")
+    with argument("predictions"):
+        root = require_path(predictions, _PREDICTIONS)
+    sources = find_truth(truth)
     files = _result_files(root)
     if files:
         return _read_results(files, sources, top_k)
@@ -63,12 +65,13 @@ def _match_folders(root: Path, sources: Sequence[TruthSource], truth: PathLike) 
         if len(sources) > 1 and not named:
             raise InputError(
                 f"{root} is a single prediction, but {truth} holds {len(sources)} scenes, none of them named "
-                f"{root.resolve().name}; give one scene folder with --truth."
+                f"{root.resolve().name}; give one scene folder.",
+                field="truth",
             )
         return [((named or list(sources))[0], root)]
     runs = {folder.name: folder for folder in folders_in(root) if (folder / MASKS).is_dir()}
     if not runs:
-        raise InputError(f"{root} holds no {MASKS} folder, nor folders that do; PREDICTIONS is {_PREDICTIONS}.")
+        raise InputError(f"{root} holds no {MASKS} folder, nor folders that do; `predictions` is {_PREDICTIONS}.")
     missing = [source.name for source in sources if source.name not in runs]
     unknown = sorted(set(runs) - {source.name for source in sources}, key=natural_key)
     for names, what in ((missing, "no prediction for"), (unknown, "predictions without truth for")):
@@ -88,8 +91,8 @@ def _read_folders(
         truth = source.read(with_rgb)
         if isinstance(source, SceneTruth):
             _require_frames(folder / MASKS, source.folder / "truth" / MASKS)
-        samples = [masks_in(_widest(place), "PREDICTIONS") for place in (folder, *_further_seeds(folder))]
-        rgb = rgb_in(folder / COMPLETED, "PREDICTIONS") if with_rgb and truth.whole_rgb is not None else None
+        samples = [masks_in(_widest(place), "predictions") for place in (folder, *_further_seeds(folder))]
+        rgb = rgb_in(folder / COMPLETED, "predictions") if with_rgb and truth.whole_rgb is not None else None
         yield truth, _prediction(folder, _first(samples, top_k, folder), rgb)
 
 
@@ -103,7 +106,7 @@ def _further_seeds(folder: Path) -> list[Path]:
     """The samples beside the run's own masks; its own seed is in result.json, and counts once."""
     if not (folder / SAMPLES).is_dir():
         return []
-    result = load_json(folder / "result.json", "PREDICTIONS") if (folder / "result.json").is_file() else {}
+    result = load_json(folder / "result.json", "predictions") if (folder / "result.json").is_file() else {}
     settings = result.get("settings") if isinstance(result, dict) else None
     own = str(settings.get("seed")) if isinstance(settings, dict) else None
     return [seed for seed in folders_in(folder / SAMPLES) if seed.name != own]
@@ -134,9 +137,9 @@ def _prediction(where: Path, *parts: Any, **more: Any) -> ClipPrediction:
 
 
 def _results(path: Path) -> dict[str, Any]:
-    document = load_json(path, "PREDICTIONS")
+    document = load_json(path, "predictions")
     if not isinstance(document, dict) or not all(isinstance(entry, dict) for entry in document.values()):
-        raise InputError(f"{path} is no results json; PREDICTIONS expects entries keyed '(image_id, obj_id)'.")
+        raise InputError(f"{path} is no results json; `predictions` expects entries keyed '(image_id, obj_id)'.")
     return document
 
 
@@ -149,8 +152,8 @@ def _entry(path: Path, document: dict[str, Any], key: str, name: str) -> dict[st
 
 def _require_frames(predicted: Path, true: Path) -> None:
     """Fewer masks than frames: says which are missing, where the names tell."""
-    stems = {path.stem for path in list_images(predicted, "PREDICTIONS")}
-    wanted = [path.stem for path in list_images(true, "--truth")]
+    stems = {path.stem for path in list_images(predicted)}
+    wanted = [path.stem for path in list_images(true)]
     missing = [stem for stem in wanted if stem not in stems]
     if len(stems) < len(wanted):
         without = f", without {join_ids(missing, most=5)}" if len(missing) == len(wanted) - len(stems) else ""
@@ -160,5 +163,5 @@ def _require_frames(predicted: Path, true: Path) -> None:
 def _first(items: Sequence[Any], count: int | None, where: Path) -> list[Any]:
     if count is not None and count > len(items):
         have = "1 sample" if len(items) == 1 else f"{len(items)} samples"
-        raise InputError(f"{where} holds {have}, but --top-k asks for {count}; run more seeds or ask for fewer.")
+        raise InputError(f"{where} holds {have}, but `top_k` asks for {count}; run more seeds or ask for fewer.")
     return list(items[:count])

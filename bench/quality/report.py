@@ -117,7 +117,7 @@ def evaluate(pairs: Iterable[tuple[ClipTruth, ClipPrediction]], mode: Mode = "bo
         if clips and set(measured) - _OPTIONAL != set(collected) - _OPTIONAL:
             raise InputError(
                 f"{truth.name} has {len(prediction.samples)} samples, but {clips[0].name} another number; "
-                "give all clips the same, or measure fewer with --top-k."
+                "give all clips the same, or measure fewer (`top_k`)."
             )
         for name, frames in measured.items():
             collected.setdefault(name, []).append(frames)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import require_path
 from amodal.runtime.paths import PathLike
 from amodal.runtime.scenes.files import SCENE_FORMAT
@@ -57,10 +57,10 @@ class SceneTruth:
         """Reads masks and boxes and, if wanted, frames and whole-object RGB where they are there."""
         whole = frames = None
         if with_rgb and (self.folder / "truth" / COMPLETED).is_dir():
-            whole = rgb_in(self.folder / "truth" / COMPLETED, "--truth")
-            frames = rgb_in(self.folder / "frames", "--truth") if (self.folder / "frames").is_dir() else None
-        amodal = masks_in(self.folder / "truth" / MASKS, "--truth")
-        modal = masks_in(self.folder / "masks", "--truth")
+            whole = rgb_in(self.folder / "truth" / COMPLETED, "truth")
+            frames = rgb_in(self.folder / "frames", "truth") if (self.folder / "frames").is_dir() else None
+        amodal = masks_in(self.folder / "truth" / MASKS, "truth")
+        modal = masks_in(self.folder / "masks", "truth")
         boxes = self._facts().get("boxes")
         return ClipTruth(self.name, modal, amodal, whole, frames, None if boxes is None else as_boxes(boxes, self.name))
 
@@ -79,9 +79,9 @@ class SceneTruth:
         path = self.folder / "scene.json"
         if not path.is_file():
             return {}
-        facts = load_json(path, "--truth")
+        facts = load_json(path, "truth")
         if not isinstance(facts, dict) or facts.get("format", SCENE_FORMAT) != SCENE_FORMAT:
-            raise InputError(f"{path} is no scene of amodal; --truth expects the format {SCENE_FORMAT!r}.")
+            raise InputError(f"{path} is no scene of amodal; `truth` expects the format {SCENE_FORMAT!r}.")
         return facts
 
 
@@ -109,24 +109,25 @@ class AnnotatedTruth:
         return [_key(image_id, self.clip["obj_id"]) for image_id in self.clip["image_ids"]]
 
 
+@argument("truth")
 def find_truth(truth: PathLike) -> list[TruthSource]:
-    """The clips of `--truth`, in natural order.
+    """The clips of `truth`, in natural order.
 
     Raises:
         InputError: nothing there, or none of the layouts.
     """
-    root = require_path(truth, "--truth", _TRUTH)
+    root = require_path(truth, _TRUTH)
     if root.is_file():
-        clips = load_json(root, "--truth")
+        clips = load_json(root, "truth")
         needed = {"segmentation", "visible_mask", "image_ids", "obj_id"}
         if not (isinstance(clips, list) and clips and all(isinstance(c, dict) and needed <= set(c) for c in clips)):
-            raise InputError(f"{root} is no list of clips with {', '.join(sorted(needed))}; --truth expects {_TRUTH}.")
+            raise InputError(f"{root} is no list of clips with {', '.join(sorted(needed))}; `truth` expects {_TRUTH}.")
         return [AnnotatedTruth(root, i, clip) for i, clip in enumerate(clips)]
     if (root / "truth" / MASKS).is_dir():
         return [SceneTruth(root)]
     scenes = [SceneTruth(folder) for folder in folders_in(root) if (folder / "truth" / MASKS).is_dir()]
     if not scenes:
-        raise InputError(f"{root} holds no truth/{MASKS} folder, nor scenes that do; --truth expects {_TRUTH}.")
+        raise InputError(f"{root} holds no truth/{MASKS} folder, nor scenes that do; `truth` expects {_TRUTH}.")
     return list(scenes)
 
 

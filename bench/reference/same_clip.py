@@ -160,8 +160,8 @@ def load_reference(
     torch.set_num_threads(threads or usable_cores())
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BackendUnavailableError(
-            f"torch {torch.__version__} finds no GPU for --device {device}; install torch with CUDA, or compare on the "
-            "CPU with --device cpu."
+            f'torch {torch.__version__} finds no GPU for `device="{device}"`; install torch with CUDA, or compare on '
+            'the CPU with `device="cpu"`.'
         )
     found = {}
     for stage, checkpoint in opened.items():

@@ -23,7 +23,9 @@ def check_picture(path: PathLike) -> Path:
     """
     file = Path(path)
     if file.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
+        raise InputError(
+            f"{file} is no picture; expected a name that ends in {' or '.join(_SUFFIXES)}.", field="picture"
+        )
     require_matplotlib()
     return file
 
@@ -45,4 +47,4 @@ def save_memory(measured: Memory, path: PathLike) -> None:
             os.replace(part, file)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise OutputError(f"--picture {file} cannot be written ({error.strerror or error}).") from error
+            raise OutputError(f"{file} cannot be written ({error.strerror or error}).", field="picture") from error

@@ -107,7 +107,7 @@ def find_gpu(name: str) -> GpuSpec:
         return found[0]
     known = ", ".join(gpu.name for gpu in found or GPUS)
     what = "could be several" if found else "is none whose published rates are known"
-    raise InputError(f"--gpu {name!r} {what}; expected one of {known}.")
+    raise InputError(f"GPU {name!r} {what}; expected one of {known}.", field="gpu")
 
 
 def _plain(name: str) -> str:

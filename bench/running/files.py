@@ -24,7 +24,7 @@ def write_whole(file: Path, text: str) -> None:
         with suppress(OSError):
             part.unlink()
         raise OutputError(
-            f"{file} cannot be written ({error.strerror}); free some space, or choose another place with -o."
+            f"{file} cannot be written ({error.strerror}); free some space, or choose another place for `out`."
         ) from error
 
 
@@ -38,5 +38,5 @@ def remove(file: Path) -> None:
         file.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{file} cannot be removed ({error.strerror}); remove it, or choose another place with -o."
+            f"{file} cannot be removed ({error.strerror}); remove it, or choose another place for `out`."
         ) from error

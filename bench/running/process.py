@@ -23,7 +23,7 @@ def in_new_process(function: Callable[..., _T], *args: Any) -> _T:
         Exception: what the function raises.
     """
     name = function.__name__.strip("_")
-    with new_processes(1, name, "try fewer frames or samples, or --memory sequential") as pool:
+    with new_processes(1, name, 'try fewer frames or samples, or `memory="sequential"`') as pool:
         return pool.submit(function, *args).result()
 
 

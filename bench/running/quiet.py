@@ -49,7 +49,7 @@ def steadiness(seconds: Sequence[float]) -> list[str]:
     found = []
     low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     if (high - low) / middle > _SPREAD:
-        found.append(f"clips spread by {(high - low) / middle:.0%} (interquartile range): take more (--repeats).")
+        found.append(f"clips spread by {(high - low) / middle:.0%} (interquartile range): take more (`repeats`).")
     half = len(seconds) // 2
     drift = statistics.median(seconds[-half:]) / statistics.median(seconds[:half]) - 1
     if abs(drift) > _DRIFT:

@@ -83,7 +83,7 @@ def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list
         BackendError: a worker ended without an answer: killed for memory, or by a fault of a library.
         Exception: what `run_scene` raises; the scenes that are left are not run.
     """
-    with new_processes(workers, "scenes", "free some memory, or try fewer --workers") as pool:
+    with new_processes(workers, "scenes", "free some memory, or try fewer `workers`") as pool:
         done: Iterable[SceneRun] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
         return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
 

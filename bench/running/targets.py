@@ -23,9 +23,9 @@ def missed_targets(
     Raises:
         InputError: a target of 0 or less.
     """
-    for option, value in (("--target-spf", spf), ("--target-vram", vram)):
+    for name, value in (("target_spf", spf), ("target_vram", vram)):
         if value is not None and not value > 0:
-            raise InputError(f"{option} {value}: expected more than 0.")
+            raise InputError(f"`{name}={value}`: expected more than 0.")
     found = []
     if spf is not None:
         taken = [
@@ -33,10 +33,10 @@ def missed_targets(
             for m in measurements
             if isinstance(m, Latency)
         ]
-        found += _missed("--target-spf", "seconds per frame", spf, taken, 1.0)
+        found += _missed("target_spf", "seconds per frame", spf, taken, 1.0)
     if vram is not None:
         peaks = [_peak(m) for m in measurements if isinstance(m, Memory)]
-        found += _missed("--target-vram", "GB", vram, [float(peak) for peak in peaks if peak is not None], 1e9)
+        found += _missed("target_vram", "GB", vram, [float(peak) for peak in peaks if peak is not None], 1e9)
     return found
 
 
@@ -47,10 +47,10 @@ def _peak(memory: Memory) -> int | None:
     return device_peak({name: timeline.bytes for name, timeline in memory.device.items()})
 
 
-def _missed(option: str, unit: str, target: float, taken: Sequence[float], scale: float) -> list[str]:
+def _missed(name: str, unit: str, target: float, taken: Sequence[float], scale: float) -> list[str]:
     if not taken:
-        return [f"{option}: nothing was measured that could reach it."]
+        return [f"`{name}`: nothing was measured that could reach it."]
     best = min(taken)
     if best <= target:
         return []
-    return [f"{option} {target / scale:g} was missed: {best / scale:.3f} {unit} at the best."]
+    return [f"`{name}={target / scale:g}` was missed: {best / scale:.3f} {unit} at the best."]

@@ -108,8 +108,8 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         raise CheckpointError(f"{folder} holds no weights; {expected}: download the checkpoint again.")
     if variant not in found and (variant is not None or len(found) > 1):
         asked = f"no {variant} weights" if variant else "weights of several variants and no plain ones"
-        there = ", ".join(name or "plain (no --weights)" for name in found)
-        raise CheckpointError(f"{folder} has {asked}; choose with --weights from what is there: {there}.")
+        there = ", ".join(name or "plain" for name in found)
+        raise CheckpointError(f"{folder} has {asked}; choose from what is there: {there}.", field="weights")
     file = found[variant] if variant in found else next(iter(found.values()))
     return [file] if file.suffix != ".json" else _shards(file)
 

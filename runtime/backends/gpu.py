@@ -121,6 +121,6 @@ def explained(backend: str, gpu: Gpu) -> Iterator[None]:
 def out_of_memory(gpu: Gpu, reason: str) -> str:
     """The message for a GPU that ran out of memory."""
     return (
-        f"GPU memory ran out on the {gpu.name} ({reason}); close other programs, or run with --memory sequential or "
-        "--cfg-rows separate."
+        f"GPU memory ran out on the {gpu.name} ({reason}); close other programs, or run with "
+        '`memory="sequential"` or `cfg_rows="separate"`.'
     )

@@ -42,4 +42,4 @@ def check_host_options(backend: str, device: str | None, threads: int | None, de
     if device not in (None, "cpu"):
         raise BackendUnavailableError(f"backend {backend} has no device {device!r}; expected {devices}.")
     if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; expected 1 or more (--threads).")
+        raise InputError(f"{threads} threads were asked for; expected 1 or more.", field="threads")

@@ -48,7 +48,7 @@ def availability(name: str) -> Availability:
 def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     if threads is not None:
-        raise InputError(f"--threads is for a CPU; leave it out with --backend {name}.")
+        raise InputError(f'`threads` is for a CPU; leave it out with `backend="{name}"`.', field="threads")
     number = device_number(name, device)
     trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
     return TensorRTBackend(name, trt, cupy, find_gpu(cupy, name, number))
@@ -104,7 +104,7 @@ class TensorRTBackend(GpuBackend):
             return MemoryBudgetError(
                 f"GPU memory ran out while the engine {file} was loaded ({logged}): its file has "
                 f"{file.stat().st_size / 1e6:.1f} MB, and {self.free_memory() / 1e6:.1f} MB are free on the {gpu}; "
-                "close other programs, or run with --memory sequential, or --memory auto and a --vram that is free."
+                'close other programs, or run with `memory="sequential"`, or `memory="auto"` and a `vram` that is free.'
             )
         if "UNSUPPORTED_CC" in why:
             return EngineStaleError(
@@ -159,7 +159,7 @@ class _Scratch:
             except Exception as error:
                 raise MemoryBudgetError(
                     f"GPU memory ran out: {size / 1e6:.0f} MB for activations are not free ({first_line(error)}); "
-                    "close other programs, or run with --memory sequential or --cfg-rows separate."
+                    'close other programs, or run with `memory="sequential"` or `cfg_rows="separate"`.'
                 ) from error
             self._size = size
         self._needs[owner] = max(size, self._needs.get(owner, 0))

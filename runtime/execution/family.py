@@ -66,7 +66,7 @@ class Run:
     def smaller(self, manifest: Manifest) -> Iterator[Iterator[tuple[str, Self]]]:
         """Runs that need less memory: by kind of change, the setting to ask for and the run, the largest first."""
         if len(self.tasks) > 1:
-            yield ((f'`stage="{task}"`', replace(self, tasks=(task,))) for task in self.tasks)
+            yield ((f"{task} alone", replace(self, tasks=(task,))) for task in self.tasks)
 
     def beside(self, loaded: Self, resident: bool) -> Self:
         """This run on a model that was loaded for another.

@@ -57,7 +57,7 @@ def components_of(bundle: Bundle, task: str) -> dict[str, str]:
     entry = bundle.manifest.tasks.get(task)
     if entry is None:
         raise InputError(
-            f"bundle {bundle.path} has no {task}, only {', '.join(bundle.manifest.tasks)}; export it again with the "
-            f"checkpoint of {task}."
+            f"bundle {bundle.path} has no {task} stage, only {', '.join(bundle.manifest.tasks)}; export it again with "
+            f"`amodal export --{task} CHECKPOINT`."
         )
     return entry.components

@@ -53,19 +53,21 @@ def check_output(
     if not os.path.lexists(place):
         nearest = next((folder for folder in place.parents if os.path.lexists(folder)), place)
         if nearest.is_file():
-            raise InputError(f"{out} cannot be made, {nearest} is a file; give another folder with -o.")
+            raise InputError(f"{out} cannot be made, {nearest} is a file; give another folder for `out`.")
         return
     if not place.is_dir():
-        raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another with -o.")
+        raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another for `out`.")
     if not overwrite:
-        raise OutputExistsError(f"{out} exists already; replace it with --overwrite or give another folder with -o.")
+        raise OutputExistsError(
+            f"{out} exists already; replace it with `overwrite=True` or give another folder for `out`."
+        )
     if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
-            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it with -o."
+            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it for `out`."
         )
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
-            raise InputError(f"{path} lies in {out}, which --overwrite would delete; give another folder with -o.")
+            raise InputError(f"{path} lies in {out}, which `overwrite` would delete; give another folder for `out`.")
     try:
         names = os.listdir(place)
     except OSError as error:
@@ -73,7 +75,7 @@ def check_output(
     if names and (marker is None or marker not in names):
         raise OutputExistsError(
             f"{out} is not empty and holds no {marker or 'marker file'}, so amodal did not write it and "
-            "--overwrite leaves it alone; give another folder with -o."
+            "`overwrite` leaves it alone; give another folder for `out`."
         )
 
 
@@ -123,7 +125,7 @@ def staged_folder(
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             raise OutputExistsError(
-                f"{out} was made by somebody else in the meantime; give another folder with -o."
+                f"{out} was made by somebody else in the meantime; give another folder for `out`."
             ) from error
         undo.pop_all()
         os.close(lock)
@@ -153,18 +155,18 @@ def _output_error(place: Path, error: OSError) -> OutputError:
     reason = _REASONS.get(number, error.strerror or str(error))
     fix = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
     return OutputError(
-        f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder with -o."
+        f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
     )
 
 
 def _resolve(out: PathLike) -> Path:
     """Resolves symlinks, so that a link to a folder stays and its target is replaced."""
     if not os.fspath(out):
-        raise InputError("The path of the output is empty; give a folder with -o.")
+        raise InputError("The path of the output is empty; give a folder for `out`.")
     try:
         return Path(out).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of symlinks, a NUL in the name
-        raise InputError(f"{out!s} cannot be used as a path ({error}); give another folder with -o.") from error
+        raise InputError(f"{out!s} cannot be used as a path ({error}); give another folder for `out`.") from error
 
 
 def _sibling(place: Path, kind: str) -> Path:

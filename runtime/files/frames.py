@@ -1,7 +1,7 @@
 """Reads frames and depth from folders of images, video files and numpy archives.
 
 Files are checked while they are read, so that the result is one array of one size. Each problem is an `InputError` of
-one sentence that names the path, what was expected and the option that fixes it.
+one sentence that names the path and what was expected, and has the argument at fault as its `field`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, first_line
+from ..errors import InputError, argument, first_line
 from ..paths import PathLike, natural_key
 
 if TYPE_CHECKING:
@@ -50,45 +50,43 @@ def join_ranges(numbers: Iterable[int], most: int = 8) -> str:
     return ", ".join(text) + (", ..." if len(groups) > most else "")
 
 
-def require_path(path: PathLike, option: str, expected: str) -> Path:
+def require_path(path: PathLike, expected: str) -> Path:
     """Returns `path` as a `Path`; raises `InputError` if it does not exist or may not be read."""
     if not os.fspath(path):
-        raise InputError(f"The path of {option} is empty; give {expected}.")
+        raise InputError(f"The path is empty; expected {expected}.")
     found = Path(path)
     try:
         there = found.exists()
     except OSError as error:
-        raise InputError(f"{found} cannot be read ({error.strerror}); give {expected} with {option}.") from error
+        raise InputError(f"{found} cannot be read ({error.strerror}); expected {expected}.") from error
     if not there:
-        raise InputError(f"{found} does not exist; give {expected} with {option}.")
+        raise InputError(f"{found} does not exist; expected {expected}.")
     if not os.access(found, os.R_OK):
-        raise InputError(f"{found} may not be read (permission denied); give {expected} with {option}.")
+        raise InputError(f"{found} may not be read (permission denied); expected {expected}.")
     return found
 
 
-def list_images(folder: PathLike, option: str = "--frames") -> list[Path]:
+def list_images(folder: PathLike) -> list[Path]:
     """Lists the images of a folder in natural order, without hidden files and files of other kinds.
 
     Raises:
         InputError: the folder is missing, not a folder, cannot be opened, or holds no image.
     """
-    root = require_path(folder, option, "a folder of images")
+    root = require_path(folder, "a folder of images")
     try:
         there = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
         entries = [entry for entry in there if entry.is_file()]
         folders = sum(entry.is_dir() for entry in there)
     except OSError as error:
-        raise InputError(
-            f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images with {option}."
-        ) from error
+        raise InputError(f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images.") from error
     images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
     if not images and folders:
         what = "a folder" if folders == 1 else f"{folders} folders"
-        raise InputError(f"{root} holds {what} and no images; give the one with the images with {option}.")
+        raise InputError(f"{root} holds {what} and no images; give the one with the images.")
     if not images:
         held = f"holds {len(entries)} files, none of them an image" if entries else "is an empty folder"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise InputError(f"{root} {held}; expected images ({kinds}) for {option}.")
+        raise InputError(f"{root} {held}; expected images ({kinds}).")
     return sorted(images, key=lambda image: natural_key(image.name))
 
 
@@ -97,7 +95,7 @@ def frame_names(path: PathLike) -> list[str] | None:
     return [image.name for image in list_images(path)] if Path(path).is_dir() else None
 
 
-def open_image(path: Path, option: str) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """Opens an image and decodes it to the last byte, so that the error for a truncated file names it.
 
     Raises:
@@ -113,21 +111,21 @@ def open_image(path: Path, option: str) -> Image.Image:
                 image.load()
                 return image
     except PermissionError as error:
-        raise InputError(f"{path} may not be read (permission denied); {option} needs readable images.") from error
+        raise InputError(f"{path} may not be read (permission denied).") from error
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path} cannot be read as an image, it is damaged or truncated ({_short(error)}); "
-            f"replace the file or leave it out of {option}."
+            "replace the file or leave it out."
         ) from error
 
 
-def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]], option: str) -> None:
+def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]]) -> None:
     """Raise `InputError` for the first picture whose (height, width) differs from the first one's."""
     for path, size in zip(paths, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(
                 f"{path} is {describe_size(size)} but {paths[0].name} is {describe_size(sizes[0])}; "
-                f"all images of {option} must have one size."
+                "all images must have one size."
             )
 
 
@@ -136,6 +134,7 @@ def describe_size(size: tuple[int, ...]) -> str:
     return f"{size[1]} wide and {size[0]} high"
 
 
+@argument("frames")
 def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
     """Reads the frames of a clip from a folder of images or a video file.
 
@@ -150,23 +149,23 @@ def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
     Raises:
         InputError: no such path, no images, a damaged file, images of different sizes, more than `limit` frames.
     """
-    source = require_path(path, "--frames", "a folder of images or a video file")
+    source = require_path(path, "a folder of images or a video file")
     return _read_folder(source, limit) if source.is_dir() else _read_video(source, limit)
 
 
 def _read_folder(folder: Path, limit: int | None) -> NDArray[np.uint8]:
-    paths = list_images(folder, "--frames")
+    paths = list_images(folder)
     if limit is not None and len(paths) > limit:
         raise _too_many(folder, str(len(paths)), limit)
-    frames = [np.asarray(open_image(path, "--frames").convert("RGB")) for path in paths]
-    require_same_size(paths, [frame.shape[:2] for frame in frames], "--frames")
+    frames = [np.asarray(open_image(path).convert("RGB")) for path in paths]
+    require_same_size(paths, [frame.shape[:2] for frame in frames])
     return np.stack(frames)
 
 
 def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         # OpenCV would read frame_000.png as the first of a numbered series, with its neighbours.
-        raise InputError(f"{path} is a single image; give its folder, or a video file, with --frames.")
+        raise InputError(f"{path} is a single image; give its folder, or a video file.")
     # FFmpeg prints errors of its own ("moov atom not found") to stderr; -8 is "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
@@ -189,11 +188,12 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
     if not frames:
         raise InputError(
             f"{path} cannot be decoded as a video (damaged, or a codec that OpenCV lacks); "
-            "give another video file or a folder of images with --frames."
+            "give another video file or a folder of images."
         )
     return np.stack(frames)
 
 
+@argument("depth")
 def read_depth(path: PathLike) -> NDArray[np.float32]:
     """Reads relative depth of a clip as stored, without normalising it; nearer is larger.
 
@@ -207,29 +207,29 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
     Raises:
         InputError: no such path, a damaged file, colour pictures, another shape, NaN or infinity.
     """
-    source = require_path(path, "--depth", "a folder of grey images or an npz file")
+    source = require_path(path, "a folder of grey images or an npz file")
     if source.is_dir():
-        paths = list_images(source, "--depth")
+        paths = list_images(source)
         pictures = [_read_depth_picture(picture) for picture in paths]
-        require_same_size(paths, [picture.shape for picture in pictures], "--depth")
+        require_same_size(paths, [picture.shape for picture in pictures])
         depth = np.stack(pictures)
     else:
-        array = load_array(source, "--depth", ("depth",))
+        array = load_array(source, ("depth",))
         if array.dtype.kind not in "fiu":
-            raise InputError(f"{source} holds {array.dtype} values; --depth expects floats or integers.")
+            raise InputError(f"{source} holds {array.dtype} values; expected floats or integers.")
         depth = array.astype(np.float32)
     finite = np.isfinite(depth)
     if not finite.all():
         bad = [i for i in range(len(depth)) if not finite[i].all()]
         raise InputError(
             f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
-            "--depth expects finite numbers, nearer being larger."
+            "expected finite numbers, nearer being larger."
         )
     return depth
 
 
 def _read_depth_picture(path: Path) -> NDArray[np.float32]:
-    image = open_image(path, "--depth")
+    image = open_image(path)
     if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr"):
         image = image.convert("RGB")
     values = np.asarray(image)
@@ -237,13 +237,13 @@ def _read_depth_picture(path: Path) -> NDArray[np.float32]:
         if (values != values[..., :1]).any():
             raise InputError(
                 f"{path} is a colour picture, from which depth cannot be read back; "
-                "--depth expects 8- or 16-bit grey images, nearer being brighter."
+                "expected 8- or 16-bit grey images, nearer being brighter."
             )
         values = values[..., 0]
     return values.astype(np.float32)
 
 
-def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
+def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
     """Loads the only array of an .npy or .npz, or the first of `names` that an .npz holds, as [T, H, W].
 
     A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped. Pickles are not read.
@@ -252,7 +252,7 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
         InputError: another kind of file, damaged, several arrays of other names, or not three axes.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path} is of a kind that {option} does not read; give a folder of images or an npz file.")
+        raise InputError(f"{path} is of a kind that is not read; give a folder of images or an npz file.")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -263,8 +263,8 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
                 key = keys[0] if len(keys) == 1 else next((name for name in names if name in keys), None)
                 if key is None:
                     raise InputError(
-                        f"{path} holds the arrays {', '.join(keys) or 'none'}; {option} expects a single "
-                        f"one, or one named {' or '.join(names)}."
+                        f"{path} holds the arrays {', '.join(keys) or 'none'}; expected a single one, "
+                        f"or one named {' or '.join(names)}."
                     )
                 array = loaded[key]
                 if not isinstance(array, np.ndarray):  # bytes: the file in the archive is not numpy's
@@ -273,18 +273,18 @@ def load_array(path: Path, option: str, names: tuple[str, ...]) -> NDArray[Any]:
         raise
     except UNREADABLE as error:
         raise InputError(
-            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez for {option}."
+            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez."
         ) from error
     if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
         array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
     if array.ndim != 3 or 0 in array.shape:
-        raise InputError(f"{path} holds an array of shape {list(array.shape)}; {option} expects [T, H, W].")
+        raise InputError(f"{path} holds an array of shape {list(array.shape)}; expected [T, H, W].")
     return array
 
 
 def _too_many(path: Path, count: str, limit: int) -> InputError:
     return InputError(
-        f"{path} holds {count} frames where the bundle takes at most {limit}; give fewer with --frames, or export a "
+        f"{path} holds {count} frames where the bundle takes at most {limit}; give fewer, or export a "
         "bundle that takes more."
     )
 

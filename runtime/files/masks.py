@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, argument
 from ..paths import PathLike
 from ..pictures.masks import binarise
 from .frames import (
@@ -43,6 +43,7 @@ _GREY_TOLERANCE = 8
 _WEB_LEVELS = range(0, 256, 51)
 
 
+@argument("masks")
 def read_masks(
     path: PathLike,
     object_id: int | None = None,
@@ -65,7 +66,7 @@ def read_masks(
     Raises:
         InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
     """
-    source = require_path(path, "--masks", _KINDS)
+    source = require_path(path, _KINDS)
     if source.is_dir():
         return _read_folder(source, object_id)
     if source.suffix.lower() == ".json":
@@ -73,10 +74,10 @@ def read_masks(
 
         return read_json_masks(source, object_id, frame_size, key)
     if source.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{source} is of a kind that --masks does not read; give {_KINDS}.")
-    array = load_array(source, "--masks", (key, "masks"))
+        raise InputError(f"{source} is of a kind that is not read; give {_KINDS}.")
+    array = load_array(source, (key, "masks"))
     if array.dtype.kind not in "biu":
-        raise InputError(f"{source} holds {array.dtype} values; --masks expects bool or uint8.")
+        raise InputError(f"{source} holds {array.dtype} values; expected bool or uint8.")
     return _binarise_or_pick(array, object_id, source)
 
 
@@ -97,23 +98,26 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
     if len(frames) != len(masks):
         raise InputError(
             f"There are {len(frames)} frames but {len(masks)} masks; "
-            "give one mask per frame with --masks (all zero where the object is not seen)."
+            "give one mask per frame (all zero where the object is not seen).",
+            field="masks",
         )
     if frames.shape[1:3] != masks.shape[1:3]:
         raise InputError(
             f"The frames are {describe_size(frames.shape[1:3])} but the masks are "
-            f"{describe_size(masks.shape[1:3])}; --frames and --masks must have the same size."
+            f"{describe_size(masks.shape[1:3])}; give them the same size.",
+            field="masks",
         )
     if depth is not None and len(depth) != len(frames):
         raise InputError(
-            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame with --depth, "
-            "or leave it out."
+            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame, or none.",
+            field="depth",
         )
     seen = masks.any(axis=(1, 2))
     if not seen.any():
         raise InputError(
             f"None of the {len(masks)} masks shows the object; expected values above 128 "
-            "(or 1, if that is the largest); pick an object by its id with --object."
+            "(or 1, if that is the largest); pick an object by its id with `object_id`.",
+            field="masks",
         )
     if seen.all():
         return []
@@ -139,14 +143,14 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
             report_unknown_object(folder, object_id, by_object)
         return _read_folder(by_object[next(iter(by_object)) if object_id is None else object_id], None)
 
-    paths = list_images(folder, "--masks")
-    pictures = [_picture(open_image(path, "--masks")) for path in paths]
-    require_same_size(paths, [picture.values.shape for picture in pictures], "--masks")
+    paths = list_images(folder)
+    pictures = [_picture(open_image(path)) for path in paths]
+    require_same_size(paths, [picture.values.shape for picture in pictures])
     if object_id is None and not any(picture.holds_ids for picture in pictures):
         return _binarise_or_pick(np.stack([picture.grey for picture in pictures]), None, folder)
     for path, picture in zip(paths, pictures, strict=True):
         if picture.coloured:
-            raise InputError(f"{path} is a colour picture without a palette, so --object finds no ids in it.")
+            raise InputError(f"{path} is a colour picture without a palette, so `object_id` finds no ids in it.")
     values = np.stack([picture.values for picture in pictures])
     if object_id is not None:
         return _binarise_or_pick(values, object_id, folder)
@@ -200,6 +204,6 @@ def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path)
         found = np.unique(values[values != 0]).tolist()
         raise InputError(
             f"{source} holds no value above 128, but {join_ids(found)}, which look like object ids; "
-            "pick one with --object."
+            "pick one with `object_id`."
         )
     return masks

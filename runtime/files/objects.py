@@ -12,13 +12,13 @@ from ..paths import natural_key
 
 def report_unknown_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> NoReturn:
     """Raises `InputError` for an id that the masks do not hold."""
-    raise InputError(f"{source} holds no object {object_id}; --object can be {join_ids(ids) or 'nothing here'}.")
+    raise InputError(f"{source} holds no object {object_id}; `object_id` can be {join_ids(ids) or 'nothing here'}.")
 
 
 def report_several_objects(source: Path, ids: Iterable[int | str]) -> NoReturn:
     """Raises `InputError` for masks of several objects when none was picked."""
     held = list(ids)
-    raise InputError(f"{source} holds {len(held)} objects ({join_ids(held)}); pick one with --object.")
+    raise InputError(f"{source} holds {len(held)} objects ({join_ids(held)}); pick one with `object_id`.")
 
 
 def join_ids(ids: Iterable[int | str], most: int = 20) -> str:

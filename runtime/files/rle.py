@@ -44,7 +44,7 @@ def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: s
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as json ({error}); --masks expects {_LAYOUTS}.") from error
+        raise InputError(f"{path} cannot be read as json ({error}); expected {_LAYOUTS}.") from error
     segments, stored = _pick(path, _tracks(path, document, key), object_id), _stored_size(document)
     return _decode_all(path, segments, size or stored)
 
@@ -120,7 +120,7 @@ def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
         if all(item is None or _is_segment(item) for item in document):
             return {None: document}
         return _annotations(path, document, None)
-    raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
+    raise InputError(f"{path} has none of the layouts that are read: {_LAYOUTS}.")
 
 
 def _is_segment(value: Any) -> bool:
@@ -136,7 +136,7 @@ def _track_id(path: Path, item: Mapping[str, Any], otherwise: str = "", place: A
 def _name(path: Path, field: str, value: Any) -> Any:
     """The id of a track, an image or a video, checked to be a number, text or None."""
     if isinstance(value, list | dict):
-        raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; --masks expects a number or a name.")
+        raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; expected a number or a name.")
     return value
 
 
@@ -147,12 +147,12 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
             name = _track_id(path, item, "id", i)
             if name in tracks:
                 raise InputError(
-                    f"{path} holds two tracks of object {name}; --masks expects a track_id that tells them apart."
+                    f"{path} holds two tracks of object {name}; expected a track_id that tells them apart."
                 )
             tracks[name] = item["segmentations"]
         return tracks
     if not items or not all(isinstance(i, dict) and "image_id" in i and "segmentation" in i for i in items):
-        raise InputError(f"{path} has none of the layouts that --masks reads: {_LAYOUTS}.")
+        raise InputError(f"{path} has none of the layouts that are read: {_LAYOUTS}.")
 
     by_object: dict[Any, dict[Any, Any]] = {}
     for item in items:
@@ -161,7 +161,7 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
         if image in segments:
             raise InputError(
                 f"{path} holds two annotations of object {name} for image {image}; "
-                "--masks expects a track_id that tells them apart."
+                "expected a track_id that tells them apart."
             )
         segments[image] = item["segmentation"]
     return {
@@ -189,7 +189,7 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
 
 def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
     if object_id is not None and list(tracks) == [None]:
-        raise InputError(f"{path} holds a single object without an id; leave out --object.")
+        raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
     if object_id is None and len(tracks) > 1:
         report_several_objects(path, tracks)
     matching = [segments for name, segments in tracks.items() if object_id is None or str(name) == str(object_id)]
@@ -210,7 +210,7 @@ def _stored_size(document: Any) -> Size | None:
 
 def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
     if not any(segments):
-        raise InputError(f"{path} shows the object in no frame; --masks expects it in one at least.")
+        raise InputError(f"{path} shows the object in no frame; expected it in one at least.")
     masks: dict[int, NDArray[np.bool_]] = {}
     for i, segment in enumerate(segments):
         if not segment:
@@ -218,12 +218,12 @@ def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArr
         try:
             masks[i] = _decode(segment, size)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise InputError(f"{path} has a broken mask in frame {i} ({error}); --masks expects COCO RLE.") from error
+            raise InputError(f"{path} has a broken mask in frame {i} ({error}); expected COCO RLE.") from error
         shape = next(iter(masks.values())).shape
         if masks[i].shape != shape:
             raise InputError(
                 f"{path} has a mask {describe_size(masks[i].shape)} in frame {i}, but others are "
-                f"{describe_size(shape)}; --masks expects one size."
+                f"{describe_size(shape)}; expected one size."
             )
     clip = np.zeros((len(segments), *shape), np.bool_)
     for i, mask in masks.items():

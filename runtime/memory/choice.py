@@ -51,7 +51,7 @@ class Planner:
         run: Run | None,
         budget: int | None,
         memories: tuple[Memory, ...] = MEMORIES,
-        because: str = "not enough (--vram)",
+        because: str = "not enough (`vram`)",
     ) -> MemoryPlan:
         """The first of `plans` that fits a budget in bytes; without a budget the first.
 
@@ -179,12 +179,12 @@ def plan_model(
     if memory not in get_args(MemoryWish):
         raise InputError(f"memory {memory!r} is unknown; expected resident or sequential, or auto.")
     if backend not in get_args(EngineBackend):
-        for option, given, why in (
-            ("--vram", vram, "uses no GPU memory"),
-            ("--engine-dir", engine_dir, "runs graphs, not engines"),
+        for name, given, why in (
+            ("vram", vram, "uses no GPU memory"),
+            ("engine_dir", engine_dir, "runs graphs, not engines"),
         ):
-            if given is not None and not (on_gpu and option == "--vram"):
-                raise InputError(f"{option}: backend {backend} {why}; leave it out, or choose another with --backend.")
+            if given is not None and not (on_gpu and name == "vram"):
+                raise InputError(f"`{name}`: backend {backend} {why}; leave it out, or choose another `backend`.")
         return None
     budget = budget_of(vram)
     calls = family.calls(bundle.manifest, run)
@@ -210,7 +210,7 @@ def budget_of(vram: Vram) -> int | None:
     if vram is None or isinstance(vram, str):
         return None if vram is None else parse_bytes(vram)
     if isinstance(vram, bool) or vram < 1:
-        raise InputError(f"{vram} bytes of GPU memory were allowed; expected 1 or more, or text like 6GB (--vram).")
+        raise InputError(f"{vram} bytes of GPU memory allowed; expected 1 or more, or text like 6GB.", field="vram")
     return vram
 
 

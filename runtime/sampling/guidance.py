@@ -21,7 +21,7 @@ def guidance_ramp(guidance: tuple[float, float], frames: int) -> NDArray[np.floa
     """
     low, high = (float(g) for g in guidance)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"guidance {guidance} is not finite; expected two numbers (--guidance MIN:MAX).")
+        raise InputError(f"guidance {guidance} is not finite; expected two numbers.", field="guidance")
     return np.linspace(low, high, frames, dtype=np.float64).astype(np.float32)
 
 

@@ -24,7 +24,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
         InputError: fewer than one step.
     """
     if steps < 1:
-        raise InputError(f"{steps} steps were asked for; expected 1 or more (--steps).")
+        raise InputError(f"{steps} steps were asked for; expected 1 or more.", field="steps")
     ramp = np.linspace(0.0, 1.0, steps)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0).astype(np.float32)
@@ -49,7 +49,8 @@ class Churn:
         if not (self.s_churn >= 0 and 0 <= self.s_tmin <= self.s_tmax and 0 <= self.s_noise < math.inf):
             raise InputError(
                 f"churn {self.s_churn:g} from sigma {self.s_tmin:g} to {self.s_tmax:g}, noise {self.s_noise:g}: "
-                "expected --churn >= 0, --churn-sigmas MIN:MAX with 0 <= MIN <= MAX, and a finite --churn-noise >= 0."
+                "expected a total >= 0, noise levels MIN to MAX with 0 <= MIN <= MAX, and a finite noise >= 0.",
+                field="churn",
             )
 
     def gammas(self, sigmas: Floats) -> Floats:

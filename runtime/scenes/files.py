@@ -27,7 +27,7 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
         InputError: `fps` is no number above 0.
     """
     if not 0 < fps < math.inf:
-        raise InputError(f"fps {fps}: expected a number above 0 (--fps).")
+        raise InputError(f"fps {fps}: expected a number above 0.", field="fps")
     root = Path(folder)
     write_frames_png(root / "frames", scene.frames)
     write_masks_png(root / "masks", scene.modal)

@@ -72,7 +72,7 @@ def test_the_default_bundle_is_small_and_whole() -> None:
     for name in bundle.manifest.components:
         bundle.verify(name)
     assert sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()) <= 20e6
-    assert bundle.manifest.stages["segment"].licence == "apache-2.0"
+    assert bundle.manifest.tasks["segment"].licence == "apache-2.0"
     assert (bundle.path / "README.md").is_file()
 
 

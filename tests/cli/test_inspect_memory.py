@@ -18,7 +18,6 @@ from PIL import Image
 from amodal.cli.run_data import RunOptions
 from amodal.runtime import backends
 from amodal.runtime.backends import registry
-from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
 from amodal.runtime.bundle.manifest import FileEntry
 from amodal.runtime.errors import MissingDependencyError
@@ -36,7 +35,7 @@ def write_records(folder: Path, backend: Any = "tensorrt_rtx", target: str = "sm
     store = EngineStore(folder, backend, "1.7", target)
     store.folder.mkdir(parents=True, exist_ok=True)
     for key, entry in bundle.manifest.components.items():
-        unet = entry.kind == "unet"
+        unet, profiles = entry.kind == "unet", bundle.family.profiles(bundle.manifest, key)
         record = EngineRecord(
             record_version=RECORD_VERSION,
             key=EngineKey(
@@ -46,12 +45,15 @@ def write_records(folder: Path, backend: Any = "tensorrt_rtx", target: str = "sm
                 version="1.7",
                 target=target,
                 precision="fp32",
-                profiles=profiles_of(entry.kind, entry.inputs, bundle.manifest.frames, bundle.manifest.decode_chunk),
+                profiles=profiles,
                 options={},
             ),
             file=FileEntry(path=f"{key}.engine", bytes=1, sha256="0" * 64),
             weights_bytes=(100 if unet else 10) * MB,
-            activation_bytes={"rows=1": 40 * MB, "rows=2": 70 * MB} if unet else {"frames<=8": 20 * MB},
+            activation_bytes={
+                name: 40 * MB if name == "rows=1" else 70 * MB if unet else 20 * MB
+                for name in (p.name for p in profiles)
+            },
             layers=(1, 1),
             seconds=0,
             peak_bytes=0,

@@ -19,7 +19,6 @@ from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.engines.compilation import Library, describe
 from amodal.engines.targets import parse_target
-from amodal.runtime.builds.profiles import profiles_of
 from amodal.runtime.builds.store import EngineRecord, EngineStore, engine_folder
 from amodal.runtime.errors import (
     BackendUnavailableError,
@@ -31,6 +30,7 @@ from amodal.runtime.errors import (
     OutputError,
 )
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.family import FAMILY
 
 from ..stand_ins import StandIn
 
@@ -88,8 +88,8 @@ def test_portable_engines_and_streamed_weights_are_asked_for(bundle: Bundle, sta
 
 def test_profiles_cover_what_the_runtime_asks_for(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    for entry in manifest.components.values():
-        for profile in profiles_of(entry.kind, entry.inputs, manifest.frames, manifest.decode_chunk):
+    for key, entry in manifest.components.items():
+        for profile in FAMILY.profiles(manifest, key):
             named = {t.name: t.shape for t in entry.inputs if any(isinstance(n, str) for n in t.shape)}
             assert set(profile.shapes) == set(named)
             for name, (low, likely, high) in profile.shapes.items():
@@ -298,7 +298,7 @@ def test_a_killed_build_takes_its_compiler_with_it(bundle: Bundle, stand_in: Sta
 def test_a_read_only_bundle_is_told_of_engine_dir(bundle: Bundle, stand_in: StandIn) -> None:
     bundle.path.chmod(0o555)
     try:
-        with pytest.raises(OutputError, match="--engine-dir"):
+        with pytest.raises(OutputError, match="engine_dir"):
             build_engines(bundle, settings())
     finally:
         bundle.path.chmod(0o755)
@@ -306,7 +306,7 @@ def test_a_read_only_bundle_is_told_of_engine_dir(bundle: Bundle, stand_in: Stan
 
 def test_a_folder_that_cannot_be_made_is_told_of_engine_dir(bundle: Bundle, stand_in: StandIn) -> None:
     (bundle.path / "engines").write_text("a file where a folder should be")
-    with pytest.raises(OutputError, match="--engine-dir"):
+    with pytest.raises(OutputError, match="engine_dir"):
         build_engines(bundle, settings())
 
 

@@ -246,8 +246,9 @@ def test_masks_that_differ_fail_their_stage(half_bundle: Path) -> None:
     bundle = Bundle(half_bundle)
 
     def check(a: Any, b: Any) -> Any:
-        first, second = (x if isinstance(x, Exception) else verify._Drawn(latents, frames, x) for x in (a, b))
-        return verify._check_stage(bundle, "segment", first, second, False)
+        given = {"latents": latents, "frames": frames}
+        first, second = (x if isinstance(x, Exception) else {**given, "masks": x} for x in (a, b))
+        return verify._check_task(bundle, "segment", first, second, False)
 
     assert check(none, none).problems == ()
     assert check(ones, ones).mask_iou == 1

@@ -50,21 +50,21 @@ def test_stages_share_what_is_equal_and_every_difference_is_recorded(precision: 
         + [f"{stage}_{kind}" for stage in ("segment", "complete") for kind in ("unet", "unet_conditioner")]
     )
     for kind in ("image_encoder", "vae_encoder", "vae_decoder"):
-        assert {e.components[kind] for e in manifest.stages.values()} == {kind}
+        assert {e.components[kind] for e in manifest.tasks.values()} == {kind}
     for row in rows:
         assert row.entry.difference is not None
         assert 0 < row.entry.difference <= TOLERANCES[precision]
         for file in row.entry.files:
             data = (tmp_path / "b" / file.path).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)
-    assert manifest.noise_dtype == {"fp32": "float32", "fp16": "float16"}[precision]
+    assert manifest.config["noise_dtype"] == {"fp32": "float32", "fp16": "float16"}[precision]
 
 
 @pytest.mark.slow
 def test_stages_with_other_weights_share_nothing(tmp_path: Path) -> None:
     export(tmp_path / "b", stages(segment=0, complete=1), settings=settings(check="none"))
     manifest = Bundle(tmp_path / "b").manifest
-    used = [set(entry.components.values()) for entry in manifest.stages.values()]
+    used = [set(entry.components.values()) for entry in manifest.tasks.values()]
     assert not used[0] & used[1]
 
 

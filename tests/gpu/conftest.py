@@ -165,8 +165,8 @@ def model(here: Here) -> Model:
 
 @pytest.fixture(scope="module")
 def clip(here: Here) -> Clip:
-    manifest = here.bundle.manifest
-    frames, (height, width) = manifest.frames, manifest.size
+    config = here.bundle.config
+    frames, (height, width) = config.frames, config.size
     modal = np.zeros((frames, height, width), bool)
     for i in range(frames):
         modal[i, height // 4 : 3 * height // 4, width // 4 + i : width // 2 + i] = True

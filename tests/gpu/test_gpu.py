@@ -50,7 +50,7 @@ def decoder(here: Here, backend: Any) -> Any:
 
 
 def latents_for(here: Here, frames: int = 2) -> Any:
-    height, width = here.bundle.manifest.latent_size
+    height, width = here.bundle.config.latent_size
     return np.random.default_rng(7).standard_normal((frames, 4, height, width)).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ def test_a_cuda_graph_equals_direct_execution(here: Here, model: Model, clip: Cl
     _, expected = segment(direct, clip)
     direct.close()
     np.testing.assert_array_equal(replayed, expected)
-    loaded = model._components._loaded.values()
+    loaded = model.session.components._loaded.values()
     if here.engines is None:
         assert [e.graphs for e in loaded if isinstance(e, BoundSession) and e._graph] == [1]
     elif here.name == "tensorrt":  # TensorRT for RTX does not say what it captures

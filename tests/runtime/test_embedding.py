@@ -259,10 +259,10 @@ def read_only(*shape: int) -> Any:
     ],
 )
 def test_buffers_that_do_not_fit_are_refused_before_anything_runs(toy: Model, out: Any, message: str) -> None:
-    toy._components.start_timing()
+    toy.session.components.start_timing()
     with pytest.raises(InputError, match=message):
         toy.segment(**clip(), out=out)
-    assert not toy._components.timings
+    assert not toy.session.components.timings
     with pytest.raises(InputError, match="out takes the results of one sample, and 2 were asked for"):
         toy.segment(**clip(), samples=2, out={"masks": np.zeros((FRAMES, *SIZE), bool)})
 
@@ -426,7 +426,7 @@ def test_two_models_in_two_threads_share_nothing_on_a_device(toy_bundle: Path, g
 def test_other_threads_run_while_an_engine_does(toy_bundle: Path) -> None:
     """Held for a whole run, Python's lock would let this thread go on only between two of them."""
     runs, went, over = 4, [0], threading.Event()
-    with load(toy_bundle, threads=1) as model, model._components.use("segment_unet") as unet:
+    with load(toy_bundle, threads=1) as model, model.session.components.use("segment_unet") as unet:
         entry = model.bundle.component("segment_unet")
         shapes = {t.name: [2 if isinstance(n, str) else n for n in t.shape] for t in entry.inputs}
         inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
@@ -461,7 +461,7 @@ def test_noise_is_drawn_while_clip_runs(on_gpu: Model, monkeypatch: pytest.Monke
             running.set()
 
     monkeypatch.setattr(stage, "_draw", draw)
-    monkeypatch.setattr(on_gpu._components, "_watch", watch)
+    monkeypatch.setattr(on_gpu.session.components, "_watch", watch)
     on_gpu.segment(**clip(), steps=STEPS)
     assert seen == [(True, True)]
 

@@ -446,7 +446,7 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
         assert from_rgb.timings["depth"] > 0
         with pytest.raises(InputError, match="modal has 2 frames and rgb has 1"):
             model.segment(modal, rgb=rgb[:1])
-        with pytest.raises(InputError, match="no complete stage; export it again with --complete CHECKPOINT"):
+        with pytest.raises(InputError, match="no complete stage; export it again with `amodal export --complete"):
             model.complete(rgb, modal, modal > 128)
 
 
@@ -464,7 +464,7 @@ def test_without_depth_and_without_frames_there_is_no_segmentation(toy: amodal.M
 
 
 def test_a_bundle_without_a_depth_component_says_so(toy: amodal.Model, clip: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"has no depth component; pass depth .*--depth"):
+    with pytest.raises(InputError, match=r"has no depth component; pass `depth`.*--depth"):
         toy.segment(clip["modal"], rgb=clip["rgb"])
 
 
@@ -605,7 +605,7 @@ def test_a_half_precision_bundle_runs_and_is_near_the_full_one(
     half_bundle: Path, toy: amodal.Model, clip: dict[str, Any]
 ) -> None:
     with amodal.load(half_bundle) as model:
-        assert model.manifest.noise_dtype == "float16"
+        assert model.config.noise_dtype == "float16"
         got, trace = traced(model, clip, steps=4)
     expected, other = traced(toy, clip, steps=4)
     errors = [relative_l2(a, b) for a, b in zip(trace.latents, other.latents, strict=True)]
@@ -666,11 +666,11 @@ def test_weights_that_are_not_finite_stop_the_first_step(
     ("options", "message"),
     [
         ({"steps": 0}, "0 steps"),
-        ({"guidance": (1.0, float("nan"))}, "--guidance"),
-        ({"guidance": (float("inf"), 1.0)}, "--guidance"),
-        ({"fps": 0}, "--fps"),
-        ({"fps": float("inf")}, "--fps"),
-        ({"decode_chunk": 0}, "--decode-chunk"),
+        ({"guidance": (1.0, float("nan"))}, r"guidance .* is not finite"),
+        ({"guidance": (float("inf"), 1.0)}, r"guidance .* is not finite"),
+        ({"fps": 0}, "fps 0: expected"),
+        ({"fps": float("inf")}, "fps inf: expected"),
+        ({"decode_chunk": 0}, "decode chunk 0: expected"),
         ({"cfg_rows": "both"}, "cfg_rows 'both' is unknown"),
         ({"context": "sequence"}, "--context sequence"),
         ({"context": "mine"}, "context layout 'mine' is unknown"),
@@ -693,7 +693,7 @@ def test_a_stage_that_was_not_exported_is_named_with_its_option(
     bundle.mkdir()
     (bundle / "graphs").symlink_to(toy_bundle / "graphs")
     document = json.loads((toy_bundle / MANIFEST_NAME).read_text())
-    del document["stages"][stage]
+    del document["tasks"][stage]
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
     with amodal.load(bundle) as model, pytest.raises(InputError, match=f"no {stage} stage; .* --{stage} CHECKPOINT"):
         traced(model, clip, stage)
@@ -716,7 +716,7 @@ def test_a_closed_model_does_not_run(toy_bundle: Path, clip: dict[str, Any]) -> 
             "'tensorrt_rtz' is unknown .*auto or one of onnxruntime",
         ),
         ({"device": "tpu"}, BackendUnavailableError, "no device 'tpu'"),
-        ({"threads": 0}, InputError, "0 threads .*--threads"),
+        ({"threads": 0}, InputError, "0 threads "),
         ({"memory": "half"}, InputError, "'half' is unknown; expected resident or sequential"),
     ],
 )

@@ -124,6 +124,6 @@ def test_the_callback_sees_the_steps_of_one_sample_after_the_other(toy: amodal.M
 def test_samples_out_of_range_are_refused_before_anything_runs(
     options: dict[str, Any], message: str, toy: amodal.Model, clip: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toy._components, "use", lambda *_: pytest.fail("a component was loaded"))
+    monkeypatch.setattr(toy.session.components, "use", lambda *_: pytest.fail("a component was loaded"))
     with pytest.raises(InputError, match=message):
         toy.segment(**clip, **options)

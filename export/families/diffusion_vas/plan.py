@@ -69,10 +69,10 @@ class ExportSettings:
             ("check", self.check, ("full", "small", "none")),
         ):
             if value not in known:
-                raise InputError(f"--{name} {value} is unknown; expected one of {', '.join(known)}.")
+                raise InputError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}.", field=name)
         if self.frames < 1 or self.decode_chunk < 1:
             raise InputError(
-                f"--frames {self.frames} and --decode-chunk {self.decode_chunk}: expected 1 or more of both."
+                f"`frames={self.frames}` and `decode_chunk={self.decode_chunk}`: expected 1 or more of both."
             )
 
     @property
@@ -108,7 +108,7 @@ def plan_export(
     """
     settings = settings or ExportSettings()
     if not stages:
-        raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, or both.")
+        raise InputError("nothing to export: give a checkpoint of the segment stage, of the complete stage, or both.")
     for checkpoint in stages.values():
         require_divisible(settings.size, size_multiple(checkpoint))
     components: list[ComponentPlan] = []

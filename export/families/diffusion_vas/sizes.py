@@ -37,8 +37,9 @@ def require_divisible(size: Size, multiple: int) -> None:
     nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
     are = f"nearest are {nearest[0]} and {nearest[1]}" if nearest[0] != nearest[1] else f"nearest is {nearest[0]}"
     raise InputError(
-        f"--size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
-        f"the {are}."
+        f"size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
+        f"the {are}.",
+        field="size",
     )
 
 

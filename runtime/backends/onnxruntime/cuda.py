@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: backend `onnxruntime` with `--device cuda`. Arrays are CuPy's and stay on the device."""
+"""ONNX Runtime on a GPU: backend `onnxruntime` with `device="cuda"`. Arrays are CuPy's and stay on the device."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def availability(device: str | None = "cuda") -> Availability:
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     if threads is not None:
-        raise InputError("--threads is for a CPU; leave it out with --device cuda.")
+        raise InputError('`threads` is for a CPU; leave it out with `device="cuda"`.', field="threads")
     number = device_number(_NAME, device)
     ort, cupy = import_cuda(), import_cupy(_NAME, "cuda")
     return OnnxRuntimeCudaBackend(ort, cupy, find_gpu(cupy, _NAME, number), vram=vram)
@@ -218,12 +218,12 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         left, allowed = int(self.xp.cuda.runtime.memGetInfo()[0]), "free"
         if self._vram is not None and self._vram - sum(self._weights.values()) < left:
             left = self._vram - sum(self._weights.values())
-            allowed = f"left of the {self._vram / 1e9:g} GB allowed (--vram)"
+            allowed = f"left of the {self._vram / 1e9:g} GB allowed (`vram`)"
         if weights >= left:
             raise MemoryBudgetError(
                 f"component {kind} needs {weights / 1e6:.1f} MB of GPU memory for its weights alone, and "
                 f"{max(left, 0) / 1e6:.1f} MB are {allowed} on the {self._gpu.name}; close other programs, allow more, "
-                "or run with --memory sequential."
+                'or run with `memory="sequential"`.'
             )
         return None if self._vram is None else left - weights
 

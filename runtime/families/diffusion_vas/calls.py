@@ -141,7 +141,9 @@ def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
     shape = run if isinstance(run, RunShape) else RunShape(*((run.tasks,) if run else ()))
     for stage in shape.tasks:
         if stage not in manifest.tasks:
-            raise InputError(f"the bundle has no {stage} stage; export it again with --{stage} CHECKPOINT.")
+            raise InputError(
+                f"the bundle has no {stage} stage; export it again with `amodal export --{stage} CHECKPOINT`."
+            )
     stages: Mapping[str, Any] = dict.fromkeys(shape.tasks) or manifest.tasks
     tasks = tuple(stage for stage in STAGES if stage in stages)
     size, multiple = shape.size or config.size, config.multiple
@@ -149,14 +151,16 @@ def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
         nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
         are = " and ".join(dict.fromkeys(nearest))
         raise InputError(
-            f"--size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}."
+            f"size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}.",
+            field="size",
         )
     largest = min(config.decode_chunk, config.frames)
     chunk = min(config.decode_chunk if shape.decode_chunk is None else shape.decode_chunk, config.frames)
     if shape.on_gpu and not 1 <= chunk <= largest:
         raise InputError(
-            f"--decode-chunk {chunk}: these engines decode 1 to {largest} frames at once; for more, export the bundle "
-            "again with that --decode-chunk."
+            f"`decode_chunk={chunk}`: these engines decode 1 to {largest} frames at once; for more, export the bundle "
+            f"again with `amodal export --decode-chunk {chunk}`.",
+            field="decode_chunk",
         )
     depth = shape.depth and config.depth is not None and "segment" in tasks
     return replace(shape, tasks=tasks, depth=depth, decode_chunk=chunk, size=size)

@@ -49,6 +49,7 @@ def check_layout(wanted: ContextLayout | None, exported: ContextLayout) -> Conte
     if "sequence" in (wanted, exported):
         raise InputError(
             f"this bundle was exported for the context layout {exported} and cannot run {wanted}; "
-            f"export it again with --context {wanted}."
+            f"export it again with `amodal export --context {wanted}`.",
+            field="context",
         )
     return wanted

@@ -168,7 +168,7 @@ def _limited(config: Config, name: str, count: int) -> int:
     if count > limit:
         raise InputError(
             f"{name} has {count} frames, this bundle takes at most {limit}; pass {limit} at a time, or export "
-            f"it again with --frames {count}."
+            f"it again with `amodal export --frames {count}`."
         )
     return count
 

@@ -183,8 +183,9 @@ def find_depth(session: Session, pictures: Array) -> Array:
     keys = [entry.components["depth"] for entry in session.manifest.tasks.values() if "depth" in entry.components]
     if config.depth is None or not keys:
         raise InputError(
-            f"bundle {session.bundle.path} has no depth component; pass depth (--depth DIR), or export it again with "
-            "--depth CHECKPOINT."
+            f"bundle {session.bundle.path} has no depth component; pass `depth`, or export it again with "
+            "`amodal export --depth CHECKPOINT`.",
+            field="depth",
         )
     frames = chain.quantise_frames(pictures, xp)
     maps = []
@@ -242,7 +243,7 @@ def _streams(request: Request) -> list[NoiseStream]:
     """Returns the noise of all samples."""
     seed, samples = request.seed, request.samples
     if samples < 1:
-        raise InputError(f"{samples} samples: expected 1 or more (--samples).")
+        raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
     if isinstance(seed, NoiseStream):
         if samples > 1:
             raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")

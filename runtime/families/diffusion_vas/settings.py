@@ -48,11 +48,13 @@ class Settings:
         karras_sigmas(self.steps, 1.0, 2.0)
         guidance_ramp(self.guidance, 1)
         if self.decode_chunk is not None and self.decode_chunk < 1:
-            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more (--decode-chunk).")
+            raise InputError(f"decode chunk {self.decode_chunk}: expected 1 frame or more.", field="decode_chunk")
         if self.cfg_rows not in ("auto", "batched", "separate"):
-            raise InputError(f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.")
+            raise InputError(
+                f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.", field="cfg_rows"
+            )
         if not np.isfinite(self.fps) or self.fps <= 0:
-            raise InputError(f"fps {self.fps}: expected a number above 0 (--fps).")
+            raise InputError(f"fps {self.fps}: expected a number above 0.", field="fps")
 
     @property
     def guided(self) -> bool:

@@ -81,7 +81,7 @@ class RunShape(Run):
             (rows * multiple, max(round(rows * width / height), 1) * multiple)
             for rows in range((height - 1) // multiple, 0, -1)
         )
-        yield ((f"a bundle exported with --size {h}x{w}", replace(self, size=(h, w))) for h, w in sizes)
+        yield ((f"a bundle exported for frames of {h}x{w}", replace(self, size=(h, w))) for h, w in sizes)
 
     def beside(self, loaded: Self, resident: bool) -> Self:
         """This run on a model that was loaded for another; see `Run.beside`."""

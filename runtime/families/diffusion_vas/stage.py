@@ -35,8 +35,8 @@ from .context import check_layout, context_rows
 from .settings import Settings
 
 _DECODER_OVERFLOWED = (
-    "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with --precision fp32, or "
-    "check the checkpoint's weights."
+    "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with `amodal export "
+    "--precision fp32`, or check the checkpoint's weights."
 )
 _REHEARSED_STEPS = 2  # the second finds whatever the first has made
 
@@ -74,7 +74,9 @@ class Stage:
     def __post_init__(self) -> None:
         check_layout(self.settings.context, self.config.context_layout)
         if self.components.backend.engines is not None and self.settings.steps > LARGEST_STEPS:
-            raise InputError(f"--steps {self.settings.steps}: engines take at most {LARGEST_STEPS} steps.")
+            raise InputError(
+                f"`steps={self.settings.steps}`: engines take at most {LARGEST_STEPS} steps.", field="steps"
+            )
         components_of(self.components.bundle, self.name)
 
     @cached_property

@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from amodal import __version__
-from amodal.runtime.errors import AmodalError
 
-from .lazy import lazy_group
+from .lazy import CommandError, lazy_group
 
 _MEASURING = ("psutil", "matplotlib", "jinja2")
 _PLAIN = warnings.showwarning
@@ -60,7 +59,7 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show if show is _PLAIN else show
     try:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
-    except AmodalError as error:
+    except CommandError as error:
         _fail(str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "amodal"

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from .sentences import with_options
+
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]  # no subscript before click 8.5
     """`256x512`: height and width."""
@@ -72,9 +74,11 @@ class BytesType(click.ParamType):  # type: ignore[type-arg]
 
 
 def warn(messages: Sequence[str]) -> None:
-    """Prints warnings to standard error, each as one line."""
+    """Prints warnings to standard error, each as one line, with the options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    params = context.command.params if context else ()
     for message in messages:
-        click.echo(f"Warning: {message}", err=True)
+        click.echo(f"Warning: {with_options(message, params)}", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.frames import frame_names, read_depth, read_frames
 from amodal.runtime.files.masks import check_clip, read_masks
@@ -90,7 +90,7 @@ def _read_amodal(options: RunOptions, frames: NDArray[np.uint8]) -> NDArray[np.b
     """Whole-object masks; --object is for those that hold several objects, which our own results do not."""
     size = (frames.shape[1], frames.shape[2])
     assert options.amodal is not None
-    try:
+    with argument("amodal"):
         try:
             amodal = read_masks(options.amodal, None, size, key="amodal")
         except InputError:
@@ -98,8 +98,6 @@ def _read_amodal(options: RunOptions, frames: NDArray[np.uint8]) -> NDArray[np.b
                 raise
             amodal = read_masks(options.amodal, options.object_id, size, key="amodal")
         check_clip(frames, amodal)
-    except InputError as error:  # whose sentence is about visible masks
-        raise InputError(str(error).replace("--masks", "--amodal")) from error
     return amodal
 
 

@@ -193,7 +193,7 @@ def test_another_version_of_a_backend_is_compared_and_said() -> None:
 def test_another_machine_is_refused_unless_asked_for() -> None:
     before, after = latencies()
     after = after.model_copy(update={"machine": after.machine.model_copy(update={"cores": 4, "gpu": None})})
-    with pytest.raises(InputError, match=r"two machines .*11 cores.*4 cores.*--across-machines"):
+    with pytest.raises(InputError, match=r"two machines .*11 cores.*4 cores.*`across_machines=True`"):
         compare_results(before, after)
     found = compare_results(before, after, across_machines=True)
     assert (found.same_machine, found.notes[0][:13]) == (False, "Two machines:")

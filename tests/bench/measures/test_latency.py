@@ -51,7 +51,7 @@ def test_every_call_of_a_clip_is_noted_in_order(runner: Runner) -> None:
 def test_what_a_bundle_carries_over_is_not_timed() -> None:
     work = work_of(Bundle("default"), "complete", steps=1)
     with running("default", work, ONE) as runner:
-        assert runner.model.manifest.propagate
+        assert runner.model.config.propagate
         drawn = runner.clip().complete
     assert drawn is not None
     assert drawn.known is None

@@ -26,7 +26,7 @@ def test_quality_is_that_of_the_masks_each_preset_draws(toy_bundle: Path, monkey
     pairs = []
     with amodal.load(toy_bundle, threads=1) as model:
         for seed in (FIRST_SEED, FIRST_SEED + 1):
-            scene = make_scene(seed, model.manifest.frames, model.manifest.size)
+            scene = make_scene(seed, model.config.frames, model.config.size)
             seen = model.segment(
                 scene.modal, depth=scene.depth, seed=SEED, steps=setting.steps, churn=amodal.Churn(setting.churn)
             )

@@ -53,8 +53,8 @@ def test_other_frames_and_sizes_are_exported_again(toy_bundle: Path, in_this_pro
     run = scaling._run
 
     def noted(bundle: str, work: Any, *rest: Any) -> Any:
-        manifest = Bundle(bundle).manifest
-        ran.append((manifest.frames, manifest.size))
+        config = Bundle(bundle).config
+        ran.append((config.frames, config.size))
         return run(bundle, work, *rest)
 
     noted.__name__ = "run"

@@ -6,6 +6,7 @@ import json
 import types
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ pytest.importorskip("psutil")
 
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
-from amodal.bench.roofline.clip_cost import Way, calls_of, count_clip
+from amodal.bench.roofline.clip_cost import calls_of, count_run, run_of
 from amodal.bench.roofline.gpus import GPUS, find_gpu
 from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
@@ -29,12 +30,15 @@ from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.settings import CfgRows
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene
 
 from ...stand_ins import stand_in_module
+
+ROWS: tuple[CfgRows, ...] = ("batched", "separate")
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +114,9 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
     scene = make_scene(1, work.frames, work.size)
     with Model(bundle, backend, memory, verify=False) as model:
         model.segment(scene.modal, depth=scene.depth, steps=2, guidance=(guidance, guidance), samples=samples)
+        run = run_of(work, model)
     expected: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
-    for calls in calls_of(bundle.manifest, work, Way.of(backend, memory)):
+    for calls in calls_of(bundle, run):
         inputs = bundle.component(calls.component).inputs
         for axes, times in calls.axes.items():
             sizes = dict(axes)
@@ -122,7 +127,7 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
 
 def test_cutting_a_clip_otherwise_changes_weights_read_and_no_operation(bundle: Bundle) -> None:
     work = work_of(bundle, steps=3)
-    together, apart = (count_clip(bundle, work, Way(cfg_rows=rows)) for rows in ("batched", "separate"))
+    together, apart = (count_run(bundle, replace(run_of(work), cfg_rows=rows)) for rows in ROWS)
     for one, two in zip(together, apart, strict=True):
         assert one.products == pytest.approx(two.products)
         factor = 2 if one.component.endswith("/unet") else 1
@@ -132,18 +137,21 @@ def test_cutting_a_clip_otherwise_changes_weights_read_and_no_operation(bundle: 
 
 def test_steps_guidance_and_stages_multiply_what_they_should(bundle: Bundle) -> None:
     def unet(**settings: Any) -> float:
-        costs = {cost.component: cost for cost in count_clip(bundle, work_of(bundle, "segment", **settings))}
+        costs = {cost.component: cost for cost in count_run(bundle, run_of(work_of(bundle, "segment", **settings)))}
         return costs["segment/unet"].products
 
     assert unet(steps=10) == pytest.approx(5 * unet(steps=2))
     assert unet(steps=2, guidance=1.0) == pytest.approx(unet(steps=2) / 2)
-    both = count_clip(bundle, work_of(bundle, steps=2))
+    both = count_run(bundle, run_of(work_of(bundle, steps=2)))
     assert {cost.component.split("/")[0] for cost in both} == {"segment", "complete"}
 
 
 def test_frames_that_do_not_divide_are_decoded_in_a_shorter_last_chunk(bundle: Bundle) -> None:
-    manifest = bundle.manifest.model_copy(update={"frames": 11, "decode_chunk": 4})
-    calls = {each.name: each.axes for each in calls_of(manifest, work_of(bundle, "segment"), Way())}
+    config = {**bundle.manifest.config, "frames": 11, "decode_chunk": 4}
+    longer: Any = types.SimpleNamespace(
+        manifest=bundle.manifest.model_copy(update={"config": config}), family=bundle.family, component=bundle.component
+    )
+    calls = {each.name: each.axes for each in calls_of(longer, run_of(work_of(bundle, "segment")))}
     assert calls["segment/vae_decoder"] == {(("frames", 4),): 2, (("frames", 3),): 1}
     assert calls["segment/vae_encoder"] == {(("frames", 5),): 4, (("frames", 1),): 2}
 
@@ -201,8 +209,11 @@ def test_a_gpu_that_is_unknown_or_ambiguous_is_a_sentence(name: str, what: str) 
 def test_whether_a_run_fits_follows_from_the_plan(bundle: Bundle) -> None:
     keys = bundle.manifest.components
     size = 5 * 10**9
-    footprints = {key: Footprint(size, {"any": 0, "rows=1": 0, "rows=2": 0}) for key in keys}
-    needs = Needs(bundle, RunShape(stages=("segment",)), footprints)
+    footprints = {
+        key: Footprint(size, dict.fromkeys((p.name for p in bundle.family.profiles(bundle.manifest, key)), 0))
+        for key in keys
+    }
+    needs = Needs(bundle, RunShape(tasks=("segment",)), footprints)
     roomy, tight, small = (needs.on(find_gpu(name)) for name in ("H200", "4060", "L4"))
     assert [each["fits"] for each in (roomy, tight, small)] == [True] * 3
     assert [each["way"] for each in (roomy, tight, small)] == [
@@ -210,7 +221,7 @@ def test_whether_a_run_fits_follows_from_the_plan(bundle: Bundle) -> None:
     ]
     assert tight["planned"] < 2 * size < 5 * size < roomy["planned"]
     larger = {key: Footprint(4 * size, each.activations) for key, each in footprints.items()}
-    none = Needs(bundle, RunShape(stages=("segment",)), larger).on(find_gpu("4060"))
+    none = Needs(bundle, RunShape(tasks=("segment",)), larger).on(find_gpu("4060"))
     assert not none["fits"]
     assert none["planned"] > 4 * size
     (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), needs=needs)

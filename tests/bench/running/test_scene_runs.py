@@ -63,7 +63,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_other_scenes(
 
 def test_a_worker_that_is_killed_is_one_sentence(stand_ins: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scene_runs, "run_scene", stand_ins.is_killed)
-    with pytest.raises(BackendError, match=r"ended without an answer: killed for memory.*fewer --workers\.$"):
+    with pytest.raises(BackendError, match=r"ended without an answer: killed for memory.*fewer `workers`\.$"):
         run_scenes([(1,), (2,)], 1, "scenes")
 
 

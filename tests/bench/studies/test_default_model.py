@@ -30,7 +30,7 @@ def test_a_scene_is_run_as_set(toy_bundle: Path, true_masks: bool, propagate: bo
     setting = Setting(str(toy_bundle), steps=3, guidance=2.0, true_masks=true_masks, propagate=propagate)
     clip = run_scene(7, setting, samples=2, complete=True)
     with amodal.load(toy_bundle, threads=1) as model:
-        scene = make_scene(7, model.manifest.frames, model.manifest.size)
+        scene = make_scene(7, model.config.frames, model.config.size)
         options = {"steps": 3, "guidance": (2.0, 2.0)}
         first, second = (model.segment(scene.modal, depth=scene.depth, seed=SEED + k, **options) for k in (0, 1))
         painted = scene.amodal if true_masks else first.masks
@@ -46,7 +46,7 @@ def test_loading_for_another_number_of_cfg_rows_is_no_part_of_a_clip(toy_bundle:
     two = Execution(threads=2)
     for guidance in (1.5, 1.0, 1.5):
         model = scene_runs._model(str(toy_bundle), two, guidance > 1)
-        scene = make_scene(7, model.manifest.frames, model.manifest.size)
+        scene = make_scene(7, model.config.frames, model.config.size)
         seen = model.segment(scene.modal, depth=scene.depth, steps=1, guidance=(guidance, guidance))
         assert "load" not in seen.timings
 

@@ -366,8 +366,8 @@ def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) ->
     assert {row.entry.precision for row in rows} == {"fp32"}
     scene = make_scene(1, 2, (32, 64))
     with amodal.load(tmp_path / "bundle", threads=1) as model:
-        assert model.manifest.scaling_factor == 1.0
-        assert model.manifest.propagate
+        assert model.config.scaling_factor == 1.0
+        assert model.config.propagate
         seen = model.segment(scene.modal, depth=scene.depth, steps=2)
         whole = model.complete(scene.frames, scene.modal, seen.masks, steps=2)
     assert whole.frames.shape == (2, 32, 64, 3)

@@ -135,7 +135,7 @@ def test_too_little_free_memory_refuses_before_anything_is_loaded(
     for vram in (None, "6GB"):
         with pytest.raises(MemoryBudgetError, match=r"1e-06 GB of GPU memory are free here .*the least is \d.* MB, in"):
             load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=vram)
-    with pytest.raises(MemoryBudgetError, match=r"1e-07 GB of GPU memory are not enough \(--vram\)"):
+    with pytest.raises(MemoryBudgetError, match=r"1e-07 GB of GPU memory are not enough \(`vram`\)"):
         load(toy_bundle, "tensorrt", engine_dir=engines, memory="auto", vram=100)
     assert len(gpu.calls) == before
 
@@ -373,7 +373,7 @@ def test_unknown_devices_are_named(gpu: Any, device: str) -> None:
 
 
 def test_threads_are_for_a_cpu(gpu: Any) -> None:
-    with pytest.raises(InputError, match="--threads"):
+    with pytest.raises(InputError, match="`threads`"):
         backends.create("tensorrt", threads=2)
 
 

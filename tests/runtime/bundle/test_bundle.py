@@ -105,7 +105,7 @@ def test_a_component_is_hashed_once_per_bundle(toy_bundle: Path) -> None:
 
 
 def test_the_stages_share_what_they_have_in_common(toy_bundle: Path) -> None:
-    stages = Bundle(toy_bundle).manifest.stages
+    stages = Bundle(toy_bundle).manifest.tasks
     first, second = stages["segment"].components, stages["complete"].components
     assert {kind for kind in first if first[kind] == second[kind]} == {"image_encoder", "vae_encoder", "vae_decoder"}
 
@@ -163,21 +163,24 @@ def test_a_bundle_of_another_family_is_refused(copy: Path) -> None:
     [
         (lambda d: d.update(colour="blue"), "colour"),
         (lambda d: d["components"]["image_encoder"].update(speed=3), r"components\.image_encoder\.speed"),
-        (lambda d: d.pop("frames"), "frames"),
-        (lambda d: d.update(frames=0), "frames"),
-        (lambda d: d.update(context_layout="both"), "context_layout"),
-        (lambda d: d.update(scaling_factor=-1.0), "scaling_factor"),
+        (lambda d: d["config"].pop("frames"), "frames"),
+        (lambda d: d["config"].update(frames=0), "frames"),
+        (lambda d: d["config"].update(context_layout="both"), "context_layout"),
+        (lambda d: d["config"].update(scaling_factor=-1.0), "scaling_factor"),
         (lambda d: d.update(family=3), "family"),
         (lambda d: d["components"]["image_encoder"].update(files=[]), r"components\.image_encoder\.files"),
         (lambda d: file_entry(d, GRAPH).update(sha256="0"), "sha256"),
         (
-            lambda d: d["stages"]["segment"]["components"].update(unet="nothing"),
+            lambda d: d["tasks"]["segment"]["components"].update(unet="nothing"),
             "segment has no component unet .*nothing",
         ),
-        (lambda d: d["stages"]["segment"]["components"].update(unet="vae_decoder"), "segment has no component unet"),
-        (lambda d: d["stages"]["segment"]["components"].pop("unet"), "segment has no component unet"),
+        (lambda d: d["tasks"]["segment"]["components"].update(unet="vae_decoder"), "segment has no component unet"),
+        (lambda d: d["tasks"]["segment"]["components"].pop("unet"), "segment has no component unet"),
         (lambda d: d["components"].pop("vae_decoder"), "segment has no component vae_decoder"),
-        (lambda d: d.update(depth={"height": 518, "width": 518, "model": "x"}), "depth has no component depth"),
+        (
+            lambda d: d["config"].update(depth={"height": 518, "width": 518, "model": "x"}),
+            "segment has no component depth",
+        ),
     ],
 )
 def test_a_manifest_that_does_not_fit_the_schema_is_refused_with_the_place(

@@ -12,7 +12,8 @@ import pytest
 
 from amodal.runtime.errors import BackendError, BundleCorruptError, InputError
 from amodal.runtime.execution import components as module_under_test
-from amodal.runtime.execution.components import Components, stage_keys
+from amodal.runtime.execution.components import Components
+from amodal.runtime.execution.session import components_of
 from amodal.runtime.families import Bundle
 
 # Keys of a bundle and the kinds behind them: both stages may share a kind, each with a component of its own.
@@ -259,8 +260,8 @@ def test_a_changed_file_is_refused_before_the_backend_sees_it(
 def test_a_stage_names_its_components_and_a_missing_one_is_refused() -> None:
     bundle: Any = SimpleNamespace(
         path="toy",
-        manifest=SimpleNamespace(stages={"segment": SimpleNamespace(components={"unet": "segment_unet"})}),
+        manifest=SimpleNamespace(tasks={"segment": SimpleNamespace(components={"unet": "segment_unet"})}),
     )
-    assert stage_keys(bundle, "segment") == {"unet": "segment_unet"}
+    assert components_of(bundle, "segment") == {"unet": "segment_unet"}
     with pytest.raises(InputError, match="bundle toy has no complete stage"):
-        stage_keys(bundle, "complete")
+        components_of(bundle, "complete")

@@ -81,11 +81,11 @@ def test_an_exception_while_overwriting_leaves_the_old_folder_as_it_was(
 def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with (
-        pytest.raises(OutputExistsError, match=r"out exists already; replace it with --overwrite or .* -o"),
+        pytest.raises(OutputExistsError, match=r"out exists already; replace it with `overwrite=True` or .* `out`"),
         staged_folder(tmp_path / "out"),
     ):
         pytest.fail("the block must not run")
-    with pytest.raises(OutputExistsError, match="--overwrite"):
+    with pytest.raises(OutputExistsError, match="overwrite"):
         check_output(tmp_path / "out")
     check_output(tmp_path / "other")
     assert names(tmp_path) == ["out"]
@@ -131,7 +131,7 @@ def test_overwrite_never_replaces_the_home_folder_even_with_a_marker(
 
 def test_overwrite_never_deletes_what_is_being_read(tmp_path: Path) -> None:
     out = ours(tmp_path / "out")
-    with pytest.raises(InputError, match=r"a\.txt lies in .*out, which --overwrite would delete"):
+    with pytest.raises(InputError, match=r"a\.txt lies in .*out, which `overwrite` would delete"):
         check_output(out, True, "result.json", inputs=[tmp_path, out / "sub" / "a.txt"])
     check_output(out, True, "result.json", inputs=[tmp_path / "frames"])
 
@@ -158,7 +158,7 @@ def test_a_loop_of_symlinks_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(InputError):
         check_output(tmp_path / "a")
-    with pytest.raises(InputError, match="-o"):
+    with pytest.raises(InputError, match="another folder for `out`"):
         check_output("a\0b")
 
 

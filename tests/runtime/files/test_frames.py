@@ -98,29 +98,29 @@ def test_a_video_of_another_codec_is_read(tmp_path: Path) -> None:
 def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "f", noise(3, 48, 64, 3))
     assert len(read_frames(folder, limit=3)) == 3
-    with pytest.raises(InputError, match=r"f holds 3 frames where the bundle takes at most 2; .*--frames"):
+    with pytest.raises(InputError, match=r"f holds 3 frames where the bundle takes at most 2; "):
         read_frames(folder, limit=2)
     video = write_video(tmp_path / "v.avi", noise(3, 48, 64, 3), "MJPG")
     assert len(read_frames(video, limit=3)) == 3
-    expected = r"v\.avi holds more than 2 frames where the bundle takes at most 2; .*--frames"
+    expected = r"v\.avi holds more than 2 frames where the bundle takes at most 2; "
     with pytest.raises(InputError, match=expected):
         read_frames(video, limit=2)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere does not exist; give a folder of images or a video .*--frames"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; expected a folder of images or a video "):
         read_frames(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"nowhere does not exist; .*--depth"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; "):
         read_depth(tmp_path / "nowhere")
 
 
 def test_a_path_too_long_for_the_system_is_an_input_error() -> None:
-    with pytest.raises(InputError, match="--frames"):
+    with pytest.raises(InputError, match="File name too long"):
         read_frames("x" * 5000)
 
 
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is an empty folder; expected images \(png, .*--frames"):
+    with pytest.raises(InputError, match=r"is an empty folder; expected images \(png, "):
         read_frames(tmp_path)
 
 
@@ -130,7 +130,7 @@ def test_a_folder_of_folders_is_named(tmp_path: Path, count: int, what: str) -> 
     (tmp_path / ".cache").mkdir()
     for i in range(count):
         folder_of(tmp_path / f"clip{i}", noise(1, 2, 2, 3))
-    with pytest.raises(InputError, match=f"holds {what} and no images; give the one with the images with --frames"):
+    with pytest.raises(InputError, match=f"holds {what} and no images; give the one with the images"):
         list_images(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_an_archive_of_pictures_is_no_numpy_file(tmp_path: Path) -> None:
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     (tmp_path / "b.npz").touch()
-    with pytest.raises(InputError, match=r"holds 2 files, none of them an image; expected .*--frames"):
+    with pytest.raises(InputError, match=r"holds 2 files, none of them an image; expected images"):
         read_frames(tmp_path)
 
 
@@ -156,7 +156,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, suffix: str, keep: float) ->
     victim = folder / f"1{suffix}"
     data = victim.read_bytes()
     victim.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(InputError, match=rf"1\{suffix} cannot be read as an image, .*--frames"):
+    with pytest.raises(InputError, match=rf"1\{suffix} cannot be read as an image, "):
         read_frames(folder)
 
 
@@ -185,7 +185,7 @@ def test_an_image_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 def test_images_of_different_sizes_name_both_sizes(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", noise(4, 6, 3))
     picture(tmp_path / "b.png", noise(4, 5, 3))
-    with pytest.raises(InputError, match=r"b\.png is 5 wide and 4 high but a\.png is 6 wide and 4 high; .*--frames"):
+    with pytest.raises(InputError, match=r"b\.png is 5 wide and 4 high but a\.png is 6 wide and 4 high; "):
         read_frames(tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_video_is_named_and_nothing_else_is_printed(
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path} cannot be decoded as a video")
-    assert done.stdout.endswith("with --frames.\n")
+    assert done.stdout.endswith("images.\n")
     assert done.stderr == ""
 
 
@@ -238,13 +238,13 @@ def test_grey_depth_saved_as_rgb_or_palette_is_read(tmp_path: Path) -> None:
 
 def test_coloured_depth_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "0.png", noise(5, 7, 3))
-    with pytest.raises(InputError, match=r"0\.png is a colour picture, .*--depth expects 8- or 16-bit grey"):
+    with pytest.raises(InputError, match=r"0\.png is a colour picture, .*expected 8- or 16-bit grey"):
         read_depth(tmp_path)
 
 
 def test_depth_pictures_of_different_sizes_are_refused(tmp_path: Path) -> None:
     folder_of(tmp_path, [noise(5, 7), noise(7, 5)])
-    with pytest.raises(InputError, match=r"1\.png is 5 wide and 7 high but 0\.png is 7 wide .*--depth"):
+    with pytest.raises(InputError, match=r"1\.png is 5 wide and 7 high but 0\.png is 7 wide "):
         read_depth(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
     depth[2, 0, 0] = np.nan
     depth[3, 0, 0] = np.inf
     np.save(tmp_path / "a.npy", depth)
-    with pytest.raises(InputError, match=r"a\.npy holds NaN or infinite depth in frame 2, 3; --depth expects finite"):
+    with pytest.raises(InputError, match=r"a\.npy holds NaN or infinite depth in frame 2, 3; expected finite"):
         read_depth(tmp_path / "a.npy")
 
 
@@ -271,12 +271,12 @@ def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
     [
         (
             {"a": np.zeros((2, 3)), "b": np.zeros(1)},
-            r"holds the arrays a, b; --depth expects a single one, or one named",
+            r"holds the arrays a, b; expected a single one, or one named",
         ),
-        ({"a": np.zeros((2, 3))}, r"array of shape \[2, 3\]; --depth expects \[T, H, W\]"),
+        ({"a": np.zeros((2, 3))}, r"array of shape \[2, 3\]; expected \[T, H, W\]"),
         ({"a": np.zeros((0, 3, 3))}, r"array of shape \[0, 3, 3\]"),
-        ({"a": np.array([None])}, r"cannot be read as a numpy file .*--depth"),
-        ({"a": np.zeros((2, 3, 3), complex)}, r"holds complex128 values; --depth expects floats"),
+        ({"a": np.array([None])}, r"cannot be read as a numpy file "),
+        ({"a": np.zeros((2, 3, 3), complex)}, r"holds complex128 values; expected floats"),
         ({}, r"holds the arrays none"),
     ],
 )
@@ -293,9 +293,9 @@ def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "y.npy").write_bytes(b"")
     (tmp_path / "z.exr").touch()
     for name in ("x.npz", "y.npy"):
-        with pytest.raises(InputError, match=rf"{name} cannot be read as a numpy file .*--depth"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read as a numpy file "):
             read_depth(tmp_path / name)
-    with pytest.raises(InputError, match=r"z\.exr is of a kind that --depth does not read"):
+    with pytest.raises(InputError, match=r"z\.exr is of a kind that is not read"):
         read_depth(tmp_path / "z.exr")
 
 

@@ -76,7 +76,7 @@ def test_the_single_id_of_a_davis_palette_is_the_object_however_dark_its_colour(
 def test_several_ids_of_a_palette_need_object(tmp_path: Path) -> None:
     clip = ids_clip(1, 3, 2)
     folder = save_clip(tmp_path, clip, DAVIS)
-    with pytest.raises(InputError, match=r"holds 3 objects \(1, 2, 3\); pick one with --object"):
+    with pytest.raises(InputError, match=r"holds 3 objects \(1, 2, 3\); pick one with `object_id`"):
         read_masks(folder)
     assert np.array_equal(read_masks(folder, object_id=3), clip == 3)
 
@@ -84,7 +84,7 @@ def test_several_ids_of_a_palette_need_object(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [0, 4, -1, 999])
 def test_an_id_that_is_not_there_lists_those_that_are(tmp_path: Path, wrong: int) -> None:
     folder = save_clip(tmp_path, ids_clip(1, 10, 2), DAVIS + [9] * 60)
-    with pytest.raises(InputError, match=rf"holds no object {wrong}; --object can be 1, 2, 10"):
+    with pytest.raises(InputError, match=rf"holds no object {wrong}; `object_id` can be 1, 2, 10"):
         read_masks(folder, object_id=wrong)
 
 
@@ -133,13 +133,13 @@ def test_grey_values_serve_as_ids_too(tmp_path: Path) -> None:
 
 def test_grey_values_that_can_only_be_ids_ask_for_object(tmp_path: Path) -> None:
     folder = save_clip(tmp_path, ids_clip(1, 2, 11))
-    with pytest.raises(InputError, match=r"no value above 128, but 1, 2, 11, which look like object ids; .*--object"):
+    with pytest.raises(InputError, match=r"no value above 128, but 1, 2, 11, which look like object ids; .*_id`"):
         read_masks(folder)
 
 
 def test_colour_pictures_hold_no_ids(tmp_path: Path) -> None:
     save_clip(tmp_path, ids_clip(1, 2), DAVIS, mode="RGB")
-    with pytest.raises(InputError, match=r"0\.png is a colour picture without a palette, .*--object"):
+    with pytest.raises(InputError, match=r"0\.png is a colour picture without a palette, .*`object_id`"):
         read_masks(tmp_path, object_id=1)
 
 
@@ -148,20 +148,20 @@ def test_one_folder_per_object_as_sam_2_writes_it_is_picked_by_id(tmp_path: Path
     for value in (1, 2):
         save_clip(tmp_path / f"{value:03d}", (clip == value).astype(np.uint8), DAVIS)
     assert np.array_equal(read_masks(tmp_path, object_id=2), clip == 2)
-    with pytest.raises(InputError, match=r"holds 2 objects \(1, 2\); pick one with --object"):
+    with pytest.raises(InputError, match=r"holds 2 objects \(1, 2\); pick one with `object_id`"):
         read_masks(tmp_path)
-    with pytest.raises(InputError, match=r"holds no object 3; --object can be 1, 2"):
+    with pytest.raises(InputError, match=r"holds no object 3; `object_id` can be 1, 2"):
         read_masks(tmp_path, object_id=3)
 
 
 def test_masks_of_different_sizes_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     save_clip(tmp_path / "mixed", [np.zeros((4, 6), np.uint8), np.zeros((4, 5), np.uint8)])
-    with pytest.raises(InputError, match=r"1\.png is 5 wide and 4 high but 0\.png is 6 wide .*--masks"):
+    with pytest.raises(InputError, match=r"1\.png is 5 wide and 4 high but 0\.png is 6 wide "):
         read_masks(tmp_path / "mixed")
-    with pytest.raises(InputError, match=r"nowhere does not exist; give a folder of mask images, .*--masks"):
+    with pytest.raises(InputError, match=r"nowhere does not exist; expected a folder of mask images, "):
         read_masks(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"empty is an empty folder; .*--masks"):
+    with pytest.raises(InputError, match=r"empty is an empty folder; "):
         read_masks(tmp_path / "empty")
 
 
@@ -169,7 +169,7 @@ def test_a_truncated_mask_is_named(tmp_path: Path) -> None:
     folder = save_clip(tmp_path, np.random.default_rng(0).integers(0, 256, (2, 50, 50)).astype(np.uint8))
     data = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(data[:-900])
-    with pytest.raises(InputError, match=r"1\.png cannot be read as an image, .*--masks"):
+    with pytest.raises(InputError, match=r"1\.png cannot be read as an image, "):
         read_masks(folder)
 
 
@@ -199,10 +199,10 @@ def test_ids_and_the_amodal_key_are_picked_from_numpy_archives(tmp_path: Path) -
     [
         (
             {"a": np.zeros(3), "b": np.zeros(3)},
-            r"holds the arrays a, b; --masks expects a single one, or one named modal",
+            r"holds the arrays a, b; expected a single one, or one named modal",
         ),
-        ({"a": np.zeros((8, 10), np.uint8)}, r"an array of shape \[8, 10\]; --masks expects \[T, H, W\]"),
-        ({"a": np.zeros((3, 8, 10))}, r"holds float64 values; --masks expects bool or uint8"),
+        ({"a": np.zeros((8, 10), np.uint8)}, r"an array of shape \[8, 10\]; expected \[T, H, W\]"),
+        ({"a": np.zeros((3, 8, 10))}, r"holds float64 values; expected bool or uint8"),
     ],
 )
 def test_wrong_archives_say_what_they_hold(tmp_path: Path, stored: dict[str, Any], sentence: str) -> None:
@@ -213,7 +213,7 @@ def test_wrong_archives_say_what_they_hold(tmp_path: Path, stored: dict[str, Any
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.mat").touch()
-    with pytest.raises(InputError, match=r"m\.mat is of a kind that --masks does not read; give a folder of mask"):
+    with pytest.raises(InputError, match=r"m\.mat is of a kind that is not read; give a folder of mask"):
         read_masks(tmp_path / "m.mat")
 
 
@@ -236,9 +236,9 @@ def test_a_clip_that_fits_together_gives_no_warning() -> None:
 
 def test_numbers_and_sizes_that_differ_are_both_named() -> None:
     frames, masks = clip_of(3)
-    with pytest.raises(InputError, match=r"There are 3 frames but 2 masks; give one mask per frame with --masks"):
+    with pytest.raises(InputError, match=r"There are 3 frames but 2 masks; give one mask per frame"):
         check_clip(frames, masks[:2])
-    with pytest.raises(InputError, match=r"There are 3 frames but 2 depth maps; .*--depth"):
+    with pytest.raises(InputError, match=r"There are 3 frames but 2 depth maps; "):
         check_clip(frames, masks, np.zeros((2, 4, 6)))
     with pytest.raises(InputError, match=r"frames are 6 wide and 4 high but the masks are 5 wide and 4 high"):
         check_clip(frames, clip_of(3, 4, 5)[1])
@@ -249,7 +249,7 @@ def test_an_object_seen_in_no_frame_is_an_error_and_in_some_a_warning() -> None:
     masks[[0, 3, 4, 5]] = False
     warnings = ["The masks show the object in 2 of 6 frames; not in frame 0, 3-5."]
     assert check_clip(frames, masks) == warnings
-    with pytest.raises(InputError, match=r"None of the 6 masks shows the object; .*--object"):
+    with pytest.raises(InputError, match=r"None of the 6 masks shows the object; .*`object_id`"):
         check_clip(frames, np.zeros_like(masks))
 
 

@@ -90,7 +90,7 @@ def test_broken_rle_is_refused_and_the_frame_named(tmp_path: Path, rle: dict[str
     with pytest.raises(ValueError, match=sentence):
         decode_rle(rle)
     good = {"size": [5, 5], "counts": [20, 5]}
-    with pytest.raises(InputError, match=rf"m\.json has a broken mask in frame 1 .*{sentence}.*--masks expects"):
+    with pytest.raises(InputError, match=rf"m\.json has a broken mask in frame 1 .*{sentence}.*expected"):
         read_masks(save(tmp_path / "m.json", [good, rle]))
 
 
@@ -131,9 +131,9 @@ def test_youtube_vis_tracks_are_picked_by_their_id(tmp_path: Path) -> None:
         path = save(tmp_path / "m.json", document)
         assert np.array_equal(read_masks(path, object_id=7), a)
         assert np.array_equal(read_masks(path, object_id=9), b)
-        with pytest.raises(InputError, match=r"m\.json holds 2 objects \(7, 9\); pick one with --object"):
+        with pytest.raises(InputError, match=r"m\.json holds 2 objects \(7, 9\); pick one with `object_id`"):
             read_masks(path)
-        with pytest.raises(InputError, match=r"m\.json holds no object 3; --object can be 7, 9"):
+        with pytest.raises(InputError, match=r"m\.json holds no object 3; `object_id` can be 7, 9"):
             read_masks(path, object_id=3)
 
 
@@ -183,7 +183,7 @@ def test_coco_images_of_other_videos_are_left_out_and_frame_numbers_give_the_ord
 
 def test_two_annotations_of_one_category_in_one_image_are_ambiguous(tmp_path: Path) -> None:
     annotation = {"image_id": 4, "category_id": 1, "segmentation": encode_rle(random_masks()[0])}
-    with pytest.raises(InputError, match=r"two annotations of object 1 for image 4; --masks expects a track_id"):
+    with pytest.raises(InputError, match=r"two annotations of object 1 for image 4; expected a track_id"):
         read_masks(save(tmp_path / "m.json", [annotation, annotation]))
 
 
@@ -231,7 +231,7 @@ def test_ids_that_are_neither_numbers_nor_names_are_refused(tmp_path: Path, valu
         ({"object_id": value, "segmentations": [rle]}, "object_id"),
         ({"images": [{"id": value}], "annotations": [good]}, "id of an image"),
     ):
-        with pytest.raises(InputError, match=f"as {field}; --masks expects a number or a name"):
+        with pytest.raises(InputError, match=f"as {field}; expected a number or a name"):
             read_masks(save(tmp_path / "m.json", document))
     for odd in ({**images[0], "video_id": value}, {**images[0], "height": value}):
         read_masks(save(tmp_path / "m.json", {"images": [odd], "annotations": [good]}))
@@ -240,14 +240,14 @@ def test_ids_that_are_neither_numbers_nor_names_are_refused(tmp_path: Path, valu
 
 def test_two_tracks_of_one_id_are_refused(tmp_path: Path) -> None:
     tracks = [{"track_id": 3, "segmentations": [encode_rle(mask)]} for mask in random_masks(2)]
-    with pytest.raises(InputError, match="two tracks of object 3; --masks expects a track_id that tells them apart"):
+    with pytest.raises(InputError, match="two tracks of object 3; expected a track_id that tells them apart"):
         read_masks(save(tmp_path / "m.json", tracks), object_id=3)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", "[1, 2", '{"a": NaN'])
 def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.json").write_text(text)
-    with pytest.raises(InputError, match=r"m\.json cannot be read as json .*--masks expects one RLE per frame"):
+    with pytest.raises(InputError, match=r"m\.json cannot be read as json .*expected one RLE per frame"):
         read_masks(tmp_path / "m.json")
 
 
@@ -256,7 +256,7 @@ def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     [[], {}, 3, None, "x", [1], [[1, 2]], [{"image_id": 1}], {"a": 1}, {"annotations": []}, {"frames": [1]}],
 )
 def test_json_of_another_layout_is_named(tmp_path: Path, document: Any) -> None:
-    with pytest.raises(InputError, match=r"m\.json has none of the layouts that --masks reads"):
+    with pytest.raises(InputError, match=r"m\.json has none of the layouts that are read"):
         read_masks(save(tmp_path / "m.json", document))
 
 
@@ -274,5 +274,5 @@ def test_masks_of_different_sizes_in_one_json_are_named(tmp_path: Path) -> None:
 
 def test_object_with_a_file_of_one_unnamed_object_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.json", [encode_rle(random_masks()[0])])
-    with pytest.raises(InputError, match=r"holds a single object without an id; leave out --object"):
+    with pytest.raises(InputError, match=r"holds a single object without an id; leave out `object_id`"):
         read_masks(path, object_id=1)

@@ -14,17 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amodal.runtime.memory.buffers import buffers_of
-from amodal.runtime.memory.pictures import delivering
 
 from amodal.runtime.arrays import resampling
-from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.execution.findings import Delivery
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
+from amodal.runtime.families.diffusion_vas.picture_memory import delivering
 from amodal.runtime.families.diffusion_vas.running import composed
 from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.memory.choice import choose
+from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import Footprint, plan_memory
 from amodal.runtime.pictures import images
 from amodal.runtime.pictures.propagation import Propagated
@@ -36,8 +34,8 @@ SLACK = 100_000
 
 
 @pytest.fixture(scope="module")
-def manifest() -> Manifest:
-    return Bundle("default").manifest
+def bundle() -> Bundle:
+    return Bundle("default")
 
 
 def taken(work: Callable[[], Any]) -> int:
@@ -52,8 +50,10 @@ def taken(work: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-def planned(manifest: Manifest, stage: Any, phase: Any, given: Any, **more: Any) -> int:
-    return sum(buffers_of(manifest, stage, phase, RunShape(given=given, **more)).values())
+def planned(bundle: Bundle, stage: Any, phase: Any, given: Any, **more: Any) -> int:
+    calls = bundle.family.calls(bundle.manifest, RunShape((stage,), given=given, **more))
+    (found,) = (found for found in calls.phases if found.name == phase)
+    return sum(found.buffers.values())
 
 
 @pytest.mark.parametrize(("before", "after"), [(LARGE, (64, 128)), ((64, 128), LARGE), ((300, 64), (400, 900))])
@@ -91,9 +91,9 @@ def test_resizing_takes_what_is_said(
 
 @pytest.mark.parametrize("given", [LARGE, (64, 128), (48, 100)])
 @pytest.mark.parametrize("where", ["host", "device"])
-def test_preparing_takes_no_more_than_planned(given: Any, where: str, manifest: Manifest, device: Any) -> None:
+def test_preparing_takes_no_more_than_planned(given: Any, where: str, bundle: Bundle, device: Any) -> None:
     rng = np.random.default_rng(0)
-    shape = (manifest.frames, *given)
+    shape = (bundle.config.frames, *given)
     arrays = [
         (rng.random(shape) > 0.5).astype(np.uint8) * 255,
         rng.random(shape, np.float32),
@@ -106,30 +106,30 @@ def test_preparing_takes_no_more_than_planned(given: Any, where: str, manifest: 
         raise AssertionError
 
     def segment() -> Any:
-        return segment_inputs(manifest, backend, modal, depth, None, None, no_depth, lambda *_: None)
+        return segment_inputs(bundle.config, backend, modal, depth, None, None, no_depth, lambda *_: None)
 
     def complete() -> Any:
-        return complete_inputs(manifest, backend, rgb, modal, modal, None, None, lambda *_: None)
+        return complete_inputs(bundle.config, backend, rgb, modal, modal, None, None, lambda *_: None)
 
     for stage, work in (("segment", segment), ("complete", complete)):
-        found, said = taken(work), planned(manifest, stage, "encode", given, depth=False)
+        found, said = taken(work), planned(bundle, stage, "encode", given, depth=False)
         assert found <= said + SLACK, stage
         if given == LARGE and (stage, where) in (("segment", "host"), ("complete", "device")):
             assert found >= 0.6 * said, stage
-            assert said > planned(manifest, stage, "encode", None, depth=False)
+            assert said > planned(bundle, stage, "encode", None, depth=False)
 
 
 @pytest.mark.parametrize("given", [LARGE, (64, 128), (48, 100)])
 @pytest.mark.parametrize(("stage", "propagates"), [("segment", False), ("complete", False), ("complete", True)])
 def test_delivering_takes_no_more_than_planned(
-    stage: Any, propagates: bool, given: Any, manifest: Manifest, device: Any
+    stage: Any, propagates: bool, given: Any, bundle: Bundle, device: Any
 ) -> None:
-    size, samples = manifest.size, 3 if stage == "segment" else 1
-    pictures = np.random.default_rng(0).uniform(-1, 1, (samples, manifest.frames, 3, *size)).astype(np.float32)
+    (frames, size), samples = (bundle.config.frames, bundle.config.size), 3 if stage == "segment" else 1
+    pictures = np.random.default_rng(0).uniform(-1, 1, (samples, frames, 3, *size)).astype(np.float32)
     decoded = [device.asarray(one) for one in pictures]
-    visible = device.asarray(np.zeros((manifest.frames, *size), bool))
-    shown = Propagated(np.zeros((manifest.frames, *size, 3), np.uint8), np.ones((manifest.frames, *size), bool))
-    landed = np.empty(samples * manifest.frames * 8 * given[0] * given[1] + 10**6, np.uint8)
+    visible = device.asarray(np.zeros((frames, *size), bool))
+    shown = Propagated(np.zeros((frames, *size, 3), np.uint8), np.ones((frames, *size), bool))
+    landed = np.empty(samples * frames * 8 * given[0] * given[1] + 10**6, np.uint8)
 
     def to_host(array: Any) -> Any:
         landed[: array.size] = device._plain(array)  # the host's memory is not counted
@@ -139,34 +139,38 @@ def test_delivering_takes_no_more_than_planned(
 
     def work() -> None:
         found, kept = [], []  # a run holds what was drawn to its end
-        for frames in [images.to_bytes(one, device) for one in decoded]:
+        for pictured in [images.to_bytes(one, device) for one in decoded]:
             if stage == "segment":
-                masks = images.threshold(frames, visible)
+                masks = images.threshold(pictured, visible)
                 full = images.resize_masks(masks, given, device)
-                found.append({"masks": masks, "masks_full": full, "frames": frames})
+                found.append({"masks": masks, "masks_full": full, "frames": pictured})
             else:
-                drawn = {"frames": frames, **(composed(frames, shown, device) if propagates else {})}
+                drawn = {"frames": pictured, **(composed(pictured, shown, device) if propagates else {})}
                 found.append({**drawn, "frames_full": images.resize_frames(drawn["frames"], given, device)})
-                kept.append(frames)
-            del frames
+                kept.append(pictured)
+            del pictured
         finite = Finiteness(device)
         finite.note(decoded[0], None)  # type: ignore[arg-type]
         Delivery(backend, "host", None)(found, finite)
 
     found = taken(work)
-    moments = delivering(stage, manifest.frames, given, size, samples)
+    moments = delivering(stage, frames, given, size, samples)
     said = max(sum(moment.values()) for moment in moments)
     quantised = 16 * decoded[0].size // 3  # a sample in float32, and in bytes twice
     assert found <= max(said, quantised + samples * decoded[0].size) + SLACK
     if given == LARGE:
         assert found >= 0.7 * said
-        assert said < planned(manifest, stage, "decode", given, samples=samples) * 1.0001
+        assert said < planned(bundle, stage, "decode", given, samples=samples) * 1.0001
 
 
-def test_pictures_that_are_larger_than_the_bundles_may_not_fit(manifest: Manifest) -> None:
-    nothing = {key: Footprint(0, {"any": 0, "rows=1": 0, "rows=2": 0}) for key in manifest.components}
-    shape = RunShape(("complete",))
-    least = plan_memory(manifest, nothing, shape, "sequential", "separate").peak_bytes
-    assert choose(manifest, nothing, replace(shape, given=manifest.size), least).peak_bytes == least
+def test_pictures_that_are_larger_than_the_bundles_may_not_fit(bundle: Bundle) -> None:
+    manifest, family = bundle.manifest, bundle.family
+    nothing = {
+        key: Footprint(0, dict.fromkeys((p.name for p in family.profiles(manifest, key)), 0))
+        for key in manifest.components
+    }
+    shape, planner = RunShape(("complete",), cfg_rows="separate"), Planner(family, manifest, nothing)
+    least = plan_memory(family, manifest, nothing, shape, "sequential").peak_bytes
+    assert planner.choose(replace(shape, given=bundle.config.size), least).peak_bytes == least
     with pytest.raises(MemoryError, match=r"in the (encode|decode) phase of complete"):
-        choose(manifest, nothing, replace(shape, given=(1080, 1920)), least)
+        planner.choose(replace(shape, given=(1080, 1920)), least)

@@ -337,10 +337,10 @@ def test_at_another_size_activations_grow_with_the_area_where_they_depend_on_it(
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (RunShape(size=(20, 32)), "--size 20x32 .* multiples of 16; the nearest: 16x32 and 32x32"),
+        (RunShape(size=(20, 32)), "size 20x32 .* multiples of 16; the nearest: 16x32 and 32x32"),
         (RunShape(size=(0, 32)), "multiples of 16; the nearest: 16x32"),
-        (RunShape(decode_chunk=3), "--decode-chunk 3: these engines decode 1 to 2 frames"),
-        (RunShape(decode_chunk=0), "--decode-chunk 0"),
+        (RunShape(decode_chunk=3), "`decode_chunk=3`: these engines decode 1 to 2 frames"),
+        (RunShape(decode_chunk=0), "`decode_chunk=0`"),
     ],
 )
 def test_what_no_engine_of_the_bundle_can_do_is_refused(shape: RunShape, message: str, manifest: Manifest) -> None:
@@ -350,7 +350,7 @@ def test_what_no_engine_of_the_bundle_can_do_is_refused(shape: RunShape, message
 
 def test_a_stage_that_the_bundle_lacks_is_refused(manifest: Manifest) -> None:
     one = manifest.model_copy(update={"tasks": {"segment": manifest.tasks["segment"]}})
-    with pytest.raises(InputError, match="no complete stage; export it again with --complete"):
+    with pytest.raises(InputError, match="no complete stage; export it again with `amodal export --complete"):
         make_plan(one, made_up(manifest), RunShape(("complete",)), "resident", "batched")
 
 
@@ -391,7 +391,7 @@ def test_what_is_no_amount_of_memory(text: str) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_what_is_no_number_of_bytes(count: int) -> None:
-    with pytest.raises(InputError, match=r"1 or more, or text like 6GB \(--vram\)"):
+    with pytest.raises(InputError, match="1 or more, or text like 6GB"):
         budget_of(count)
 
 
@@ -462,14 +462,14 @@ def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest:
     with pytest.raises(MemoryBudgetError) as caught:
         choose(manifest, sized, shape, 42_000_000)
     sentence = str(caught.value)
-    assert sentence.startswith("0.042 GB of GPU memory are not enough (--vram): the least is ")
+    assert sentence.startswith("0.042 GB of GPU memory are not enough (`vram`): the least is ")
     said = re.search(r"the least is ([\d.]+ MB), in the denoise phase of complete \(complete_unet\)", sentence)
     assert said is not None
     assert 0 <= parse_bytes(said[1]) - least.peak_bytes < 100_000
     proposed = smaller_settings(sentence)
-    assert set(proposed) == {'`stage="segment"`', "a bundle exported with --size 48x96"}
+    assert set(proposed) == {"segment alone", "a bundle exported for frames of 48x96"}
     for option, (size, estimate) in proposed.items():
-        change: dict[str, Any] = {"tasks": ("segment",)} if "stage" in option else {"size": (48, 96)}
+        change: dict[str, Any] = {"tasks": ("segment",)} if "alone" in option else {"size": (48, 96)}
         ways = list(plans(manifest, sized, replace(shape, **change)))
         assert estimate is True
         assert any(0 <= size - way.peak_bytes / 1e6 < 0.1 and way.fits(42_000_000) for way in ways)
@@ -773,7 +773,7 @@ def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
             model.segment(MODAL, rgb=RGB, samples=3, cfg_rows="batched")
         with pytest.raises(MemoryBudgetError, match="`samples="):
             model.segment(MODAL, depth=MAPS, samples=5000)
-        with pytest.raises(InputError, match="--decode-chunk 3: these engines decode 1 to 2"):
+        with pytest.raises(InputError, match="`decode_chunk=3`: these engines decode 1 to 2"):
             model.complete(RGB, MODAL, MODAL, decode_chunk=3)
         assert len(gpu.ever) == loads, "refused before anything was loaded"
 
@@ -794,7 +794,7 @@ def test_the_largest_of_the_pictures_is_planned_for(
 ) -> None:
     budget = make_plan(manifest, gpu.sizes, RunShape(), "resident", "batched").peak_bytes
     with amodal.load(bundle.path, "tensorrt_rtx", memory="resident", vram=budget) as model:
-        with pytest.raises(MemoryBudgetError, match="--vram"):
+        with pytest.raises(MemoryBudgetError, match="`vram`"):
             run_with(model, np.zeros((FRAMES, 1080, 1920, 3), np.uint8))
         assert gpu.ever == []
         model.complete(np.zeros((FRAMES, 3, HEIGHT, WIDTH), np.float32), MODAL, MODAL, steps=1)
@@ -850,9 +850,9 @@ def test_on_a_cpu_auto_is_resident_and_a_limit_on_gpu_memory_is_refused(bundle: 
     pytest.importorskip("onnxruntime")
     with amodal.load(bundle.path, memory="auto") as model:
         assert (model.memory, model.plan) == ("resident", None)
-    with pytest.raises(InputError, match="--vram: backend onnxruntime uses no GPU memory; leave it out"):
+    with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory; leave it out"):
         amodal.load(bundle.path, vram="6GB")
-    with pytest.raises(InputError, match="--engine-dir: backend onnxruntime runs graphs, not engines"):
+    with pytest.raises(InputError, match="`engine_dir`: backend onnxruntime runs graphs, not engines"):
         amodal.load(bundle.path, engine_dir="engines")
     with pytest.raises(InputError, match="memory 'half' is unknown; expected resident or sequential, or auto"):
         amodal.load(bundle.path, memory="half")  # type: ignore[arg-type]

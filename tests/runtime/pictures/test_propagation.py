@@ -319,7 +319,7 @@ def test_a_clip_on_the_device_is_propagated_like_one_on_the_host(on_gpu: amodal.
 
 def test_the_bundle_says_what_happens_unless_one_is_told(toy_bundle: Path, tmp_path: Path) -> None:
     with amodal.load("default") as model:
-        assert model.manifest.propagate
+        assert model.config.propagate
     shutil.copytree(toy_bundle, tmp_path / "bundle")
     path = tmp_path / "bundle" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"propagate": True}))

@@ -97,7 +97,7 @@ def test_the_schedule_and_the_initial_scale_are_those_of_diffusers_to_the_last_b
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_fewer_than_one_step_is_refused(steps: int) -> None:
-    with pytest.raises(InputError, match=f"^{steps} steps .*--steps"):
+    with pytest.raises(InputError, match=f"^{steps} steps "):
         karras_sigmas(steps, *SVD)
 
 
@@ -159,7 +159,7 @@ def test_guidance_moves_each_frame_away_from_the_unconditional_one_by_its_own_sc
 
 @pytest.mark.parametrize("guidance", [(1.0, math.inf), (math.nan, 1.5)])
 def test_guidance_that_is_not_finite_is_refused(guidance: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="--guidance"):
+    with pytest.raises(InputError, match="guidance"):
         guidance_ramp(guidance, 3)
 
 
@@ -284,7 +284,7 @@ def test_churn_without_a_source_of_noise_is_refused() -> None:
     ],
 )
 def test_settings_that_are_no_churn_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="expected --churn >= 0"):
+    with pytest.raises(InputError, match="expected a total >= 0"):
         Churn(**settings)
 
 

@@ -126,5 +126,5 @@ def text(measured: Peers) -> str:
 
 
 def _why(skipped: Skipped) -> str:
-    remedy = "" if skipped.remedy.partition(" ")[0] in skipped.reason else f" Try {skipped.remedy}."
-    return f"{skipped.what} was left out: {skipped.reason}{remedy}"
+    remedied = " ".join(skipped.remedy.split()[:2]) in skipped.reason
+    return f"{skipped.what} was left out: {skipped.reason}" + ("" if remedied else f" Try `{skipped.remedy}`.")

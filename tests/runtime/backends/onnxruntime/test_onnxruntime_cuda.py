@@ -29,7 +29,7 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
 )
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.choice import plan_model
+from amodal.runtime.memory.choice import Executor, MemoryRequest, plan_model
 from amodal.runtime.model import Model, load
 
 from ....places import STAND_IN
@@ -81,7 +81,7 @@ def reference(bundle: Bundle, key: str, inputs: dict[str, Any]) -> dict[str, Any
 
 
 def clip(bundle: Bundle) -> tuple[Any, Any]:
-    frames, (height, width) = bundle.manifest.frames, bundle.manifest.size
+    frames, (height, width) = bundle.config.frames, bundle.config.size
     modal = np.zeros((frames, height, width), bool)
     modal[:, 20:44, 16:40] = True
     return modal, np.random.default_rng(3).random((frames, height, width), np.float32)
@@ -438,13 +438,16 @@ def test_unknown_devices_are_named(pretended: Any, device: str) -> None:
 
 def test_threads_are_for_a_cpu(pretended: Any) -> None:
     pretended()
-    with pytest.raises(InputError, match="--threads"):
+    with pytest.raises(InputError, match="`threads`"):
         backends.create("onnxruntime", device="cuda", threads=2)
 
 
 def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> None:
-    assert plan_model(bundle, "onnxruntime", vram="1GB", on_gpu=True) is None
-    with pytest.raises(InputError, match="--vram: backend onnxruntime uses no GPU memory"):
-        plan_model(bundle, "onnxruntime", vram="1GB")
-    with pytest.raises(InputError, match="--engine-dir"):
-        plan_model(bundle, "onnxruntime", engine_dir="engines", on_gpu=True)
+    def plan(on_gpu: bool = False, **request: Any) -> Any:
+        return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), Executor(on_gpu=on_gpu))
+
+    assert plan(on_gpu=True, vram="1GB") is None
+    with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):
+        plan(vram="1GB")
+    with pytest.raises(InputError, match="engine_dir"):
+        plan(on_gpu=True, engine_dir="engines")

@@ -75,7 +75,7 @@ def pair() -> dict[str, Any]:
 
 def component(kind: str) -> tuple[Any, list[Path]]:
     bundle = Bundle("default")
-    key = bundle.manifest.stages["segment"].components[kind]
+    key = bundle.manifest.tasks["segment"].components[kind]
     entry = bundle.component(key)
     return entry, [bundle.path / file.path for file in entry.files]
 
