@@ -189,6 +189,6 @@ class _Writer:
             if not difference <= limit:
                 raise ExportError(
                     f"the {what} of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
-                    f"{limit:.0e}; try `precision="fp32"`, and please report it."
+                    f'{limit:.0e}; try `precision="fp32"`, and please report it.'
                 )
         return max(differences.values())

@@ -133,11 +133,11 @@ def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> N
                 "give one per frame."
             )
         if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not any_size:
-            mend = ", or measure with `mode="official"`, which resizes" if what == "masks" else ""
+            fix = ', or measure with `mode="official"`, which resizes' if what == "masks" else ""
             raise InputError(
                 f"{truth.name}: the predicted {what} are {describe_size(pictures.shape[1:3])}, but the truth is "
                 f"{describe_size(truth.size)} ({describe_size(truth.padded_size)} when padded); give them at one of "
-                f"these sizes{mend}."
+                f"these sizes{fix}."
             )
 
 

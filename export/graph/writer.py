@@ -258,7 +258,7 @@ class Graph:
                 raise CheckpointError(f"{source}: tensor {name} holds values that are not finite; download it again.")
             raise CheckpointError(
                 f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
-                f"{pending.stored.name.lower()} can; export with `precision="fp32"`, or check the checkpoint."
+                f'{pending.stored.name.lower()} can; export with `precision="fp32"`, or check the checkpoint.'
             )
         return stored
 

@@ -108,7 +108,7 @@ def plan_export(
     """
     settings = settings or ExportSettings()
     if not stages:
-        raise InputError("nothing to export: give a checkpoint of the segment stage, of the complete stage, or both.")
+        raise InputError("nothing to export: give a checkpoint for `segment`, for `complete`, or for both.")
     for checkpoint in stages.values():
         require_divisible(settings.size, size_multiple(checkpoint))
     components: list[ComponentPlan] = []
