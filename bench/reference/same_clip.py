@@ -150,7 +150,6 @@ def load_reference(
         opened = checkpoints_of(bundle, checkpoints, work.stages)
         import torch
 
-        from .checkpoints import Modules
         from .pipeline import ReferencePipeline
     except MissingDependencyError:
         raise
@@ -162,21 +161,15 @@ def load_reference(
             f"torch {torch.__version__} finds no GPU for --device {device}; install torch with CUDA, or compare on the "
             "CPU with --device cpu."
         )
-    found = {}
-    for stage, checkpoint in opened.items():
-        unet, vae, image_encoder = (part.load() for part in (checkpoint.unet, checkpoint.vae, checkpoint.image_encoder))
-        for network in (unet, vae, image_encoder):
-            torch.nn.Module.to(network, device=device, dtype=torch.float16 if half else torch.float32)
-        normalisation = {"image_mean": checkpoint.image_mean, "image_std": checkpoint.image_std}
-        found[stage] = ReferencePipeline(Modules(unet, vae, image_encoder, checkpoint.scheduler, normalisation))
-    return found
+    dtype = torch.float16 if half else torch.float32
+    return {stage: ReferencePipeline.of(checkpoint, dtype=dtype, device=device) for stage, checkpoint in opened.items()}
 
 
 def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, Drawn]:
     """A clip by the reference pipeline, with what the bundle's manifest says of noise and context."""
     import torch
 
-    from .pipeline import amodal_masks, karras_sigmas, modal_rgb
+    from .pipeline import amodal_masks, karras_sigmas, modal_rgb, three_channels
 
     churn = Churn(work.churn)
     generator = torch.Generator("cpu").manual_seed(work.seed)
@@ -185,9 +178,9 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
     for stage in stages_of(work):
         pipeline = pipelines[stage]
         if stage == "segment":
-            images, conditions = _three(arrays.modal), _three(arrays.depth)
+            images, conditions = three_channels(arrays.modal), three_channels(arrays.depth)
         else:
-            images, conditions = modal_rgb(arrays.rgb, arrays.modal), _three(signed)
+            images, conditions = modal_rgb(arrays.rgb, arrays.modal), three_channels(signed)
         result = pipeline(
             images,
             conditions,
@@ -209,7 +202,3 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             amodal_masks(result.frames_u8, arrays.modal) if stage == "segment" else None,
         )
     return found
-
-
-def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.repeat(planes[:, None], 3, axis=1)
