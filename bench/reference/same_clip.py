@@ -44,7 +44,7 @@ class Arrays(NamedTuple):
     amodal: NDArray[np.bool_]
 
 
-class Drawn(NamedTuple):
+class StageOutput(NamedTuple):
     """What a stage drew.
 
     Attributes:
@@ -88,7 +88,7 @@ def stages_of(work: Work) -> list[StageName]:
     return [stage for stage in get_args(StageName) if stage in work.stages]
 
 
-def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -> dict[StageName, Drawn]:
+def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -> dict[StageName, StageOutput]:
     """A clip by the runtime.
 
     Args:
@@ -103,7 +103,7 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
         "churn": Churn(work.churn),
     }
     seed: Any = work.seed
-    found: dict[StageName, Drawn] = {}
+    found: dict[StageName, StageOutput] = {}
     for stage in stages_of(work):
         sigmas: list[float] = []
         latents: list[NDArray[np.float32]] = []
@@ -121,7 +121,7 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
                 arrays.rgb, arrays.modal, arrays.amodal, seed=seed, propagate=False, callback=callback, **settings
             )
         masks = drawn.masks if isinstance(drawn, Segmentation) else None
-        found[stage], seed = Drawn(sigmas, latents, drawn.frames, masks), drawn.noise
+        found[stage], seed = StageOutput(sigmas, latents, drawn.frames, masks), drawn.noise
     return found
 
 
@@ -165,7 +165,7 @@ def load_reference(
     return {stage: ReferencePipeline.of(checkpoint, dtype=dtype, device=device) for stage, checkpoint in opened.items()}
 
 
-def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, Drawn]:
+def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, StageOutput]:
     """A clip by the reference pipeline, with what the bundle's manifest says of noise and context."""
     import torch
 
@@ -174,7 +174,7 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
     churn = Churn(work.churn)
     generator = torch.Generator("cpu").manual_seed(work.seed)
     signed = np.where(arrays.amodal, np.float32(1), np.float32(-1))
-    found: dict[StageName, Drawn] = {}
+    found: dict[StageName, StageOutput] = {}
     for stage in stages_of(work):
         pipeline = pipelines[stage]
         if stage == "segment":
@@ -195,7 +195,7 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             noise_dtype=getattr(torch, manifest.noise_dtype),
         )
         sigmas = karras_sigmas(work.steps, sigma_min=pipeline.sigma_min, sigma_max=pipeline.sigma_max)
-        found[stage] = Drawn(
+        found[stage] = StageOutput(
             sigmas[:-1].tolist(),
             [latents.float().cpu().numpy() for latents in result.latents],
             result.frames_u8,

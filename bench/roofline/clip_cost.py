@@ -25,7 +25,7 @@ _CLIP_FRAMES = 5
 
 
 @dataclass(frozen=True)
-class Way:
+class Batching:
     """How a clip is cut into calls.
 
     Attributes:
@@ -37,7 +37,7 @@ class Way:
     cfg_rows: CfgCalls = "batched"
 
     @classmethod
-    def of(cls, backend: Backend, memory: Memory, cfg_rows: CfgCalls = "batched") -> Way:
+    def of(cls, backend: Backend, memory: Memory, cfg_rows: CfgCalls = "batched") -> Batching:
         """That of a backend; `cfg_rows` is what a memory plan says where there is one."""
         on_gpu = backend.xp is not np
         side_by_side = not on_gpu and memory == "resident" and backend.lanes > 1
@@ -62,7 +62,7 @@ class Calls:
     axes: Mapping[Axes, int]
 
 
-def calls_of(manifest: Manifest, work: Work, way: Way) -> Iterator[Calls]:
+def calls_of(manifest: Manifest, work: Work, way: Batching) -> Iterator[Calls]:
     """The calls that `amodal.runtime` makes for a clip, in their order.
 
     Depth is computed if the bundle has the component for it. Samples are drawn by `segment` alone, and share CLIP,
@@ -87,7 +87,7 @@ def calls_of(manifest: Manifest, work: Work, way: Way) -> Iterator[Calls]:
         yield _calls(stage, "vae_decoder", keys["vae_decoder"], _chunks(frames, manifest.decode_chunk), samples)
 
 
-def count_clip(bundle: Bundle, work: Work, way: Way | None = None) -> list[ComponentCost]:
+def count_clip(bundle: Bundle, work: Work, way: Batching | None = None) -> list[ComponentCost]:
     """Operations and bytes of a clip by component; nothing is run, and no weight is read.
 
     Args:
@@ -105,7 +105,7 @@ def count_clip(bundle: Bundle, work: Work, way: Way | None = None) -> list[Compo
         return known[component, axes]
 
     found = []
-    for calls in calls_of(bundle.manifest, work, way or Way()):
+    for calls in calls_of(bundle.manifest, work, way or Batching()):
         total = reduce(add, (cost(calls.component, axes) * times for axes, times in calls.axes.items()))
         found.append(
             ComponentCost(

@@ -18,7 +18,7 @@ pytest.importorskip("psutil")
 
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
-from amodal.bench.roofline.clip_cost import Way, calls_of, count_clip
+from amodal.bench.roofline.clip_cost import Batching, calls_of, count_clip
 from amodal.bench.roofline.gpus import GPUS, find_gpu
 from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
@@ -111,7 +111,7 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
     with Model(bundle, backend, memory, verify=False) as model:
         model.segment(scene.modal, depth=scene.depth, steps=2, guidance=(guidance, guidance), samples=samples)
     expected: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
-    for calls in calls_of(bundle.manifest, work, Way.of(backend, memory)):
+    for calls in calls_of(bundle.manifest, work, Batching.of(backend, memory)):
         inputs = bundle.component(calls.component).inputs
         for axes, times in calls.axes.items():
             sizes = dict(axes)
@@ -122,7 +122,7 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
 
 def test_cutting_a_clip_otherwise_changes_weights_read_and_no_operation(bundle: Bundle) -> None:
     work = work_of(bundle, steps=3)
-    together, apart = (count_clip(bundle, work, Way(cfg_rows=rows)) for rows in ("batched", "separate"))
+    together, apart = (count_clip(bundle, work, Batching(cfg_rows=rows)) for rows in ("batched", "separate"))
     for one, two in zip(together, apart, strict=True):
         assert one.products == pytest.approx(two.products)
         factor = 2 if one.component.endswith("/unet") else 1
@@ -143,7 +143,7 @@ def test_steps_guidance_and_stages_multiply_what_they_should(bundle: Bundle) -> 
 
 def test_frames_that_do_not_divide_are_decoded_in_a_shorter_last_chunk(bundle: Bundle) -> None:
     manifest = bundle.manifest.model_copy(update={"frames": 11, "decode_chunk": 4})
-    calls = {each.name: each.axes for each in calls_of(manifest, work_of(bundle, "segment"), Way())}
+    calls = {each.name: each.axes for each in calls_of(manifest, work_of(bundle, "segment"), Batching())}
     assert calls["segment/vae_decoder"] == {(("frames", 4),): 2, (("frames", 3),): 1}
     assert calls["segment/vae_encoder"] == {(("frames", 5),): 4, (("frames", 1),): 2}
 
@@ -300,13 +300,21 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
     work = work_of(bundle, "segment", steps=1)
     said: list[str] = []
     with running(bundle.path, work, Execution(threads=2)) as runner:
-        measured = measure_roofline(bundle, work, runner=runner, clips=1, gpus=[find_gpu("3090")], told=said.append)
+        measured = measure_roofline(
+            bundle,
+            work,
+            Execution(),
+            runner=runner,
+            clips=1,
+            gpus=[find_gpu("3090")],
+            note=lambda what, done, total: said.append(what),
+        )
     assert measured.executed is not None
     assert {cost.component for cost in measured.components} >= {"segment/unet", "segment/vae_decoder"}
     assert all(cost.seconds is not None and cost.seconds > 0 for cost in measured.components)
     unet = next(cost for cost in measured.components if cost.component == "segment/unet")
     assert unet.calls == 2  # two CFG rows side by side
-    share = roofline.share_of_ceiling(unet, measured.ceilings)
+    share = unet.share_of(measured.ceilings)
     assert share == pytest.approx(unet.products / (unet.seconds or 0) / measured.ceilings.rate)
     assert [prediction.gpu for prediction in measured.predictions] == ["RTX 3090"] * 2
     assert measured.predictions[0].planned is None
@@ -314,7 +322,7 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
 
 
 def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -> None:
-    measured = measure_roofline(bundle, work_of(bundle), gpus=[])
+    measured = measure_roofline(bundle, work_of(bundle), Execution(), gpus=[])
     assert measured.executed is None
     assert all(cost.seconds is None for cost in measured.components)
     assert next(cost for cost in measured.components if cost.component == "segment/unet").calls == 25
@@ -322,7 +330,7 @@ def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -
 
 def test_a_busy_machine_is_said(bundle: Bundle, brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "BUSY", -1.0)
-    (warning,) = measure_roofline(bundle, work_of(bundle), gpus=[]).warnings
+    (warning,) = measure_roofline(bundle, work_of(bundle), Execution(), gpus=[]).warnings
     assert "measure again on a quiet machine" in warning
 
 
