@@ -20,10 +20,10 @@ from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.families import Bundle
 
-from .measures.latency import Note
 from .running.clips import Execution, running
 from .running.files import remove, write_whole
 from .running.machine import results_of, this_machine, versions
+from .running.progress import Progress, silent
 from .running.sources import Checkpoints
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
 
@@ -71,7 +71,7 @@ def run_suite(
     options: SuiteOptions,
     *,
     fresh: bool = False,
-    note: Note = lambda what, done, total: None,
+    note: Progress = silent,
     keep: Callable[[Results], None] = lambda results: None,
 ) -> Results:
     """Measures part by part; each is kept in `folder/parts` as soon as it is done.
@@ -136,7 +136,7 @@ def _run(name: str, key: str, job: Job) -> Kept:
     return Kept(key=key, measurements=measurements, skipped=skipped)
 
 
-def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[object, Job]]:
+def _jobs(bundle: str, options: SuiteOptions, note: Progress) -> dict[str, tuple[object, Job]]:
     """By name: what is asked, of which the key is made, and the job."""
     from .measures.fidelity import measure_fidelity
     from .measures.latency import measure_latency
@@ -164,7 +164,7 @@ def _jobs(bundle: str, options: SuiteOptions, note: Note) -> dict[str, tuple[obj
 
     def roofline() -> Measurement:
         with running(bundle, work, execution) as runner:
-            return measure_roofline(opened, work, runner=runner, engine_dir=execution.engine_dir)
+            return measure_roofline(opened, work, execution, runner=runner)
 
     add("roofline", all_engines, roofline)  # whose records say what GPUs need
     add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, note=note))

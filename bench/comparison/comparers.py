@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from .. import statistics
-from ..measures.latency import outside, parts_of
-from ..schema import Clip, Fidelity, Latency, Memory, Peers, Quality, Roofline, Scaling
+from ..schema import ClipTimes, Fidelity, Latency, Memory, Peers, Quality, Roofline, Scaling
 from ..wording import OUTSIDE
 from . import changes
 from .changes import Change
@@ -57,11 +56,11 @@ def _latency(a: Latency, b: Latency, floor: float) -> Found:
         yield changes.of_values(f"cold: {name}", "s", was, now, changes.COLD_FLOOR, remark=remark)
 
 
-def _parts(clips: Sequence[Clip]) -> dict[str, list[float]]:
+def _parts(clips: Sequence[ClipTimes]) -> dict[str, list[float]]:
     """Seconds by component, and of everything outside the networks."""
-    names = {name: None for clip in clips for name in parts_of(clip)}
-    found = {name: [parts_of(clip).get(name, 0.0) for clip in clips] for name in names}
-    found[OUTSIDE] = [outside(clip) for clip in clips]
+    names = {name: None for clip in clips for name in clip.parts}
+    found = {name: [clip.parts.get(name, 0.0) for clip in clips] for name in names}
+    found[OUTSIDE] = [clip.outside for clip in clips]
     return found
 
 

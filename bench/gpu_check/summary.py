@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from ..measures.latency import outside
-from ..roofline.measure import share_of_ceiling
 from ..schema import Latency, Memory, Peer, Peers, Results, Roofline
 
 TIME_AIMS = {"onnxruntime": 0.85, "tensorrt_rtx": 0.65, "tensorrt": 0.65}
@@ -72,7 +70,7 @@ def _latency(found: Sequence[tuple[str, Latency]]) -> str:
     rows = []
     for _, m in found:
         total = median(clip.seconds for clip in m.clips)
-        beside = median(outside(clip) / clip.seconds for clip in m.clips)
+        beside = median(clip.outside / clip.seconds for clip in m.clips)
         steps = [s for clip in m.clips for stage in clip.steps.values() for s in stage]
         gaps = [s for clip in m.clips for stage in (clip.gaps or {}).values() for s in stage]
         rows.append(
@@ -141,7 +139,7 @@ def _roofline(found: Sequence[tuple[str, Roofline]]) -> str:
     rows = []
     for step, m in found:
         for cost in m.components:
-            share = share_of_ceiling(cost, m.ceilings)
+            share = cost.share_of(m.ceilings)
             if share is not None:
                 aim = "" if not cost.component.endswith("unet") or share >= SHARE_AIM else f" (aim {SHARE_AIM:.0%})"
                 rows.append([step.removeprefix("roofline "), cost.component, f"{share:.1%}{aim}"])

@@ -18,13 +18,21 @@ from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model, load
 
-from ..reference.same_clip import Drawn, arrays_of, given_work, load_reference, run_model, run_reference, stages_of
+from ..reference.same_clip import (
+    StageOutput,
+    arrays_of,
+    given_work,
+    load_reference,
+    run_model,
+    run_reference,
+    stages_of,
+)
 from ..running.clips import Execution
 from ..running.machine import executed_of
 from ..running.process import in_new_process
+from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints
 from ..schema import Against, Fidelity, StageFidelity, Work
-from .latency import Note
 
 
 def measure_fidelity(
@@ -34,7 +42,7 @@ def measure_fidelity(
     *,
     against: Against = "twin",
     checkpoints: Checkpoints | None = None,
-    note: Note = lambda what, done, total: None,
+    note: Progress = silent,
 ) -> Fidelity:
     """Runs the same clip in float32 and on a backend, from the same noise.
 
@@ -69,7 +77,7 @@ def measure_fidelity(
     return Fidelity(work=work, executed=executed, reference=reference, stages=stages, against=against)
 
 
-def stage_fidelity(stage: StageName, drawn: Drawn, expected: Drawn) -> StageFidelity:
+def stage_fidelity(stage: StageName, drawn: StageOutput, expected: StageOutput) -> StageFidelity:
     """What one stage drew, beside what float32 drew."""
     apart = np.abs(drawn.frames.astype(np.int16) - expected.frames)
     both = drawn.masks is not None and expected.masks is not None
@@ -88,7 +96,7 @@ def equal(stage: StageFidelity) -> bool:
     return not any(stage.latents) and stage.frames_max == 0
 
 
-def _by_twin(bundle: Bundle, work: Work, execution: Execution) -> tuple[dict[StageName, Drawn], str]:
+def _by_twin(bundle: Bundle, work: Work, execution: Execution) -> tuple[dict[StageName, StageOutput], str]:
     # The same number of threads for both where both are on the CPU, since sums are split by it.
     described = create(DEFAULT, device="cpu", threads=execution.threads).describe()
     with Model(bundle, TwinBackend(int(described["threads"])), "sequential") as model:
@@ -98,7 +106,7 @@ def _by_twin(bundle: Bundle, work: Work, execution: Execution) -> tuple[dict[Sta
 
 def _by_diffusers(
     bundle: str, work: Work, checkpoints: Checkpoints | None, execution: Execution
-) -> tuple[dict[StageName, Drawn], str]:
+) -> tuple[dict[StageName, StageOutput], str]:
     """In a process of its own."""
     device = "cpu"
     opened = Bundle(bundle)

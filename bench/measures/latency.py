@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -16,11 +15,9 @@ from ..running.clips import Execution, running, times_of
 from ..running.cold import cold_start
 from ..running.machine import executed_of
 from ..running.observed import cost_per_call
+from ..running.progress import Progress, silent
 from ..running.quiet import Watchman
-from ..schema import Clip, Latency, Work
-
-Note = Callable[[str, int, int], None]
-"""Told what is being done, how many of it are done, and of how many."""
+from ..schema import Latency, Work
 
 
 def measure_latency(
@@ -31,7 +28,7 @@ def measure_latency(
     repeats: int = 10,
     warm_up: int = 2,
     cold: bool = True,
-    note: Note = lambda what, done, total: None,
+    note: Progress = silent,
 ) -> Latency:
     """Runs clips one after the other on a loaded model, from raw arrays to results on the host.
 
@@ -83,23 +80,3 @@ def _build_seconds(bundle: Bundle, execution: Execution) -> dict[str, float]:
     if planned is None or planned.build is None:
         return {}
     return {"build": sum(record.seconds for record in planned.build.records.values())}
-
-
-def outside(clip: Clip) -> float:
-    """Seconds of a clip outside the networks: sampler, noise, pre- and post-processing. Loading is not among them."""
-    return clip.seconds - sum(parts_of(clip).values())
-
-
-def parts_of(clip: Clip) -> dict[str, float]:
-    """Seconds by component, and of loading.
-
-    On a GPU components take what they take there: for the host their calls are over when they are queued.
-    """
-    if clip.device is None:
-        return clip.components
-    return {**clip.device, **{name: s for name, s in clip.components.items() if name.endswith("/load")}}
-
-
-def seconds_per_frame(latency: Latency) -> list[float]:
-    """Of each clip."""
-    return [clip.seconds / latency.work.frames for clip in latency.clips]

@@ -15,11 +15,11 @@ from amodal.runtime.families import Bundle
 
 from ..running.clips import Execution, running
 from ..running.machine import executed_of
+from ..running.memory import Sampler, device_counters, device_peak, host_peak
 from ..running.process import in_new_process
+from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints, checkpoints_of, export_again
 from ..schema import Executed, Point, Scaling, Seconds, Sweep, Work
-from .latency import Note
-from .memory import Sampler, device_counters, device_peak, host_peak
 
 AXES = {"steps": "steps", "samples": "seeds", "frames": "frames", "pixels": "pixels per frame"}
 """What can grow, and its unit. A bundle's frames and size are fixed: for others it is exported again."""
@@ -43,7 +43,7 @@ def measure_scaling(
     axes: Sequence[str] = tuple(AXES),
     repeats: int = 3,
     checkpoints: Checkpoints | None = None,
-    note: Note = lambda what, done, total: None,
+    note: Progress = silent,
 ) -> Scaling:
     """Runs clips of several values along each axis, all else as in `work`; each value in a process of its own.
 

@@ -11,14 +11,14 @@ from amodal.engines.verify import MASK_IOU, RESULTS
 from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.families.diffusion_vas.config import StageName
 
-from ..reference.same_clip import Drawn
+from ..reference.same_clip import StageOutput
 
 FRAMES: dict[Precision, float] = {"fp32": 0.5, "fp16": 3.0}
 """Largest mean difference of decoded pictures, of 255. The limits of `verify` on latents and masks say nothing of the
 decoder of `complete`; what it draws wrongly, a shifted frame or other colours, differs by ten and more."""
 
 
-def agreement_of(drawn: Mapping[StageName, Drawn], expected: Mapping[StageName, Drawn]) -> dict[str, float]:
+def agreement_of(drawn: Mapping[StageName, StageOutput], expected: Mapping[StageName, StageOutput]) -> dict[str, float]:
     """By measure: `<stage>_latents_relative_l2` of the last step where both have latents, `masks_iou` of all frames
     together, and `<stage>_frames_mean`, the absolute difference of decoded pictures, of 255.
 

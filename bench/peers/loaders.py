@@ -12,19 +12,19 @@ from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import load
 
-from ..measures.memory import device_counters
-from ..reference.same_clip import Drawn, arrays_of, load_reference, run_model, run_reference
+from ..reference.same_clip import StageOutput, arrays_of, load_reference, run_model, run_reference
 from ..running.clips import Execution
 from ..running.machine import executed_of
+from ..running.memory import device_counters
 from ..running.sources import Checkpoints
 from ..schema import Work
-from .process import Loaded
+from .process import LoadedPeer
 
 if TYPE_CHECKING:
     from ..reference.same_clip import Pipelines
 
 
-def load_ours(bundle: str, work: Work, execution: Execution) -> Loaded:
+def load_ours(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
     """The runtime; components are loaded by the first clip, and stay."""
     shape = RunShape(tuple(work.stages), False, work.guidance > 1, work.steps, 1)
     model = load(bundle, shape=shape, **execution.options())
@@ -39,7 +39,7 @@ def load_ours(bundle: str, work: Work, execution: Execution) -> Loaded:
     elif half and arithmetic == "float32":
         arithmetic += ", weights stored in half"
     on_gpu = model.backend.engines is not None or executed.device.startswith("cuda")
-    return Loaded(
+    return LoadedPeer(
         f"{', '.join(said)}; {arithmetic}, components {executed.memory}",
         half or on_gpu,  # a GPU computes float32 convolutions in TF32, which has the mantissa of half
         lambda trace: run_model(model, arrays, work, trace=trace),
@@ -56,7 +56,7 @@ def load_diffusers(
     compiled: bool,
     cache: Path,
     rounded: bool = False,
-) -> Loaded:
+) -> LoadedPeer:
     """The reference pipeline: on a GPU in half precision, as the authors run it, and on a CPU in float32.
 
     Args:
@@ -74,14 +74,14 @@ def load_diffusers(
     arithmetic = "autocast to bfloat16" if rounded else "float32"
     where = f"half precision on {device}" if on_gpu else f"{arithmetic} on the CPU, {torch.get_num_threads()} threads"
 
-    def clip(trace: bool) -> dict[StageName, Drawn]:
+    def clip(trace: bool) -> dict[StageName, StageOutput]:
         with torch.autocast("cpu", torch.bfloat16, enabled=rounded):
             found = run_reference(pipelines, opened.manifest, arrays, work)
         if on_gpu:
             torch.cuda.synchronize(device)
         return found if trace else {stage: drawn._replace(sigmas=[], latents=[]) for stage, drawn in found.items()}
 
-    return Loaded(
+    return LoadedPeer(
         f"{versions}; {where}; {how}; networks of each stage loaded apart",
         on_gpu or rounded,
         clip,

@@ -22,14 +22,14 @@ from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 
-from ..measures.latency import Note
 from ..reference.same_clip import INSTALL, given_work
 from ..running.clips import Execution
 from ..running.machine import this_machine
+from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints
 from ..schema import Measurement, Peer, Peers, Skipped, Work
 from .loaders import load_diffusers, load_ours
-from .process import Loaded, PeerError, PeerProcess
+from .process import LoadedPeer, PeerError, PeerProcess
 from .turns import Entrant, Turns
 
 EAGER, COMPILED, ROUNDED = "diffusers", "compile", "bfloat16"
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
     """A peer that is to be tried: its name, and how its process loads it."""
 
     name: str
-    load: Callable[..., Loaded]
+    load: Callable[..., LoadedPeer]
     args: tuple[Any, ...]
 
 
@@ -54,7 +54,7 @@ def measure_peers(
     repeats: int = 5,
     checkpoints: Checkpoints | None = None,
     only: Sequence[str] | None = None,
-    note: Note = lambda what, done, total: None,
+    note: Progress = silent,
 ) -> tuple[list[Measurement], list[Skipped]]:
     """Runs the same clip by each peer, in turns.
 

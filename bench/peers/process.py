@@ -17,15 +17,15 @@ import psutil
 from amodal.runtime.errors import AmodalError, BackendError
 from amodal.runtime.families.diffusion_vas.config import StageName
 
-from ..measures.memory import Sampler, host_peak
-from ..measures.memory import device_peak as highest_on_gpu
-from ..reference.same_clip import Drawn
+from ..reference.same_clip import StageOutput
+from ..running.memory import Sampler, host_peak
+from ..running.memory import device_peak as highest_on_gpu
 
-Clip = Callable[[bool], dict[StageName, Drawn]]
+RunClip = Callable[[bool], dict[StageName, StageOutput]]
 """Draws the clip, with its latents or without; its results are on the host when it returns."""
 
 
-class Loaded(NamedTuple):
+class LoadedPeer(NamedTuple):
     """A peer, ready.
 
     Attributes:
@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
     description: str
     half: bool
-    clip: Clip
+    clip: RunClip
     counters: Mapping[str, Callable[[], int]] = {}
     allocated: Callable[[], int] | None = None
 
@@ -45,7 +45,7 @@ class Ran(NamedTuple):
     """A clip that a peer ran: its seconds, what it drew, and the peaks of its process until then, in bytes."""
 
     seconds: float
-    drawn: dict[StageName, Drawn]
+    drawn: dict[StageName, StageOutput]
     host_peak: int
     device_peak: int | None
     allocator_peak: int | None
@@ -74,7 +74,7 @@ class PeerProcess:
         PeerError: it cannot be loaded, or died.
     """
 
-    def __init__(self, load: Callable[..., Loaded], args: tuple[Any, ...], log: Path) -> None:
+    def __init__(self, load: Callable[..., LoadedPeer], args: tuple[Any, ...], log: Path) -> None:
         context = mp.get_context("spawn")
         self._log = log
         self._pipe, theirs = context.Pipe()
@@ -130,7 +130,7 @@ class PeerProcess:
         return f"its process {how}."
 
 
-def _serve(pipe: Connection, load: Callable[..., Loaded], args: tuple[Any, ...], log: Path) -> None:
+def _serve(pipe: Connection, load: Callable[..., LoadedPeer], args: tuple[Any, ...], log: Path) -> None:
     """In the new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started this one ends it
     with log.open("w") as file:  # libraries print, compilers most of all; standard output is for results
@@ -159,7 +159,7 @@ def _serve(pipe: Connection, load: Callable[..., Loaded], args: tuple[Any, ...],
         pipe.send(("failed", (type(error).__name__, f"it failed: {type(error).__name__}: {first[:300]}")))
 
 
-def _timed(clip: Clip, trace: bool) -> tuple[float, dict[StageName, Drawn]]:
+def _timed(clip: RunClip, trace: bool) -> tuple[float, dict[StageName, StageOutput]]:
     begin = time.perf_counter()
     drawn = clip(trace)
     return time.perf_counter() - begin, drawn

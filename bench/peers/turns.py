@@ -9,8 +9,8 @@ import numpy as np
 
 from amodal.runtime.families.diffusion_vas.config import StageName
 
-from ..measures.latency import Note
-from ..reference.same_clip import Drawn
+from ..reference.same_clip import StageOutput
+from ..running.progress import Progress
 from ..schema import Peer
 from .agreement import agreement_of, disagreement
 from .process import PeerError, PeerProcess, Ran
@@ -56,9 +56,9 @@ class Turns:
         self.refused: dict[str, str] = {}
         self._lost = lost
         self._first: Entrant | None = None
-        self._expected: dict[StageName, Drawn] = {}
+        self._expected: dict[StageName, StageOutput] = {}
 
-    def run(self, repeats: int, note: Note) -> None:
+    def run(self, repeats: int, note: Progress) -> None:
         """One clip each that does not count, with latents; then `repeats` that do."""
         for turn in range(repeats + 1):
             # Another one begins each time, so that nobody always comes after the same.

@@ -1,36 +1,88 @@
 """The slow, obvious reference: Diffusion-VAS on torch, diffusers and transformers, eager.
 
-Written from the papers and the notes on the authors' code (github.com/Kaihua-Chen/diffusion-vas), not from
-the runtime, which is tested against it. The networks are diffusers' and transformers' stock modules,
-untouched; what surrounds them is spelled out step by step. Needs `pip install 'amodal[export]'`.
+Written from the papers and the notes on the authors' code (github.com/Kaihua-Chen/diffusion-vas), not from the runtime,
+which is tested against it. The networks are the untouched modules of diffusers and transformers; everything around them
+is spelled out step by step. Needs `pip install 'amodal[export]'`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as svd
 from numpy.typing import NDArray
-from PIL import Image
 
 from amodal.runtime.errors import InputError
 
-from .checkpoints import Modules, load_modules
+if TYPE_CHECKING:
+    from amodal.export.checkpoints.checkpoint import StageCheckpoint
 
 ContextLayout: TypeAlias = Literal["reference", "aligned", "sequence"]
 Churn: TypeAlias = tuple[float, float, float, float]
 """(s_churn, s_tmin, s_tmax, s_noise), as in EDM (Karras et al. 2022), Algorithm 2."""
 StepCallback: TypeAlias = Callable[[int, float, torch.Tensor], None]
-Frames: TypeAlias = Sequence[str | Path] | NDArray[np.uint8]
+Denoiser: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Images: TypeAlias = NDArray[np.float32] | torch.Tensor
 
 # diffusers is untyped.
 _resize_with_antialiasing = cast(Callable[[torch.Tensor, tuple[int, int]], torch.Tensor], svd._resize_with_antialiasing)
+
+
+class Modules(NamedTuple):
+    """A stage's networks as stock modules, in eval mode, and the two configs that the sampler needs."""
+
+    unet: Any
+    vae: Any
+    image_encoder: Any
+    scheduler: dict[str, Any]
+    feature_extractor: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """How a stage is run.
+
+    Attributes:
+        steps: sampler steps.
+        guidance: scale at the first and at the last frame, linear in between; off if neither exceeds 1.
+        fps: frames per second; the U-Net is given one less.
+        context: which embeddings each row attends to, see `context_rows`.
+        decode_chunk: frames that the temporal VAE decoder sees at once; the last chunk may be shorter.
+        noise_aug: standard deviation of the noise added to both conditions before the VAE.
+        motion_bucket: SVD's motion bucket id.
+        churn: EDM's stochastic sampler, see `euler`; None as released.
+        noise_dtype: dtype in which the first latents are drawn; None for the pipeline's own. One seed gives other
+            numbers in another dtype.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    steps: int = 25
+    guidance: tuple[float, float] = (1.5, 1.5)
+    fps: int = 8
+    context: ContextLayout = "reference"
+    decode_chunk: int = 8
+    noise_aug: float = 0.02
+    motion_bucket: int = 127
+    churn: Churn | None = None
+    noise_dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.decode_chunk < 1:
+            raise InputError(f"steps ({self.steps}) and decode_chunk ({self.decode_chunk}) must be at least 1.")
+        if self.context not in get_args(ContextLayout):
+            raise InputError(f"context is {self.context!r}; use 'reference', 'aligned' or 'sequence'.")
+
+    @property
+    def guided(self) -> bool:
+        """Whether the U-Net also runs without conditions."""
+        return max(self.guidance) > 1
 
 
 @dataclass(frozen=True)
@@ -49,10 +101,10 @@ class Result:
 
 
 class RowsAsGiven:
-    """Context rows [B*T,S,D] that diffusers' UNet does not repeat over the frames.
+    """Context rows [B*T,S,D] that diffusers' U-Net does not repeat over the frames.
 
-    The stock forward calls `encoder_hidden_states.repeat_interleave(num_frames, ...)` and hands on what comes
-    back; the authors' class left that call out, because its rows are one per frame already.
+    The stock forward calls `encoder_hidden_states.repeat_interleave(num_frames, ...)` and uses the result; the authors'
+    class leaves that call out, because its rows are one per frame already.
     """
 
     def __init__(self, rows: torch.Tensor) -> None:
@@ -60,7 +112,7 @@ class RowsAsGiven:
         self.shape = rows.shape
 
     def repeat_interleave(self, *args: object, **kwargs: object) -> torch.Tensor:
-        """Give back the rows unchanged."""
+        """Returns the rows unchanged."""
         return self.rows
 
 
@@ -76,7 +128,7 @@ def karras_sigmas(steps: int, *, sigma_min: float = 0.002, sigma_max: float = 70
 
 
 def euler(
-    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    denoise: Denoiser,
     x: torch.Tensor,
     sigmas: torch.Tensor,
     *,
@@ -152,90 +204,52 @@ class ReferencePipeline:
         self.vae_factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @classmethod
-    def from_checkpoint(
-        cls, path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    def of(
+        cls, checkpoint: StageCheckpoint, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> ReferencePipeline:
-        """Load a stage from the authors' on-disk format, or from a stock 12-channel diffusers folder.
+        """A stage from its checkpoint; networks are loaded anew.
 
         Raises:
-            CheckpointError: a file is missing or unreadable, or the weights do not fit their config.
+            CheckpointError: weights cannot be read.
         """
-        return cls(load_modules(path, dtype=dtype, device=device))
+        unet, vae, image_encoder = (part.load() for part in (checkpoint.unet, checkpoint.vae, checkpoint.image_encoder))
+        for network in (unet, vae, image_encoder):
+            # nn.Module's own `to`: diffusers' prints a warning for every dtype.
+            torch.nn.Module.to(network, device=device, dtype=dtype)
+        normalisation = {"image_mean": checkpoint.image_mean, "image_std": checkpoint.image_std}
+        return cls(Modules(unet, vae, image_encoder, checkpoint.scheduler, normalisation))
 
     @torch.no_grad()
     def __call__(
         self,
-        images: NDArray[np.float32] | torch.Tensor,
-        rgb_images: NDArray[np.float32] | torch.Tensor,
+        images: Images,
+        rgb_images: Images,
         *,
         generator: torch.Generator,
-        steps: int = 25,
-        guidance: tuple[float, float] = (1.5, 1.5),
-        fps: int = 8,
-        context: ContextLayout = "reference",
-        decode_chunk: int = 8,
-        noise_aug: float = 0.02,
-        motion_bucket: int = 127,
-        churn: Churn | None = None,
-        noise_dtype: torch.dtype | None = None,
         callback: StepCallback | None = None,
+        **options: Any,
     ) -> Result:
-        """Run the stage.
+        """Runs the stage.
 
         Args:
             images: [T,3,H,W] in [-1, 1]; modal masks (segment) or visible RGB (complete). CLIP sees these.
             rgb_images: [T,3,H,W] in [-1, 1]; depth (segment) or amodal masks (complete).
             generator: on the CPU; n1, n2, latents, then churn are drawn from it; stage 2 may go on with it.
-            steps: sampler steps.
-            guidance: scale at the first and at the last frame, linear in between; off if neither exceeds 1.
-            fps: frames per second that the UNet is told (less one).
-            context: which embeddings each row attends to, see `context_rows`.
-            decode_chunk: frames that the temporal VAE decoder sees at once; the last chunk may be shorter.
-            noise_aug: standard deviation of the noise added to both conditions before the VAE.
-            motion_bucket: SVD's motion bucket id.
-            churn: EDM's stochastic sampler, see `euler`; None as released.
-            noise_dtype: dtype in which the first latents are drawn; None for the pipeline's own. One seed gives other
-                numbers in another dtype.
-            callback: sees (step, sigma, latents [T,4,h,w]).
+            callback: is given (step, sigma, latents [T,4,h,w]) after each step.
+            **options: fields of `PipelineOptions`.
 
         Raises:
             InputError: shapes differ, are no multiple of the VAE's factor, or an option is out of range.
         """
+        chosen = PipelineOptions(**options)
         images, rgb_images = torch.as_tensor(images), torch.as_tensor(rgb_images)
-        self._check(images, rgb_images, generator, steps, decode_chunk, context)
+        self._check(images, rgb_images, generator)
         images, rgb_images = images.to(self.device, torch.float32), rgb_images.to(self.device, torch.float32)
-        frames, _, height, width = images.shape
-        guided = max(guidance) > 1
-
-        # Conditions: CLIP sees the frames as they came, the VAE sees them rescaled and noised.
-        rows = context_rows(self.embed(images), context, guided=guided)
-        n1 = torch.randn((frames, 1, 3, height, width), generator=generator).to(self.device)
-        n2 = torch.randn((frames, 1, 3, height, width), generator=generator).to(self.device)
-        cond1 = self.encode(rescale_unsigned(images) + noise_aug * n1[:, 0])
-        cond2 = self.encode(rescale_unsigned(rgb_images) + noise_aug * n2[:, 0])
-        cond = torch.cat([cond1, cond2], dim=1)[None]
-        if guided:
-            cond = torch.cat([torch.zeros_like(cond), cond])
-        time_ids = torch.tensor([[fps - 1, motion_bucket, noise_aug]] * len(cond)).to(self.device, self.dtype)
-
-        # Latents, drawn in the pipeline's dtype.
-        sigmas = karras_sigmas(steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
-        shape = (1, frames, 4, height // self.vae_factor, width // self.vae_factor)
-        latents = torch.randn(shape, generator=generator, dtype=noise_dtype or self.dtype)
-        latents = latents.to(self.device, self.dtype)
-        latents = latents * (sigmas[0] ** 2 + 1) ** 0.5
-        scale = torch.linspace(*guidance, frames).to(self.device, self.dtype).view(1, frames, 1, 1, 1)
-
-        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            # EDM's preconditioning for v-prediction, as SVD was trained: t = ln(sigma) / 4.
-            x_in = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
-            x_in = torch.cat([torch.cat([x_in] * len(cond)), cond], dim=2)
-            v = self.unet(x_in, 0.25 * sigma.log(), RowsAsGiven(rows), time_ids, return_dict=False)[0]
-            if guided:
-                v_uncond, v_cond = v.chunk(2)
-                v = v_uncond + scale * (v_cond - v_uncond)
-            denoised: torch.Tensor = v * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
-            return denoised
+        rows = context_rows(self.embed(images), chosen.context, guided=chosen.guided)
+        cond = self._condition(images, rgb_images, generator, chosen)
+        sigmas = karras_sigmas(chosen.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        latents = self._first_latents(images, sigmas, generator, chosen)
+        denoise = self._denoiser(rows, cond, chosen)
 
         trace: list[torch.Tensor] = []
 
@@ -244,10 +258,51 @@ class ReferencePipeline:
             if callback is not None:
                 callback(step, sigma, x[0])
 
-        latents = euler(denoise, latents, sigmas, churn=churn, generator=generator, callback=watch)
-        decoded = self.decode(latents[0], decode_chunk).cpu().numpy()
+        latents = euler(denoise, latents, sigmas, churn=chosen.churn, generator=generator, callback=watch)
+        decoded = self.decode(latents[0], chosen.decode_chunk).cpu().numpy()
         pictures = np.clip(decoded / 2 + 0.5, 0, 1).transpose(0, 2, 3, 1)
         return Result((pictures * 255).round().astype(np.uint8), decoded, tuple(trace))
+
+    def _condition(
+        self, images: torch.Tensor, rgb_images: torch.Tensor, generator: torch.Generator, options: PipelineOptions
+    ) -> torch.Tensor:
+        """Both conditions as latents, [B,T,8,h,w]: the VAE sees them rescaled and noised; zeros first if guided."""
+        noise_shape = (len(images), 1, *images.shape[1:])
+        n1 = torch.randn(noise_shape, generator=generator).to(self.device)
+        n2 = torch.randn(noise_shape, generator=generator).to(self.device)
+        cond1 = self.encode(rescale_unsigned(images) + options.noise_aug * n1[:, 0])
+        cond2 = self.encode(rescale_unsigned(rgb_images) + options.noise_aug * n2[:, 0])
+        cond = torch.cat([cond1, cond2], dim=1)[None]
+        return torch.cat([torch.zeros_like(cond), cond]) if options.guided else cond
+
+    def _first_latents(
+        self, images: torch.Tensor, sigmas: torch.Tensor, generator: torch.Generator, options: PipelineOptions
+    ) -> torch.Tensor:
+        """Noise at the first sigma, [1,T,4,h,w], drawn in the pipeline's dtype unless another is asked for."""
+        frames, _, height, width = images.shape
+        shape = (1, frames, 4, height // self.vae_factor, width // self.vae_factor)
+        latents = torch.randn(shape, generator=generator, dtype=options.noise_dtype or self.dtype)
+        return latents.to(self.device, self.dtype) * (sigmas[0] ** 2 + 1) ** 0.5
+
+    def _denoiser(self, rows: torch.Tensor, cond: torch.Tensor, options: PipelineOptions) -> Denoiser:
+        """D(x; sigma) of a clip: the U-Net with guidance, and EDM's preconditioning around it."""
+        frames = cond.shape[1]
+        ids = [options.fps - 1, options.motion_bucket, options.noise_aug]
+        time_ids = torch.tensor([ids] * len(cond)).to(self.device, self.dtype)
+        scale = torch.linspace(*options.guidance, frames).to(self.device, self.dtype).view(1, frames, 1, 1, 1)
+
+        def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            # EDM's preconditioning for v-prediction, as SVD was trained: t = ln(sigma) / 4.
+            x_in = (x / (sigma**2 + 1) ** 0.5).to(self.dtype)
+            x_in = torch.cat([torch.cat([x_in] * len(cond)), cond], dim=2)
+            v = self.unet(x_in, 0.25 * sigma.log(), RowsAsGiven(rows), time_ids, return_dict=False)[0]
+            if options.guided:
+                v_uncond, v_cond = v.chunk(2)
+                v = v_uncond + scale * (v_cond - v_uncond)
+            denoised: torch.Tensor = v * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
+            return denoised
+
+        return denoise
 
     @torch.no_grad()
     def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -274,15 +329,7 @@ class ReferencePipeline:
         pieces = [self.vae.decode(part, num_frames=len(part)).sample for part in torch.split(latents, chunk)]
         return torch.cat(pieces).float()
 
-    def _check(
-        self,
-        images: torch.Tensor,
-        rgb_images: torch.Tensor,
-        generator: torch.Generator,
-        steps: int,
-        decode_chunk: int,
-        context: str,
-    ) -> None:
+    def _check(self, images: torch.Tensor, rgb_images: torch.Tensor, generator: torch.Generator) -> None:
         shape = tuple(images.shape)
         if images.ndim != 4 or shape[1] != 3 or shape[0] < 1 or tuple(rgb_images.shape) != shape:
             raise InputError(f"images {shape} and rgb_images {tuple(rgb_images.shape)} must both be [T,3,H,W].")
@@ -292,27 +339,6 @@ class ReferencePipeline:
             raise InputError(f"Height and width {shape[2:]} must be multiples of {self.vae_factor}.")
         if generator.device.type != "cpu":
             raise InputError(f"The generator must be on the cpu, not on {generator.device}.")
-        if steps < 1 or decode_chunk < 1:
-            raise InputError(f"steps ({steps}) and decode_chunk ({decode_chunk}) must be at least 1.")
-        if context not in ("reference", "aligned", "sequence"):
-            raise InputError(f"context is {context!r}; use 'reference', 'aligned' or 'sequence'.")
-
-
-def prepare_frames(frames: Frames, size: tuple[int, int] = (256, 512)) -> NDArray[np.float32]:
-    """RGB frames (paths, or uint8 [T,h,w,3]) as float32 [T,3,H,W] in [-1, 1], resized bilinearly by PIL."""
-    pictures = [f if isinstance(f, np.ndarray) else np.asarray(Image.open(f).convert("RGB")) for f in frames]
-    resized = np.stack([_resize(picture, size) for picture in pictures])
-    return resized.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
-def prepare_masks(masks: Frames, size: tuple[int, int] = (256, 512)) -> NDArray[np.float32]:
-    """Masks (paths, or uint8 [T,h,w]) as float32 [T,H,W] in [-1, 1].
-
-    Binarised at > 128 before the bilinear resize, so that edges are grey.
-    """
-    pictures = [m if isinstance(m, np.ndarray) else np.asarray(Image.open(m).convert("L")) for m in masks]
-    resized = np.stack([_resize(np.where(p > 128, 255, 0).astype(np.uint8), size) for p in pictures])
-    return resized.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def amodal_masks(frames_u8: NDArray[np.uint8], modal: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -326,47 +352,6 @@ def modal_rgb(rgb: NDArray[np.float32], modal: NDArray[np.float32]) -> NDArray[n
     return np.where(modal[:, None] > 0, rgb, np.float32(1))
 
 
-def run_both_stages(
-    segment: ReferencePipeline,
-    complete: ReferencePipeline,
-    modal: NDArray[np.float32],
-    depth: NDArray[np.float32],
-    rgb: NDArray[np.float32],
-    seed: int = 23,
-    *,
-    amodal: NDArray[Any] | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Both stages from one generator, as the authors' demo runs them.
-
-    Args:
-        segment: stage 1.
-        complete: stage 2.
-        modal: modal masks [T,H,W] in [-1, 1], see `prepare_masks`.
-        depth: [T,H,W] in [-1, 1].
-        rgb: [T,3,H,W] in [-1, 1], see `prepare_frames`.
-        seed: of the CPU generator, 23 in the demo.
-        amodal: masks [T,H,W], non-zero inside, to hand to stage 2 instead of stage 1's own.
-        **options: of `ReferencePipeline.__call__`, for both stages.
-
-    Returns:
-        `segment` and `complete` (Result each), `amodal` (bool [T,H,W], stage 1's own) and
-        `modal_rgb` (float32 [T,3,H,W]).
-    """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    first = segment(_three(modal), _three(depth), generator=generator, **options)
-    masks = amodal_masks(first.frames_u8, modal)
-    visible = modal_rgb(rgb, modal)
-    handed = masks if amodal is None else np.asarray(amodal) > 0
-    signed = np.where(handed, np.float32(1), np.float32(-1))
-    second = complete(visible, _three(signed), generator=generator, **options)
-    return {"segment": first, "complete": second, "amodal": masks, "modal_rgb": visible}
-
-
-def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+def three_channels(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Planes [T,H,W] as RGB [T,3,H,W]."""
     return np.repeat(planes[:, None], 3, axis=1)
-
-
-def _resize(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    height, width = size
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))

@@ -45,7 +45,7 @@ class Arrays(NamedTuple):
     amodal: NDArray[np.bool_]
 
 
-class Drawn(NamedTuple):
+class StageOutput(NamedTuple):
     """What a stage drew.
 
     Attributes:
@@ -89,7 +89,7 @@ def stages_of(work: Work) -> list[StageName]:
     return [stage for stage in get_args(StageName) if stage in work.stages]
 
 
-def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -> dict[StageName, Drawn]:
+def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -> dict[StageName, StageOutput]:
     """A clip by the runtime.
 
     Args:
@@ -104,7 +104,7 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
         "churn": Churn(work.churn),
     }
     seed: Any = work.seed
-    found: dict[StageName, Drawn] = {}
+    found: dict[StageName, StageOutput] = {}
     for stage in stages_of(work):
         sigmas: list[float] = []
         latents: list[NDArray[np.float32]] = []
@@ -122,7 +122,7 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
                 arrays.rgb, arrays.modal, arrays.amodal, seed=seed, propagate=False, callback=callback, **settings
             )
         masks = drawn.masks if isinstance(drawn, Segmentation) else None
-        found[stage], seed = Drawn(sigmas, latents, drawn.frames, masks), drawn.noise
+        found[stage], seed = StageOutput(sigmas, latents, drawn.frames, masks), drawn.noise
     return found
 
 
@@ -151,7 +151,6 @@ def load_reference(
         opened = checkpoints_of(bundle, checkpoints, work.stages)
         import torch
 
-        from .checkpoints import Modules
         from .pipeline import ReferencePipeline
     except MissingDependencyError:
         raise
@@ -163,32 +162,26 @@ def load_reference(
             f'torch {torch.__version__} finds no GPU for `device="{device}"`; install torch with CUDA, or compare on '
             'the CPU with `device="cpu"`.'
         )
-    found = {}
-    for stage, checkpoint in opened.items():
-        unet, vae, image_encoder = (part.load() for part in (checkpoint.unet, checkpoint.vae, checkpoint.image_encoder))
-        for network in (unet, vae, image_encoder):
-            torch.nn.Module.to(network, device=device, dtype=torch.float16 if half else torch.float32)
-        normalisation = {"image_mean": checkpoint.image_mean, "image_std": checkpoint.image_std}
-        found[stage] = ReferencePipeline(Modules(unet, vae, image_encoder, checkpoint.scheduler, normalisation))
-    return found
+    dtype = torch.float16 if half else torch.float32
+    return {stage: ReferencePipeline.of(checkpoint, dtype=dtype, device=device) for stage, checkpoint in opened.items()}
 
 
-def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, Drawn]:
+def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, StageOutput]:
     """A clip by the reference pipeline, with what the bundle's manifest says of noise and context."""
     import torch
 
-    from .pipeline import amodal_masks, karras_sigmas, modal_rgb
+    from .pipeline import amodal_masks, karras_sigmas, modal_rgb, three_channels
 
     config, churn = config_of(manifest), Churn(work.churn)
     generator = torch.Generator("cpu").manual_seed(work.seed)
     signed = np.where(arrays.amodal, np.float32(1), np.float32(-1))
-    found: dict[StageName, Drawn] = {}
+    found: dict[StageName, StageOutput] = {}
     for stage in stages_of(work):
         pipeline = pipelines[stage]
         if stage == "segment":
-            images, conditions = _three(arrays.modal), _three(arrays.depth)
+            images, conditions = three_channels(arrays.modal), three_channels(arrays.depth)
         else:
-            images, conditions = modal_rgb(arrays.rgb, arrays.modal), _three(signed)
+            images, conditions = modal_rgb(arrays.rgb, arrays.modal), three_channels(signed)
         result = pipeline(
             images,
             conditions,
@@ -203,14 +196,10 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             noise_dtype=getattr(torch, config.noise_dtype),
         )
         sigmas = karras_sigmas(work.steps, sigma_min=pipeline.sigma_min, sigma_max=pipeline.sigma_max)
-        found[stage] = Drawn(
+        found[stage] = StageOutput(
             sigmas[:-1].tolist(),
             [latents.float().cpu().numpy() for latents in result.latents],
             result.frames_u8,
             amodal_masks(result.frames_u8, arrays.modal) if stage == "segment" else None,
         )
     return found
-
-
-def _three(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.repeat(planes[:, None], 3, axis=1)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import statistics
-from ..measures.latency import outside, parts_of
-from ..schema import Clip, Latency
+from ..schema import ClipTimes, Latency
 from ..wording import (
     DASH,
     OUTSIDE,
@@ -82,12 +81,12 @@ def section(found: Sequence[Latency]) -> Section:
     )
 
 
-def part_medians(clips: Sequence[Clip]) -> dict[str, float]:
+def part_medians(clips: Sequence[ClipTimes]) -> dict[str, float]:
     """Median seconds by component, and outside the networks."""
-    parts = [parts_of(clip) for clip in clips]
+    parts = [clip.parts for clip in clips]
     names = dict.fromkeys(name for found in parts for name in found)
     found = {name: float(np.median([part.get(name, 0.0) for part in parts])) for name in names}
-    return {**found, OUTSIDE: float(np.median([outside(clip) for clip in clips]))}
+    return {**found, OUTSIDE: float(np.median([clip.outside for clip in clips]))}
 
 
 def _words(name: str, m: Latency) -> str:
@@ -141,7 +140,7 @@ def _components(name: str, m: Latency) -> Table:
     whole = float(np.median([clip.seconds for clip in m.clips]))
     rows = []
     for part, value in part_medians(m.clips).items():
-        samples = [outside(c) if part == OUTSIDE else parts_of(c).get(part, 0.0) for c in m.clips]
+        samples = [c.outside if part == OUTSIDE else c.parts.get(part, 0.0) for c in m.clips]
         summary = statistics.summarise(samples)
         assert summary is not None
         rows.append(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from amodal.runtime.families.diffusion_vas.calls import PHASE_ROLES
 
-from ..schema import Memory, Phase, Timeline
+from ..schema import Memory, Span, Timeline
 from ..wording import DASH, describe_executed, describe_work, distinct_names, in_bytes, percent, seconds
 from .document import Figure, Section, Table
 from .drawing import INK, MUTED, Canvas, label, legend_below, series
@@ -60,7 +60,7 @@ def device_peaks(m: Memory) -> dict[str, int]:
     return {name: max(t.bytes) for name, t in m.device.items() if t.bytes}
 
 
-def spans_of(m: Memory, planned: str) -> list[Phase]:
+def spans_of(m: Memory, planned: str) -> list[Span]:
     """When a phase of the plan ran: by its own name, or as the components that run in it (`segment/unet`)."""
     stage, _, phase = planned.rpartition("/")
     names = {planned, *(f"{stage}/{kind}" for kind in PHASE_ROLES.get(phase, ()))}

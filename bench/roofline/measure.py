@@ -7,14 +7,14 @@ of GPUs, from what their maker published (`gpus.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import psutil
 
-from amodal.runtime.backends import create
+from amodal.runtime.backends import Backend, create
 from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import EngineError, MemoryBudgetError
@@ -24,8 +24,9 @@ from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import footprints_of
 from amodal.runtime.paths import PathLike
 
-from ..running.clips import Runner, times_of
+from ..running.clips import Execution, Runner, times_of
 from ..running.machine import executed_of
+from ..running.progress import Progress, silent
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
 from .clip_cost import count_run, run_of
@@ -45,60 +46,57 @@ PAPER_SECONDS = 0.95
 """Per frame on one RTX 3090 in FP16 (Diffusion-VAS, supplement, section 6.2); whether of one stage or of both, and
 with depth or without, it does not say."""
 
-Told = Callable[[str], None]
-"""Hears what begins."""
-
 _ENGINES = ("tensorrt_rtx", "tensorrt")
 
 
 def measure_roofline(
     bundle: Bundle,
     work: Work,
+    execution: Execution,
     *,
     runner: Runner | None = None,
-    backend: str = "onnxruntime",
-    device: str | None = None,
-    threads: int | None = None,
     clips: int = 2,
     gpus: Iterable[GpuSpec] = GPUS,
     likely_share: float = LIKELY_SHARE,
-    engine_dir: PathLike | None = None,
-    told: Told = lambda what: None,
+    note: Progress = silent,
 ) -> Roofline:
     """Counts a clip, measures ceilings, runs clips, predicts.
 
     Args:
         work: the clip; see `amodal.bench.running.machine.work_of`.
-        runner: of the same work; None to run no clip, and only measure the ceilings of `backend` on `device`.
-        clips: that are run after one to warm up; each component's median counts.
+        execution: the backend, its device and threads; its `engine_dir` has the records that say what memory a run
+            takes.
+        runner: runs the same work; None to run no clip and only measure the ceilings.
+        clips: to run after one that warms up; each component's median counts.
         likely_share: share of the published rates at which `likely` is predicted.
-        engine_dir: where engines lie, whose records say what memory a run takes; None for the bundle's own folder.
-        told: hears what begins, for progress.
 
     Raises:
         BackendUnavailableError: the backend, or what measures its ceilings, is missing.
         MissingDependencyError: onnx is not installed.
         BundleError: a graph whose operations cannot be counted.
     """
-    told("counting operations")
+    steps = 3 if runner is None else 4 + clips
+    note("counting operations", 0, steps)
     model, on_engines = None if runner is None else runner.model, run_of(work)
+    executor, executed = (_backend(execution), None) if model is None else (model.backend, executed_of(model))
     run = on_engines if model is None else run_of(work, model)
     counted = count_run(bundle, run)
     for_engines = counted if run == on_engines else count_run(bundle, on_engines)
-    told("measuring this machine's ceilings")
+    note("measuring this machine's ceilings", 1, steps)
     warnings = list(_busy())
-    executor = create(backend, device=device, threads=threads) if model is None else model.backend
     ceilings, seconds = measure_ceilings(executor), {}
     if runner is not None:
         least = floor_here(counted, ceilings, work) * work.frames
-        seconds = run_clips(runner, clips, lambda what: told(f"{what}, {least:.2g} s a clip at the least"))
-        told("measuring this machine's ceilings")
+        seconds = run_clips(
+            runner, clips, lambda what, done, _: note(f"{what}, at least {least:.2g} s a clip", 2 + done, steps)
+        )
+        note("measuring this machine's ceilings", steps - 1, steps)
         # Whatever else a machine does only lowers a ceiling, and may have been there in one of two moments.
         ceilings = max(ceilings, measure_ceilings(executor), key=lambda found: found.rate)
-    needs = Needs.of(bundle, work, engine_dir)
+    needs = Needs.of(bundle, work, execution.engine_dir)
     return Roofline(
         work=work,
-        executed=None if model is None else executed_of(model),
+        executed=executed,
         components=[cost.model_copy(update={"seconds": seconds.get(cost.component)}) for cost in counted],
         ceilings=ceilings,
         predictions=[
@@ -108,6 +106,10 @@ def measure_roofline(
     )
 
 
+def _backend(execution: Execution) -> Backend:
+    return create(execution.backend, device=execution.device, threads=execution.threads)
+
+
 def _busy() -> Iterator[str]:
     share = psutil.cpu_percent(interval=0.2) / 100
     if share > BUSY:
@@ -115,11 +117,6 @@ def _busy() -> Iterator[str]:
             f"other programs used {share:.0%} of the processors while ceilings were measured; those come out too low, "
             "and shares of them too high: measure again on a quiet machine."
         )
-
-
-def share_of_ceiling(cost: ComponentCost, ceilings: Ceilings) -> float | None:
-    """Products per second over what the machine reaches, in [0, 1] or a little above; None where it was not run."""
-    return None if not cost.seconds else cost.products / cost.seconds / ceilings.rate
 
 
 def floor_here(components: Iterable[ComponentCost], ceilings: Ceilings, work: Work) -> float:
@@ -190,16 +187,16 @@ def predict(
         )
 
 
-def run_clips(runner: Runner, clips: int, told: Told = lambda what: None) -> dict[str, float]:
+def run_clips(runner: Runner, clips: int, note: Progress = silent) -> dict[str, float]:
     """Median seconds of each component (`segment/unet`) over clips, after one short clip to warm up.
 
     On a GPU they are the device's own, between events on its stream.
     """
     samples: dict[str, list[float]] = {}
-    told("warming up")
+    note("warming up", 0, clips + 1)
     runner.clip(steps=1)
     for index in range(clips):
-        told(f"running clip {index + 1} of {clips}")
+        note(f"running clip {index + 1} of {clips}", index + 1, clips + 1)
         clip = times_of(runner.clip())
         for name, seconds in (clip.device or clip.components).items():
             samples.setdefault(name, []).append(seconds)

@@ -22,8 +22,8 @@ from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 from amodal.runtime.scenes.scene import Scene
 
-from ..schema import Clip, Work
-from .observed import Call, Observed, Steps
+from ..schema import ClipTimes, Work
+from .observed import Observed, Steps, TimedCall
 
 SCENE = 8
 """Seed of the scene that is run: its object is hidden wholly for a while."""
@@ -46,12 +46,12 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ClipRun:
     """What one clip gave: the stages that ran, and their calls."""
 
     segment: Segmentation | None
     complete: Completion | None
-    calls: dict[str, list[Call]]
+    calls: dict[str, list[TimedCall]]
     seconds: float
     processor: float
     device: dict[str, float] | None
@@ -82,7 +82,7 @@ class Runner:
         """What is given to every clip."""
         return make_scene(SCENE, self.work.frames, self.work.size)
 
-    def clip(self, steps: int | None = None) -> Drawn:
+    def clip(self, steps: int | None = None) -> ClipRun:
         """From raw arrays to masks and RGB on the host.
 
         Args:
@@ -90,7 +90,7 @@ class Runner:
         """
         scene, work, observed = self.scene, self.work, self.observed
         settings = {**self._settings, "steps": steps or work.steps}
-        calls: dict[str, list[Call]] = {}
+        calls: dict[str, list[TimedCall]] = {}
         seen = whole = None
         observed.clear()
         processor, begin = time.process_time(), time.perf_counter()
@@ -106,7 +106,7 @@ class Runner:
             whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, propagate=False, **settings)
             calls["complete"] = observed.calls[before:]
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
-        return Drawn(
+        return ClipRun(
             seen, whole, calls, seconds, processed, observed.device_seconds(calls), observed.device_steps(calls)
         )
 
@@ -133,7 +133,7 @@ def running(bundle: str | Path, work: Work, execution: Execution) -> Iterator[Ru
         yield Runner(model, kept[-1], work)
 
 
-def times_of(drawn: Drawn) -> Clip:
+def times_of(drawn: ClipRun) -> ClipTimes:
     """A clip's record.
 
     A denoising step lasts from a call of the U-Net to the next one's, and so has the sampler's arithmetic in it; the
@@ -146,7 +146,7 @@ def times_of(drawn: Drawn) -> Clip:
             what = "load" if call.what.startswith("load ") else call.what
             components[f"{stage}/{what}"] = components.get(f"{stage}/{what}", 0.0) + call.seconds
         steps[stage] = _steps([call for call in calls if call.what == "unet"])
-    return Clip(
+    return ClipTimes(
         seconds=drawn.seconds,
         processor=drawn.processor,
         components=components,
@@ -156,6 +156,6 @@ def times_of(drawn: Drawn) -> Clip:
     )
 
 
-def _steps(calls: list[Call]) -> list[float]:
+def _steps(calls: list[TimedCall]) -> list[float]:
     ends = [call.begin for call in calls[1:]] + [call.end for call in calls[-1:]]
     return [end - call.begin for call, end in zip(calls, ends, strict=True)]

@@ -15,7 +15,7 @@ from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
 from amodal.runtime.bundle.manifest import ComponentEntry
 
 
-class Call(NamedTuple):
+class TimedCall(NamedTuple):
     """A component, or `load` and its name, from `begin` to `end`: seconds of `time.perf_counter`."""
 
     what: str
@@ -47,14 +47,14 @@ class Observed(BackendProxy):
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
-        self.calls: list[Call] = []
+        self.calls: list[TimedCall] = []
         self._events: list[tuple[Any, Any]] = []
 
     def clear(self) -> None:
         """Forgets all calls."""
         self.calls, self._events = [], []
 
-    def device_seconds(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, float] | None:
+    def device_seconds(self, calls: Mapping[str, Sequence[TimedCall]]) -> dict[str, float] | None:
         """Seconds by `stage/component`, between events on the stream; waits for the last one. None without a GPU.
 
         Args:
@@ -68,7 +68,7 @@ class Observed(BackendProxy):
                 found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
         return found
 
-    def device_steps(self, calls: Mapping[str, Sequence[Call]], what: str = "unet") -> Steps | None:
+    def device_steps(self, calls: Mapping[str, Sequence[TimedCall]], what: str = "unet") -> Steps | None:
         """Seconds on the device of each call of a component up to the next one's begin, and of the gaps, by stage.
 
         A gap is all that lies between two calls, what the device does there and what it waits for; there is one less of
@@ -85,7 +85,7 @@ class Observed(BackendProxy):
             whole[stage] = [x + gap for x, gap in zip(inside, [*gaps[stage], 0.0], strict=False)]
         return Steps(whole, gaps)
 
-    def _timed(self, calls: Mapping[str, Sequence[Call]]) -> dict[str, list[tuple[str, Any, Any]]]:
+    def _timed(self, calls: Mapping[str, Sequence[TimedCall]]) -> dict[str, list[tuple[str, Any, Any]]]:
         """Name, first and last event of each call that ran something."""
         events = iter(self._events)
         return {
@@ -101,14 +101,14 @@ class Observed(BackendProxy):
         """See `Backend.load`."""
         begin = time.perf_counter()
         executable = self._backend.load(entry, files, lanes)
-        self.calls.append(Call(f"load {entry.kind}", begin, time.perf_counter()))
+        self.calls.append(TimedCall(f"load {entry.kind}", begin, time.perf_counter()))
         return _Observed(executable, entry.kind, self)
 
     def _noting(self, what: str, run: Callable[[], Any]) -> Any:
         before = self._mark()
         begin = time.perf_counter()
         result = run()
-        self.calls.append(Call(what, begin, time.perf_counter()))
+        self.calls.append(TimedCall(what, begin, time.perf_counter()))
         if before is not None:
             self._events.append((before, self._mark()))
         return result

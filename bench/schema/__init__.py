@@ -9,13 +9,13 @@ from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
 from .ceilings import Ceilings, ComponentCost, Prediction, Roofline
 from .file import SCHEMA_VERSION, Measurement, Results, Skipped, read_results
 from .outcome import Against, Fidelity, Peer, Peers, Preset, Quality, StageFidelity
-from .running import Clip, Latency, Memory, Phase, Point, Scaling, Sweep, Timeline
+from .running import ClipTimes, Latency, Memory, Point, Scaling, Span, Sweep, Timeline
 
 __all__ = [
     "SCHEMA_VERSION",
     "Against",
     "Ceilings",
-    "Clip",
+    "ClipTimes",
     "ComponentCost",
     "Executed",
     "Fidelity",
@@ -26,7 +26,6 @@ __all__ = [
     "Memory",
     "Peer",
     "Peers",
-    "Phase",
     "Point",
     "Prediction",
     "Preset",
@@ -37,6 +36,7 @@ __all__ = [
     "Scaling",
     "Seconds",
     "Skipped",
+    "Span",
     "StageFidelity",
     "Subject",
     "Sweep",

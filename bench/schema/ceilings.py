@@ -44,6 +44,10 @@ class ComponentCost(Record):
         """The least seconds at `rate` FLOP/s and `bandwidth` bytes/s: products, or weights and boundary, alone."""
         return max(self.products / rate, (self.weights + self.boundary) / bandwidth)
 
+    def share_of(self, ceilings: Ceilings) -> float | None:
+        """Products per second over what the machine reaches, in [0, 1] or a little above; None where it was not run."""
+        return self.products / self.seconds / ceilings.rate if self.seconds else None
+
 
 class Ceilings(Record):
     """What this machine reaches; raw samples.

@@ -7,7 +7,7 @@ from typing import Literal
 from .about import Executed, Record, Seconds, Work
 
 
-class Clip(Record):
+class ClipTimes(Record):
     """One clip's times.
 
     Attributes:
@@ -28,6 +28,21 @@ class Clip(Record):
     device: dict[str, float] | None = None
     gaps: dict[str, Seconds] | None = None
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """Seconds by component, and of loading.
+
+        On a GPU components take what they take there: for the host their calls are over when they are queued.
+        """
+        if self.device is None:
+            return self.components
+        return {**self.device, **{name: s for name, s in self.components.items() if name.endswith("/load")}}
+
+    @property
+    def outside(self) -> float:
+        """Seconds outside the networks: sampler, noise, pre- and post-processing; loading is not among them."""
+        return self.seconds - sum(self.parts.values())
+
 
 class Latency(Record):
     """`amodal bench latency`.
@@ -43,12 +58,12 @@ class Latency(Record):
     work: Work
     executed: Executed
     cold: dict[str, float]
-    clips: list[Clip]
+    clips: list[ClipTimes]
     overhead: float | None = None
     warnings: list[str] = []
 
 
-class Phase(Record):
+class Span(Record):
     """A stretch of time with a name, in seconds from the first sample."""
 
     name: str
@@ -83,7 +98,7 @@ class Memory(Record):
     device: dict[str, Timeline] = {}
     allocators: dict[str, int] = {}
     planned: dict[str, int] = {}
-    phases: list[Phase]
+    phases: list[Span]
     warnings: list[str] = []
 
 

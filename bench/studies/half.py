@@ -1,9 +1,10 @@
-"""What half precision costs in masks, where it really happens: `python -m amodal.bench.studies.half CHECKPOINT`.
+"""What masks lose by half precision: `python -m amodal.bench.studies.half CHECKPOINT`.
 
-ONNX Runtime's CPU provider computes half precision in float32 and rounds at few places, so it shows little of it. Here
-the untouched torch modules run in half, activations, norms, softmax and all, beside the same half-rounded weights in
-float32, from the same noise, over scenes whose truth is known. Products are summed in float32 and rounded to half, as a
-GPU's matrix units do, which is also what makes it possible on a CPU: torch's own half convolutions take minutes there.
+ONNX Runtime's CPU provider computes half precision in float32 and rounds in few places, so it hides most of the loss.
+Here the untouched torch modules run in half, including activations, norms and softmax, beside the same half-rounded
+weights in float32, from the same noise, over scenes with known truth. Products are summed in float32 and rounded to
+half, as a GPU's matrix units do. That also makes the study feasible on a CPU, where torch's own half convolutions take
+minutes.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ _PRODUCTS = frozenset({"linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "con
 
 
 @dataclass(frozen=True)
-class Price:
+class HalfPrecisionLoss:
     """Half precision beside float32, over all clips.
 
     Attributes:
-        iou: of the two masks of each clip, pixels of all its frames together.
+        iou: of the two masks of each clip, over the pixels of all its frames.
         latents: relative L2 difference of each clip's last latents.
         miou: mean IoU with the truth, in percent, in float32 and in half.
         miou_occ: the same of the hidden parts (strict).
@@ -50,7 +51,7 @@ class Price:
     miou_occ: tuple[float, float]
 
 
-def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[int, int]) -> Price:
+def measure_loss(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[int, int]) -> HalfPrecisionLoss:
     """Runs a checkpoint of the first stage over unseen scenes in both precisions.
 
     Raises:
@@ -59,10 +60,11 @@ def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[in
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from ..reference.pipeline import ReferencePipeline, amodal_masks
+    from amodal.export.checkpoints.checkpoint import read_checkpoint
 
-    half = ReferencePipeline.from_checkpoint(checkpoint, dtype=torch.float16)
-    single = ReferencePipeline.from_checkpoint(checkpoint, dtype=torch.float16)
+    from ..reference.pipeline import ReferencePipeline, amodal_masks, three_channels
+
+    half, single = (ReferencePipeline.of(read_checkpoint(checkpoint), dtype=torch.float16) for _ in range(2))
     for module in (single.unet, single.vae, single.image_encoder):
         torch.nn.Module.to(module, torch.float32)  # the weights as half stores them
     single.dtype = torch.float32
@@ -73,7 +75,7 @@ def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[in
     for seed in track(range(FIRST_SEED, FIRST_SEED + scenes), "scenes", console=Console(stderr=True), transient=True):
         scene = make_scene(seed, frames, size)
         modal, depth = prepare_modal(scene.modal, size), prepare_depth(scene.depth, size)
-        images, conditions = (np.repeat(x[:, None], 3, axis=1) for x in (modal, depth))
+        images, conditions = three_channels(modal), three_channels(depth)
         last: dict[str, Any] = {}
         for name, pipeline in (("single", single), ("half", half)):
             generator = torch.Generator().manual_seed(SEED)
@@ -85,26 +87,28 @@ def price(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[in
         latents.append(float((last["half"] - last["single"]).norm() / last["single"].norm()))
         truths.append(ClipTruth(f"scene {seed}", scene.modal, scene.amodal, None, None, scene.boxes))
 
-    scores = {}
-    for name, masks in drawn.items():
-        row = evaluate([(t, ClipPrediction([m], None)) for t, m in zip(truths, masks, strict=True)], "strict").row(
-            "Top-1"
-        )
-        assert row.strict is not None
-        scores[name] = (100 * (row.strict.miou or 0), 100 * (row.strict.miou_occ or 0))
-    return Price(
+    single_scores, half_scores = (_scores(truths, drawn[name]) for name in ("single", "half"))
+    return HalfPrecisionLoss(
         [mask_iou(a, b) for a, b in zip(drawn["single"], drawn["half"], strict=True)],
         latents,
-        (scores["single"][0], scores["half"][0]),
-        (scores["single"][1], scores["half"][1]),
+        (single_scores[0], half_scores[0]),
+        (single_scores[1], half_scores[1]),
     )
 
 
-def summed_in_single() -> AbstractContextManager[Any]:
-    """Within it, products of half tensors (linear, convolution, matmul) are summed in float32, their results half.
+def _scores(truths: list[ClipTruth], masks: list[Masks]) -> tuple[float, float]:
+    """mIoU and mIoU_occ in percent."""
+    pairs = [(truth, ClipPrediction([drawn])) for truth, drawn in zip(truths, masks, strict=True)]
+    strict = evaluate(pairs, "strict").row("Top-1").strict
+    assert strict is not None
+    return 100 * strict.miou, 100 * (strict.miou_occ or 0)
 
-    The rounding of a sum of many products in half would depend on its order, which no two devices share; the rounding
-    of the result is what all do.
+
+def summed_in_single() -> AbstractContextManager[Any]:
+    """A context in which products of half tensors (linear, convolution, matmul) are summed in float32 and rounded once.
+
+    Rounding every partial sum would depend on the order of summation, which differs between devices; all of them round
+    the result.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -136,7 +140,7 @@ def main(checkpoint: Path, scenes: int, steps: int, threads: int | None) -> None
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        found = price(checkpoint, scenes, steps, 8, (64, 128))
+        found = measure_loss(checkpoint, scenes, steps, 8, (64, 128))
     except AmodalError as error:
         raise click.ClickException(str(error)) from error
     click.echo(

@@ -8,7 +8,7 @@ import numpy as np
 
 from amodal.bench.schema import (
     Ceilings,
-    Clip,
+    ClipTimes,
     ComponentCost,
     Executed,
     Fidelity,
@@ -19,7 +19,6 @@ from amodal.bench.schema import (
     Memory,
     Peer,
     Peers,
-    Phase,
     Point,
     Prediction,
     Preset,
@@ -28,6 +27,7 @@ from amodal.bench.schema import (
     Roofline,
     Scaling,
     Skipped,
+    Span,
     StageFidelity,
     Subject,
     Sweep,
@@ -60,7 +60,7 @@ def noisy(rng: np.random.Generator, value: float, count: int, noise: float = 0.0
 
 def make_clips(
     rng: np.random.Generator, total: float, count: int, slower: float = 1.0, device: bool = False
-) -> list[Clip]:
+) -> list[ClipTimes]:
     clips = []
     for whole in noisy(rng, total, count):
         parts = {name: whole * share * rng.normal(1, 0.01) for name, share in _SHARES.items()}
@@ -68,7 +68,7 @@ def make_clips(
         seconds = sum(parts.values()) + 0.026 * whole
         steps = {s: (parts[f"{s}/unet"] / 25 * rng.normal(1, 0.01, 25)).tolist() for s in ("segment", "complete")}
         events = {"networks": 0.95 * seconds, "sampler": 0.01 * seconds, "copies": 0.005 * seconds} if device else None
-        clips.append(Clip(seconds=seconds, processor=1.9 * seconds, components=parts, steps=steps, device=events))
+        clips.append(ClipTimes(seconds=seconds, processor=1.9 * seconds, components=parts, steps=steps, device=events))
     return clips
 
 
@@ -93,7 +93,7 @@ def make_memory(executed: Executed = CPU, gpu: bool = False) -> Memory:
     level, phases, begin = np.full(times.shape, 0.6), [], 4.0
     for name, height, width in zip(names, levels, widths, strict=True):
         level[(times >= begin) & (times < begin + width)] = height
-        phases.append(Phase(name=name, begin=begin, end=begin + width))
+        phases.append(Span(name=name, begin=begin, end=begin + width))
         begin += width
     level += 0.05 * np.abs(np.sin(times))
     host = Timeline(seconds=times.tolist(), bytes=(level * 1e9).astype(int).tolist())

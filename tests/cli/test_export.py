@@ -18,7 +18,7 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
+from ..checkpoints import make_checkpoint  # noqa: E402
 
 Refused = Callable[..., str]
 UNET = "unet/diffusion_pytorch_model.safetensors"

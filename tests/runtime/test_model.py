@@ -198,8 +198,9 @@ def test_both_stages_equal_the_torch_pipeline(name: str, exporter: Any, tmp_path
     import torch
 
     from amodal.bench.reference import pipeline as reference
-    from amodal.bench.reference.checkpoints import make_checkpoint
     from amodal.export.checkpoints.checkpoint import read_checkpoint
+
+    from ..checkpoints import make_checkpoint, reference_pipeline
 
     case = CASES[name]
     clip = clip_of(case.frames, case.size, seed=case.seed % 1000)
@@ -219,15 +220,11 @@ def test_both_stages_equal_the_torch_pipeline(name: str, exporter: Any, tmp_path
     generator = torch.Generator().manual_seed(case.seed)
     options = {**case.run, **case.reference}
     modal, depth = (np.repeat(clip[key][:, None], 3, axis=1) for key in ("modal", "depth"))
-    wanted = {
-        "segment": reference.ReferencePipeline.from_checkpoint(folders["segment"])(
-            modal, depth, generator=generator, **options
-        )
-    }
+    wanted = {"segment": reference_pipeline(folders["segment"])(modal, depth, generator=generator, **options)}
     masks = reference.amodal_masks(wanted["segment"].frames_u8, clip["modal"])
     if case.both:
         signed = np.repeat(np.where(masks, np.float32(1), np.float32(-1))[:, None], 3, axis=1)
-        wanted["complete"] = reference.ReferencePipeline.from_checkpoint(folders["complete"])(
+        wanted["complete"] = reference_pipeline(folders["complete"])(
             reference.modal_rgb(clip["rgb"], clip["modal"]), signed, generator=generator, **options
         )
 

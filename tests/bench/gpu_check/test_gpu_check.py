@@ -19,7 +19,7 @@ from amodal.bench.gpu_check.steps import Step, StepState, run_steps
 from amodal.bench.gpu_check.summary import summary_of
 from amodal.bench.gpu_check.tests import outcome_of
 from amodal.bench.running.machine import this_machine
-from amodal.bench.schema import Clip, Executed, Latency, Memory, Peer, Peers, Results, Subject, Timeline, Work
+from amodal.bench.schema import ClipTimes, Executed, Latency, Memory, Peer, Peers, Results, Subject, Timeline, Work
 
 from ...places import STAND_IN
 
@@ -199,7 +199,7 @@ def results(measurement: Any) -> Results:
 
 
 def measured() -> dict[str, StepState]:
-    clip = Clip(
+    clip = ClipTimes(
         seconds=10.0,
         processor=1.0,
         components={"segment/unet": 0.01},  # queueing it

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from amodal.bench.measures import fidelity
 from amodal.bench.measures.fidelity import equal, measure_fidelity, stage_fidelity
-from amodal.bench.reference.same_clip import Drawn, arrays_of
+from amodal.bench.reference.same_clip import StageOutput, arrays_of
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Fidelity, read_results
@@ -119,7 +119,7 @@ def test_figures_are_those_of_loops_over_pixels() -> None:
     a, b = (rng.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8) for _ in range(2))
     masks = rng.random((2, 2, 4, 4)) < 0.5
     x = rng.standard_normal((2, 4, 2, 2)).astype(np.float32)
-    found = stage_fidelity("segment", Drawn([], [x * 1.1], a, masks[0]), Drawn([7.0], [x], b, masks[1]))
+    found = stage_fidelity("segment", StageOutput([], [x * 1.1], a, masks[0]), StageOutput([7.0], [x], b, masks[1]))
     apart = [abs(int(p) - int(q)) for p, q in zip(a.ravel(), b.ravel(), strict=True)]
     pairs = list(zip(*masks.reshape(2, -1).tolist(), strict=True))
     assert found.frames_max == max(apart)

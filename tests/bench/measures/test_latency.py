@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from amodal.bench.measures.latency import measure_latency, outside
+from amodal.bench.measures.latency import measure_latency
+from amodal.bench.measures.targets import missed_targets
 from amodal.bench.running import quiet
 from amodal.bench.running.clips import Execution, Runner, running, times_of
 from amodal.bench.running.machine import results_of, work_of
-from amodal.bench.running.observed import Call, cost_per_call
+from amodal.bench.running.observed import TimedCall, cost_per_call
 from amodal.bench.running.quiet import steadiness
-from amodal.bench.running.targets import missed_targets
-from amodal.bench.schema import Clip, Latency, Results, read_results
+from amodal.bench.schema import ClipTimes, Latency, Results, read_results
 from amodal.cli import amodal
 from amodal.runtime.errors import InputError, OutputError
 from amodal.runtime.families import Bundle
@@ -66,13 +66,19 @@ def test_parts_and_what_is_outside_the_networks_add_up(runner: Runner) -> None:
         for call in calls:
             by_hand[f"{stage}/{call.what}"] = by_hand.get(f"{stage}/{call.what}", 0.0) + (call.end - call.begin)
     assert clip.components == pytest.approx(by_hand)
-    assert outside(clip) == pytest.approx(clip.seconds - sum(call.seconds for call in every))
-    assert 0 < outside(clip) < clip.seconds
+    assert clip.outside == pytest.approx(clip.seconds - sum(call.seconds for call in every))
+    assert 0 < clip.outside < clip.seconds
     assert {stage: len(steps) for stage, steps in clip.steps.items()} == {"segment": 3, "complete": 3}
 
 
 def test_a_step_lasts_from_a_call_of_the_unet_to_the_next(runner: Runner) -> None:
-    calls = [Call("vae_encoder", 0, 1), Call("unet", 2, 3), Call("unet", 5, 6), Call("unet", 6.5, 9), Call("x", 9, 10)]
+    calls = [
+        TimedCall("vae_encoder", 0, 1),
+        TimedCall("unet", 2, 3),
+        TimedCall("unet", 5, 6),
+        TimedCall("unet", 6.5, 9),
+        TimedCall("x", 9, 10),
+    ]
     drawn = runner.clip()
     made = times_of(type(drawn)(None, None, {"segment": calls}, 12.0, 1.0, None))
     assert made.steps == {"segment": [3.0, 1.5, 2.5]}
@@ -174,7 +180,7 @@ def test_targets_are_held_against_the_best_backend(toy_bundle: Path) -> None:
     work = work_of(bundle)
 
     def latency(seconds: float) -> Latency:
-        clips = [Clip(seconds=s, processor=s, components={}, steps={}) for s in (seconds, seconds, 100.0)]
+        clips = [ClipTimes(seconds=s, processor=s, components={}, steps={}) for s in (seconds, seconds, 100.0)]
         executed = {"backend": "x", "version": "1", "device": "cpu", "memory": "resident"}
         return Latency.model_validate({"work": work, "executed": executed, "cold": {}, "clips": clips})
 

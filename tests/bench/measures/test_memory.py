@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from amodal.bench.measures import memory
-from amodal.bench.measures.memory import Sampler, _growth, _joined, device_counters, device_peak, measure_memory
+from amodal.bench.measures.memory import _growth, _joined, measure_memory
+from amodal.bench.measures.targets import missed_targets
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
-from amodal.bench.running.observed import Call
-from amodal.bench.running.targets import missed_targets
+from amodal.bench.running.memory import Sampler, device_counters, device_peak
+from amodal.bench.running.observed import TimedCall
 from amodal.bench.schema import Memory
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
@@ -41,7 +42,7 @@ def test_the_sampler_sees_what_is_allocated_between_its_ends() -> None:
 
 
 def test_calls_of_the_same_thing_are_one_phase() -> None:
-    calls = [Call("a", 0, 1), Call("b", 1, 2), Call("b", 3, 4), Call("a", 5, 6)]
+    calls = [TimedCall("a", 0, 1), TimedCall("b", 1, 2), TimedCall("b", 3, 4), TimedCall("a", 5, 6)]
     assert list(_joined(calls)) == [("a", 0, 1), ("b", 1, 4), ("a", 5, 6)]
     assert list(_joined([])) == []
 

@@ -117,7 +117,7 @@ def test_a_library_that_is_not_there_is_a_reason_and_a_command(
 @pytest.mark.slow
 def test_the_reference_runs_as_the_authors_demo_does(toy_bundle: Path) -> None:
     torch = pytest.importorskip("torch")
-    from amodal.bench.reference.pipeline import run_both_stages
+    from ...demo import run_both_stages
 
     threads = torch.get_num_threads()
     bundle, work = Bundle(toy_bundle), work_of(Bundle(toy_bundle), steps=2, guidance=2.0)

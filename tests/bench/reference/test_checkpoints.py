@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 
 from safetensors import safe_open  # noqa: E402
 
-from amodal.bench.reference.checkpoints import load_modules, make_checkpoint  # noqa: E402
 from amodal.runtime.errors import CheckpointError, InputError  # noqa: E402
 
+from ...checkpoints import load_modules, make_checkpoint  # noqa: E402
 from ...places import SHARED  # noqa: E402
 
 RECORDED = SHARED / "reference"

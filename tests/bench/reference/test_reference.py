@@ -13,10 +13,11 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from amodal.bench.reference import pipeline as reference  # noqa: E402
-from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
 from amodal.bench.reference.pipeline import ReferencePipeline  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
 
+from ...checkpoints import make_checkpoint, reference_pipeline  # noqa: E402
+from ...demo import prepare_frames, prepare_masks, run_both_stages  # noqa: E402
 from ...places import SHARED  # noqa: E402
 
 RECORDED = SHARED / "reference"
@@ -34,16 +35,16 @@ def recorded() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def drawn(recorded: dict[str, Any]) -> dict[str, Any]:
     """Both stages in one stream, stage 2 from the recorded amodal masks."""
-    segment, complete = (ReferencePipeline.from_checkpoint(path) for path in (SEGMENT, COMPLETE))
+    segment, complete = (reference_pipeline(path) for path in (SEGMENT, COMPLETE))
     modal, depth, rgb = (recorded[name] for name in ("modal", "depth", "rgb"))
-    return reference.run_both_stages(segment, complete, modal, depth, rgb, 23, amodal=recorded["amodal_masks"])
+    return run_both_stages(segment, complete, modal, depth, rgb, 23, amodal=recorded["amodal_masks"])
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> ReferencePipeline:
     folder = tmp_path_factory.mktemp("checkpoint")
     make_checkpoint(folder, seed=1, block_out_channels=(32, 64), heads=(2, 4), vae_channels=(32, 32, 32))
-    return ReferencePipeline.from_checkpoint(folder)
+    return reference_pipeline(folder)
 
 
 def clip_of(frames: int, size: int = 32, seed: int = 0) -> tuple[Any, Any]:
@@ -104,8 +105,8 @@ def test_amodal_masks_and_the_modal_rgb_are_the_recorded_ones(recorded, drawn):
 @pytest.mark.skipif(not (SHARED / "samples").is_dir(), reason="the samples are absent")
 def test_the_sample_folder_becomes_exactly_the_recorded_inputs(recorded):
     masks, frames = (sorted((SHARED / "samples/birdcage" / name).glob("*.png")) for name in ("masks", "rgbs"))
-    np.testing.assert_array_equal(reference.prepare_masks(masks, (64, 128)), recorded["modal"])
-    np.testing.assert_array_equal(reference.prepare_frames(frames, (64, 128)), recorded["rgb"])
+    np.testing.assert_array_equal(prepare_masks(masks, (64, 128)), recorded["modal"])
+    np.testing.assert_array_equal(prepare_frames(frames, (64, 128)), recorded["rgb"])
 
 
 # Inputs and outputs.
@@ -114,7 +115,7 @@ def test_the_sample_folder_becomes_exactly_the_recorded_inputs(recorded):
 def test_masks_are_binarised_before_they_are_resized():
     masks = np.zeros((1, 4, 8), np.uint8)
     masks[:, :, 2:5], masks[:, :, 5:] = 128, 129
-    got = reference.prepare_masks(masks, (4, 4))
+    got = prepare_masks(masks, (4, 4))
     assert got[0, 0, 0] == -1
     assert got[0, 0, 3] == 1
     assert -1 < got[0, 0, 2] < 1
@@ -355,7 +356,7 @@ def test_made_checkpoints_of_either_format_load_and_draw_the_same(tmp_path):
             layers_per_block=2,
             authors_format=authors_format,
         )
-        made = ReferencePipeline.from_checkpoint(folder)
+        made = reference_pipeline(folder)
         assert made.vae_factor == 4
         results.append(made(*clip_of(14), generator=generator(), steps=2))
     result, same = results
@@ -368,7 +369,7 @@ def test_made_checkpoints_of_either_format_load_and_draw_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_frames_of_a_made_checkpoint_differ_in_their_embeddings_and_masks_are_mixed(tmp_path):
-    made = ReferencePipeline.from_checkpoint(make_checkpoint(tmp_path, seed=5))
+    made = reference_pipeline(make_checkpoint(tmp_path, seed=5))
     images, rgb = clip_of(5, size=64)
     embeds = made.embed(images)
     assert relative_l2(embeds[1], embeds[0]) > 0.02
@@ -379,7 +380,7 @@ def test_frames_of_a_made_checkpoint_differ_in_their_embeddings_and_masks_are_mi
 
 def test_a_half_precision_pipeline_encodes_in_float32_and_draws_half_latents(tmp_path):
     made = make_checkpoint(tmp_path, block_out_channels=(32, 32), heads=(2, 2), vae_channels=(32, 32, 32))
-    half, full = (ReferencePipeline.from_checkpoint(made, dtype=d) for d in (torch.float16, torch.float32))
+    half, full = (reference_pipeline(made, dtype=d) for d in (torch.float16, torch.float32))
     with Spy(half.vae.encoder) as encoded, Spy(half.vae.decoder) as decoded, Spy(half.unet) as calls:
         result = half(*clip_of(2), generator=generator(), steps=2)
     assert encoded[0][0].dtype == torch.float32

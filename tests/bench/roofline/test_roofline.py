@@ -311,13 +311,21 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
     work = work_of(bundle, "segment", steps=1)
     said: list[str] = []
     with running(bundle.path, work, Execution(threads=2)) as runner:
-        measured = measure_roofline(bundle, work, runner=runner, clips=1, gpus=[find_gpu("3090")], told=said.append)
+        measured = measure_roofline(
+            bundle,
+            work,
+            Execution(),
+            runner=runner,
+            clips=1,
+            gpus=[find_gpu("3090")],
+            note=lambda what, done, total: said.append(what),
+        )
     assert measured.executed is not None
     assert {cost.component for cost in measured.components} >= {"segment/unet", "segment/vae_decoder"}
     assert all(cost.seconds is not None and cost.seconds > 0 for cost in measured.components)
     unet = next(cost for cost in measured.components if cost.component == "segment/unet")
     assert unet.calls == 2  # two CFG rows side by side
-    share = roofline.share_of_ceiling(unet, measured.ceilings)
+    share = unet.share_of(measured.ceilings)
     assert share == pytest.approx(unet.products / (unet.seconds or 0) / measured.ceilings.rate)
     assert [prediction.gpu for prediction in measured.predictions] == ["RTX 3090"] * 2
     assert measured.predictions[0].planned is None
@@ -325,7 +333,7 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
 
 
 def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -> None:
-    measured = measure_roofline(bundle, work_of(bundle), gpus=[])
+    measured = measure_roofline(bundle, work_of(bundle), Execution(), gpus=[])
     assert measured.executed is None
     assert all(cost.seconds is None for cost in measured.components)
     assert next(cost for cost in measured.components if cost.component == "segment/unet").calls == 25
@@ -333,7 +341,7 @@ def test_nothing_is_run_when_nothing_is_to_be_run(bundle: Bundle, brief: None) -
 
 def test_a_busy_machine_is_said(bundle: Bundle, brief: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roofline, "BUSY", -1.0)
-    (warning,) = measure_roofline(bundle, work_of(bundle), gpus=[]).warnings
+    (warning,) = measure_roofline(bundle, work_of(bundle), Execution(), gpus=[]).warnings
     assert "measure again on a quiet machine" in warning
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from amodal.bench.measures.latency import outside, parts_of
-from amodal.bench.running.clips import Drawn, times_of
+from amodal.bench.running.clips import ClipRun, times_of
 from amodal.bench.running.observed import Observed
 
 from ...stand_ins import stand_in_module
@@ -49,11 +48,13 @@ def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: An
     decoder.map([{}])
     calls = {"segment": observed.calls}
     whole = time.perf_counter() - begin
-    clip = times_of(Drawn(None, None, calls, whole, 0.0, observed.device_seconds(calls), observed.device_steps(calls)))
+    clip = times_of(
+        ClipRun(None, None, calls, whole, 0.0, observed.device_seconds(calls), observed.device_steps(calls))
+    )
     assert clip.gaps is not None
     assert len(clip.gaps["segment"]) == STEPS - 1
     assert all(gap >= BETWEEN for gap in clip.gaps["segment"])
-    assert set(parts_of(clip)) == {"segment/unet", "segment/vae_decoder", "segment/load"}
+    assert set(clip.parts) == {"segment/unet", "segment/vae_decoder", "segment/load"}
     steps = clip.steps["segment"]
     assert len(steps) == STEPS
     assert min(steps[:-1]) >= NETWORK + BETWEEN
@@ -61,7 +62,7 @@ def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: An
     assert clip.device is not None
     assert sum(steps) == pytest.approx(clip.device["segment/unet"] + sum(clip.gaps["segment"]))
     assert STEPS * NETWORK <= clip.device["segment/unet"] <= whole - STEPS * BETWEEN
-    assert STEPS * BETWEEN <= outside(clip) <= whole - (STEPS + 1) * NETWORK
+    assert STEPS * BETWEEN <= clip.outside <= whole - (STEPS + 1) * NETWORK
 
 
 def test_without_a_gpu_there_are_no_gaps() -> None:
@@ -71,5 +72,5 @@ def test_without_a_gpu_there_are_no_gaps() -> None:
     observed.load(SimpleNamespace(kind="unet"), []).map([{}])  # type: ignore[arg-type]
     calls = {"segment": observed.calls}
     assert observed.device_seconds(calls) is observed.device_steps(calls) is None
-    clip = times_of(Drawn(None, None, calls, 1.0, 0.0, None))
-    assert parts_of(clip) == clip.components
+    clip = times_of(ClipRun(None, None, calls, 1.0, 0.0, None))
+    assert clip.parts == clip.components

@@ -1,4 +1,4 @@
-"""Pricing half precision, in torch, on a toy."""
+"""Loss by half precision, in torch, on a toy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from amodal.bench.reference.checkpoints import make_checkpoint  # noqa: E402
-from amodal.bench.studies.half import price, summed_in_single  # noqa: E402
+
+from amodal.bench.studies.half import measure_loss, summed_in_single  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
+
+from ...checkpoints import make_checkpoint  # noqa: E402
 
 
 @pytest.mark.slow
 def test_half_precision_differs_by_its_rounding_and_no_more(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "toy", seed=1, block_out_channels=(32, 64), heads=(2, 4), vae_channels=(32, 32, 32))
-    found = price(tmp_path / "toy", 1, 2, 2, (64, 64))
+    found = measure_loss(tmp_path / "toy", 1, 2, 2, (64, 64))
     assert len(found.iou) == 1
     assert 0 < found.latents[0] < 0.05  # another noise, or another seed, would give about 1
     assert found.iou[0] > 0.9
@@ -38,4 +40,4 @@ def test_products_of_halves_are_rounded_once() -> None:
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        price(tmp_path, 1, 2, 2, (64, 64))
+        measure_loss(tmp_path, 1, 2, 2, (64, 64))

@@ -18,13 +18,13 @@ import huggingface_hub  # noqa: E402
 from huggingface_hub.utils import filter_repo_objects  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from amodal.bench.reference.checkpoints import load_modules, make_checkpoint  # noqa: E402
 from amodal.export.checkpoints import checkpoint as module_under_test  # noqa: E402
 from amodal.export.checkpoints.checkpoint import Network, random_checkpoint, read_checkpoint  # noqa: E402
 from amodal.export.checkpoints.files import read_licence  # noqa: E402
 from amodal.export.graph import weights as weights_module  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
+from ...checkpoints import load_modules, make_checkpoint  # noqa: E402
 from ...places import SHARED  # noqa: E402
 
 RECORDED = SHARED / "reference"

@@ -57,11 +57,10 @@ def text(measured: Any) -> str:
     """The tables of a latency measurement."""
     from statistics import median
 
-    from amodal.bench.measures.latency import outside, parts_of, seconds_per_frame
     from amodal.bench.statistics import PERCENTILES
 
     clips, work = [clip.seconds for clip in measured.clips], measured.work
-    spf = seconds_per_frame(measured)
+    spf = [seconds / work.frames for seconds in clips]
     rows = [_percentiles("per clip", clips), _percentiles("per frame", spf)]
     height, width = work.size
     executed = measured.executed
@@ -70,10 +69,10 @@ def text(measured: Any) -> str:
         f"{work.guidance:g}; {executed.backend} {executed.version} on {executed.device}, {executed.memory}; "
         f"{len(clips)} clips, {work.frames / median(clips):.2f} frames per second"
     )
-    names = list(dict.fromkeys(name for clip in measured.clips for name in parts_of(clip)))
+    names = list(dict.fromkeys(name for clip in measured.clips for name in clip.parts))
     total = median(clips)
-    parts = [(name, median([parts_of(clip).get(name, 0.0) for clip in measured.clips])) for name in names]
-    parts.append(("outside the networks", median([outside(clip) for clip in measured.clips])))
+    parts = [(name, median([clip.parts.get(name, 0.0) for clip in measured.clips])) for name in names]
+    parts.append(("outside the networks", median([clip.outside for clip in measured.clips])))
     parts = [(name, seconds) for name, seconds in parts if seconds > 0]
     lines = [[name, f"{seconds:.4f}", f"{100 * seconds / total:.1f} %"] for name, seconds in parts]
     steps = [

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
-from amodal.bench.measures.latency import Note
+from amodal.bench.measures.targets import missed_targets
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.files import write_whole
 from amodal.bench.running.machine import results_of, work_of
+from amodal.bench.running.progress import Progress
 from amodal.bench.running.sources import Checkpoints
-from amodal.bench.running.targets import missed_targets
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.cli.console import warn
 from amodal.cli.progress import Watcher
@@ -78,8 +79,8 @@ def write_results(results: Results, file: Path) -> None:
 
 
 @contextmanager
-def noting(what: str, quiet: bool = False) -> Iterator[Note]:
-    """A line of progress on standard error; yields what is told how far things are."""
+def noting(what: str, quiet: bool = False) -> Iterator[Progress]:
+    """A line of progress on standard error; yields what reports how far things are."""
     watcher = Watcher(quiet)
     columns = (
         SpinnerColumn(),
@@ -88,6 +89,6 @@ def noting(what: str, quiet: bool = False) -> Iterator[Note]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=watcher.console, disable=watcher.hidden, transient=True) as bars:
+    with Bars(*columns, console=watcher.console, disable=watcher.hidden, transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda doing, done, total: bars.update(task, description=f"{what}: {doing}", completed=done, total=total)

@@ -45,31 +45,26 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.roofline.gpus import GPUS, find_gpu
     from amodal.bench.roofline.measure import LIKELY_SHARE, measure_roofline
     from amodal.bench.running.clips import running
-    from amodal.cli.progress import Watcher
     from amodal.runtime.families import Bundle
 
-    from .output import emit, execution_from, work_from
+    from .output import emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
     work = work_from(opened, options)
     gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
-    where = {name: options[name] for name in ("backend", "device", "threads", "engine_dir")}
-    with Watcher(quiet=False).doing() as told:
-        ready: AbstractContextManager[Any] = nullcontext()
-        if not options["no_run"]:
-            told("loading")
-            ready = running(bundle, work, execution_from(options))
-        with ready as runner:
-            measured = measure_roofline(
-                opened,
-                work,
-                runner=runner,
-                clips=options["clips"],
-                gpus=gpus,
-                likely_share=options["share"] or LIKELY_SHARE,
-                told=told,
-                **where,
-            )
+    execution = execution_from(options)
+    ready: AbstractContextManager[Any] = nullcontext() if options["no_run"] else running(bundle, work, execution)
+    with noting("roofline", options["as_json"]) as note, ready as runner:
+        measured = measure_roofline(
+            opened,
+            work,
+            execution,
+            runner=runner,
+            clips=options["clips"],
+            gpus=gpus,
+            likely_share=options["share"] or LIKELY_SHARE,
+            note=note,
+        )
     emit(opened, measured, options, lambda: text_of(measured, bundle))
     warn(measured.warnings)
 
@@ -108,8 +103,6 @@ def text_of(measured: Roofline, bundle: str) -> str:
 
 
 def _components(measured: Roofline) -> str:
-    from amodal.bench.roofline.measure import share_of_ceiling
-
     ran = measured.executed is not None
     kinds = ("matmul", "attention", "convolution", "other")
     head = ["component", "arithmetic", "calls", *kinds, "weights", "unfused traffic"]
@@ -118,7 +111,7 @@ def _components(measured: Roofline) -> str:
         row = [cost.component, cost.precision, str(cost.calls), *(_flops(cost.flops[kind]) for kind in kinds)]
         row += [human_bytes(round(cost.weights)), human_bytes(round(cost.weights + cost.activations))]
         if ran:
-            share = share_of_ceiling(cost, measured.ceilings)
+            share = cost.share_of(measured.ceilings)
             row += ["-" if cost.seconds is None else _seconds(cost.seconds), "-" if share is None else f"{share:.0%}"]
         rows.append(row)
     total = {kind: sum(cost.flops[kind] for cost in measured.components) for kind in kinds}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from amodal.runtime.errors import InputError
 
-from ..measures.memory import device_peak
+from ..running.memory import device_peak
 from ..schema import Latency, Measurement, Memory
 
 
