@@ -29,7 +29,6 @@ from amodal.runtime.errors import (
     EngineCorruptError,
     EngineError,
     EngineNotFoundError,
-    EngineStaleError,
     InputError,
     OutputError,
 )
@@ -198,45 +197,46 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
         OutputError: the folder cannot be written.
     """
     progress = progress or Silent()
-    components = chosen_components(bundle, settings.components)
     library = describe(settings.backend)
     target = target_of(settings, library)
     store = store_of(bundle, settings, library, target)
-    kept = [_kept(store, key_of(bundle, key, settings, library, target)) for key in components]
-    if all(kept) and not settings.rebuild:  # asks for no right to write
-        return [Built(record, store.engine_file(record), None) for record in kept if record]
+    keys = [key_of(bundle, name, settings, library, target) for name in chosen_components(bundle, settings.components)]
+    found = [_look_up(store, key) for key in keys]
+    kept = [record for record in found if isinstance(record, EngineRecord)]
+    if len(kept) == len(keys) and not settings.rebuild:  # nothing to write: a read-only folder will do
+        return [Built(record, store.engine_file(record), None) for record in kept]
     rows = []
-    with _alone(store.folder):
-        for key in components:
-            progress.start(key)
+    with _build_lock(store.folder):
+        for key, before in zip(keys, found, strict=True):
+            progress.start(key.component)
             progress.phase("check")
-            wanted = key_of(bundle, key, settings, library, target)
-            reason = _reason(store, wanted, settings.rebuild)
-            if reason is None:
-                record = store.read(key)
+            now = before
+            if not isinstance(before, EngineCorruptError):
+                # Another build may have ended in between. An engine that was there is not hashed a second time.
+                now = _look_up(store, key, verify=isinstance(before, EngineError))
+            if isinstance(now, EngineRecord) and not settings.rebuild:
                 progress.phase("kept")
-            else:
-                bundle.verify(key)
-                record = _build(bundle, store, wanted, target, progress)
-            rows.append(Built(record, store.engine_file(record), reason))
+                rows.append(Built(now, store.engine_file(now), None))
+                continue
+            bundle.verify(key.component)
+            record = _build(bundle, store, key, target, progress)
+            rows.append(Built(record, store.engine_file(record), _reason(now)))
     return rows
 
 
-def _kept(store: EngineStore, wanted: EngineKey) -> EngineRecord | None:
+def _look_up(store: EngineStore, key: EngineKey, verify: bool = True) -> EngineRecord | EngineError:
+    """The record of an engine that can be kept, or why there is none."""
     try:
-        return store.find(wanted)
-    except EngineError:
-        return None
+        return store.find(key, verify=verify)
+    except EngineError as error:
+        return error
 
 
-def _reason(store: EngineStore, wanted: EngineKey, rebuild: bool) -> str | None:
-    try:
-        store.find(wanted)
-    except EngineNotFoundError:
+def _reason(found: EngineRecord | EngineError) -> str:
+    """Why an engine is built although this was found."""
+    if isinstance(found, EngineNotFoundError):
         return "new"
-    except (EngineStaleError, EngineCorruptError) as error:
-        return str(error)
-    return "rebuild was asked for" if rebuild else None
+    return str(found) if isinstance(found, EngineError) else "rebuild was asked for"
 
 
 def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, progress: Progress) -> EngineRecord:
@@ -264,8 +264,8 @@ def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, p
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps a second builder out of it; takes away what a killed one left."""
+def _build_lock(folder: Path) -> Iterator[None]:
+    """Makes the folder, locks it against a second build, and removes what a killed one left."""
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -256,7 +256,8 @@ def _check_engines(bundle: Bundle, keys: list[str], settings: VerifySettings, sa
         try:
             # Whatever options it was built with: they change where weights lie, not what is computed.
             streaming = bool(store.read(key).key.options.get("weight_streaming"))
-            record = store.find(key_of(bundle, key, replace(chosen, weight_streaming=streaming), library, target))
+            wanted = key_of(bundle, key, replace(chosen, weight_streaming=streaming), library, target)
+            record = store.find(wanted, verify=not settings.build)  # what was just built or kept was hashed there
         except EngineError as error:
             rows.append(EngineCheck(key, None, built.get(key), (str(error),)))
         else:

@@ -19,7 +19,11 @@ from amodal.engines import build
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.engines.compilation import Library, describe
 from amodal.engines.targets import parse_target
+from amodal.engines.verification import VerifySettings
+from amodal.engines.verify import verify_bundle
+from amodal.runtime.builds import store
 from amodal.runtime.builds.store import EngineRecord, EngineStore, engine_folder
+from amodal.runtime.bundle import reading
 from amodal.runtime.errors import (
     BackendUnavailableError,
     EngineBuildError,
@@ -108,6 +112,74 @@ def test_a_second_build_keeps_what_is_there(bundle: Bundle, stand_in: StandIn) -
     assert (first.reason, second.reason) == ("new", None)
     assert len(stand_in.calls) == calls
     assert second.record == first.record
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that this process hashes, in order."""
+    names: list[str] = []
+    plain = reading.sha256_of
+
+    def counted(file: Path, *more: Any) -> str:
+        names.append(file.name)
+        return plain(file, *more)
+
+    for module in (reading, store):
+        monkeypatch.setattr(module, "sha256_of", counted)
+    return names
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_build_hashes_each_file_once(bundle: Bundle, stand_in: StandIn, hashed: list[str], lost: int) -> None:
+    rows = build_engines(bundle, settings(components=("vae_encoder", "vae_decoder")))
+    for row in rows[:lost]:
+        row.file.with_name(f"{row.record.key.component}.json").unlink()
+    again = Bundle(bundle.path)
+    hashed.clear()
+    reasons = [row.reason for row in build_engines(again, settings(components=("vae_encoder", "vae_decoder")))]
+    assert reasons == ["new"] * lost + [None] * (2 - lost)
+    graphs = [file.name for row in rows[:lost] for file in again.files(row.record.key.component)]
+    assert sorted(hashed) == sorted([*(row.file.name for row in rows[lost:]), *graphs])
+
+
+def test_verifying_after_a_build_hashes_each_file_once(bundle: Bundle, stand_in: StandIn, hashed: list[str]) -> None:
+    parts = ("vae_encoder", "vae_decoder")
+    first, _ = build_engines(bundle, settings(components=parts))
+    first.file.with_name("vae_encoder.json").unlink()
+    hashed.clear()
+    chosen = VerifySettings(backend="tensorrt", target="this", components=parts, build=True)
+    assert [row.built for row in verify_bundle(Bundle(bundle.path), chosen).engines] == ["new", None]
+    assert len(hashed) == len(set(hashed))
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_an_engine_that_changes_before_the_lock_is_seen(
+    bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, verified: bool
+) -> None:
+    """Between the look at what is there and the lock, another build ends: with other options, or with these."""
+    parts = ("vae_encoder", "vae_decoder")
+    rows = build_engines(bundle, settings(components=parts))
+    record = rows[1].file.with_name("vae_decoder.json")
+    mine = record.read_text()
+    rows[0].file.with_name("vae_encoder.json").unlink()
+    other = rows[1].record.model_copy(
+        update={"key": rows[1].record.key.model_copy(update={"options": {"weight_streaming": True}})}
+    )
+    if verified:
+        before, after = mine, other.model_dump_json()
+    else:
+        before, after = other.model_dump_json(), mine
+    record.write_text(before)
+    lock = build._build_lock
+
+    def late(folder: Path) -> Any:
+        record.write_text(after)
+        return lock(folder)
+
+    monkeypatch.setattr(build, "_build_lock", late)
+    _, row = build_engines(bundle, settings(components=parts))
+    assert (row.reason is not None) == verified
+    assert row.record.key.options == {"weight_streaming": False}
 
 
 def test_a_changed_option_is_built_anew_and_the_old_engine_goes(bundle: Bundle, stand_in: StandIn) -> None:
@@ -240,7 +312,7 @@ def test_two_builders_at_once_do_not_mix(bundle: Bundle, stand_in: StandIn) -> N
 
 
 def _hold(folder: Path, ready: Any, leave: Any) -> None:
-    with build._alone(folder):
+    with build._build_lock(folder):
         ready.set()
         leave.wait(20)
 
