@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +20,7 @@ from ...depth_anything.graph import write_depth
 from ...depth_anything.network import DepthNetwork
 from ...graph.variants import VARIANTS, Variant
 from ...graph.writer import Dtypes, Graph
-from ...plan import ComponentPlan, ExportPlan, Reference, Size, TaskPlan
+from ...plan import ComponentPlan, ExportPlan, Size, TaskPlan
 from .clip import write_image_encoder
 from .reference import StageReference
 from .sizes import SMALL, Check, check_size_of, require_divisible, size_multiple, vae_factor
@@ -30,6 +32,7 @@ NOISE_AUGMENTATION = 0.02  # the authors' demo
 MOTION_BUCKET = 127.0
 
 _SMALL_DEPTH = (4 * 14, 6 * 14)
+_FLOAT32 = ("vae_encoder", "unet_conditioner")  # overflow in half precision, or are computed once per clip
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,16 @@ def plan_export(
     settings = settings or ExportSettings()
     if not stages:
         raise InputError("nothing to export: give a checkpoint for `segment`, for `complete`, or for both.")
-    for checkpoint in stages.values():
-        require_divisible(settings.size, size_multiple(checkpoint))
+    # Stages may differ in how far their U-Nets halve the latents; a size has to fit all of them.
+    multiple = math.lcm(*map(size_multiple, stages.values()))
+    require_divisible(settings.size, multiple)
     components: list[ComponentPlan] = []
     tasks: dict[str, TaskPlan] = {}
     for stage, checkpoint in stages.items():
         planned = stage_components(stage, checkpoint, settings)
         components += planned
         tasks[stage] = TaskPlan({c.kind: c.key for c in planned}, checkpoint.source, checkpoint.licence)
-    config = _config(stages, settings)
+    config = _config(stages, settings) | {"size_multiple": multiple}
     if depth is not None:
         component = _depth_component(depth, settings)
         components.append(component)
@@ -130,7 +134,7 @@ def plan_export(
 
 
 def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSettings) -> dict[str, Any]:
-    """The manifest's `config`, but for depth.
+    """The manifest's `config`, but for depth and `size_multiple`.
 
     Raises:
         InputError: the stages differ in what it has once for both.
@@ -145,8 +149,6 @@ def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSetting
         "noise_augmentation": NOISE_AUGMENTATION,
         "motion_bucket": MOTION_BUCKET,
         "propagate": settings.propagate,
-        # Stages may differ in how far their U-Nets halve the latents; a size has to fit all of them.
-        "size_multiple": max(map(size_multiple, stages.values())),
         "depth": None,
         **_common_config(stages),
     }
@@ -197,71 +199,37 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
     def latent(size: Size) -> Size:
         return size[0] // factor, size[1] // factor
 
-    def plan(
-        kind: str,
-        network: Network,
-        write: Callable[[Size], Graph],
-        reference: Reference,
-        *,
-        float32: bool = False,
-        bfloat16: bool = True,
-        shared: bool = False,
-        repeated: bool = False,
-    ) -> ComponentPlan:
-        return ComponentPlan(
+    graphs: dict[str, tuple[Network, Callable[[Size], Graph]]] = {
+        "image_encoder": (clip, lambda _: write_image_encoder(clip.weights, clip.config, variant, dtypes=dtypes)),
+        "vae_encoder": (vae, lambda size: write_encoder(vae.weights, vae.config, size, variant, dtypes=dtypes)),
+        "unet_conditioner": (unet, lambda _: write_conditioner(unet.weights, structure, frames, layout, dtypes=dtypes)),
+        "unet": (
+            unet,
+            lambda size: write_unet(unet.weights, structure, frames, latent(size), layout, variant, dtypes=dtypes),
+        ),
+        "vae_decoder": (vae, lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, dtypes=dtypes)),
+    }
+    return [
+        ComponentPlan(
             key=f"{stage}_{kind}",
             kind=kind,
-            precision="fp32" if float32 else settings.precision,
+            precision="fp32" if kind in _FLOAT32 else settings.precision,
             source=network.source,
             write=write,
             size=settings.size,
             check_size=check_size,
-            reference=reference,
-            fingerprint=(lambda: network.fingerprint) if shared else None,
-            repeated=repeated,
-            least_precision="fp32" if float32 else "fp16",
-            bfloat16=bfloat16,
+            reference=getattr(reference, kind),
+            fingerprint=None if network is unet else partial(_fingerprint_of, network),
+            repeated=kind == "unet",
+            least_precision="fp32" if kind in _FLOAT32 else "fp16",
+            bfloat16=kind != "unet_conditioner",
         )
-
-    return [
-        plan(
-            "image_encoder",
-            clip,
-            lambda _: write_image_encoder(clip.weights, clip.config, variant, dtypes=dtypes),
-            reference.image_encoder,
-            shared=True,
-        ),
-        plan(
-            "vae_encoder",
-            vae,
-            lambda size: write_encoder(vae.weights, vae.config, size, variant, dtypes=dtypes),
-            reference.vae_encoder,
-            float32=True,
-            shared=True,
-        ),
-        plan(
-            "unet_conditioner",
-            unet,
-            lambda _: write_conditioner(unet.weights, structure, frames, layout, dtypes=dtypes),
-            reference.unet_conditioner,
-            float32=True,
-            bfloat16=False,
-        ),
-        plan(
-            "unet",
-            unet,
-            lambda size: write_unet(unet.weights, structure, frames, latent(size), layout, variant, dtypes=dtypes),
-            reference.unet,
-            repeated=True,
-        ),
-        plan(
-            "vae_decoder",
-            vae,
-            lambda size: write_decoder(vae.weights, vae.config, latent(size), variant, dtypes=dtypes),
-            reference.vae_decoder,
-            shared=True,
-        ),
+        for kind, (network, write) in graphs.items()
     ]
+
+
+def _fingerprint_of(network: Network) -> str:
+    return network.fingerprint
 
 
 def _depth_component(network: DepthNetwork, settings: ExportSettings) -> ComponentPlan:

@@ -11,6 +11,7 @@ from amodal.runtime.families.diffusion_vas.config import ContextLayout
 from ...graph.layers import GROUPS
 
 _CROSS = {"CrossAttnDownBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"}
+_KNOWN = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
 
 
 @dataclass(frozen=True)
@@ -61,57 +62,23 @@ class UNetStructure:
             CheckpointError: the config asks for a block this family does not have, or for heads that do not divide a
                 width.
         """
-        known = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
         for kind in (*config["down_block_types"], *config["up_block_types"]):
-            if kind not in known:
+            if kind not in _KNOWN:
                 raise CheckpointError(
-                    f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(known))}."
+                    f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(_KNOWN))}."
                 )
-        widths = list(config["block_out_channels"])
-        count = len(widths)
-
-        def each(key: str) -> list[int]:
-            value = config[key]
-            return [int(value)] * count if isinstance(value, int) else [int(v) for v in value]
-
-        layers, heads, depths = (
-            each("layers_per_block"),
-            each("num_attention_heads"),
-            each("transformer_layers_per_block"),
-        )
-
-        def transformer(name: str, i: int) -> Transformer:
-            if widths[i] % heads[i]:
-                raise CheckpointError(
-                    f"the U-Net's config asks for {heads[i]} attention heads over {widths[i]} channels, which they do "
-                    "not divide; weights and config.json do not belong together."
-                )
-            return Transformer(name, widths[i], heads[i], depths[i])
-
-        def level(name: str, kind: str, i: int, extra: int, resample: bool) -> Level:
-            cross = kind in _CROSS
-            # diffusers builds two of its blocks, this one and the middle, with another epsilon than the rest.
-            eps = 1e-5 if kind == "DownBlockSpatioTemporal" else 1e-6
-            pairs = tuple(
-                (
-                    ResBlock(f"{name}.resnets.{j}", widths[i], eps),
-                    transformer(f"{name}.attentions.{j}", i) if cross else None,
-                )
-                for j in range(layers[i] + extra)
-            )
-            return Level(name, pairs, resample)
-
+        count, last = len(config["block_out_channels"]), config["block_out_channels"][-1]
         down = tuple(
-            level(f"down_blocks.{i}", kind, i, 0, i < count - 1) for i, kind in enumerate(config["down_block_types"])
+            _level(config, f"down_blocks.{i}", kind, i, resample=i < count - 1)
+            for i, kind in enumerate(config["down_block_types"])
         )
         up = tuple(
-            level(f"up_blocks.{i}", kind, count - 1 - i, 1, i < count - 1)
+            _level(config, f"up_blocks.{i}", kind, count - 1 - i, resample=i < count - 1)
             for i, kind in enumerate(config["up_block_types"])
         )
-        last = widths[-1]
         mid = (
             ResBlock("mid_block.resnets.0", last, 1e-5),
-            transformer("mid_block.attentions.0", -1),
+            _transformer(config, "mid_block.attentions.0", -1),
             ResBlock("mid_block.resnets.1", last, 1e-5),
         )
         return cls(config, down, mid, up)
@@ -165,3 +132,36 @@ class UNetStructure:
             shape = ("rows", frames, 2 * self.context_width)
             return {"keys": shape, "values": shape}
         return {"spatial": ("rows", frames, self.context_width), "temporal": ("rows", self.context_width)}
+
+
+def _at(config: dict[str, Any], key: str, i: int) -> int:
+    """A config value of level i; one number stands for all levels."""
+    value = config[key]
+    return int(value if isinstance(value, int) else value[i])
+
+
+def _transformer(config: dict[str, Any], name: str, i: int) -> Transformer:
+    width, heads = config["block_out_channels"][i], _at(config, "num_attention_heads", i)
+    if width % heads:
+        raise CheckpointError(
+            f"the U-Net's config asks for {heads} attention heads over {width} channels, which they do not divide; "
+            "weights and config.json do not belong together."
+        )
+    return Transformer(name, width, heads, _at(config, "transformer_layers_per_block", i))
+
+
+def _level(config: dict[str, Any], name: str, kind: str, i: int, *, resample: bool) -> Level:
+    # diffusers builds two of its blocks, this one and the middle, with another epsilon than the rest.
+    eps = 1e-5 if kind == "DownBlockSpatioTemporal" else 1e-6
+    layers = _at(config, "layers_per_block", i) + kind.endswith("UpBlockSpatioTemporal")
+    return Level(
+        name,
+        tuple(
+            (
+                ResBlock(f"{name}.resnets.{j}", config["block_out_channels"][i], eps),
+                _transformer(config, f"{name}.attentions.{j}", i) if kind in _CROSS else None,
+            )
+            for j in range(layers)
+        ),
+        resample,
+    )
