@@ -55,7 +55,7 @@ def checkpoints_of(
             found[stage] = read_checkpoint(entry.source)
         else:
             raise InputError(
-                f"the checkpoint of stage {stage}, {entry.source}, is not at hand; give another one.",
+                f"the checkpoint of stage {stage}, {entry.source}, is not at hand; give it with `{stage}`.",
                 field=stage,
             )
     return found

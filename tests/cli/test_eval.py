@@ -295,7 +295,7 @@ def test_damaged_files(truth: Path, runs: Path, results: Path, annotations: Path
     (truth / "scene_0000" / "scene.json").unlink()
     sentence = refused(runs, "--truth", truth)
     assert "0001.png cannot be read as an image" in sentence
-    assert sentence.endswith("leave it out of PREDICTIONS.\n")
+    assert sentence.endswith("leave it out (PREDICTIONS).\n")
 
 
 def test_results_that_lack_or_break_an_entry(truth: Path, results: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_depth_checkpoint_that_is_none(content: Any, refused: Refused, kept_ch
 )
 def test_a_size_that_does_not_divide(size: str, nearest: str, refused: Refused, kept_checkpoint: Path) -> None:
     sentence = refused("export", "--segment", kept_checkpoint, "--size", size)
-    assert f"--size {size} does not fit" in sentence
+    assert f"size {size} does not fit" in sentence
     assert nearest in sentence
 
 

@@ -79,9 +79,9 @@ def test_both_modes_are_shown_phase_by_phase_in_eighty_columns(engines: Path) ->
     assert max(map(len, lines[2:])) <= 80
     assert lines[0] == "default, segment and complete, frames of 64x128"
     assert lines[1] == f"engines  {engines / 'tensorrt_rtx-1.7-sm86'}"
-    assert [line for line in lines if re.match(r"(resident|sequential), batched:", line)] == [
-        "resident, batched:",
-        "sequential, batched:",
+    assert [line for line in lines if re.match(r"(resident|sequential), batched CFG rows:", line)] == [
+        "resident, batched CFG rows:",
+        "sequential, batched CFG rows:",
     ]
     denoise = [line.split() for line in lines if line.startswith("segment denoise")]
     # 7 x 10 MB and 2 x 100 beside a scratch of 70; one U-Net of 100 and its 70.
@@ -95,7 +95,9 @@ def test_both_modes_are_shown_phase_by_phase_in_eighty_columns(engines: Path) ->
 
 def test_the_tables_and_the_json_say_the_same(engines: Path) -> None:
     shown, plain = inspect(engines, "--vram", "200MB"), json.loads(inspect(engines, "--vram", "200MB", "--json").out)
-    ways = re.findall(r"^(resident|sequential), (batched|separate) .* ([\d.]+) MB +(yes|no)$", shown.out, re.MULTILINE)
+    ways = re.findall(
+        r"^(resident|sequential), (batched|separate) CFG rows .* ([\d.]+) MB +(yes|no)$", shown.out, re.MULTILINE
+    )
     assert [(p["memory"], p["cfg_rows"], f"{p['peak_bytes'] / MB:.1f}") for p in plain["plans"]] == [
         w[:3] for w in ways
     ]
@@ -103,14 +105,18 @@ def test_the_tables_and_the_json_say_the_same(engines: Path) -> None:
     assert plain["chosen"] == 2
     assert plain["budget_bytes"] == 200 * MB
     assert (plain["version"], plain["target"]) == ("1.7", "sm86")
-    assert "Chosen for 200.0 MB: sequential, batched, which takes " in shown.out
+    assert "Chosen for 200.0 MB: sequential, batched CFG rows, which takes " in shown.out
     peak = max(phase["peak_bytes"] for phase in plain["plans"][2]["phases"])
     assert re.search(rf"^peak of the run +{peak / MB:.1f} MB +yes$", shown.out, re.MULTILINE)
     assert plain["plans"][0]["context_bytes"] is None
 
 
 def test_of_a_mode_the_way_that_fits_is_shown(engines: Path) -> None:
-    for vram, shown in (("400MB", "resident, batched"), ("330MB", "resident, separate"), ("9MB", "resident, separate")):
+    for vram, shown in (
+        ("400MB", "resident, batched CFG rows"),
+        ("330MB", "resident, separate CFG rows"),
+        ("9MB", "resident, separate CFG rows"),
+    ):
         outcome = inspect(engines, "--mode", "resident", "--vram", vram)
         assert f"\n{shown}:\n" in outcome.out
         assert "sequential" not in outcome.out
@@ -194,7 +200,7 @@ def test_a_picture_shows_both_modes_and_the_budget(suffix: str, engines: Path, t
             assert picture.width > picture.height > 300
     else:
         text = file.read_text()
-        shown = ("resident, CFG rows separate", "sequential, CFG rows batched", "complete denoise", "scratch", "budget")
+        shown = ("resident, separate CFG rows", "sequential, batched CFG rows", "complete denoise", "scratch", "budget")
         for words in (*shown, "segment_unet", "vae_decoder"):
             assert f"<!-- {words} -->" in text
 

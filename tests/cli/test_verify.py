@@ -113,7 +113,7 @@ def test_missing_engines_fail_until_they_are_built(toy_bundle: Path, stand_in: P
     [
         (("--components", "vae"), "vae is not in"),
         (("--components", ","), "nothing is not in"),
-        (("--backend", "cuda"), "--backend cuda cannot be verified; expected one of onnxruntime, tensorrt_rtx"),
+        (("--backend", "cuda"), "backend cuda cannot be verified; expected one of onnxruntime, tensorrt_rtx"),
         (("--build",), "--build and --engine-dir are for engines"),
         (("--backend", "tensorrt", "--target", "sm86"), "builds for the GPU of the machine"),
     ],

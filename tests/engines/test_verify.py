@@ -266,11 +266,11 @@ def test_masks_that_differ_fail_their_stage(half_bundle: Path) -> None:
     [
         (
             {"backend": "torch"},
-            "--backend torch cannot be verified; expected one of onnxruntime, tensorrt_rtx, tensorrt",
+            "backend torch cannot be verified; expected one of onnxruntime, tensorrt_rtx, tensorrt",
         ),
-        ({"build": True}, "are for engines.*--backend tensorrt_rtx"),
+        ({"build": True}, 'are for engines.*`backend="tensorrt_rtx"`'),
         ({"engine_dir": "engines"}, "are for engines"),
-        ({"steps": 0}, "--steps 0"),
+        ({"steps": 0}, "`steps=0`"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], words: str) -> None:

@@ -443,7 +443,9 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
         assert from_rgb.timings["depth"] > 0
         with pytest.raises(InputError, match="modal has 2 frames and rgb has 1"):
             model.segment(modal, rgb=rgb[:1])
-        with pytest.raises(InputError, match="no complete stage; export it again with `amodal export --complete"):
+        with pytest.raises(
+            InputError, match="no complete stage, only segment; export it again with `amodal export --complete"
+        ):
             model.complete(rgb, modal, modal > 128)
 
 
@@ -692,7 +694,7 @@ def test_a_stage_that_was_not_exported_is_named_with_its_option(
     document = json.loads((toy_bundle / MANIFEST_NAME).read_text())
     del document["tasks"][stage]
     (bundle / MANIFEST_NAME).write_text(json.dumps(document))
-    with amodal.load(bundle) as model, pytest.raises(InputError, match=f"no {stage} stage; .* --{stage} CHECKPOINT"):
+    with amodal.load(bundle) as model, pytest.raises(InputError, match=f"no {stage} stage, .* --{stage} CHECKPOINT"):
         traced(model, clip, stage)
 
 

@@ -115,7 +115,7 @@ def test_the_callback_sees_the_steps_of_one_sample_after_the_other(toy: amodal.M
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, r"0 samples: expected 1 or more \(--samples\)"),
+        ({"samples": 0}, r"0 samples: expected 1 or more"),
         ({"samples": -2}, "-2 samples"),
         ({"samples": 2, "seed": NoiseStream(3)}, "need a whole number as seed"),
         ({"samples": 2, "seed": 2**64 - 1}, "18446744073709551616 is out of range"),

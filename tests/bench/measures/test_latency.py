@@ -22,6 +22,7 @@ from amodal.bench.running.observed import TimedCall, cost_per_call
 from amodal.bench.running.quiet import steadiness
 from amodal.bench.schema import ClipTimes, Latency, Results, read_results
 from amodal.cli import amodal
+from amodal.cli.lazy import CommandError
 from amodal.runtime.errors import InputError, OutputError
 from amodal.runtime.families import Bundle
 
@@ -157,7 +158,8 @@ def test_what_was_measured_is_shown_even_if_the_disk_is_full(
     monkeypatch.setattr("amodal.cli.bench.output.write_whole", full)
     options = ["--steps", "1", "--repeats", "2", "--no-cold", "-o", str(tmp_path / "out.json")]
     outcome = CliRunner().invoke(amodal, ["bench", "latency", str(toy_bundle), *options])
-    assert isinstance(outcome.exception, OutputError)
+    assert isinstance(outcome.exception, CommandError)
+    assert isinstance(outcome.exception.__cause__, OutputError)
     assert "per frame" in outcome.output
     assert "Wrote" not in outcome.output
 
@@ -186,7 +188,7 @@ def test_targets_are_held_against_the_best_backend(toy_bundle: Path) -> None:
 
     slow, fast = latency(2.0 * work.frames), latency(0.5 * work.frames)
     assert missed_targets([slow, fast], spf=0.95) == []
-    assert missed_targets([slow], spf=0.95) == ["--target-spf 0.95 was missed: 2.000 seconds per frame at the best."]
+    assert missed_targets([slow], spf=0.95) == ["`target_spf=0.95` was missed: 2.000 seconds per frame at the best."]
     assert "nothing was measured" in missed_targets([slow], vram=8_000_000_000)[0]
     with pytest.raises(InputError, match="more than 0"):
         missed_targets([slow], spf=0.0)

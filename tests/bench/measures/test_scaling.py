@@ -74,7 +74,7 @@ def test_without_its_checkpoint_a_bundle_says_what_to_give(in_this_process: None
     found = measure_scaling("default", work, ONE, axes=["frames"], repeats=1)
     (sweep,) = found.sweeps
     assert [point.value for point in sweep.points] == [8]
-    assert all("give it with --segment CHECKPOINT" in why for why in sweep.skipped.values())
+    assert all("give it with `segment`" in why for why in sweep.skipped.values())
     assert set(sweep.skipped) == {"2", "4", "12"}
 
 

@@ -336,7 +336,7 @@ def test_the_command_shows_ratios_and_tells_what_was_left_out(
     assert shown.exit_code == code
     ratios = ["onnxruntime", "/", "diffusers", "0.375", "0.250", "to", "0.500", "0.333", "2.000"]
     assert ratios in [line.split() for line in shown.output.splitlines()]
-    assert "peer compile was left out: no compiler. Try apt-get install g++." in shown.output
+    assert "peer compile was left out: no compiler. Try `apt-get install g++`." in shown.output
     written = json.loads((tmp_path / "peers.json").read_text())
     assert written["measurements"][0]["peers"][1]["seconds"] == [1.0, 1.0]
     assert written["skipped"][0]["what"] == "peer compile"

@@ -284,5 +284,5 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
     (tmp_path / "file").write_text("")
     results = samples.make_results().model_copy(update={"measurements": []})
-    with pytest.raises(OutputError, match=r"report\.html cannot be written .*-o\.$"):
+    with pytest.raises(OutputError, match=r"report\.html cannot be written .*`out`\.$"):
         write_report(results, tmp_path / "file" / "out")

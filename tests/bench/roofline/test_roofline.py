@@ -32,6 +32,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.settings import CfgRows
 from amodal.runtime.families.diffusion_vas.shape import RunShape
+from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import Footprint
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import make_scene
@@ -213,15 +214,16 @@ def test_whether_a_run_fits_follows_from_the_plan(bundle: Bundle) -> None:
         key: Footprint(size, dict.fromkeys((p.name for p in bundle.family.profiles(bundle.manifest, key)), 0))
         for key in keys
     }
-    needs = Needs(bundle, RunShape(tasks=("segment",)), footprints)
+    shape = RunShape(("segment",))
+    needs = Needs(Planner(bundle.family, bundle.manifest, footprints), shape)
     roomy, tight, small = (needs.on(find_gpu(name)) for name in ("H200", "4060", "L4"))
     assert [each["fits"] for each in (roomy, tight, small)] == [True] * 3
     assert [each["way"] for each in (roomy, tight, small)] == [
-        f"{m}, batched" for m in ("resident", *2 * ("sequential",))
+        f"{m}, batched CFG rows" for m in ("resident", *2 * ("sequential",))
     ]
     assert tight["planned"] < 2 * size < 5 * size < roomy["planned"]
     larger = {key: Footprint(4 * size, each.activations) for key, each in footprints.items()}
-    none = Needs(bundle, RunShape(tasks=("segment",)), larger).on(find_gpu("4060"))
+    none = Needs(Planner(bundle.family, bundle.manifest, larger), shape).on(find_gpu("4060"))
     assert not none["fits"]
     assert none["planned"] > 4 * size
     (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), needs=needs)
@@ -382,7 +384,7 @@ def test_the_command_prints_json_without_a_run(brief: None, capsys: pytest.Captu
     ("args", "words"),
     [
         (("nowhere",), "is not a bundle"),
-        (("default", "--gpu", "Voodoo"), "--gpu 'Voodoo' is none"),
+        (("default", "--gpu", "Voodoo"), "GPU 'Voodoo' is none"),
         (("default", "-o", "."), "is a directory"),
     ],
 )

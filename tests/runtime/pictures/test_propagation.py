@@ -322,7 +322,9 @@ def test_the_bundle_says_what_happens_unless_one_is_told(toy_bundle: Path, tmp_p
         assert model.config.propagate
     shutil.copytree(toy_bundle, tmp_path / "bundle")
     path = tmp_path / "bundle" / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"propagate": True}))
+    document = json.loads(path.read_text())
+    document["config"]["propagate"] = True
+    path.write_text(json.dumps(document))
     with amodal.load(tmp_path / "bundle", threads=1) as model:
         assert model.complete(**given(), steps=1).known is not None
         assert model.complete(**given(), steps=1, propagate=False).known is None

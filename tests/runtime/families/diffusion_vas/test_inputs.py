@@ -199,7 +199,9 @@ def test_counts_that_do_not_match_are_refused(backend: Any) -> None:
 
 def test_more_frames_than_the_bundle_takes_are_refused_with_the_number_that_fits(backend: Any) -> None:
     given = clip(FRAMES + 1)
-    with pytest.raises(InputError, match=r"modal has 6 frames, this bundle takes at most 5; .*--frames 6\."):
+    with pytest.raises(
+        InputError, match=r"modal has 6 frames, this bundle takes at most 5; .*`amodal export --frames 6`\."
+    ):
         segment(backend, {"modal": given["modal"], "depth": given["depth"]})
     with pytest.raises(InputError, match="rgb has 6 frames, this bundle takes at most 5"):
         complete(backend, given)
