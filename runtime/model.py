@@ -17,8 +17,8 @@ from .backends.choosing import Choice, open_chosen
 from .bundle.manifest import Manifest
 from .errors import BackendError
 from .execution.components import Components, Memory, Source, Watch
-from .execution.family import Run
 from .execution.findings import Out, To
+from .execution.run import Run
 from .execution.session import Session
 from .families import Bundle
 from .families.diffusion_vas.results import Completion, Segmentation

@@ -10,7 +10,7 @@ from operator import add
 
 import numpy as np
 
-from amodal.runtime.execution.family import Run
+from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model

@@ -10,7 +10,7 @@ from ..bundle.manifest import Manifest
 from ..bundle.reading import Bundle
 from ..errors import InputError
 from .components import Components
-from .family import Run
+from .run import Run
 
 
 class Budget(Protocol):

@@ -15,7 +15,8 @@ from ..bundle.manifest import Manifest
 from ..bundle.reading import Bundle
 from ..errors import InputError, MemoryBudgetError
 from ..execution.components import Memory
-from ..execution.family import Family, Run
+from ..execution.family import Family
+from ..execution.run import Run
 from ..paths import PathLike
 from .plan import Footprint, MemoryPlan, footprints_of, parse_bytes, plan_memory
 

@@ -17,7 +17,8 @@ from ..builds.store import EngineRecord
 from ..bundle.manifest import Manifest
 from ..errors import EngineStaleError, InputError
 from ..execution.components import Memory
-from ..execution.family import Calls, ComponentCall, Family, Run
+from ..execution.family import Family
+from ..execution.run import Calls, ComponentCall, Run
 
 
 @dataclass(frozen=True)

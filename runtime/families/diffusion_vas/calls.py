@@ -16,7 +16,7 @@ from ...builds.profiles import make_profile
 from ...builds.store import Profile
 from ...bundle.manifest import Manifest, TensorEntry
 from ...errors import InputError
-from ...execution.family import Calls, ComponentCall, Phase, Run
+from ...execution.run import Calls, ComponentCall, Phase, Run
 from .buffers import depth_size, phase_buffers
 from .config import STAGES, Config, StageName, config_of
 from .shape import RunShape

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ...builds.store import Profile
 from ...bundle.manifest import Manifest
 from ...errors import InputError
-from ...execution.family import Calls, Run, Task, Trial
+from ...execution.family import Task, Trial
+from ...execution.run import Calls, Run
 from ...execution.session import Session, components_of
 from ...pictures.images import prepare_rgb
 from ...scenes import make_scene

@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from ...bundle.manifest import Manifest
 from ...errors import InputError
-from ...execution.family import Run
+from ...execution.run import Run
 from .config import StageName, config_of
 from .settings import CfgRows, Settings
 
