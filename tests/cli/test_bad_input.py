@@ -353,7 +353,7 @@ def test_memory_that_runs_out(
     def starve(*_: object, **__: object) -> None:
         raise MemoryError("Unable to allocate 9.00 TiB")
 
-    monkeypatch.setattr(Model, "segment", starve)
+    monkeypatch.setattr(Model, "run", starve)
     sentence = refused("run", toy_bundle, *kept_clip.inputs)
     assert "9.00 TiB" in sentence
     assert "--memory sequential" in sentence

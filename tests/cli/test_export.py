@@ -201,7 +201,7 @@ def test_options_that_make_no_sense(options: tuple[str, ...], expected: str, ref
 
 
 def test_the_export_extra_missing(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.cli import exporting
+    from amodal.cli.families.diffusion_vas import exporting
 
     find = exporting.find_spec
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("torch", "onnx_ir") else find(name))

@@ -8,14 +8,14 @@ import re
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from amodal.cli.run_data import RunOptions
+from amodal.cli.families.diffusion_vas.run import command
+from amodal.cli.families.diffusion_vas.run_data import RunOptions
 from amodal.runtime import backends
 from amodal.runtime.backends import registry
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
@@ -316,25 +316,17 @@ def test_a_run_follows_the_plan_and_its_result_holds_it(
 @pytest.mark.parametrize(
     ("given", "shape"),
     [
-        ({}, RunShape((), True, True, 25, 1, None, "auto")),
-        ({"stage": "both", "depth": "maps/"}, RunShape(("segment", "complete"), False, True, 25, 1, None, "auto")),
+        ("", RunShape()),
+        ("--stage both --depth maps", RunShape(("segment", "complete"), depth=False)),
         (
-            {
-                "stage": "segment",
-                "guidance": (1, 1),
-                "steps": 3,
-                "samples": 5,
-                "decode_chunk": 2,
-                "cfg_rows": "separate",
-            },
+            "--stage segment --guidance 1:1 --steps 3 --samples 5 --decode-chunk 2 --cfg-rows separate",
             RunShape(("segment",), True, False, 3, 5, 2, "separate"),
         ),
     ],
 )
-def test_the_options_of_a_run_reach_its_plan(given: dict[str, Any], shape: RunShape) -> None:
-    usual = {"guidance": (1.5, 1.5), "steps": 25, "samples": 1, "cfg_rows": "auto"}
-    options: dict[str, Any] = {field.name: None for field in fields(RunOptions)} | usual | given
-    assert RunOptions(**options).shape == shape
+def test_the_options_of_a_run_reach_its_plan(given: str, shape: RunShape) -> None:
+    context = command.make_context("run", ["default", "--frames", "f", "--masks", "m", "-o", "out", *given.split()])
+    assert RunOptions.of(context.params).shape == shape
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(

@@ -212,7 +212,7 @@ def _begin(
         return stage, streams
     sizes = [*handed, *((request.padding.size,) if request.padding else ())]
     largest = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
-    shape = run_shape(name, request.settings, samples=request.samples, depth=depth, given=largest)
+    shape = run_shape((name,), request.settings, samples=request.samples, depth=depth, given=largest)
     fitted: RunShape = session.planned.fit_to_budget(shape)
     return replace(stage, settings=replace(request.settings, cfg_rows=fitted.cfg_rows)), streams
 

@@ -11,7 +11,7 @@ from typing_extensions import Self
 from ...bundle.manifest import Manifest
 from ...errors import InputError
 from ...execution.run import Run
-from .config import StageName, config_of
+from .config import config_of
 from .settings import CfgRows, Settings
 
 
@@ -98,10 +98,10 @@ class RunShape(Run):
         return {"cfg_rows": self.cfg_rows, "shape": {"stages": plain.pop("tasks"), **plain}}
 
 
-def run_shape(stage: StageName, settings: Settings, **more: Any) -> RunShape:
-    """The run of one stage with these settings; `more` are further fields of `RunShape`."""
+def run_shape(tasks: tuple[str, ...], settings: Settings, **more: Any) -> RunShape:
+    """The run of some stages with these settings; `more` are further fields of `RunShape`."""
     return RunShape(
-        (stage,),
+        tasks,
         guided=settings.guided,
         steps=settings.steps,
         decode_chunk=settings.decode_chunk,

@@ -17,8 +17,8 @@ from amodal.runtime.files.results import write_frames_png, write_json, write_mas
 from amodal.runtime.model import load
 from amodal.runtime.scenes import make_scene, write_scene
 
+from .families.diffusion_vas.results import MARKER
 from .progress import StageBars, Watcher
-from .results import MARKER
 
 SCENES_MARKER = "scenes.json"
 _FPS = 8.0

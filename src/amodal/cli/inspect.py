@@ -61,18 +61,14 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
 def _facts(bundle: Bundle, verified: bool) -> list[str]:
     from amodal.runtime.backends.onnxruntime.graph import describe_fused
 
-    manifest, config = bundle.manifest, bundle.config
-    height, width = config.latent_size
+    from .families import describe
+
+    manifest = bundle.manifest
     rows: list[tuple[str, str]] = [("family", manifest.family)]
     rows += [(f"stage {name}", stage.source) for name, stage in manifest.tasks.items()]
     rows += [
-        ("depth", config.depth.model if config.depth else "none; give it with `amodal run --depth`"),
-        ("clip", f"{config.frames} frames of {config.height}x{config.width}, latents {height}x{width}"),
-        ("context layout", config.context_layout),
-        ("decode chunk", f"{config.decode_chunk} frames"),
-        ("hidden RGB", "carried over from other frames, the rest drawn" if config.propagate else "drawn"),
+        *describe(bundle),
         ("CPU kernels", describe_fused(manifest.components.values())),
-        ("noise", config.noise_dtype),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.tasks.values()}))),
         ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),

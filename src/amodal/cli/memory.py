@@ -48,9 +48,10 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     from amodal.runtime.builds.store import engine_folder
     from amodal.runtime.errors import MemoryBudgetError
     from amodal.runtime.families import Bundle
-    from amodal.runtime.families.diffusion_vas.shape import RunShape
     from amodal.runtime.memory.choice import MEMORIES, Planner
     from amodal.runtime.memory.plan import footprints_of
+
+    from .families import run_to_plan
 
     picture, budget, mode = options["picture"], options["vram"], options["mode"]
     if picture is not None:
@@ -59,7 +60,7 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         check_picture(picture)
     opened = Bundle(bundle)
     family, manifest = opened.family, opened.manifest
-    run = RunShape(_stages(options["stage"]), size=options["size"])
+    run = run_to_plan(opened, options)
     profiles = {key: family.profiles(manifest, key) for key in family.calls(manifest, run).components}
     folder = engine_folder(bundle, options["engine_dir"])
     build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", profiles, options["target"])
@@ -88,10 +89,6 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
 def _best(ways: list[MemoryPlan], budget: int | None) -> MemoryPlan:
     """The fastest that fits, or if none does, the one that takes least."""
     return next((way for way in ways if way.fits(budget)), min(ways, key=lambda way: way.peak_bytes))
-
-
-def _stages(name: str | None) -> tuple[Any, ...]:
-    return {None: (), "both": ("segment", "complete")}.get(name, (name,))
 
 
 def _plain(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amodal.cli.progress import StageBars, Watcher
 from amodal.runtime.errors import InputError, argument
+from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.frames import frame_names, read_depth, read_frames
 from amodal.runtime.files.masks import check_clip, read_masks
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
 
-from .progress import StageBars, Watcher
 from .results import MARKER, describe, write_files
 from .run_data import Clip, Found, RunOptions
 
@@ -26,7 +28,7 @@ def run_job(options: RunOptions) -> dict[str, Any]:
     given = (options.bundle, options.frames, options.masks, options.depth, options.amodal)
     inputs = [path for path in given if path is not None]
     check_output(options.out, options.overwrite, MARKER, inputs)
-    bars = StageBars(Watcher(options.quiet), options.steps, options.samples)
+    bars = StageBars(Watcher(options.quiet), options.settings.steps, options.samples)
     with load(
         options.bundle,
         options.backend,
@@ -103,27 +105,14 @@ def _read_amodal(options: RunOptions, frames: NDArray[np.uint8]) -> NDArray[np.b
 
 def _run(options: RunOptions, model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Found:
     padding = Padding(clip.frames.shape[1], clip.frames.shape[2]) if options.pad else None
+    request = Request(options.settings, options.seed, padding)
     seen = whole = None
     if "segment" in stages:
-        seen = model.segment(
-            clip.modal,
-            depth=clip.depth,
-            rgb=clip.frames if clip.depth is None else None,
-            seed=options.seed,
-            samples=options.samples,
-            padding=padding,
-            callback=bars.stage("segment"),
-            **options.sampling,
-        )
+        rgb = clip.frames if clip.depth is None else None
+        asked = replace(request, samples=options.samples, callback=bars.stage("segment"))
+        seen = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, asked))
     if "complete" in stages:
-        whole = model.complete(
-            clip.frames,
-            clip.modal,
-            seen.masks if seen else clip.amodal,
-            seed=seen.noise if seen else options.seed,
-            padding=padding,
-            propagate=options.propagate,
-            callback=bars.stage("complete"),
-            **options.sampling,
-        )
+        masks, seed = (clip.amodal, options.seed) if seen is None else (seen.masks, seen.noise)
+        asked = replace(request, seed=seed, propagate=options.propagate, callback=bars.stage("complete"))
+        whole = model.run("complete", CompleteInputs(clip.frames, clip.modal, masks, asked))
     return Found(seen, whole, padding)

@@ -47,7 +47,7 @@ def write_files(folder: Path, clip: Clip, found: Found, options: RunOptions) -> 
         frames, modal = clip.frames, clip.modal
         if found.padding is not None:
             frames, modal = found.padding.pad(frames, 255), found.padding.pad(modal, False)
-        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options.fps)
+        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options.settings.fps)
         write_contact_sheet(folder / "sheet.png", frames, modal, amodal, completed)
         files += ["overlay.gif", "sheet.png"]
     return files
@@ -112,8 +112,8 @@ def describe(
 
 
 def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
-    settings = options.sampling
-    churn = asdict(settings.pop("churn"))
+    settings = asdict(options.settings)
+    churn = settings.pop("churn")
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
     settings["context"] = settings["context"] or model.config.context_layout
     settings["decode_chunk"] = settings["decode_chunk"] or model.config.decode_chunk

@@ -6,11 +6,10 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from amodal.cli.progress import ExportBars, Watcher
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.errors import InputError, MissingDependencyError
 from amodal.runtime.files.atomic import check_output
-
-from .progress import ExportBars, Watcher
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-from amodal.runtime.families.diffusion_vas.shape import RunShape
+from amodal.runtime.families.diffusion_vas.settings import Settings
+from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.pictures.padding import Padding
-from amodal.runtime.sampling.guidance import is_guided
 from amodal.runtime.sampling.schedule import Churn
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of `amodal run`, by their names there."""
+    """The options of `amodal run`, by their names there; those of the sampler are `settings`."""
 
     bundle: str
     frames: str
     masks: str
     out: str
+    settings: Settings
     depth: str | None
     stage: str | None
     amodal: str | None
@@ -33,15 +35,6 @@ class RunOptions:
     samples: int
     pad: bool
     propagate: bool | None
-    steps: int
-    guidance: tuple[float, float]
-    fps: float
-    churn: float
-    churn_sigmas: tuple[float, float]
-    churn_noise: float
-    context: Any
-    decode_chunk: int | None
-    cfg_rows: Any
     backend: str
     device: str | None
     threads: int | None
@@ -54,6 +47,19 @@ class RunOptions:
     as_json: bool
     quiet: bool
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> RunOptions:
+        """From what click parsed.
+
+        Raises:
+            InputError: a sampler setting that is out of range.
+        """
+        least, most = options["churn_sigmas"]
+        churn = Churn(options["churn"], least, most, options["churn_noise"])
+        named = {field.name: options[field.name] for field in fields(Settings) if field.name != "churn"}
+        settings = Settings(churn=churn, **named)
+        return cls(settings=settings, **{f.name: options[f.name] for f in fields(cls) if f.name != "settings"})
+
     @property
     def seeds(self) -> list[int]:
         """One per sample."""
@@ -62,33 +68,8 @@ class RunOptions:
     @property
     def shape(self) -> RunShape:
         """What of the run decides its memory."""
-        stages: dict[str | None, tuple[StageName, ...]] = {
-            "segment": ("segment",),
-            "complete": ("complete",),
-            "both": ("segment", "complete"),
-        }
-        return RunShape(
-            stages.get(self.stage, ()),
-            depth=self.depth is None,
-            guided=is_guided(self.guidance),
-            steps=self.steps,
-            samples=self.samples,
-            decode_chunk=self.decode_chunk,
-            cfg_rows=self.cfg_rows,
-        )
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The arguments that both stages share."""
-        return {
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "fps": self.fps,
-            "churn": Churn(self.churn, *self.churn_sigmas, self.churn_noise),
-            "context": self.context,
-            "decode_chunk": self.decode_chunk,
-            "cfg_rows": self.cfg_rows,
-        }
+        tasks: tuple[str, ...] = STAGES if self.stage == "both" else (self.stage,) if self.stage else ()
+        return run_shape(tasks, self.settings, samples=self.samples, depth=self.depth is None)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""What of the command line belongs to a family: the options of its tasks, and how its bundles are described.
+
+A family's package here has a module `run` and a module `export`, each with a click command named `command`, and a
+module `about` with what `amodal inspect` shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from amodal.runtime.errors import AmodalError, InputError
+
+if TYPE_CHECKING:
+    from amodal.runtime.execution.run import Run
+    from amodal.runtime.families import Bundle
+
+_PACKAGES = {"diffusion-vas": "amodal.cli.families.diffusion_vas"}
+"""Name in a manifest -> the package; the first is taken where no bundle tells."""
+
+
+class _FamilyCommand(click.Command):
+    """A command that is the one of the family whose bundle is among its arguments."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        chosen = _command_of(str(self.name), _family_among(args))
+        self.params = chosen.params
+        return chosen.make_context(info_name, args, parent, **extra)
+
+
+def family_command(name: str) -> click.Command:
+    """The command `name` of every family: `run` or `export`."""
+    usual = _command_of(name, next(iter(_PACKAGES)))
+    return _FamilyCommand(name, params=usual.params, help=usual.help, callback=usual.callback)
+
+
+def describe(bundle: Bundle) -> list[tuple[str, str]]:
+    """What a bundle's `config` says, as rows of a name and a value; as it stands for a family without a package."""
+    package = _PACKAGES.get(bundle.manifest.family)
+    if package is None:
+        return [(name, str(value)) for name, value in bundle.manifest.config.items()]
+    rows: list[tuple[str, str]] = import_module(f"{package}.about").describe(bundle)
+    return rows
+
+
+def run_to_plan(bundle: Bundle, options: Mapping[str, Any]) -> Run:
+    """The run that `amodal inspect --memory` plans for: its options `stage` and `size`.
+
+    Raises:
+        InputError: a size, of a family whose runs have none.
+    """
+    from amodal.runtime.execution.run import Run
+
+    package = _PACKAGES.get(bundle.manifest.family)
+    tasks = () if options["stage"] in (None, "both") else (options["stage"],)
+    if package is None:
+        if options["size"] is not None:
+            raise InputError(f"the family {bundle.manifest.family} plans for the bundle's own size.", field="size")
+        return Run(tasks)
+    run: Run = import_module(f"{package}.about").run_to_plan(tasks, options["size"])
+    return run
+
+
+def _command_of(name: str, family: str) -> click.Command:
+    if family not in _PACKAGES:
+        raise InputError(
+            f"`amodal {name}` has no options for the family {family}; use it from Python, as docs/embedding.md shows."
+        )
+    found: click.Command = import_module(f"{_PACKAGES[family]}.{name}").command
+    return found
+
+
+def _family_among(args: list[str]) -> str:
+    """The family of the first argument that is a bundle; the first family where none is one, or it cannot be read."""
+    from amodal.runtime.bundle.manifest import MANIFEST_NAME
+    from amodal.runtime.bundle.reading import read_manifest
+
+    for argument in args:
+        if not argument.startswith("-") and (Path(argument) / MANIFEST_NAME).is_file():
+            try:
+                return read_manifest(Path(argument)).family
+            except AmodalError:  # which the command itself reports
+                break
+    return next(iter(_PACKAGES))

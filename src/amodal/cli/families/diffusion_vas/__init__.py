@@ -1,0 +1,1 @@
+"""Diffusion-VAS on the command line."""
