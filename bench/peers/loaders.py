@@ -12,7 +12,7 @@ from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import load
 
-from ..reference.same_clip import StageOutput, arrays_of, load_reference, run_model, run_reference
+from ..reference.same_clip import StageOutput, arrays_of, load_reference, run_model, run_reference, stages_of
 from ..running.clips import Execution
 from ..running.machine import executed_of
 from ..running.memory import device_counters
@@ -30,7 +30,7 @@ def load_ours(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
     model = load(bundle, shape=shape, **execution.options())
     arrays, executed = arrays_of(work), executed_of(model)
     said = [f"{executed.backend} {executed.version}", *(f"{name} {value}" for name, value in executed.options.items())]
-    entries = [model.bundle.component(key) for stage in work.stages for key in _keys(model.bundle, stage)]
+    entries = [model.bundle.component(key) for stage in stages_of(work) for key in _keys(model.bundle, stage)]
     rounded = executed.options.get("arithmetic") == "bfloat16"
     half = rounded or any("fp16" in (entry.precision, entry.stored) for entry in entries)
     arithmetic = "half precision" if any(entry.precision == "fp16" for entry in entries) else "float32"

@@ -24,7 +24,7 @@ from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare
 from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 
-from ..running.clips import SCENE
+from ..families.diffusion_vas import SCENE
 from ..running.sources import Checkpoints, checkpoints_of
 from ..schema import Work
 
@@ -148,7 +148,7 @@ def load_reference(
         InputError, CheckpointError: a checkpoint is not at hand, or cannot be read.
     """
     try:
-        opened = checkpoints_of(bundle, checkpoints, work.stages)
+        opened = checkpoints_of(bundle, checkpoints, stages_of(work))
         import torch
 
         from .pipeline import ReferencePipeline

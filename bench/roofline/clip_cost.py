@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, reduce
 from operator import add
 
-import numpy as np
-
 from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
-from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.model import Model
 
-from ..schema import ComponentCost, Work
+from ..schema import ComponentCost
 from .flops import Cost, count_graph, graph_of
 
 Axes = tuple[tuple[str, int], ...]
@@ -34,18 +30,6 @@ class ComponentCalls:
     name: str
     component: str
     axes: Mapping[Axes, int]
-
-
-def run_of(work: Work, model: Model | None = None) -> RunShape:
-    """A clip's run: as a loaded model makes it, or None for engines, with both CFG rows in one call."""
-    shape = RunShape(tuple(work.stages), work.depth, work.guidance > 1, work.steps, work.samples, cfg_rows="batched")
-    if model is None:
-        return shape
-    on_gpu = model.backend.xp is not np
-    if not on_gpu and model.memory == "resident" and model.backend.lanes > 1:
-        return replace(shape, cfg_rows="separate", on_gpu=False)
-    planned = None if model.plan is None else model.plan.run
-    return replace(shape, on_gpu=on_gpu, cfg_rows=planned.cfg_rows if isinstance(planned, RunShape) else "batched")
 
 
 def calls_of(bundle: Bundle, run: Run) -> Iterator[ComponentCalls]:

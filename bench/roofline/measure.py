@@ -8,7 +8,7 @@ of GPUs, from what their maker published (`gpus.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -18,18 +18,19 @@ from amodal.runtime.backends import Backend, create
 from amodal.runtime.builds.finding import find_build
 from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import EngineError, MemoryBudgetError
+from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
-from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import footprints_of
 from amodal.runtime.paths import PathLike
 
+from ..families import clip_maker
 from ..running.clips import Execution, Runner, times_of
 from ..running.machine import executed_of
 from ..running.progress import Progress, silent
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
-from .clip_cost import count_run, run_of
+from .clip_cost import count_run
 from .gpus import GPUS, GpuSpec, find_gpu
 
 LIKELY_SHARE = 0.47
@@ -77,9 +78,10 @@ def measure_roofline(
     """
     steps = 3 if runner is None else 4 + clips
     note("counting operations", 0, steps)
-    model, on_engines = None if runner is None else runner.model, run_of(work)
+    maker, model = clip_maker(bundle.manifest.family), None if runner is None else runner.model
+    on_engines = maker.run_of(work)
     executor, executed = (_backend(execution), None) if model is None else (model.backend, executed_of(model))
-    run = on_engines if model is None else run_of(work, model)
+    run = on_engines if model is None else maker.run_of(work, model)
     counted = count_run(bundle, run)
     for_engines = counted if run == on_engines else count_run(bundle, on_engines)
     note("measuring this machine's ceilings", 1, steps)
@@ -208,12 +210,12 @@ class Needs:
     """What a run takes by the records of engines, which may be of other GPUs; the CUDA context comes on top."""
 
     planner: Planner
-    shape: RunShape
+    shape: Run
 
     @classmethod
     def of(cls, bundle: Bundle, work: Work, engine_dir: PathLike | None) -> Needs | None:
         """From the engines that were built last; None if there are none for all components."""
-        shape = replace(run_of(work), cfg_rows="auto")
+        shape = clip_maker(bundle.manifest.family).run_of(work).open_variant()
         family, manifest = bundle.family, bundle.manifest
         needed = {key: family.profiles(manifest, key) for key in family.calls(manifest, shape).components}
         folder = engine_folder(bundle.path, engine_dir)

@@ -6,27 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from amodal.runtime.errors import InputError
-from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-from amodal.runtime.families.diffusion_vas.shape import RunShape
+from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import MemoryWish, Vram
 from amodal.runtime.model import Model, load
-from amodal.runtime.sampling.schedule import Churn
-from amodal.runtime.scenes import make_scene
-from amodal.runtime.scenes.scene import Scene
 
+from ..families import clip_maker
 from ..schema import ClipTimes, Work
 from .observed import Observed, Steps, TimedCall
-
-SCENE = 8
-"""Seed of the scene that is run: its object is hidden wholly for a while."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +37,19 @@ class Execution:
 
 @dataclass(frozen=True)
 class ClipRun:
-    """What one clip gave: the stages that ran, and their calls."""
+    """What running one clip took.
 
-    segment: Segmentation | None
-    complete: Completion | None
+    Attributes:
+        calls: of the components, by task.
+        loading: seconds of loading components, their hashes checked; none once they are loaded.
+    """
+
     calls: dict[str, list[TimedCall]]
     seconds: float
     processor: float
+    loading: float
     device: dict[str, float] | None
     steps: Steps | None = None
-
-    @property
-    def loading(self) -> float:
-        """Seconds of loading components, their hashes checked; none once they are loaded."""
-        return sum(found.timings.get("load", 0.0) for found in (self.segment, self.complete) if found is not None)
 
 
 class Runner:
@@ -72,15 +61,7 @@ class Runner:
 
     def __init__(self, model: Model, observed: Observed, work: Work) -> None:
         self.model, self.observed, self.work = model, observed, work
-        self._settings: dict[str, Any] = {
-            "guidance": (work.guidance, work.guidance),
-            "churn": Churn(work.churn),
-        }
-
-    @cached_property
-    def scene(self) -> Scene:
-        """What is given to every clip."""
-        return make_scene(SCENE, self.work.frames, self.work.size)
+        self._maker = clip_maker(model.manifest.family)
 
     def clip(self, steps: int | None = None) -> ClipRun:
         """From raw arrays to masks and RGB on the host.
@@ -88,27 +69,20 @@ class Runner:
         Args:
             steps: other than the work's, to warm up with.
         """
-        scene, work, observed = self.scene, self.work, self.observed
-        settings = {**self._settings, "steps": steps or work.steps}
+        observed, work = self.observed, self.work.model_copy(update={"steps": steps or self.work.steps})
         calls: dict[str, list[TimedCall]] = {}
-        seen = whole = None
+        loading, components = 0.0, self.model.session.components
+        tasks = list(self._maker.tasks_of(work, self.model))
         observed.clear()
         processor, begin = time.process_time(), time.perf_counter()
-        if "segment" in work.stages:
-            given: dict[str, Any] = {"rgb": scene.frames} if work.depth else {"depth": scene.depth}
-            seen = self.model.segment(scene.modal, seed=work.seed, samples=work.samples, **given, **settings)
-            calls["segment"] = observed.calls[:]
-        if "complete" in work.stages:
+        for task, run in tasks:
             before = len(observed.calls)
-            masks: NDArray[np.bool_] = scene.amodal if seen is None else seen.masks
-            seed = work.seed if seen is None else seen.noise
-            # Networks alone, as peers have them: on the host propagation is a step of its own.
-            whole = self.model.complete(scene.frames, scene.modal, masks, seed=seed, propagate=False, **settings)
-            calls["complete"] = observed.calls[before:]
+            components.start_timing()
+            run()
+            calls[task] = observed.calls[before:]
+            loading += components.timings.get("load", 0.0)
         seconds, processed = time.perf_counter() - begin, time.process_time() - processor
-        return ClipRun(
-            seen, whole, calls, seconds, processed, observed.device_seconds(calls), observed.device_steps(calls)
-        )
+        return ClipRun(calls, seconds, processed, loading, observed.device_seconds(calls), observed.device_steps(calls))
 
 
 @contextmanager
@@ -127,8 +101,7 @@ def running(bundle: str | Path, work: Work, execution: Execution) -> Iterator[Ru
         kept.append(Observed(backend))
         return kept[-1]
 
-    guided = work.guidance > 1
-    shape = RunShape(tuple(work.stages), work.depth, guided, work.steps, work.samples)
+    shape = clip_maker(Bundle(bundle).manifest.family).run_of(work).open_variant()
     with load(bundle, shape=shape, wrap=wrap, **execution.options()) as model:
         yield Runner(model, kept[-1], work)
 
@@ -136,8 +109,9 @@ def running(bundle: str | Path, work: Work, execution: Execution) -> Iterator[Ru
 def times_of(drawn: ClipRun) -> ClipTimes:
     """A clip's record.
 
-    A denoising step lasts from a call of the U-Net to the next one's, and so has the sampler's arithmetic in it; the
-    last one ends with its call. Both rows of guidance are one call. On a GPU this is the device's time.
+    A step lasts from a call of the component that is repeated (a U-Net) to the next one's, and so has the sampler's
+    arithmetic in it; the last one ends with its call. Both rows of guidance are one call. On a GPU this is the device's
+    time.
     """
     components: dict[str, float] = {}
     steps: dict[str, list[float]] = {}
@@ -145,7 +119,7 @@ def times_of(drawn: ClipRun) -> ClipTimes:
         for call in calls:
             what = "load" if call.what.startswith("load ") else call.what
             components[f"{stage}/{what}"] = components.get(f"{stage}/{what}", 0.0) + call.seconds
-        steps[stage] = _steps([call for call in calls if call.what == "unet"])
+        steps[stage] = _steps([call for call in calls if call.repeated])
     return ClipTimes(
         seconds=drawn.seconds,
         processor=drawn.processor,

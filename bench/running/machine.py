@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -97,11 +97,12 @@ def versions() -> dict[str, str]:
 def subject_of(bundle: Bundle) -> Subject:
     """The bundle, as a results file names it."""
     manifest = bundle.manifest
-    precisions = {entry.precision for entry in manifest.components.values() if entry.kind == "unet"}
+    entries = manifest.components.values()
+    precisions = {entry.precision for entry in entries if entry.repeated} or {entry.precision for entry in entries}
     return Subject(
         name=bundle.path.name,
         manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
-        stages=cast(Any, list(manifest.tasks)),
+        stages=list(manifest.tasks),
         frames=bundle.config.frames,
         size=bundle.config.size,
         precision=", ".join(sorted(precisions)),
@@ -119,8 +120,8 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
         if not math.isfinite(value):
             raise InputError(f"{name} {value} is not finite; expected a number (--{name}).")
     config = bundle.config
-    stages: list[Any] = [name for name in bundle.manifest.tasks if stage in (None, "both", name)]
-    depth = config.depth is not None and "segment" in stages
+    stages = [name for name in bundle.manifest.tasks if stage in (None, "both", name)]
+    depth = any("depth" in bundle.manifest.tasks[name].components for name in stages)
     return Work(stages=stages, frames=config.frames, size=config.size, depth=depth, **settings)
 
 

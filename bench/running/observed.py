@@ -16,11 +16,16 @@ from amodal.runtime.bundle.manifest import ComponentEntry
 
 
 class TimedCall(NamedTuple):
-    """A component, or `load` and its name, from `begin` to `end`: seconds of `time.perf_counter`."""
+    """A component, or `load` and its name, from `begin` to `end`: seconds of `time.perf_counter`.
+
+    Attributes:
+        repeated: whether it is one step of many, as the manifest has it of the component.
+    """
 
     what: str
     begin: float
     end: float
+    repeated: bool = False
 
     @property
     def seconds(self) -> float:
@@ -29,7 +34,7 @@ class TimedCall(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Seconds of denoising steps by stage, and of the gaps between their calls of the U-Net."""
+    """Seconds of denoising steps by task, and of the gaps between their calls of the component that is repeated."""
 
     whole: dict[str, list[float]]
     gaps: dict[str, list[float]]
@@ -64,12 +69,13 @@ class Observed(BackendProxy):
             return None
         found: dict[str, float] = {}
         for stage, made in self._timed(calls).items():
-            for what, begin, end in made:
-                found[f"{stage}/{what}"] = found.get(f"{stage}/{what}", 0.0) + self._between(begin, end)
+            for call, begin, end in made:
+                name = f"{stage}/{call.what}"
+                found[name] = found.get(name, 0.0) + self._between(begin, end)
         return found
 
-    def device_steps(self, calls: Mapping[str, Sequence[TimedCall]], what: str = "unet") -> Steps | None:
-        """Seconds on the device of each call of a component up to the next one's begin, and of the gaps, by stage.
+    def device_steps(self, calls: Mapping[str, Sequence[TimedCall]]) -> Steps | None:
+        """Seconds on the device of each call of a repeated component up to the next one's, and of the gaps, by stage.
 
         A gap is all that lies between two calls, what the device does there and what it waits for; there is one less of
         them. None without a GPU.
@@ -79,17 +85,17 @@ class Observed(BackendProxy):
         whole: dict[str, list[float]] = {}
         gaps: dict[str, list[float]] = {}
         for stage, made in self._timed(calls).items():
-            rows = [row for row in made if row[0] == what]
-            inside = [self._between(begin, end) for _, begin, end in rows]
-            gaps[stage] = [self._between(one[2], other[1]) for one, other in pairwise(rows)]
+            rows = [(begin, end) for call, begin, end in made if call.repeated]
+            inside = [self._between(begin, end) for begin, end in rows]
+            gaps[stage] = [self._between(one[1], other[0]) for one, other in pairwise(rows)]
             whole[stage] = [x + gap for x, gap in zip(inside, [*gaps[stage], 0.0], strict=False)]
         return Steps(whole, gaps)
 
-    def _timed(self, calls: Mapping[str, Sequence[TimedCall]]) -> dict[str, list[tuple[str, Any, Any]]]:
-        """Name, first and last event of each call that ran something."""
+    def _timed(self, calls: Mapping[str, Sequence[TimedCall]]) -> dict[str, list[tuple[TimedCall, Any, Any]]]:
+        """Each call that ran something, its first and last event."""
         events = iter(self._events)
         return {
-            stage: [(call.what, *next(events)) for call in made if not call.what.startswith("load ")]
+            stage: [(call, *next(events)) for call in made if not call.what.startswith("load ")]
             for stage, made in calls.items()
         }
 
@@ -102,13 +108,13 @@ class Observed(BackendProxy):
         begin = time.perf_counter()
         executable = self._backend.load(entry, files, lanes)
         self.calls.append(TimedCall(f"load {entry.kind}", begin, time.perf_counter()))
-        return _Observed(executable, entry.kind, self)
+        return _Observed(executable, entry, self)
 
-    def _noting(self, what: str, run: Callable[[], Any]) -> Any:
+    def _noting(self, what: str, run: Callable[[], Any], repeated: bool = False) -> Any:
         before = self._mark()
         begin = time.perf_counter()
         result = run()
-        self.calls.append(TimedCall(what, begin, time.perf_counter()))
+        self.calls.append(TimedCall(what, begin, time.perf_counter(), repeated))
         if before is not None:
             self._events.append((before, self._mark()))
         return result
@@ -118,17 +124,20 @@ class Observed(BackendProxy):
 
 
 class _Observed(ExecutableProxy):
-    def __init__(self, executable: Executable, kind: str, owner: Observed) -> None:
+    def __init__(self, executable: Executable, entry: ComponentEntry, owner: Observed) -> None:
         super().__init__(executable)
-        self._kind, self._owner = kind, owner
+        self._entry, self._owner = entry, owner
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = self._owner._noting(self._kind, lambda: self._executable(inputs))
+        result: dict[str, Any] = self._noting(lambda: self._executable(inputs))
         return result
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self._owner._noting(self._kind, lambda: self._executable.map(batches))
+        result: list[dict[str, Any]] = self._noting(lambda: self._executable.map(batches))
         return result
+
+    def _noting(self, run: Callable[[], Any]) -> Any:
+        return self._owner._noting(self._entry.kind, run, self._entry.repeated)
 
 
 def cost_per_call(repeats: int = 20_000) -> float:

@@ -7,8 +7,6 @@ from typing import TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from amodal.runtime.families.diffusion_vas.config import StageName
-
 Seconds: TypeAlias = list[float]
 """Raw samples, in the order they were taken."""
 
@@ -61,7 +59,7 @@ class Subject(Record):
 
     name: str
     manifest: str
-    stages: list[StageName]
+    stages: list[str]
     frames: int
     size: tuple[int, int]
     precision: str
@@ -74,7 +72,7 @@ class Work(Record):
         depth: computed from the frames by the bundle's own component, not given.
     """
 
-    stages: list[StageName]
+    stages: list[str]
     frames: int
     size: tuple[int, int]
     steps: int = 25

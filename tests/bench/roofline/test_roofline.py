@@ -17,9 +17,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("psutil")
 
+from amodal.bench.families.diffusion_vas import run_of
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
-from amodal.bench.roofline.clip_cost import calls_of, count_run, run_of
+from amodal.bench.roofline.clip_cost import calls_of, count_run
 from amodal.bench.roofline.gpus import GPUS, find_gpu
 from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running

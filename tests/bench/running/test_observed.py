@@ -22,6 +22,10 @@ def device() -> Any:
     return stand_in_module("cupy")
 
 
+def entry(kind: str) -> Any:
+    return SimpleNamespace(kind=kind, repeated=kind == "unet")
+
+
 class Sleeping:
     """Networks that take a time of their own."""
 
@@ -41,16 +45,14 @@ class Sleeping:
 def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: Any) -> None:
     observed = Observed(Sleeping(device))  # type: ignore[arg-type]
     begin = time.perf_counter()
-    decoder, unet = (observed.load(SimpleNamespace(kind=kind), []) for kind in ("vae_decoder", "unet"))  # type: ignore
+    decoder, unet = (observed.load(entry(kind), []) for kind in ("vae_decoder", "unet"))
     for _ in range(STEPS):
         unet.map([{}])
         time.sleep(BETWEEN)
     decoder.map([{}])
     calls = {"segment": observed.calls}
     whole = time.perf_counter() - begin
-    clip = times_of(
-        ClipRun(None, None, calls, whole, 0.0, observed.device_seconds(calls), observed.device_steps(calls))
-    )
+    clip = times_of(ClipRun(calls, whole, 0.0, 0.0, observed.device_seconds(calls), observed.device_steps(calls)))
     assert clip.gaps is not None
     assert len(clip.gaps["segment"]) == STEPS - 1
     assert all(gap >= BETWEEN for gap in clip.gaps["segment"])
@@ -69,8 +71,8 @@ def test_without_a_gpu_there_are_no_gaps() -> None:
     import numpy as np
 
     observed = Observed(Sleeping(np))  # type: ignore[arg-type]
-    observed.load(SimpleNamespace(kind="unet"), []).map([{}])  # type: ignore[arg-type]
+    observed.load(entry("unet"), []).map([{}])
     calls = {"segment": observed.calls}
     assert observed.device_seconds(calls) is observed.device_steps(calls) is None
-    clip = times_of(ClipRun(None, None, calls, 1.0, 0.0, None))
+    clip = times_of(ClipRun(calls, 1.0, 0.0, 0.0, None))
     assert clip.parts == clip.components

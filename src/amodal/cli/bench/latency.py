@@ -75,14 +75,13 @@ def text(measured: Any) -> str:
     parts.append(("outside the networks", median([clip.outside for clip in measured.clips])))
     parts = [(name, seconds) for name, seconds in parts if seconds > 0]
     lines = [[name, f"{seconds:.4f}", f"{100 * seconds / total:.1f} %"] for name, seconds in parts]
-    steps = [
-        [stage, f"{median([s for clip in measured.clips for s in clip.steps[stage]]):.4f}"] for stage in work.stages
-    ]
+    taken = {stage: [s for clip in measured.clips for s in clip.steps[stage]] for stage in work.stages}
+    steps = [[stage, f"{median(seconds):.4f}"] for stage, seconds in taken.items() if seconds]
     blocks = [
         head,
         table(["seconds", *(f"p{percent}" for percent in PERCENTILES), "least", "most"], rows),
         table(["part", "median s", "share"], lines),
-        table(["denoising step", "median s"], steps),
+        *([table(["denoising step", "median s"], steps)] if steps else []),
     ]
     if measured.cold:
         blocks.append(table(["once", "s"], [[name, f"{seconds:.3f}"] for name, seconds in measured.cold.items()]))
