@@ -19,11 +19,11 @@ from amodal.runtime.backends import AUTO, DEFAULT, availability, names, on_gpu
 from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.families import Bundle
+from amodal.runtime.progress import Progress, silent
 
 from .running.clips import Execution, running
 from .running.files import remove, write_whole
 from .running.machine import results_of, this_machine, versions
-from .running.progress import Progress, silent
 from .running.sources import Checkpoints
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
 
@@ -71,7 +71,7 @@ def run_suite(
     options: SuiteOptions,
     *,
     fresh: bool = False,
-    note: Progress = silent,
+    progress: Progress = silent,
     keep: Callable[[Results], None] = lambda results: None,
 ) -> Results:
     """Measures part by part; each is kept in `folder/parts` as soon as it is done.
@@ -90,7 +90,7 @@ def run_suite(
         KeyboardInterrupt: after `keep`.
     """
     opened = Bundle(bundle)
-    jobs = _jobs(str(bundle), options, note)
+    jobs = _jobs(str(bundle), options, progress)
     parts = folder / "parts"
     done: list[Kept] = []
 
@@ -108,7 +108,7 @@ def run_suite(
             remove(file)
     try:
         for place, (name, (asked, job)) in enumerate(jobs.items()):
-            note(name, place, len(jobs))
+            progress(name, "", place, len(jobs))
             key = _key(opened, asked)
             kept = _read(files[name], key)
             if kept is None:
@@ -136,7 +136,7 @@ def _run(name: str, key: str, job: Job) -> Kept:
     return Kept(key=key, measurements=measurements, skipped=skipped)
 
 
-def _jobs(bundle: str, options: SuiteOptions, note: Progress) -> dict[str, tuple[object, Job]]:
+def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, tuple[object, Job]]:
     """By name: what is asked, of which the key is made, and the job."""
     from .measures.fidelity import measure_fidelity
     from .measures.latency import measure_latency
@@ -159,7 +159,7 @@ def _jobs(bundle: str, options: SuiteOptions, note: Progress) -> dict[str, tuple
     for other in _executions(execution):
         of = "" if other.backend == execution.backend else f" {other.backend}"
         how, latency = [other.options(), _engines(opened, other)], partial(measure_latency, bundle, work, other)
-        add(f"latency{of}", [repeats, how], partial(latency, repeats=repeats, note=note))
+        add(f"latency{of}", [repeats, how], partial(latency, repeats=repeats, progress=progress))
         add(f"memory{of}", how, partial(measure_memory, bundle, work, other))
 
     def roofline() -> Measurement:
@@ -167,21 +167,23 @@ def _jobs(bundle: str, options: SuiteOptions, note: Progress) -> dict[str, tuple
             return measure_roofline(opened, work, execution, runner=runner)
 
     add("roofline", all_engines, roofline)  # whose records say what GPUs need
-    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, note=note))
+    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, progress=progress))
     names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
     add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))
     add(
         "scaling",
         [quick, for_torch],
         lambda: measure_scaling(
-            bundle, work, execution, repeats=1 if quick else 3, checkpoints=options.checkpoints, note=note
+            bundle, work, execution, repeats=1 if quick else 3, checkpoints=options.checkpoints, progress=progress
         ),
     )
     if "peers" in options.parts:
         usable = [name for name in names() if availability(name).usable]
         jobs["peers"] = (
             ["peers", turns, work, execution.options(), all_engines, usable, for_torch],
-            lambda: measure_peers(bundle, work, execution, repeats=turns, checkpoints=options.checkpoints, note=note),
+            lambda: measure_peers(
+                bundle, work, execution, repeats=turns, checkpoints=options.checkpoints, progress=progress
+            ),
         )
     order = {part: place for place, part in enumerate(PARTS)}
     return dict(sorted(jobs.items(), key=lambda item: order[item[0].split(" ", 1)[0]]))

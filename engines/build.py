@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +35,7 @@ from amodal.runtime.errors import (
 )
 from amodal.runtime.families import Bundle
 from amodal.runtime.paths import PathLike
+from amodal.runtime.progress import Progress, silent
 
 from .compilation import Library, compile_graph, describe
 from .targets import BACKENDS, THIS, Target, parse_target
@@ -74,26 +76,6 @@ class Built(NamedTuple):
     record: EngineRecord
     file: Path
     reason: str | None
-
-
-class Progress(Protocol):
-    """Hears how a build goes on."""
-
-    def start(self, component: str) -> None:
-        """A component is looked at."""
-
-    def phase(self, what: str) -> None:
-        """What is done with it: `check`, `read`, `compile`, `write`, or `kept`."""
-
-
-class Silent:
-    """A `Progress` that says nothing."""
-
-    def start(self, component: str) -> None:
-        """See `Progress`."""
-
-    def phase(self, what: str) -> None:
-        """See `Progress`."""
 
 
 def target_of(settings: BuildSettings, library: Library) -> Target:
@@ -183,8 +165,11 @@ def chosen_components(bundle: Bundle, wanted: tuple[str, ...] | None) -> list[st
     return [key for key, entry in entries.items() if key in wanted or entry.kind in wanted]
 
 
-def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | None = None) -> list[Built]:
+def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress = silent) -> list[Built]:
     """Builds the engines that are missing, stale or damaged.
+
+    Args:
+        progress: called with a component and what is done with it: `check`, `read`, `compile`, `write`, or `kept`.
 
     Returns:
         One row per component asked for.
@@ -196,7 +181,6 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
         EngineBuildError: a graph is refused, memory runs out, the compiler crashes, or another build is at it.
         OutputError: the folder cannot be written.
     """
-    progress = progress or Silent()
     library = describe(settings.backend)
     target = target_of(settings, library)
     store = store_of(bundle, settings, library, target)
@@ -208,14 +192,13 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress | 
     rows = []
     with _build_lock(store.folder):
         for key, before in zip(keys, found, strict=True):
-            progress.start(key.component)
-            progress.phase("check")
+            progress(key.component, "check")
             now = before
             if not isinstance(before, EngineCorruptError):
                 # Another build may have ended in between. An engine that was there is not hashed a second time.
                 now = _look_up(store, key, verify=isinstance(before, EngineError))
             if isinstance(now, EngineRecord) and not settings.rebuild:
-                progress.phase("kept")
+                progress(key.component, "kept")
                 rows.append(Built(now, store.engine_file(now), None))
                 continue
             bundle.verify(key.component)
@@ -243,7 +226,13 @@ def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, p
     part = store.folder / f"{key.component}.part-{os.getpid()}"
     try:
         made = compile_graph(
-            bundle.files(key.component)[0], key.backend, target, key.profiles, key.options, part, progress.phase
+            bundle.files(key.component)[0],
+            key.backend,
+            target,
+            key.profiles,
+            key.options,
+            part,
+            partial(progress, key.component),
         )
         record = EngineRecord(
             record_version=RECORD_VERSION,

@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,7 @@ from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import AmodalError, BackendError
 from amodal.runtime.families import Bundle
+from amodal.runtime.progress import Progress, silent
 
 from .compare import relative_l2
 from .isolated import run_isolated
@@ -39,7 +40,7 @@ TOLERANCE = 1e-2
 _COMPONENT, _CUPY, _USABLE = "image_encoder", "cupy", "usable"
 
 
-def probe_gpu(limit: float = LIMIT, say: Callable[[str], None] = lambda what: None) -> dict[str, Any]:
+def probe_gpu(limit: float = LIMIT, progress: Progress = silent) -> dict[str, Any]:
     """What runs on the GPU of this machine, as plain data.
 
     Returns:
@@ -47,14 +48,14 @@ def probe_gpu(limit: float = LIMIT, say: Callable[[str], None] = lambda what: No
         report for each, with `executes` and `reason`; `problem`: why there is nothing to try, or None.
     """
     listed = gpus()
-    say("CuPy")
+    progress("CuPy")
     cupy = _in_own_process([_CUPY], limit)
     report: dict[str, Any] = {"gpus": listed, "cupy": cupy, "backends": [], "problem": None}
     if not listed and not cupy["executes"]:
         report["problem"] = f"no GPU: nvidia-smi lists none, and CuPy says: {cupy['reason']}"
         return report
     for name, device in backends.gpu_choices():
-        say(name)
+        progress(name)
         report["backends"].append(_in_own_process([name, device or ""], limit))
     return report
 

@@ -7,7 +7,6 @@ another did to its inputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,6 +23,7 @@ from amodal.runtime.execution.components import Source
 from amodal.runtime.execution.family import Trial
 from amodal.runtime.families import Bundle
 from amodal.runtime.model import Model
+from amodal.runtime.progress import Progress, silent
 
 from .build import BuildSettings, build_engines, chosen_components, key_of, store_of, target_of
 from .compare import TOLERANCES, mask_iou, relative_l2
@@ -32,8 +32,6 @@ from .ranges import HALF_MAX, Range, measure_ranges, over
 from .recording import Call, Recorder
 from .upcast import TwinBackend
 from .verification import ComponentCheck, EngineCheck, StageCheck, Verification, VerifySettings, named
-
-Say = Callable[[str], None]
 
 RESULTS = {"fp32": 1e-4, "fp16": 2e-2}
 """Largest relative L2 difference of a task's floats, by precision; Diffusion-VAS's are its last latents.
@@ -63,11 +61,11 @@ _SINGLE = "amodal export --precision fp32"
 _TF32_NOTE = "Engines compute float32 convolutions in TF32, which has the mantissa of half, as torch does by default."
 
 
-def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: Say = lambda what: None) -> Verification:
+def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, progress: Progress = silent) -> Verification:
     """Verifies a bundle's graphs, or its engines.
 
     Args:
-        say: told what is being done.
+        progress: called with a component or task, and what is done with it.
 
     Raises:
         InputError: a component or target that is not known.
@@ -80,12 +78,12 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: S
     settings = settings or VerifySettings()
     keys = chosen_components(bundle, settings.components)
     for key in keys:
-        say(f"{key}: hashes")
+        progress(key, "hashes")
         bundle.verify(key)
     if settings.backend == DEFAULT:
         executor = create(settings.backend, threads=settings.threads)
-        return _against_float32(bundle, keys, settings, say, executor, None)
-    engines = _check_engines(bundle, keys, settings, say)
+        return _against_float32(bundle, keys, settings, progress, executor, None)
+    engines = _check_engines(bundle, keys, settings, progress)
     found = availability(settings.backend)
     if not found.usable:
         return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=found.reason),))
@@ -99,7 +97,7 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, say: S
     if executor.engines is None or not runs_on(record, executor.engines.target):
         reason = f"they are for {record.key.target}, and the GPU here is another."
         return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
-    ran = _against_float32(bundle, keys, settings, say, executor, build)
+    ran = _against_float32(bundle, keys, settings, progress, executor, build)
     return replace(ran, engines=engines, notes=(_TF32_NOTE,))
 
 
@@ -110,7 +108,12 @@ Results = dict[str, NDArray[Any]]
 
 
 def _against_float32(
-    bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say, backend: Backend, build: EngineBuild | None
+    bundle: Bundle,
+    keys: list[str],
+    settings: VerifySettings,
+    progress: Progress,
+    backend: Backend,
+    build: EngineBuild | None,
 ) -> Verification:
     """Runs the twins, then what `backend` executes: graphs, or the engines of `build`."""
     wanted = {*keys}
@@ -124,22 +127,31 @@ def _against_float32(
     with Model(bundle, recorder, "sequential", verify=False) as model:
         for task in tasks:
             recorder.begin()
-            trial = Trial(wanted, settings.seed, settings.steps, lambda what: say(f"{what}, in float32"))
+            trial = Trial(wanted, settings.seed, settings.steps, _in_float32(progress))
             expected[task] = _try(model, task, trial)
     components = []
     for key in keys:
-        say(f"{key}: against float32")
-        components.append(_check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, say))
+        progress(key, "against float32")
+        components.append(
+            _check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, progress)
+        )
     checked = []
     if settings.components is None:
         with Model(bundle, backend, "sequential", source=source, verify=False) as model:
             for task in tasks:
-                results = _try(model, task, Trial(wanted, settings.seed, settings.steps, say))
+                results = _try(model, task, Trial(wanted, settings.seed, settings.steps, progress))
                 checked.append(_check_task(bundle, task, results, expected[task], build is not None))
     half = any(row.precision == "fp16" for row in components)
     return Verification(
         str(bundle.path), settings, tuple(components), tuple(checked), notes=(_HALF_NOTE,) if half else ()
     )
+
+
+def _in_float32(progress: Progress) -> Progress:
+    def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+        progress(f"{what}, in float32", phase, done, total)
+
+    return report
 
 
 def _try(model: Model, task: str, trial: Trial) -> Results | NonFiniteError:
@@ -150,7 +162,7 @@ def _try(model: Model, task: str, trial: Trial) -> Results | NonFiniteError:
 
 
 def _check_component(
-    bundle: Bundle, key: str, calls: list[Call], backend: Backend, source: Source, threads: int, say: Say
+    bundle: Bundle, key: str, calls: list[Call], backend: Backend, source: Source, threads: int, progress: Progress
 ) -> ComponentCheck:
     entry, files = bundle.component(key), bundle.files(key)
     half = backend.engines is not None or entry.precision == "fp16"
@@ -173,7 +185,7 @@ def _check_component(
     differences = [_difference(np.concatenate(mine), np.concatenate(twins)) for mine, twins in found.values()]
     ranges: list[Range] = []
     if entry.precision == "fp16":
-        say(f"{key}: greatest values")
+        progress(key, "greatest values")
         ranges = measure_ranges(files[0], [call.inputs for call in calls], threads)
     worst, problems = max(differences), []
     if not all(np.isfinite(value).all() for call in calls for value in call.outputs.values()):
@@ -225,34 +237,23 @@ def _check_task(
 # Engines
 
 
-class _Saying:
-    """A builder's progress, as `Say` wants it; see `amodal.engines.build.Progress`."""
-
-    def __init__(self, say: Say) -> None:
-        self._say, self._component = say, ""
-
-    def start(self, component: str) -> None:
-        self._component = component
-
-    def phase(self, what: str) -> None:
-        self._say(f"{self._component}: {what}")
-
-
-def _check_engines(bundle: Bundle, keys: list[str], settings: VerifySettings, say: Say) -> tuple[EngineCheck, ...]:
+def _check_engines(
+    bundle: Bundle, keys: list[str], settings: VerifySettings, progress: Progress
+) -> tuple[EngineCheck, ...]:
     (backend,) = (name for name in get_args(EngineBackend) if name == settings.backend)
     chosen = BuildSettings(
         backend, target=settings.target, components=settings.components, engine_dir=settings.engine_dir
     )
     built = {}
     if settings.build:
-        built = {row.record.key.component: row.reason for row in build_engines(bundle, chosen, _Saying(say))}
-    say(backend)
+        built = {row.record.key.component: row.reason for row in build_engines(bundle, chosen, progress)}
+    progress(backend)
     library = describe(backend)
     target = target_of(chosen, library)
     store = store_of(bundle, chosen, library, target)
     rows = []
     for key in keys:
-        say(f"{key}: engine")
+        progress(key, "engine")
         try:
             # Whatever options it was built with: they change where weights lie, not what is computed.
             streaming = bool(store.read(key).key.options.get("weight_streaming"))

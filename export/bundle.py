@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
@@ -17,35 +17,12 @@ from amodal.runtime.errors import ExportError
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.results import write_json
 from amodal.runtime.paths import PathLike
+from amodal.runtime.progress import Progress, silent
 
 from .check import check_structure, measure_differences
 from .fusing import can_be_fused, file_entry, write_fused
 from .graph.writer import StoredWeight
 from .plan import ComponentPlan, ExportPlan
-
-
-class Progress(Protocol):
-    """Is notified how an export proceeds."""
-
-    def start(self, component: str) -> None:
-        """A component's weights are being read."""
-
-    def phase(self, what: str, total_bytes: int | None = None) -> None:
-        """What is done with it: `write` (so many bytes), `compare`, `hash`, or `shared` with an earlier one."""
-
-    def advance(self, count: int) -> None:
-        """So many more bytes of it are on disk."""
-
-
-class _NoProgress:
-    def start(self, component: str) -> None:
-        pass
-
-    def phase(self, what: str, total_bytes: int | None = None) -> None:
-        pass
-
-    def advance(self, count: int) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     inputs: Iterable[PathLike] = (),
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[Exported]:
     """Writes a bundle.
 
@@ -78,6 +55,8 @@ def export_bundle(
         plan: what goes into it, from the family.
         overwrite: replace a bundle there.
         inputs: paths that are being read, and must survive.
+        progress: called with a component and what is done with it: `read`, `write` (bytes), `compare`, `hash`, or
+            `shared` with an earlier one.
 
     Returns:
         One row per component, in order of writing.
@@ -90,7 +69,7 @@ def export_bundle(
     """
     check_output(out, overwrite, MANIFEST_NAME, inputs)
     with staged_folder(out, overwrite, MANIFEST_NAME, inputs) as folder:
-        writer = _Writer(folder / "graphs", plan, progress or _NoProgress())
+        writer = _Writer(folder / "graphs", plan, progress)
         keys = {component.key: writer.add(component) for component in plan.components}
         write_json(folder / MANIFEST_NAME, _manifest(plan, keys, writer.rows).as_json())
     return writer.rows
@@ -138,11 +117,11 @@ class _Writer:
         start, kind = time.perf_counter(), component.kind
         shareable = component.fingerprint is not None and kind not in {row.key for row in self.rows}
         key = kind if shareable else component.key
-        self.progress.start(key)
+        self.progress(key, "read")
         alone = component.fingerprint is None or self._kinds[kind] == 1  # hashing reads all weights
         identity = (kind, component.key if alone or component.fingerprint is None else component.fingerprint())
         if identity in self._keys:
-            self.progress.phase("shared")
+            self.progress(key, "shared")
             return self._keys[identity]
         entry = self._write(component, key)
         self.rows.append(Exported(key, entry, component.check_size, time.perf_counter() - start))
@@ -152,12 +131,11 @@ class _Writer:
     def _write(self, component: ComponentPlan, key: str) -> ComponentEntry:
         plan, file = self.plan, self.folder / f"{key}.onnx"
         graph = component.write(component.size)
-        self.progress.phase("write", graph.bytes)
-        weights = graph.save(file, self.progress.advance)
+        weights = graph.save(file, partial(self.progress, key, "write"))
         check_structure(file)
         twin = write_fused(file) if can_be_fused(component.precision, plan.variant.name) else None
         difference = self._compare(component, key, file, twin, weights) if plan.compare else None
-        self.progress.phase("hash")
+        self.progress(key, "hash")
         files: dict[FileRole, Path | None] = {
             "graph": file,
             "weights": file.with_name(file.name + ".data"),
@@ -183,7 +161,7 @@ class _Writer:
         self, component: ComponentPlan, key: str, file: Path, twin: Path | None, weights: Mapping[str, StoredWeight]
     ) -> float:
         """The largest difference of the component's graphs from torch."""
-        self.progress.phase("compare")
+        self.progress(key, "compare")
         differences, limit = measure_differences(component, file, twin, weights), TOLERANCES[self.plan.stored]
         for what, difference in differences.items():
             if not difference <= limit:

@@ -16,7 +16,7 @@ from .backends import AUTO, DEFAULT, Backend
 from .backends.choosing import Choice, open_chosen
 from .bundle.manifest import Manifest
 from .errors import BackendError
-from .execution.components import Components, Memory, Source, Watch
+from .execution.components import Components, Memory, Source
 from .execution.findings import Out, To
 from .execution.run import Run
 from .execution.session import Session
@@ -36,6 +36,7 @@ from .memory.choice import Executor, MemoryRequest, MemoryWish, Planned, Vram, b
 from .memory.plan import MemoryPlan
 from .paths import PathLike
 from .pictures.images import prepare_rgb
+from .progress import Progress, silent
 from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback
 
@@ -54,7 +55,7 @@ def load(
     device: str | None = None,
     threads: int | None = None,
     verify: bool = True,
-    watch: Watch | None = None,
+    progress: Progress = silent,
     wrap: Callable[[Backend], Backend] | None = None,
 ) -> Model:
     """Opens a bundle for running; use the result as a context manager, or close it.
@@ -75,7 +76,7 @@ def load(
         device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` ignores engines.
         threads: CPU threads; None for all cores. Only where a CPU runs (`auto` leaves them out on a GPU).
         verify: compare each component with its hash before loading it.
-        watch: called with a component's kind and what begins: `check` (of its hashes), `load` or `run`.
+        progress: called with a component's kind and what begins: `check` (of its hashes), `load` or `run`.
         wrap: called with the backend; returns the one to use instead, for example a `BackendProxy`.
 
     Raises:
@@ -94,7 +95,7 @@ def load(
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
         facts = Executor(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
-        return Model(opened, executor, memory, planned, verify=verify, watch=watch)
+        return Model(opened, executor, memory, planned, verify=verify, progress=progress)
 
     return open_chosen(Choice(backend, device, threads, budget_of(vram)), opening)
 
@@ -116,7 +117,7 @@ class Model:
         *,
         source: Source | None = None,
         verify: bool = True,
-        watch: Watch | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.bundle, self.backend, self._planned = bundle, backend, planned
         if planned is not None:
@@ -124,7 +125,7 @@ class Model:
         chosen: Memory = "resident" if memory == "auto" else memory
         if source is None and planned is not None and backend.engines is not None:
             source = planned.build
-        components = Components(bundle, backend, chosen, source=source, verify=verify, watch=watch)
+        components = Components(bundle, backend, chosen, source=source, verify=verify, progress=progress)
         self.session = Session(components, planned)
         self._gpu: int | None = None  # its number
         if backend.xp is not np:

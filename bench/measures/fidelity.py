@@ -17,6 +17,7 @@ from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model, load
+from amodal.runtime.progress import Progress, silent
 
 from ..reference.same_clip import (
     StageOutput,
@@ -30,7 +31,6 @@ from ..reference.same_clip import (
 from ..running.clips import Execution
 from ..running.machine import executed_of
 from ..running.process import in_new_process
-from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints
 from ..schema import Against, Fidelity, StageFidelity, Work
 
@@ -42,7 +42,7 @@ def measure_fidelity(
     *,
     against: Against = "twin",
     checkpoints: Checkpoints | None = None,
-    note: Progress = silent,
+    progress: Progress = silent,
 ) -> Fidelity:
     """Runs the same clip in float32 and on a backend, from the same noise.
 
@@ -62,13 +62,13 @@ def measure_fidelity(
     work = given_work(opened, work)
     if against not in get_args(Against):
         raise InputError(f"`against` is {against}; expected twin or diffusers.", field="against")
-    note("in float32", 0, 2)
+    progress("in float32", "", 0, 2)
     if against == "twin":
         expected, reference = _by_twin(opened, work, execution)
     else:
         # Torch and what it holds on a GPU are gone when the backend runs.
         expected, reference = in_new_process(_by_diffusers, str(bundle), work, checkpoints, execution)
-    note(execution.backend, 1, 2)
+    progress(execution.backend, "", 1, 2)
     shape = RunShape(tuple(work.stages), False, work.guidance > 1, work.steps, 1)
     with load(bundle, shape=shape, **execution.options()) as model:
         drawn = run_model(model, arrays_of(work), work)

@@ -10,12 +10,12 @@ from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import MemoryRequest, plan_model
+from amodal.runtime.progress import Progress, silent
 
 from ..running.clips import Execution, running, times_of
 from ..running.cold import cold_start
 from ..running.machine import executed_of
 from ..running.observed import cost_per_call
-from ..running.progress import Progress, silent
 from ..running.quiet import Watchman
 from ..schema import Latency, Work
 
@@ -28,7 +28,7 @@ def measure_latency(
     repeats: int = 10,
     warm_up: int = 2,
     cold: bool = True,
-    note: Progress = silent,
+    progress: Progress = silent,
 ) -> Latency:
     """Runs clips one after the other on a loaded model, from raw arrays to results on the host.
 
@@ -47,18 +47,18 @@ def measure_latency(
     watchman = Watchman()
     once: dict[str, float] = {}
     if cold:
-        note("cold start", 0, 1)
+        progress("cold start", "", 0, 1)
         once = cold_start(bundle, work, execution)
     with running(bundle, work, execution) as runner:
         for done in range(warm_up):
-            note("warm-up", done, warm_up)
+            progress("warm-up", "", done, warm_up)
             runner.clip()
         drawn, clips = [], []
         for done in range(repeats):
-            note("clips", done, repeats)
+            progress("clips", "", done, repeats)
             drawn.append(runner.clip())
             clips.append(times_of(drawn[-1]))
-        note("clips", repeats, repeats)
+        progress("clips", "", repeats, repeats)
         executed = executed_of(runner.model)
         if execution.backend in get_args(EngineBackend):
             once |= _build_seconds(runner.model.bundle, execution)

@@ -12,12 +12,12 @@ import numpy as np
 
 from amodal.runtime.errors import AmodalError, InputError
 from amodal.runtime.families import Bundle
+from amodal.runtime.progress import Progress, silent
 
 from ..running.clips import Execution, running
 from ..running.machine import executed_of
 from ..running.memory import Sampler, device_counters, device_peak, host_peak
 from ..running.process import in_new_process
-from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints, checkpoints_of, export_again
 from ..schema import Executed, Point, Scaling, Seconds, Sweep, Work
 
@@ -43,7 +43,7 @@ def measure_scaling(
     axes: Sequence[str] = tuple(AXES),
     repeats: int = 3,
     checkpoints: Checkpoints | None = None,
-    note: Progress = silent,
+    progress: Progress = silent,
 ) -> Scaling:
     """Runs clips of several values along each axis, all else as in `work`; each value in a process of its own.
 
@@ -71,7 +71,7 @@ def measure_scaling(
                 if place is None:
                     skipped.update(why)
                     continue
-                note(f"{axis} {place.value:g}", len(points), len(places.values(axis)))
+                progress(f"{axis} {place.value:g}", "", len(points), len(places.values(axis)))
                 try:
                     seconds, peak, executed = in_new_process(_run, str(place.bundle), place.work, execution, repeats)
                 except AmodalError as error:

@@ -21,11 +21,11 @@ from amodal.runtime.builds.finding import bundle_name
 from amodal.runtime.cores import usable_cores
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
+from amodal.runtime.progress import Progress, silent
 
 from ..reference.same_clip import INSTALL, given_work
 from ..running.clips import Execution
 from ..running.machine import this_machine
-from ..running.progress import Progress, silent
 from ..running.sources import Checkpoints
 from ..schema import Measurement, Peer, Peers, Skipped, Work
 from .loaders import load_diffusers, load_ours
@@ -54,7 +54,7 @@ def measure_peers(
     repeats: int = 5,
     checkpoints: Checkpoints | None = None,
     only: Sequence[str] | None = None,
-    note: Progress = silent,
+    progress: Progress = silent,
 ) -> tuple[list[Measurement], list[Skipped]]:
     """Runs the same clip by each peer, in turns.
 
@@ -84,7 +84,7 @@ def measure_peers(
         asked, skipped = candidates(opened, work, execution, checkpoints, folder, only)
         entrants: list[Entrant] = []
         for place, candidate in enumerate(asked):
-            note(f"loading {candidate.name}", place, len(asked))
+            progress(f"loading {candidate.name}", "", place, len(asked))
             try:
                 process = PeerProcess(candidate.load, candidate.args, folder / f"{place}.log")
             except PeerError as error:
@@ -93,7 +93,7 @@ def measure_peers(
             stack.callback(process.close)
             entrants.append(Entrant(candidate.name, process))
         turns = Turns(entrants, lambda name, error: skipped.append(_skipped(name, error, opened)))
-        turns.run(repeats, note)
+        turns.run(repeats, progress)
     refused = turns.refused
     skipped += [Skipped(what=f"peer {name}", reason=f"its result is another: {why}.") for name, why in refused.items()]
     if not turns.entrants:

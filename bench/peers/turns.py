@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from amodal.runtime.families.diffusion_vas.config import StageName
+from amodal.runtime.progress import Progress
 
 from ..reference.same_clip import StageOutput
-from ..running.progress import Progress
 from ..schema import Peer
 from .agreement import agreement_of, disagreement
 from .process import PeerError, PeerProcess, Ran
@@ -58,13 +58,13 @@ class Turns:
         self._first: Entrant | None = None
         self._expected: dict[StageName, StageOutput] = {}
 
-    def run(self, repeats: int, note: Progress) -> None:
+    def run(self, repeats: int, progress: Progress) -> None:
         """One clip each that does not count, with latents; then `repeats` that do."""
         for turn in range(repeats + 1):
             # Another one begins each time, so that nobody always comes after the same.
             begin = turn % max(1, len(self.entrants))
             for entrant in [*self.entrants[begin:], *self.entrants[:begin]]:
-                note(f"{entrant.name}, {f'turn {turn}' if turn else 'first clip'}", turn, repeats + 1)
+                progress(f"{entrant.name}, {f'turn {turn}' if turn else 'first clip'}", "", turn, repeats + 1)
                 self._clip(entrant, first=turn == 0)
 
     def _clip(self, entrant: Entrant, first: bool) -> None:

@@ -23,11 +23,11 @@ from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import footprints_of
 from amodal.runtime.paths import PathLike
+from amodal.runtime.progress import Progress, silent
 
 from ..families import clip_maker
 from ..running.clips import Execution, Runner, times_of
 from ..running.machine import executed_of
-from ..running.progress import Progress, silent
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
 from .clip_cost import count_run
@@ -59,7 +59,7 @@ def measure_roofline(
     clips: int = 2,
     gpus: Iterable[GpuSpec] = GPUS,
     likely_share: float = LIKELY_SHARE,
-    note: Progress = silent,
+    progress: Progress = silent,
 ) -> Roofline:
     """Counts a clip, measures ceilings, runs clips, predicts.
 
@@ -77,22 +77,26 @@ def measure_roofline(
         BundleError: a graph whose operations cannot be counted.
     """
     steps = 3 if runner is None else 4 + clips
-    note("counting operations", 0, steps)
+    progress("counting operations", "", 0, steps)
     maker, model = clip_maker(bundle.manifest.family), None if runner is None else runner.model
     on_engines = maker.run_of(work)
     executor, executed = (_backend(execution), None) if model is None else (model.backend, executed_of(model))
     run = on_engines if model is None else maker.run_of(work, model)
     counted = count_run(bundle, run)
     for_engines = counted if run == on_engines else count_run(bundle, on_engines)
-    note("measuring this machine's ceilings", 1, steps)
+    progress("measuring this machine's ceilings", "", 1, steps)
     warnings = list(_busy())
     ceilings, seconds = measure_ceilings(executor), {}
     if runner is not None:
         least = floor_here(counted, ceilings, work) * work.frames
         seconds = run_clips(
-            runner, clips, lambda what, done, _: note(f"{what}, at least {least:.2g} s a clip", 2 + done, steps)
+            runner,
+            clips,
+            lambda what, phase="", done=0, total=None: progress(
+                f"{what}, at least {least:.2g} s a clip", phase, 2 + done, steps
+            ),
         )
-        note("measuring this machine's ceilings", steps - 1, steps)
+        progress("measuring this machine's ceilings", "", steps - 1, steps)
         # Whatever else a machine does only lowers a ceiling, and may have been there in one of two moments.
         ceilings = max(ceilings, measure_ceilings(executor), key=lambda found: found.rate)
     needs = Needs.of(bundle, work, execution.engine_dir)
@@ -189,16 +193,16 @@ def predict(
         )
 
 
-def run_clips(runner: Runner, clips: int, note: Progress = silent) -> dict[str, float]:
+def run_clips(runner: Runner, clips: int, progress: Progress = silent) -> dict[str, float]:
     """Median seconds of each component (`segment/unet`) over clips, after one short clip to warm up.
 
     On a GPU they are the device's own, between events on its stream.
     """
     samples: dict[str, list[float]] = {}
-    note("warming up", 0, clips + 1)
+    progress("warming up", "", 0, clips + 1)
     runner.clip(steps=1)
     for index in range(clips):
-        note(f"running clip {index + 1} of {clips}", index + 1, clips + 1)
+        progress(f"running clip {index + 1} of {clips}", "", index + 1, clips + 1)
         clip = times_of(runner.clip())
         for name, seconds in (clip.device or clip.components).items():
             samples.setdefault(name, []).append(seconds)

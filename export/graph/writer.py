@@ -188,14 +188,14 @@ class Graph:
     def save(
         self,
         file: Path,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
         *,
         shared: Mapping[str, StoredWeight] | None = None,
     ) -> dict[str, StoredWeight]:
         """Writes the graph to `file`, its weights to `<file>.data` beside it.
 
         Args:
-            progress: called with the number of bytes written since the last call.
+            progress: called with the bytes of weights that are written, and of how many.
             shared: weights that lie in the same folder already; those of equal name, shape and dtype are referred to
                 instead of being written again.
 
@@ -206,6 +206,8 @@ class Graph:
             CheckpointError: a tensor has another shape than it said, or does not fit into its stored dtype.
         """
         places: dict[str, StoredWeight] = {}
+        total = self.bytes
+        progress(0, total)
         data = file.with_name(file.name + ".data")
         with open(data, "wb") as out:
             for name, pending in self._pending.items():
@@ -217,7 +219,7 @@ class Graph:
                     out.write(b"\0" * (-out.tell() % alignment))
                     place = StoredWeight(data.name, out.tell(), array.nbytes, shape, pending.stored)
                     array.tofile(out)
-                    progress(array.nbytes)
+                    progress(out.tell(), total)
                 places[name] = place
                 pending.value.const_value = ir.ExternalTensor(
                     place.location,

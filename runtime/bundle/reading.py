@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from ..errors import BundleCorruptError, BundleNotFoundError, BundleVersionError
 from ..paths import PathLike
+from ..progress import Progress, silent
 from .lifting import lift
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
@@ -28,13 +28,13 @@ def find_bundle(bundle: PathLike) -> Path:
     return Path(bundle)
 
 
-def sha256_of(file: Path, progress: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file, read in pieces; `progress` gets the bytes read since the last call."""
-    digest = hashlib.sha256()
+def sha256_of(file: Path, progress: Progress = silent) -> str:
+    """SHA-256 of a file, read in pieces; `progress` is told the bytes that were read."""
+    digest, total = hashlib.sha256(), file.stat().st_size
     with open(file, "rb") as source:
         while piece := source.read(_PIECE):
             digest.update(piece)
-            progress(len(piece))
+            progress(file.name, "check", source.tell(), total)
     return digest.hexdigest()
 
 
@@ -66,7 +66,7 @@ class Bundle:
         """What the manifest says of a component."""
         return self.manifest.components[name]
 
-    def verify(self, component: str, progress: Callable[[int], None] = lambda _: None) -> None:
+    def verify(self, component: str, progress: Progress = silent) -> None:
         """Compares the content of a component's files with the manifest's hashes, once per `Bundle`.
 
         Raises:

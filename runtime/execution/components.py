@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 from ..backends import Backend, Executable
 from ..bundle.reading import Bundle
 from ..errors import BackendError, InputError
+from ..progress import Progress, silent
 
 Memory = Literal["resident", "sequential"]
 Timings = dict[str, float]
-Watch: TypeAlias = Callable[[str, str], None]
 
 
 class Source(Protocol):
@@ -35,7 +35,7 @@ class Components:
         memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
         source: where the backend's files come from: None for the bundle and its graphs, or a build of its engines.
         verify: compare a component's files with their hashes before it is loaded.
-        watch: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
+        progress: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
 
     Attributes:
         timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
@@ -50,7 +50,7 @@ class Components:
         *,
         source: Source | None = None,
         verify: bool = True,
-        watch: Watch | None = None,
+        progress: Progress = silent,
     ) -> None:
         if memory not in ("resident", "sequential"):
             raise InputError(f"memory {memory!r} is unknown; expected resident or sequential.")
@@ -59,7 +59,7 @@ class Components:
         self.rehearsal = False
         self._source: Source = source or bundle
         self._verify = verify
-        self._watch: Watch = watch or (lambda kind, what: None)
+        self._progress = progress
         self._loaded: dict[tuple[str, int], Executable] = {}
         self._closed = False
 
@@ -85,14 +85,14 @@ class Components:
                 self._loaded.pop(other).close()
             start = time.perf_counter()
             if self._verify:
-                self._watch(kind, "check")
+                self._progress(kind, "check")
                 self._source.verify(key)
-            self._watch(kind, "load")
+            self._progress(kind, "load")
             executable = self.backend.load(self.bundle.component(key), self._source.files(key), lanes)
             self._add("load", time.perf_counter() - start)
         if self.memory == "resident":
             self._loaded[key, lanes] = executable
-        self._watch(kind, "run")
+        self._progress(kind, "run")
         try:
             yield Component(executable, kind, self, lanes)
         finally:

@@ -6,7 +6,7 @@ them knows a component by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..builds.store import Profile
 from ..bundle.manifest import Manifest
+from ..progress import Progress, silent
 from .run import Calls, Run
 from .session import Session
 
@@ -39,13 +40,13 @@ class Trial:
     Attributes:
         components: keys of those that must be called; None for all of the task's.
         steps: of an iterative sampler.
-        note: called with what is being done.
+        progress: called with the task, and what of it is being done.
     """
 
     components: Collection[str] | None = None
     seed: int = 0
     steps: int = 3
-    note: Callable[[str], None] = lambda what: None
+    progress: Progress = silent
 
 
 class Task(Protocol):

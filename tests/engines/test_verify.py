@@ -169,7 +169,7 @@ def test_what_computes_something_else_is_named(
     problems = dict(found.problems)
     assert set(problems) == {"segment_unet", "stage segment"}
     assert problems["segment_unet"].startswith("it differs from its float32 twin by 5.0e-02 (relative L2)")
-    assert problems["stage segment"].startswith("its last latents differ from float32's by")
+    assert problems["stage segment"].startswith("its latents differ from float32's by")
 
 
 def test_what_is_not_finite_is_named(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,7 +361,7 @@ def test_warming_up_does_all_that_a_first_clip_would_wait_for(toy_bundle: Path, 
     stream = NoiseStream(5)
     expected = stream.clone().randn((20,))
     given = clip()
-    with load(toy_bundle, threads=1, watch=lambda kind, what: said.append((kind, what))) as model:
+    with load(toy_bundle, threads=1, progress=lambda kind, phase="", *_: said.append((kind, phase))) as model:
         model.warm_up(frame_size=(40, 56))
         assert {kind for kind, what in said if what == "run"} == {e.kind for e in model.manifest.components.values()}
         said.clear()
@@ -456,12 +456,12 @@ def test_noise_is_drawn_while_clip_runs(on_gpu: Model, monkeypatch: pytest.Monke
         assert all(isinstance(part, Draw) for part in drawn), "words; the rest is for the device"
         return drawn
 
-    def watch(kind: str, what: str) -> None:
-        if (kind, what) == ("image_encoder", "run"):
+    def report(kind: str, phase: str = "", *_: Any) -> None:
+        if (kind, phase) == ("image_encoder", "run"):
             running.set()
 
     monkeypatch.setattr(stage, "_draw", draw)
-    monkeypatch.setattr(on_gpu.session.components, "_watch", watch)
+    monkeypatch.setattr(on_gpu.session.components, "_progress", report)
     on_gpu.segment(**clip(), steps=STEPS)
     assert seen == [(True, True)]
 

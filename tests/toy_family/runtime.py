@@ -58,7 +58,7 @@ class Outline:
     """The one task."""
 
     def trial(self, session: Session, trial: Trial) -> dict[str, NDArray[Any]]:
-        trial.note(TASK)
+        trial.progress(TASK)
         config = ToyConfig.model_validate(session.manifest.config)
         return outline(session, make_scene(trial.seed, config.frames, config.size).frames)
 

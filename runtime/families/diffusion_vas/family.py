@@ -40,7 +40,7 @@ class StageTask:
         depth = keys.pop("depth", None)
         wanted = trial.components
         if depth is not None and (wanted is None or depth in wanted):
-            trial.note("depth")
+            trial.progress("depth")
             with session.backend.active():
                 find_depth(session, prepare_rgb(scene.frames[:1], config.size, session.backend.xp))
         if wanted is not None and not {*wanted} & {*keys.values()}:
@@ -49,9 +49,9 @@ class StageTask:
 
         def after(step: int, sigma: float, x: Any) -> None:
             latents[:] = [np.array(session.backend.to_host(x))]
-            trial.note(f"{self.name}: step {step + 1} of {trial.steps}")
+            trial.progress(self.name, f"step {step + 1} of {trial.steps}", step, trial.steps)
 
-        trial.note(self.name)
+        trial.progress(self.name)
         request = Request(Settings(steps=trial.steps), trial.seed, callback=after, propagate=False)
         if self.name == "segment":
             seen = run_segment(session, SegmentInputs(scene.modal, scene.depth, request=request))

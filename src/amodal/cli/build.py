@@ -56,7 +56,7 @@ def command(**options: Any) -> None:
     from amodal.engines.build import BuildSettings, build_engines
     from amodal.runtime.families import Bundle
 
-    from .progress import BuildBars, Watcher
+    from .progress import ComponentLines, Watcher
 
     settings = BuildSettings(
         backend=options["backend"],
@@ -66,9 +66,8 @@ def command(**options: Any) -> None:
         engine_dir=options["engine_dir"],
         rebuild=options["rebuild"],
     )
-    bars = BuildBars(Watcher(options["quiet"]))
-    with bars.show():
-        rows = build_engines(Bundle(options["bundle"]), settings, bars)
+    with ComponentLines(Watcher(options["quiet"])).show() as lines:
+        rows = build_engines(Bundle(options["bundle"]), settings, lines)
     if options["as_json"]:
         print_json({"bundle": str(options["bundle"]), "engines": [_plain(row) for row in rows]})
     elif not options["quiet"]:

@@ -63,7 +63,7 @@ def run_demo(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     check_output(out, options["overwrite"], MARKER)
     bars = StageBars(Watcher(options["quiet"]), steps)
     with (
-        load(DEFAULT_BUNDLE, threads=options["threads"], watch=bars.component) as model,
+        load(DEFAULT_BUNDLE, threads=options["threads"], progress=bars.component) as model,
         staged_folder(out, options["overwrite"], MARKER) as folder,
         bars.show(["segment", "complete"]),
     ):

@@ -41,15 +41,14 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
 
     from amodal.runtime.families import Bundle
 
-    from .progress import Watcher
+    from .progress import ComponentLines, Watcher
 
     opened = Bundle(bundle)
     manifest = opened.manifest
     if verify:
-        total = sum(entry.bytes for entry in manifest.components.values())
-        with Watcher(quiet=False).reading("checking hashes", total) as advance:
+        with ComponentLines(Watcher(quiet=False)).show() as lines:
             for key in manifest.components:
-                opened.verify(key, advance)
+                opened.verify(key, lines)
     if as_json:
         print_json({"path": str(bundle), "verified": verify, **manifest.as_json()})
         return

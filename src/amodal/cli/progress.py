@@ -9,16 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from amodal.runtime.progress import Progress as Report
+from amodal.runtime.progress import silent
 
 
 class Watcher:
@@ -30,13 +31,17 @@ class Watcher:
         self.console.quiet = self.hidden  # before rich 15, bars that are disabled end with an empty line
 
     @contextmanager
-    def doing(self, what: str = "") -> Iterator[Callable[[str], None]]:
-        """Says what is being done; yields what is to be told when that is something else."""
+    def doing(self, what: str = "") -> Iterator[Report]:
+        """Shows what is being done; yields what reports that it is something else now."""
         if self.hidden:
-            yield lambda what: None
-        else:
-            with self.console.status(what) as status:
-                yield status.update
+            yield silent
+            return
+        with self.console.status(what) as status:
+
+            def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+                status.update(f"{what}: {phase}" if phase else what)
+
+            yield report
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
@@ -45,14 +50,6 @@ class Watcher:
         with Progress(*columns, console=self.console, disable=self.hidden, transient=True) as bars:
             task = bars.add_task(what, total=total)
             yield lambda: bars.advance(task)
-
-    @contextmanager
-    def reading(self, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-        """A bar over bytes; yields what is to be told of each further piece."""
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, disable=self.hidden, transient=True) as bars:
-            task = bars.add_task(what, total=total_bytes)
-            yield lambda count: bars.advance(task, count)
 
 
 class StageBars:
@@ -96,9 +93,9 @@ class StageBars:
             self._bars.start_task(self._task)
         return self._step
 
-    def component(self, kind: str, what: str) -> None:
-        """See `amodal.runtime.execution.components.Watch`."""
-        self._phase(kind if what == "run" else f"{what} {kind}")
+    def component(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+        """See `amodal.runtime.progress.Progress`; `what` is a component's kind."""
+        self._phase(what if phase == "run" else f"{phase} {what}")
 
     def writing(self) -> None:
         """The stages are through, and the results are being written."""
@@ -119,78 +116,43 @@ class StageBars:
                 self._bars.stop_task(self._task)
 
 
-class _Lines:
-    """Progress over components, one after the other: a line each, its name, `columns` and the time it takes."""
+class ComponentLines:
+    """Progress over components, one after the other: a line each, with a bar where it is known how much there is.
 
-    def __init__(self, watcher: Watcher, *columns: ProgressColumn) -> None:
-        self._current: TaskID | None = None
+    One that is `shared` with an earlier one leaves no line.
+    """
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._name, self._current = "", None  # type: tuple[str, TaskID | None]
         self._bars = Progress(
             TextColumn("{task.description:<25}"),
-            *columns,
+            SpinnerColumn(finished_text=" "),
+            BarColumn(),
+            TextColumn("{task.fields[phase]:<9}"),
             TimeElapsedColumn(),
             console=watcher.console,
             disable=watcher.hidden,
         )
 
     @contextmanager
-    def show(self) -> Iterator[None]:
+    def show(self) -> Iterator[ComponentLines]:
         """Shows the lines, until the block ends."""
         with self._bars:
-            yield
+            yield self
             self._finish()
 
-    def _start(self, component: str, phase: str, total: int | None) -> None:
-        self._finish()
-        self._current = self._bars.add_task(component, total=total, phase=phase)
-
-    def _finish(self) -> None:
-        if self._current is not None:
-            self._bars.update(self._current, phase="done")
-            self._bars.stop_task(self._current)
-
-
-class ExportBars(_Lines):
-    """An export's progress, one bar per component; see `amodal.export.bundle.Progress`."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        super().__init__(watcher, BarColumn(), DownloadColumn(), TextColumn("{task.fields[phase]:<7}"))
-
-    def start(self, component: str) -> None:
-        """See `Progress`."""
-        self._start(component, "read", total=None)
-
-    def phase(self, what: str, total_bytes: int | None = None) -> None:
-        """See `Progress`."""
-        if self._current is None:
-            return
-        if what == "shared":
+    def __call__(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+        """See `amodal.runtime.progress.Progress`; `what` is the component."""
+        if what != self._name or self._current is None:
+            self._finish()
+            self._name, self._current = what, self._bars.add_task(what, total=None, phase=phase)
+        if phase == "shared":
             self._bars.remove_task(self._current)
             self._current = None
         else:
-            self._bars.update(self._current, phase=what, total=total_bytes)
-
-    def advance(self, count: int) -> None:
-        """See `Progress`."""
-        if self._current is not None:
-            self._bars.advance(self._current, count)
-
-
-class BuildBars(_Lines):
-    """A build's progress: what is being built, and for how long; see `amodal.engines.build.Progress`."""
-
-    def __init__(self, watcher: Watcher) -> None:
-        super().__init__(watcher, SpinnerColumn(finished_text=" "), TextColumn("{task.fields[phase]:<9}"))
-
-    def start(self, component: str) -> None:
-        """See `Progress`."""
-        self._start(component, "check", total=1)
-
-    def phase(self, what: str) -> None:
-        """See `Progress`."""
-        if self._current is not None:
-            self._bars.update(self._current, phase=what)
+            self._bars.update(self._current, phase=phase, completed=done, total=total)
 
     def _finish(self) -> None:
         if self._current is not None:
             kept = self._bars.tasks[-1].fields["phase"] == "kept"
-            self._bars.update(self._current, completed=1, phase="kept" if kept else "done")
+            self._bars.update(self._current, completed=1, total=1, phase="kept" if kept else "done")

@@ -80,8 +80,8 @@ def command(**options: Any) -> int:
         engine_dir=options["engine_dir"],
         build=options["build"],
     )
-    with Watcher(options["quiet"]).doing() as say:
-        found = verify_bundle(Bundle(options["bundle"]), settings, say)
+    with Watcher(options["quiet"]).doing() as progress:
+        found = verify_bundle(Bundle(options["bundle"]), settings, progress)
     if options["as_json"]:
         print_json(found.as_json(_MOST))
     elif options["quiet"]:

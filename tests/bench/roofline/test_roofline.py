@@ -321,7 +321,7 @@ def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -
             runner=runner,
             clips=1,
             gpus=[find_gpu("3090")],
-            note=lambda what, done, total: said.append(what),
+            progress=lambda what, *_: said.append(what),
         )
     assert measured.executed is not None
     assert {cost.component for cost in measured.components} >= {"segment/unet", "segment/vae_decoder"}

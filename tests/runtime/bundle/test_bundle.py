@@ -91,17 +91,19 @@ def test_hashing_reports_its_progress_in_bytes(tmp_path: Path) -> None:
     file = tmp_path / "file"
     content = bytes(range(256)) * 40_000
     file.write_bytes(content)
-    read: list[int] = []
-    assert sha256_of(file, read.append) == hashlib.sha256(content).hexdigest()
-    assert sum(read) == len(content)
-    assert len(read) > 1
+    reports: list[tuple[Any, ...]] = []
+    assert sha256_of(file, lambda *report: reports.append(report)) == hashlib.sha256(content).hexdigest()
+    assert len(reports) > 1
+    assert [what for what, *_ in reports] == ["file"] * len(reports)
+    assert [done for *_, done, _ in reports] == sorted({done for *_, done, _ in reports})
+    assert reports[-1] == ("file", "check", len(content), len(content))
 
 
 def test_a_component_is_hashed_once_per_bundle(toy_bundle: Path) -> None:
-    bundle, read = Bundle(toy_bundle), []
+    bundle, ended = Bundle(toy_bundle), []
     for _ in range(2):
-        bundle.verify("image_encoder", read.append)
-    assert sum(read) == bundle.component("image_encoder").bytes
+        bundle.verify("image_encoder", lambda what, phase, done, total: ended.append(what) if done == total else None)
+    assert ended == [file.name for file in bundle.files("image_encoder")]
 
 
 def test_the_stages_share_what_they_have_in_common(toy_bundle: Path) -> None:

@@ -225,7 +225,7 @@ def test_a_build_is_verified_and_loaded_instead_of_the_graphs(backend: FakeBacke
 
 def test_a_watcher_hears_of_each_thing_as_it_begins(backend: FakeBackend) -> None:
     seen: list[tuple[str, str]] = []
-    with make(backend, watch=lambda kind, what: seen.append((kind, what))) as components:
+    with make(backend, progress=lambda kind, phase="", *_: seen.append((kind, phase))) as components:
         for _ in range(2):
             with components.use("segment_unet"):
                 pass

@@ -60,8 +60,8 @@ def command(bundle: str, **options: Any) -> None:
         write_report(results, out)
 
     try:
-        with noting("bench", options["as_json"]) as note:
-            results = run_suite(bundle, out, suite, fresh=options["fresh"], note=note, keep=keep)
+        with noting("bench", options["as_json"]) as progress:
+            results = run_suite(bundle, out, suite, fresh=options["fresh"], progress=progress, keep=keep)
     except KeyboardInterrupt:
         click.echo(f"Interrupted; {out} keeps what was measured, and the same command goes on.", err=True)
         raise click.exceptions.Exit(130) from None

@@ -45,14 +45,14 @@ def command(bundle: str, **options: Any) -> None:
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
-    with noting("fidelity", options["as_json"]) as note:
+    with noting("fidelity", options["as_json"]) as progress:
         measured = measure_fidelity(
             bundle,
             work_from(opened, options),
             execution_from(options),
             against=options["against"],
             checkpoints=checkpoints_from(options),
-            note=note,
+            progress=progress,
         )
     emit(opened, measured, options, lambda: text(measured))
 

@@ -38,7 +38,7 @@ def command(bundle: str, **options: Any) -> None:
     from .output import emit, execution_from, hold_to_targets, noting, work_from
 
     opened = Bundle(bundle)
-    with noting("latency", options["as_json"]) as note:
+    with noting("latency", options["as_json"]) as progress:
         measured = measure_latency(
             bundle,
             work_from(opened, options),
@@ -46,7 +46,7 @@ def command(bundle: str, **options: Any) -> None:
             repeats=options["repeats"],
             warm_up=options["warm_up"],
             cold=options["cold"],
-            note=note,
+            progress=progress,
         )
     emit(opened, measured, options, lambda: text(measured))
     warn(measured.warnings)

@@ -15,12 +15,12 @@ from amodal.bench.measures.targets import missed_targets
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.files import write_whole
 from amodal.bench.running.machine import results_of, work_of
-from amodal.bench.running.progress import Progress
 from amodal.bench.running.sources import Checkpoints
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.cli.console import warn
 from amodal.cli.progress import Watcher
 from amodal.runtime.families import Bundle
+from amodal.runtime.progress import Progress
 
 
 def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
@@ -79,7 +79,7 @@ def write_results(results: Results, file: Path) -> None:
 
 
 @contextmanager
-def noting(what: str, quiet: bool = False) -> Iterator[Progress]:
+def noting(name: str, quiet: bool = False) -> Iterator[Progress]:
     """A line of progress on standard error; yields what reports how far things are."""
     watcher = Watcher(quiet)
     columns = (
@@ -90,5 +90,9 @@ def noting(what: str, quiet: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
     )
     with Bars(*columns, console=watcher.console, disable=watcher.hidden, transient=True) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda doing, done, total: bars.update(task, description=f"{what}: {doing}", completed=done, total=total)
+        task = bars.add_task(name, total=None)
+
+        def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+            bars.update(task, description=f"{name}: {what}", completed=done, total=total)
+
+        yield report

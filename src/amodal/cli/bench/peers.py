@@ -54,7 +54,7 @@ def command(bundle: str, **options: Any) -> None:
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
-    with noting("peers", options["as_json"]) as note:
+    with noting("peers", options["as_json"]) as progress:
         measured, skipped = measure_peers(
             bundle,
             work_from(opened, options),
@@ -62,7 +62,7 @@ def command(bundle: str, **options: Any) -> None:
             repeats=options["repeats"],
             checkpoints=checkpoints_from(options),
             only=options["only"] or None,
-            note=note,
+            progress=progress,
         )
     found = next((m for m in measured if isinstance(m, Peers)), None)
     shown = "No peer could run." if found is None else text(found)

@@ -54,7 +54,7 @@ def command(bundle: str, **options: Any) -> None:
     gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
     execution = execution_from(options)
     ready: AbstractContextManager[Any] = nullcontext() if options["no_run"] else running(bundle, work, execution)
-    with noting("roofline", options["as_json"]) as note, ready as runner:
+    with noting("roofline", options["as_json"]) as progress, ready as runner:
         measured = measure_roofline(
             opened,
             work,
@@ -63,7 +63,7 @@ def command(bundle: str, **options: Any) -> None:
             clips=options["clips"],
             gpus=gpus,
             likely_share=options["share"] or LIKELY_SHARE,
-            note=note,
+            progress=progress,
         )
     emit(opened, measured, options, lambda: text_of(measured, bundle))
     warn(measured.warnings)

@@ -37,7 +37,7 @@ def command(bundle: str, **options: Any) -> None:
     from .output import checkpoints_from, emit, execution_from, noting, work_from
 
     opened = Bundle(bundle)
-    with noting("scaling", options["as_json"]) as note:
+    with noting("scaling", options["as_json"]) as progress:
         measured = measure_scaling(
             bundle,
             work_from(opened, options),
@@ -45,7 +45,7 @@ def command(bundle: str, **options: Any) -> None:
             axes=options["axes"] or tuple(AXES),
             repeats=options["repeats"],
             checkpoints=checkpoints_from(options),
-            note=note,
+            progress=progress,
         )
     emit(opened, measured, options, lambda: text(measured))
     for sweep in measured.sweeps:

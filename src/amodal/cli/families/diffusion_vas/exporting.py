@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from amodal.cli.progress import ExportBars, Watcher
+from amodal.cli.progress import ComponentLines, Watcher
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.errors import InputError, MissingDependencyError
 from amodal.runtime.files.atomic import check_output
@@ -68,12 +68,11 @@ def export_job(options: dict[str, Any]) -> list[Exported]:
         elif random:
             size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
             depth = None if size == "none" else random_depth(size, options["seed"])
-    progress = ExportBars(watcher)
-    with progress.show():
+    with ComponentLines(watcher).show() as lines:
         return export_bundle(
             options["out"],
             plan_export(stages, depth, settings),
             overwrite=options["overwrite"],
             inputs=inputs,
-            progress=progress,
+            progress=lines,
         )

@@ -39,7 +39,7 @@ def run_job(options: RunOptions) -> dict[str, Any]:
         device=options.device,
         threads=options.threads,
         verify=options.verify,
-        watch=bars.component,
+        progress=bars.component,
     ) as model:
         stages = _stages(options, model)
         clip = _read(options, model, stages)
