@@ -1,4 +1,4 @@
-"""Which backend runs: the one asked for, or with `auto` the first that can."""
+"""Chooses the backend: the one named, or with `auto` the first that can run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Choice(NamedTuple):
 
 
 def preferred(device: str | None = None) -> list[str]:
-    """Backends that `auto` tries, in order: those that run engines, which need a GPU, then the default.
+    """Lists the backends that `auto` tries: those that run engines, which need a GPU, then the default.
 
-    `openvino` is not among them: it rounds to bfloat16, which must be asked for.
+    `openvino` is not among them: it rounds to bfloat16, which the caller must choose.
     """
     return [*(ENGINE_BACKENDS if (device or "cuda").startswith("cuda") else ()), DEFAULT]
 
@@ -39,27 +39,19 @@ def preferred(device: str | None = None) -> list[str]:
 def create(
     name: str = DEFAULT, *, device: str | None = None, threads: int | None = None, vram: int | None = None
 ) -> Backend:
-    """Creates a backend by name, or with `auto` the first that is usable; see `create_named` for the options.
-
-    Raises:
-        BackendUnavailableError: it is unknown, not installed, or has no such device; or with `auto`, none is usable.
-        InputError: an option that it does not have.
-    """
+    """Creates a backend by name, or with `auto` the first usable one; options and errors as in `create_named`."""
     return open_chosen(Choice(name, device, threads, vram), Choice.create)
 
 
 def open_chosen(choice: Choice, opening: Callable[[Choice], Opened]) -> Opened:
-    """Opens a choice; for `auto` the first preferred backend that is usable and has its engines.
+    """Calls `opening` with the choice; for `auto` with the first preferred backend that is usable and has its engines.
 
-    `auto` leaves out the options that a backend does not take: threads on a GPU, and `vram` on a CPU. It warns of
-    engines that are there and cannot be used.
-
-    Args:
-        opening: opens one backend, with all its options.
+    `auto` drops options that a backend does not take: threads on a GPU, and `vram` on a CPU. It warns of engines that
+    exist but cannot be used.
 
     Raises:
-        BackendUnavailableError: no backend is usable; the message says why of each.
-        EngineError: only backends without usable engines are.
+        BackendUnavailableError: no backend is usable; the message says why for each.
+        EngineError: the usable backends have no usable engines.
     """
     if choice.name != AUTO:
         return opening(choice)

@@ -1,4 +1,4 @@
-"""A backend in front of another: a base for those that observe or record what runs."""
+"""Bases for backends that wrap another to observe or record what runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .backend import Backend, Executable
 
 
 class BackendProxy:
-    """Forwards everything to another backend; see `Backend`. Override `load` to wrap what it loads."""
+    """Forwards everything to another backend. Override `load` to wrap the executables."""
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
@@ -42,7 +42,7 @@ class BackendProxy:
 
 
 class ExecutableProxy:
-    """Forwards everything to another executable; see `Executable`. Override `__call__` and `map` to see its calls."""
+    """Forwards everything to another executable. Override `__call__` and `map` to observe its calls."""
 
     def __init__(self, executable: Executable) -> None:
         self._executable = executable

@@ -1,4 +1,4 @@
-"""The backends of this version by name, each imported when it is first asked for."""
+"""The backends by name, each imported on first use."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ _MODULES = {
     "openvino": "amodal.runtime.backends.openvino",
 }
 ENGINE_BACKENDS = ("tensorrt_rtx", "tensorrt")
-"""Backends that run engines, on a GPU; the others run graphs."""
+"""Backends that run engines on a GPU; the others run graphs."""
 
 
 def names() -> list[str]:
-    """Names of the backends that this version knows."""
+    """Lists the backends that this version knows."""
     return list(_MODULES)
 
 
 def availability(name: str, device: str | None = None) -> Availability:
-    """Whether the backend `name` can run here, on `device` where it has several (`cuda`), and why not."""
+    """Returns whether backend `name` can run here, on `device` where it supports several (`cuda`), or why not."""
     module = _module(name)
     found: Availability = module.availability(name) if device is None else module.availability(name, device)
     return found
 
 
 def on_gpu(name: str, device: str | None = None) -> bool:
-    """Whether the backend `name` runs on a GPU, on `device` where it has several."""
+    """Returns whether backend `name` runs on a GPU, given `device` where it supports several."""
     return name in ENGINE_BACKENDS or (device or "").startswith("cuda")
 
 
 def gpu_choices() -> list[tuple[str, str | None]]:
-    """Backends that use a GPU, each with the device to create it on."""
+    """Lists the backends that use a GPU, each with the device to create it on."""
     return [(DEFAULT, "cuda"), *((name, None) for name in ENGINE_BACKENDS)]
 
 
 def create_named(
     name: str, *, device: str | None = None, threads: int | None = None, vram: int | None = None
 ) -> Backend:
-    """Creates a backend; one that is missing is an error, never replaced by another.
+    """Creates a backend; never falls back to another one.
 
     Args:
         name: one of `names()`.
-        device: `cpu`, or `cuda`, `cuda:1` and so on; None for the backend's own, which for graphs is the CPU.
+        device: `cpu`, `cuda`, `cuda:1` and so on; None for the backend's own, which for graphs is the CPU.
         threads: CPU threads; None for all cores, and on a GPU.
-        vram: the most GPU memory to take, in bytes, where graphs run on a GPU; engines have their memory plan.
+        vram: limit on GPU memory in bytes where graphs run on a GPU; engines have their memory plan.
 
     Raises:
-        BackendUnavailableError: it is unknown, not installed, or has no such device.
-        InputError: an option that it does not have.
+        BackendUnavailableError: the backend is unknown, not installed, or has no such device.
+        InputError: the backend has no such option.
     """
     options = {"vram": vram} if name == DEFAULT else {}
     backend: Backend = _module(name).create(name, device=device, threads=threads, **options)

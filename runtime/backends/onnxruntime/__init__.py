@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU with optional kernels of our own (`cpu`), and on an NVIDIA GPU (`cuda`)."""
+"""ONNX Runtime on the CPU with amodal's optional kernels (`cpu`), and on an NVIDIA GPU (`cuda`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..backend import Availability, Backend
 
 
 def availability(name: str = "onnxruntime", device: str | None = None) -> Availability:
-    """Whether ONNX Runtime can be imported, or with `device="cuda"`, can use a GPU."""
+    """Returns whether ONNX Runtime can be imported, or with `device="cuda"`, can use a GPU."""
     if device in (None, "cpu"):
         from . import cpu
 
