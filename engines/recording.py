@@ -1,4 +1,4 @@
-"""Keeps what components are given and give while a pipeline runs, for a few of their calls."""
+"""Records inputs and outputs of some component calls while a pipeline runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Call(NamedTuple):
 
 
 class Recorder(BackendProxy):
-    """A backend that runs on the CPU, and keeps calls; see `amodal.runtime.backends.Backend`.
+    """Runs on another backend and records calls.
 
-    Of a component that is called in every step those of a task's first, middle and last one, of every other component
-    the first; of calls that are made together, the first.
+    Of a repeated component it records the calls at the first, middle and last step of a task, of others the first; of
+    calls made together (`map`), the first.
 
     Args:
         steps: of the sampler.
@@ -43,7 +43,7 @@ class Recorder(BackendProxy):
         self._turns: dict[str, int] = {}
 
     def begin(self) -> None:
-        """A task begins: its calls are counted from here, and kept beside those before."""
+        """Begins a task: counts its calls from here, and keeps earlier recordings."""
         self._turns = {}
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
@@ -51,12 +51,12 @@ class Recorder(BackendProxy):
         turns = self._repeated_turns if entry.repeated else frozenset({0})
         return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
 
-    def heard(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """A component was called."""
+    def record(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Records a call of a component if its turn is among `turns`."""
         turn = self._turns.get(key, 0)
         self._turns[key] = turn + 1
         if turn in turns:
-            # Copies: the sampler's arrays are not for keeping.
+            # Copies, because the sampler reuses its arrays.
             copies = [{name: np.array(value) for name, value in values.items()} for values in (inputs, outputs)]
             self.calls.setdefault(key, []).append(Call(*copies))
 
@@ -68,10 +68,10 @@ class _Recorded(ExecutableProxy):
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         outputs = self._executable(inputs)
-        self._recorder.heard(self._key, self._turns, inputs, outputs)
+        self._recorder.record(self._key, self._turns, inputs, outputs)
         return outputs
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         results = self._executable.map(batches)
-        self._recorder.heard(self._key, self._turns, batches[0], results[0])
+        self._recorder.record(self._key, self._turns, batches[0], results[0])
         return results

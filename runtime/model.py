@@ -17,7 +17,7 @@ from .backends.choosing import Choice, open_chosen
 from .bundle.manifest import Manifest
 from .errors import BackendError
 from .execution.components import Components, Memory, Source
-from .execution.findings import Out, To
+from .execution.delivery import Out, To
 from .execution.run import Run
 from .execution.session import Session
 from .families import Bundle

@@ -71,7 +71,7 @@ class TensorRTBackend(GpuBackend):
     def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu, cuda_graph: bool = True) -> None:
         super().__init__(name, cupy, gpu)
         self.cuda_graph, self._trt = cuda_graph, trt
-        self._log = make_log(trt)
+        self._log = log_class(trt)()
         self._runtime: Any = trt.Runtime(self._log)
         self._scratch = _Scratch(self)
         self.engines = EngineNeeds(str(trt.__version__), f"sm{gpu.capability}")
@@ -301,8 +301,8 @@ def _within(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...])
     return len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
 
 
-def make_log(trt: Any) -> Any:
-    """Creates a TensorRT logger that keeps errors."""
+def log_class(trt: Any) -> Any:
+    """Returns a class of TensorRT loggers that keep errors."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -320,4 +320,4 @@ def make_log(trt: Any) -> Any:
         def out_of_memory(self) -> bool:
             return any(word in error.lower() for error in self.errors for word in _OUT_OF_MEMORY)
 
-    return Log()
+    return Log

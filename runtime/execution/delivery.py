@@ -1,4 +1,4 @@
-"""Where a run's results go: host memory, the device, or buffers of the caller's."""
+"""Delivers a run's results to host memory, the device, or the caller's buffers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Out = Mapping[str, Any]
 
 
 class _Buffer(NamedTuple):
-    owner: Any  # what the caller handed over
+    owner: Any  # the caller's object
     array: Array
 
 
 class Delivery:
-    """Where the results of one call go.
+    """Delivers the results of one call.
 
     Args:
-        to: where those without a buffer go.
-        out: buffers to write into, by the result's name.
+        to: destination of results without a buffer.
+        out: buffers to write into, by name of the result.
 
     Raises:
         InputError: `to` is unknown.
@@ -40,10 +40,10 @@ class Delivery:
         self._buffers: dict[str, _Buffer] = {}
 
     def expect(self, wanted: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
-        """Looks at the buffers, before anything runs, for results of these shapes and dtypes.
+        """Checks the buffers for results of these shapes and dtypes, before anything runs.
 
         Raises:
-            InputError: a buffer cannot take its result, or there is no such result.
+            InputError: a buffer does not fit its result, or there is no such result.
         """
         for name, buffer in self._out.items():
             if name not in wanted:
@@ -51,42 +51,41 @@ class Delivery:
             self._buffers[name] = _Buffer(buffer, as_output_buffer(buffer, name, *wanted[name], self._backend.xp))
 
     def __call__(self, found: Sequence[Mapping[str, Array]], finite: Finiteness) -> list[dict[str, Any]]:
-        """Puts the results of all samples in their places, once it is known that everything was finite.
+        """Delivers the results of all samples after checking that everything was finite.
 
-        All that goes to the host from a device goes in one copy, the flags included: the host waits once.
+        All data from a device, including the flags, is copied to the host at once, so that the host waits once.
 
         Returns:
-            What the caller finds each result in.
+            The array or the caller's buffer of each result, by name, for each sample.
 
         Raises:
-            NonFiniteError: something was not.
+            NonFiniteError: a value was not finite.
         """
         xp = self._backend.xp
         leaving = [drawn[name] for drawn in found for name in drawn if self._leaves(name)]
-        if xp is np:  # where what is not finite was said at once
+        if xp is np:  # where a value that is not finite raised at once
             fetched = leaving
         else:
             flags, *fetched = self._fetched([finite.flags(), *leaving])
             finite.raise_if_not_finite(flags)
         there = iter(fetched)
-        return [{name: self._put(name, array, there) for name, array in drawn.items()} for drawn in found]
+        return [{name: self._deliver(name, array, there) for name, array in drawn.items()} for drawn in found]
 
     def _leaves(self, name: str) -> bool:
-        """Whether a result goes to the host."""
         buffer = self._buffers.get(name)
         return self._to == "host" if buffer is None else namespace_of(buffer.array, self._backend.xp) is np
 
     def _fetched(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
-        """Arrays of the device on the host, in one copy; each has memory of its own there."""
+        """Copies device arrays to the host at once; each result owns its memory."""
         xp = self._backend.xp
-        whole = self._backend.to_host(xp.concatenate([_octets(array, xp) for array in arrays]))
+        whole = self._backend.to_host(xp.concatenate([_bytes(array, xp) for array in arrays]))
         ends = np.cumsum([array.nbytes for array in arrays])
         return [
             whole[end - array.nbytes : end].copy().view(array.dtype).reshape(array.shape)
             for array, end in zip(arrays, ends, strict=True)
         ]
 
-    def _put(self, name: str, array: Array, there: Iterator[Array]) -> Any:
+    def _deliver(self, name: str, array: Array, there: Iterator[Array]) -> Any:
         buffer, placed = self._buffers.get(name), next(there) if self._leaves(name) else array
         if buffer is None:
             return placed
@@ -94,6 +93,5 @@ class Delivery:
         return buffer.owner
 
 
-def _octets(array: Array, xp: Any) -> Array:
-    """The bytes of an array, uint8 [n]."""
+def _bytes(array: Array, xp: Any) -> Array:
     return xp.ascontiguousarray(array).reshape(-1).view(np.uint8)
