@@ -196,7 +196,7 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress = 
                 now = _look_up(store, key, verify=isinstance(before, EngineError))
             reason: str | None = "new" if isinstance(now, EngineNotFoundError) else str(now)
             if isinstance(now, EngineRecord):
-                reason = "rebuild was asked for" if settings.rebuild else None
+                reason = "rebuild was requested" if settings.rebuild else None
             if isinstance(now, EngineRecord) and reason is None:
                 progress(key.component, "kept")
                 record = now

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.backends import Backend, Executable
-from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
+from amodal.runtime.backends import Backend
+from amodal.runtime.backends.proxy import BackendProxy, Batches, Results
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.families import Bundle
 
@@ -39,39 +39,21 @@ class Recorder(BackendProxy):
         super().__init__(backend)
         self.calls: dict[str, list[Call]] = {}
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
-        self._repeated_turns = frozenset({0, steps // 2, steps - 1})
+        self._steps = steps
         self._turns: dict[str, int] = {}
 
     def begin(self) -> None:
         """Begins a task: counts its calls from here, and keeps earlier recordings."""
         self._turns = {}
 
-    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
-        """See `Backend.load`."""
-        turns = self._repeated_turns if entry.repeated else frozenset({0})
-        return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
-
-    def record(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """Records a call of a component if its turn is among `turns`."""
+    def around(self, entry: ComponentEntry, files: list[Path], batches: Batches, run: Callable[[], Results]) -> Results:
+        """See `BackendProxy.around`."""
+        results = run()
+        key, steps = self._keys[files[0]], self._steps
         turn = self._turns.get(key, 0)
         self._turns[key] = turn + 1
-        if turn in turns:
+        if turn in ({0, steps // 2, steps - 1} if entry.repeated else {0}):
             # Copies, because the sampler reuses its arrays.
-            copies = [{name: np.array(value) for name, value in values.items()} for values in (inputs, outputs)]
+            copies = [{name: np.array(value) for name, value in side[0].items()} for side in (batches, results)]
             self.calls.setdefault(key, []).append(Call(*copies))
-
-
-class _Recorded(ExecutableProxy):
-    def __init__(self, executable: Executable, recorder: Recorder, key: str, turns: frozenset[int]) -> None:
-        super().__init__(executable)
-        self._recorder, self._key, self._turns = recorder, key, turns
-
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = self._executable(inputs)
-        self._recorder.record(self._key, self._turns, inputs, outputs)
-        return outputs
-
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        results = self._executable.map(batches)
-        self._recorder.record(self._key, self._turns, batches[0], results[0])
         return results

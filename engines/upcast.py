@@ -121,7 +121,6 @@ class GraphSession(Session):
         optimise: see `session_options`.
 
     Raises:
-        MissingDependencyError: onnxruntime is not installed.
         BackendError: the graph cannot be loaded.
     """
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
+from ..errors import AmodalError, BackendError, BackendUnavailableError, InputError, MemoryBudgetError, first_line
 from .backend import import_library
 
 ALIGNMENT = 256
@@ -24,23 +24,22 @@ class Gpu(NamedTuple):
     capability: str
 
 
-def device_number(backend: str, device: str | None) -> int | None:
-    """Parses the number of `cuda:1`; None for `cuda` or no device, which mean the current one.
+def open_gpu(backend: str, extra: str, device: str | None, threads: int | None = None) -> tuple[Any, Gpu]:
+    """Returns CuPy, which `extra` of amodal installs, and the GPU of a device: `cuda:1`, or the current one.
 
     Raises:
-        BackendUnavailableError: `device` is not a CUDA device.
+        BackendUnavailableError: CuPy cannot be imported, or there is no such GPU.
+        InputError: `threads` were given.
     """
+    if threads is not None:
+        raise InputError(f"`threads` is for a CPU; leave it out for {backend} on a GPU.", field="threads")
     found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
     if found is None:
         raise BackendUnavailableError(
             f"backend {backend} has no device {device!r}; expected cuda, or cuda:1 and so on."
         )
-    return int(found[1]) if found[1] else None
-
-
-def import_cupy(backend: str, extra: str) -> Any:
-    """Imports CuPy; see `import_library`."""
-    return import_library("cupy", extra, f"backend {backend} needs CuPy, which")
+    cupy = import_library("cupy", extra, f"backend {backend} needs CuPy, which")
+    return cupy, find_gpu(cupy, backend, int(found[1]) if found[1] else None)
 
 
 def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
@@ -175,6 +174,7 @@ class GpuBackend:
         }
 
 
-def aligned(array: Any) -> Any:
-    """Returns the array, or a copy if it is a view that starts at a misaligned address."""
+def aligned(xp: Any, value: Any, dtype: Any) -> Any:
+    """Returns an array that kernels can read: on the device, of a dtype, contiguous, aligned; a copy only if needed."""
+    array = xp.ascontiguousarray(xp.asarray(value, dtype=dtype))
     return array.copy() if int(array.data.ptr) % ALIGNMENT else array

@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
+from ..errors import BackendError, first_line
 from .backend import Executable
+from .denormals import denormals_as_zero
 
 
 class Lanes:
@@ -37,16 +39,31 @@ class Lanes:
 
 
 class LaneExecutable(Executable):
-    """Base of an executable whose `map` runs calls concurrently.
+    """Base of an executable on a CPU whose `map` runs calls concurrently.
 
     Args:
+        library: name for messages.
         kind: of the component, for messages.
         lanes: the backend's threads; None to run calls one after the other.
     """
 
-    def __init__(self, kind: str, lanes: Lanes | None) -> None:
-        self._kind, self._lanes = kind, lanes
+    def __init__(self, library: str, kind: str, lanes: Lanes | None) -> None:
+        self._library, self._kind, self._lanes, self._closed = library, kind, lanes, False
         self._pool = None if lanes is None else lanes.enter()
+
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executable`."""
+        if self._closed:
+            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+        try:
+            with denormals_as_zero():
+                return self._run(dict(inputs))
+        except Exception as error:
+            message = f"{self._library} failed in component {self._kind}: {first_line(error)}"
+            raise BackendError(message) from error
+
+    def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """See `Executable.map`."""
@@ -56,7 +73,7 @@ class LaneExecutable(Executable):
 
     def close(self) -> None:
         """See `Executable.close`."""
-        self._pool = None
+        self._closed, self._pool = True, None
         if self._lanes is not None:
             self._lanes.leave()
             self._lanes = None

@@ -16,9 +16,8 @@ from threading import Lock
 from typing import Any
 
 from ..bundle.manifest import ComponentEntry
-from ..errors import BackendError, BackendUnavailableError, BundleCorruptError, first_line
-from .backend import Availability, Backend, Executable, import_library
-from .denormals import denormals_as_zero
+from ..errors import BackendUnavailableError, BundleCorruptError, first_line
+from .backend import Backend, Executable, import_library
 from .lanes import LaneExecutable, Lanes
 from .onnxruntime.cpu import OnnxRuntimeBackend, check_host_options
 from .onnxruntime.library import import_onnxruntime
@@ -30,17 +29,14 @@ _SNIPPETS = "SNIPPETS_MODE"
 _SMALL_ATTENTION = 2**24  # scores of all heads and frames
 
 
-def availability(name: str = "openvino") -> Availability:
-    """Returns whether OpenVINO can be imported and the CPU multiplies in bfloat16."""
-    try:
-        ov = _import()
-        import_onnxruntime("openvino")
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    return Availability(True, f"openvino {_version(ov)}: CPU, bfloat16")
+def probe(name: str, device: str | None) -> str:
+    """Describes OpenVINO; see `amodal.runtime.backends.registry.availability`."""
+    ov = _import()
+    import_onnxruntime("openvino")
+    return f"openvino {_version(ov)}: CPU, bfloat16"
 
 
-def create(name: str = "openvino", *, device: str | None = None, threads: int | None = None) -> Backend:
+def create(name: str, *, device: str | None, threads: int | None) -> Backend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     ov = _import()
     check_host_options(name, device, threads)
@@ -108,26 +104,20 @@ class _Network(LaneExecutable):
     def __init__(
         self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lanes: Lanes | None
     ) -> None:
-        super().__init__(entry.kind, lanes)
+        super().__init__("openvino", entry.kind, lanes)
         self._core, self._network, self._settings = core, network, settings
         # In the graph's order: an output may have further names in OpenVINO, in any order.
         self._outputs = [output.name for output in entry.outputs]
         self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
         self._compiling = Lock()
 
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if self._network is None:
-            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+    def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        free = self._requests(inputs)
+        request = free.get()
         try:
-            with denormals_as_zero():
-                free = self._requests(inputs)
-                request = free.get()
-                try:
-                    values = request.infer(dict(inputs), share_inputs=True)
-                finally:
-                    free.put(request)
-        except Exception as error:
-            raise BackendError(f"openvino failed in component {self._kind}: {first_line(error)}") from error
+            values = request.infer(inputs, share_inputs=True)
+        finally:
+            free.put(request)
         return {name: values[place] for place, name in enumerate(self._outputs)}
 
     def _requests(self, inputs: Mapping[str, Any]) -> SimpleQueue[Any]:
@@ -155,6 +145,6 @@ class _Network(LaneExecutable):
         return self._core.compile_model(network, "CPU", self._settings)
 
     def close(self) -> None:
+        super().close()
         self._network = None
         self._free.clear()
-        super().close()

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,39 +18,30 @@ from ..errors import (
     BackendUnavailableError,
     EngineCorruptError,
     EngineStaleError,
-    InputError,
     MemoryBudgetError,
     first_line,
 )
-from .backend import Availability, EngineNeeds, Executable, import_library
-from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, device_number, find_gpu, import_cupy, try_kernel
+from .backend import EngineNeeds, Executable, import_library
+from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, open_gpu, try_kernel
 from .repeated import Repeated
+
+Shape = tuple[int, ...]
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 _CACHE = ".runtime_cache"
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "bad_alloc", "cannot allocate")
 
 
-def availability(name: str) -> Availability:
-    """Returns whether the library and CuPy can be imported, and a GPU is present."""
-    try:
-        trt, cupy = import_tensorrt(name), import_cupy(name, _EXTRAS[name])
-        gpu = find_gpu(cupy, name)
-        try_kernel(cupy, gpu)
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    except Exception as error:  # noqa: BLE001 (whatever the driver raises is the reason)
-        return Availability(False, "", f"backend {name} cannot use the GPU here ({first_line(error)}).")
-    return Availability(True, f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})")
+def probe(name: str, device: str | None) -> str:
+    """Describes the library and the GPU; see `amodal.runtime.backends.registry.availability`."""
+    trt, cupy, gpu = import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device)
+    try_kernel(cupy, gpu)
+    return f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})"
 
 
 def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    if threads is not None:
-        raise InputError(f'`threads` is for a CPU; leave it out with `backend="{name}"`.', field="threads")
-    number = device_number(name, device)
-    trt, cupy = import_tensorrt(name), import_cupy(name, _EXTRAS[name])
-    return TensorRTBackend(name, trt, cupy, find_gpu(cupy, name, number))
+    return TensorRTBackend(name, import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device, threads))
 
 
 def import_tensorrt(name: str) -> Any:
@@ -94,7 +85,8 @@ class TensorRTBackend(GpuBackend):
 
     def _refusal(self, file: Path, content: Any) -> AmodalError:
         """Returns the error for an engine that could not be loaded."""
-        gpu, logged, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
+        gpu, library = f"{self._gpu.name} ({self.engines.target})", f"{self.name} {self.engines.version}"
+        logged, why = self._log.last(), self._faults(content)
         if self._log.out_of_memory() or "INSUFFICIENT_GPU_MEMORY" in why:
             return MemoryBudgetError(
                 f"GPU memory ran out while the engine {file} was loaded ({logged}): its file has "
@@ -108,12 +100,10 @@ class TensorRTBackend(GpuBackend):
             )
         if "OLD_CUDA_DRIVER" in why:
             return BackendUnavailableError(
-                f"{self.name} {self.engines.version} needs a newer driver than this {gpu} has; update the NVIDIA "
-                "driver."
+                f"{library} needs a newer driver than this {gpu} has; update the NVIDIA driver."
             )
         return EngineCorruptError(
-            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({logged}); build it "
-            "again with `amodal build`."
+            f"{library} cannot load the engine {file} on this {gpu} ({logged}); build it again with `amodal build`."
         )
 
     def _faults(self, content: Any) -> list[str]:
@@ -135,7 +125,7 @@ class _Scratch:
 
     def __init__(self, backend: TensorRTBackend) -> None:
         self._backend = backend
-        self._needs: dict[int, int] = {}  # by engine
+        self._users: set[int] = set()
         self._memory: Any = None
         self._size = 0
 
@@ -152,12 +142,12 @@ class _Scratch:
                     'close other programs, or run with `memory="sequential"` or `cfg_rows="separate"`.'
                 ) from error
             self._size = size
-        self._needs[owner] = max(size, self._needs.get(owner, 0))
+        self._users.add(owner)
 
     def release(self, owner: int) -> None:
-        """Removes an engine's need; the last one frees the memory."""
-        self._needs.pop(owner, None)
-        if not self._needs:
+        """Removes an engine; the last one frees the memory."""
+        self._users.discard(owner)
+        if not self._users:
             self._memory, self._size = None, 0
 
     @property
@@ -165,13 +155,6 @@ class _Scratch:
         """Aligned pointer, and size."""
         pointer = int(self._memory.ptr) if self._memory is not None else 0
         return -(-pointer // ALIGNMENT) * ALIGNMENT, self._size
-
-
-class _Profile(NamedTuple):
-    """An execution context, and the (smallest, largest) shape of each input that it accepts."""
-
-    context: Any
-    limits: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 class _Engine(Executable):
@@ -184,9 +167,10 @@ class _Engine(Executable):
         self._outputs = [n for n in names if n not in self._inputs]
         self._cache: Any = None
         self._captures = hasattr(trt, "CudaGraphStrategy")  # whether the library captures CUDA graphs itself
-        self._repeated: dict[tuple[tuple[int, ...], ...], Repeated] = {}
+        self._repeated: dict[tuple[Shape, ...], Repeated] = {}
         self._config = self._configured()
-        self._sizes: dict[tuple[tuple[int, ...], ...], int] = {}  # activations, by the inputs' shapes
+        self._sizes: dict[tuple[Shape, ...], int] = {}  # activations, by the inputs' shapes
+        # By profile: its context, and the (smallest, largest) shape of each input that it accepts.
         self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
 
     def _configured(self) -> Any:
@@ -210,7 +194,7 @@ class _Engine(Executable):
     def _cache_file(self) -> Path:
         return self._file.with_suffix(_CACHE)
 
-    def _profile(self, index: int) -> _Profile:
+    def _profile(self, index: int) -> tuple[Any, dict[str, tuple[Shape, Shape]]]:
         engine, stream = self._engine, self._backend.xp.cuda.get_current_stream()
         context = engine.create_execution_context(self._config)
         if context is None:
@@ -221,18 +205,17 @@ class _Engine(Executable):
             context.set_optimization_profile_async(index, stream.ptr)
         limits = {}
         for name in self._inputs:
-            shape = tuple(engine.get_tensor_shape(name))
-            low, high = shape, shape
-            if -1 in shape:
+            low = high = engine.get_tensor_shape(name)
+            if -1 in tuple(low):
                 low, _, high = engine.get_tensor_profile_shape(name, index)
             limits[name] = (tuple(low), tuple(high))
-        return _Profile(context, limits)
+        return context, limits
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if self._engine is None:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
         xp = self._backend.xp
-        arrays = {n: aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
+        arrays = {name: aligned(xp, inputs[name], np.float32) for name in self._inputs}
         if not self._entry.repeated:
             return self._run(arrays)
         shapes = tuple(array.shape for array in arrays.values())
@@ -297,7 +280,7 @@ class _Engine(Executable):
                 os.replace(part, self._cache_file)
 
 
-def _within(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> bool:
+def _within(shape: Shape, low: Shape, high: Shape) -> bool:
     return len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
 
 

@@ -37,21 +37,11 @@ class EngineBuild:
         return _target(self.folder)
 
     def files(self, component: str) -> list[Path]:
-        """Returns a component's engine as a list of one file.
-
-        Raises:
-            EngineNotFoundError: none was built.
-            EngineCorruptError: it is missing, or has another size.
-        """
+        """Returns a component's engine as a list of one file; errors as in `read_record` and `check_engine`."""
         return [self._check(component, verify=False)]
 
     def verify(self, component: str) -> None:
-        """Compares a component's engine with the hash in its record, once.
-
-        Raises:
-            EngineNotFoundError: none was built.
-            EngineCorruptError: it is missing or damaged.
-        """
+        """Compares a component's engine with the hash in its record, once; errors as in `files`."""
         if component not in self._verified:
             self._check(component, verify=True)
             self._verified.add(component)

@@ -111,9 +111,9 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         document = json.loads(file.read_text("utf-8"))
-        version = document["schema_version"] if isinstance(document, dict) else None
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise BundleCorruptError(f"{file} has no schema_version; export the bundle again.")
     if version > SCHEMA_VERSION:

@@ -16,9 +16,7 @@ from .run import Run
 class Budget(Protocol):
     """The memory that a model was loaded for; see `amodal.runtime.memory.choice.Planned`."""
 
-    def fit_to_budget(self, run: Run) -> Any:
-        """Returns the run in the fastest variant that fits."""
-        ...
+    def fit_to_budget(self, run: Run) -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class MemoryRequest(NamedTuple):
     run: Run | None = None
 
 
-class Executor(NamedTuple):
+class BackendFacts(NamedTuple):
     """The facts about a backend that planning needs.
 
     Attributes:
@@ -157,13 +157,17 @@ class Executor(NamedTuple):
 
 
 def plan_model(
-    bundle: Bundle, family: Family, backend: str, request: MemoryRequest | None = None, executor: Executor | None = None
+    bundle: Bundle,
+    family: Family,
+    backend: str,
+    request: MemoryRequest | None = None,
+    facts: BackendFacts | None = None,
 ) -> Planned | None:
     """Plans a model on a backend that runs engines; returns None for one that runs graphs.
 
     Args:
         request: None for resident memory without a limit.
-        executor: None if the backend is not created.
+        facts: None if the backend is not created.
 
     Raises:
         InputError: an unknown `memory`, or an option that this backend does not use.
@@ -171,7 +175,7 @@ def plan_model(
         MemoryBudgetError: no way of running fits.
     """
     memory, vram, engine_dir, run = request or MemoryRequest()
-    needs, on_gpu, free = executor or Executor()
+    needs, on_gpu, free = facts or BackendFacts()
     if memory not in get_args(MemoryWish):
         raise InputError(f"memory {memory!r} is unknown; expected resident or sequential, or auto.")
     if backend not in get_args(EngineBackend):

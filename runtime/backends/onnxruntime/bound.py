@@ -93,7 +93,7 @@ class BoundSession:
     def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
         if self._session is None:
             raise BackendError(f"component {self._kind} was closed; load the bundle again.")
-        arrays = {name: self._fitting(inputs[name], kind) for name, (_, kind) in self._inputs.items()}
+        arrays = {name: aligned(self._xp, inputs[name], kind) for name, (_, kind) in self._inputs.items()}
         shapes = tuple(array.shape for array in arrays.values())
         if self._graph and (shapes in self._captured or len(self._captured) < _MOST_GRAPHS):
             return self._replay(arrays, shapes)
@@ -128,9 +128,6 @@ class BoundSession:
         if last and not self._graph:  # a graph uses memory that the arena counts as free
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
         return options
-
-    def _fitting(self, value: Any, kind: str) -> Any:
-        return aligned(self._xp.ascontiguousarray(self._xp.asarray(value, dtype=kind)))
 
     def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         free: dict[str, int] = {}

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...bundle.manifest import ComponentEntry
 from ...cores import usable_cores
-from ...errors import BackendError, BackendUnavailableError, BundleCorruptError, InputError, first_line
-from ..backend import Availability, Backend, Executable
+from ...errors import BackendUnavailableError, BundleCorruptError, InputError, first_line
+from ..backend import Backend, Executable
 from ..denormals import denormals_as_zero
 from ..lanes import LaneExecutable, Lanes
 from .kernels import find_kernels, fused_file
 from .library import import_onnxruntime
 
 
-def availability() -> Availability:
-    """Returns whether ONNX Runtime can be imported."""
-    try:
-        ort, kernels = import_onnxruntime(), find_kernels()
-    except (BackendUnavailableError, InputError) as error:
-        return Availability(False, "", str(error))
+def probe() -> str:
+    """Describes ONNX Runtime and the kernels."""
+    ort, kernels = import_onnxruntime(), find_kernels()
     providers = ", ".join(ort.get_available_providers())
-    return Availability(True, f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {kernels}")
+    return f"onnxruntime {ort.__version__}: {providers}; kernels for the CPU: {kernels}"
 
 
 def create(*, device: str | None, threads: int | None) -> Backend:
@@ -43,7 +39,7 @@ def check_host_options(backend: str, device: str | None, threads: int | None, de
     if device not in (None, "cpu"):
         raise BackendUnavailableError(f"backend {backend} has no device {device!r}; expected {devices}.")
     if threads is not None and threads < 1:
-        raise InputError(f"{threads} threads were asked for; expected 1 or more.", field="threads")
+        raise InputError(f"{threads} threads are not possible; expected 1 or more.", field="threads")
 
 
 class OnnxRuntimeBackend(Backend):
@@ -104,25 +100,17 @@ class Session(LaneExecutable):
     """An ONNX Runtime session on the CPU; see `LaneExecutable`."""
 
     def __init__(self, session: Any, kind: str, lanes: Lanes | None = None) -> None:
-        super().__init__(kind, lanes)
+        super().__init__("onnxruntime", kind, lanes)
         self._session: Any = session
-        self._outputs = [o.name for o in session.get_outputs()]
+        self._outputs = [output.name for output in session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executable`."""
-        if self._session is None:
-            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
-        try:
-            with denormals_as_zero():
-                values = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:
-            raise BackendError(f"onnxruntime failed in component {self._kind}: {first_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
+    def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
     def close(self) -> None:
         """See `Executable.close`."""
-        self._session = None
         super().close()
+        self._session = None
 
 
 @cache

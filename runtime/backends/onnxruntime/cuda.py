@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.manifest import ComponentEntry
-from ...errors import BackendUnavailableError, BundleCorruptError, InputError, MemoryBudgetError, first_line
-from ..backend import Availability, EngineNeeds, Executable
-from ..gpu import Gpu, GpuBackend, device_number, find_gpu, import_cupy, out_of_memory, try_kernel
+from ...errors import BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
+from ..backend import EngineNeeds, Executable
+from ..gpu import Gpu, GpuBackend, open_gpu, out_of_memory, try_kernel
 from .bound import ALLOCATION_LOCK, BoundSession, Place, is_out_of_memory, reason_of
 from .library import import_onnxruntime, installed_distributions
 
@@ -47,29 +47,23 @@ class CudaOptions:
     attention: int = 0
 
 
-def availability(device: str | None = "cuda") -> Availability:
-    """Returns whether ONNX Runtime's CUDA provider works here, by creating a session on it."""
-    try:
-        ort = import_cuda()
-        cupy = import_cupy(_NAME, "cuda")
-        gpu = find_gpu(cupy, _NAME, device_number(_NAME, device))
-        try_kernel(cupy, gpu)
-        with cupy.cuda.Device(gpu.number):
+def probe(device: str | None) -> str:
+    """Describes ONNX Runtime's CUDA provider here, after creating a session on it."""
+    ort, cupy, gpu = import_cuda(), *open_gpu(_NAME, "cuda", device)
+    try_kernel(cupy, gpu)
+    with cupy.cuda.Device(gpu.number):
+        try:
             _session(ort, _PROBE, {"device_id": str(gpu.number)}, gpu)
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    except Exception as error:  # noqa: BLE001 (whatever the driver raises is the reason)
-        return Availability(False, "", f"backend {_NAME} cannot use the GPU here ({reason_of(error)}).")
-    return Availability(True, f"{_NAME} {ort.__version__}, {_PROVIDER}, on {gpu.name} (sm{gpu.capability})")
+        except BackendUnavailableError:
+            raise
+        except Exception as error:
+            raise BackendUnavailableError(f"backend {_NAME} cannot use the GPU here ({reason_of(error)}).") from error
+    return f"{_NAME} {ort.__version__}, {_PROVIDER}, on {gpu.name} (sm{gpu.capability})"
 
 
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    if threads is not None:
-        raise InputError('`threads` is for a CPU; leave it out with `device="cuda"`.', field="threads")
-    number = device_number(_NAME, device)
-    ort, cupy = import_cuda(), import_cupy(_NAME, "cuda")
-    return OnnxRuntimeCudaBackend(ort, cupy, find_gpu(cupy, _NAME, number), vram=vram)
+    return OnnxRuntimeCudaBackend(import_cuda(), *open_gpu(_NAME, "cuda", device, threads), vram=vram)
 
 
 def import_cuda() -> Any:
@@ -187,8 +181,6 @@ class OnnxRuntimeCudaBackend(GpuBackend):
             return self._ort.InferenceSession(str(file), settings, providers=providers), graph
         try:
             return _session(self._ort, str(file), options, self._gpu, settings), graph
-        except BackendUnavailableError:
-            raise
         except Exception as error:
             if not graph or "graph capture" not in str(error):
                 raise

@@ -29,7 +29,7 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
 )
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.choice import Executor, MemoryRequest, plan_model
+from amodal.runtime.memory.choice import BackendFacts, MemoryRequest, plan_model
 from amodal.runtime.model import Model, load
 
 from ....places import STAND_IN
@@ -444,7 +444,7 @@ def test_threads_are_for_a_cpu(pretended: Any) -> None:
 
 def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> None:
     def plan(on_gpu: bool = False, **request: Any) -> Any:
-        return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), Executor(on_gpu=on_gpu))
+        return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), BackendFacts(on_gpu=on_gpu))
 
     assert plan(on_gpu=True, vram="1GB") is None
     with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):
