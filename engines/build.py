@@ -102,9 +102,6 @@ def _capability(target: str) -> str | None:
 
     CUDA sees only the GPUs in CUDA_VISIBLE_DEVICES. Numbers there follow CUDA's order, by default the fastest first.
     `nvidia-smi` does not know that order, which matters where GPUs differ.
-
-    Raises:
-        InputError: GPUs differ, and the variable does not identify one.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [gpu["compute_cap"] for gpu in gpus()]

@@ -13,11 +13,7 @@ the weights to half, through a whole U-Net, and that of the arithmetic."""
 
 
 def relative_l2(candidate: Any, reference: Any) -> float:
-    """Computes ||candidate - reference|| / ||reference|| in float64; infinite if the candidate is not finite.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Computes ||candidate - reference|| / ||reference|| in float64; infinite if the first is not finite."""
     a, b = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} cannot be compared")

@@ -41,11 +41,7 @@ class Library(NamedTuple):
 
 
 def describe(backend: EngineBackend) -> Library:
-    """Returns version and capabilities of an installed compiler.
-
-    Raises:
-        BackendUnavailableError: it cannot be imported.
-    """
+    """Returns the installed compiler; raises BackendUnavailableError if it cannot be imported."""
     found = _run_worker({"task": "describe", "backend": backend})
     return Library(backend, found["version"], tuple(found["capabilities"]))
 

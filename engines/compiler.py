@@ -20,11 +20,7 @@ _BYTES = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")
 
 
 class Compiler:
-    """A builder of engines.
-
-    Raises:
-        BackendUnavailableError: the library cannot be imported.
-    """
+    """A builder of engines; raises BackendUnavailableError if its library cannot be imported."""
 
     def __init__(self, backend: EngineBackend) -> None:
         self.backend, self._trt = backend, import_tensorrt(backend)

@@ -58,9 +58,6 @@ def run_isolated(
 
     Args:
         environment: added to that of this process.
-
-    Raises:
-        OSError: it cannot be started.
     """
     begin = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:

@@ -119,9 +119,6 @@ class GraphSession(Session):
         folder: holds the graph's external data. ONNX Runtime 1.31 refuses links out of a graph's folder, so a graph
             that is not on disk needs this setting.
         optimise: see `session_options`.
-
-    Raises:
-        BackendError: the graph cannot be loaded.
     """
 
     def __init__(self, content: bytes, folder: Path, name: str, threads: int = 0, *, optimise: bool = True) -> None:

@@ -75,10 +75,9 @@ def _cpu_name() -> str:
 
 
 def _memory_gb() -> float | None:
-    try:
+    with suppress(ValueError, OSError, AttributeError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+    return None
 
 
 def gpus(*more: str) -> list[dict[str, str]]:

@@ -76,19 +76,19 @@ def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
         The same dtype, [T, H, W] or [T, H, W, C].
     """
     (rows, down), (columns, across) = (_linear(pictures.shape[axis], size[axis - 1]) for axis in (1, 2))
-
-    def fixed(weights: NDArray[np.float32]) -> NDArray[np.int32]:
-        return np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32)
+    whole = pictures.dtype == np.uint8
+    down, across = (
+        np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32) if whole else weights.astype(pictures.dtype)
+        for weights in (down, across)
+    )
 
     def resize(piece: Array) -> Array:
-        if piece.dtype != np.uint8:
-            dtype = piece.dtype
-            wide = _weighted(piece, 2, (columns, across.astype(dtype)), xp)
-            return _weighted(wide, 1, (rows, down.astype(dtype)), xp)
-        wide = _weighted(piece, 2, (columns, fixed(across)), xp)
+        wide = _weighted(piece, 2, (columns, across), xp)
+        if not whole:
+            return _weighted(wide, 1, (rows, down), xp)
         wide >>= 4
         # Each product is shifted before the two are added, as in OpenCV's vector code.
-        total = _weighted(wide, 1, (rows, fixed(down)), xp, lambda product: product >> 16)
+        total = _weighted(wide, 1, (rows, down), xp, lambda product: product >> 16)
         total += 2
         total >>= 2
         return total.astype(np.uint8)

@@ -14,21 +14,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 _ROOM = 64  # bytes; the largest known `fenv_t` has 32
 
 
-class _Place(NamedTuple):
-    """Offset of a 32-bit control register in C's `fenv_t`, and its bits for denormals as zero."""
-
-    offset: int
-    bits: int
-
-
-_PLACES = {"x86_64": _Place(28, 0x8040), "aarch64": _Place(0, 1 << 24)}  # MXCSR: FTZ and DAZ; FPCR: FZ
+# Offset of the control register in C's `fenv_t`, and its bits: MXCSR's FTZ and DAZ, FPCR's FZ.
+_REGISTERS = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}
 
 
 def denormals_as_zero() -> AbstractContextManager[None]:
@@ -45,8 +39,8 @@ def _mode_set(library: Any) -> Iterator[None]:
     before, changed = ctypes.create_string_buffer(_ROOM), ctypes.create_string_buffer(_ROOM)
     library.fegetenv(before)
     changed.raw = before.raw
-    place = _PLACES[platform.machine()]
-    ctypes.c_uint32.from_buffer(changed, place.offset).value |= place.bits
+    offset, bits = _REGISTERS[platform.machine()]
+    ctypes.c_uint32.from_buffer(changed, offset).value |= bits
     library.fesetenv(changed)
     try:
         yield
@@ -57,7 +51,7 @@ def _mode_set(library: Any) -> Iterator[None]:
 @cache
 def _library() -> Any:
     """Returns the C library if it can set the mode, which is tried once; else None."""
-    if not sys.platform.startswith("linux") or platform.machine() not in _PLACES:
+    if not sys.platform.startswith("linux") or platform.machine() not in _REGISTERS:
         return None
     try:
         library = ctypes.CDLL("libm.so.6")

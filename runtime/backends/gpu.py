@@ -43,11 +43,7 @@ def open_gpu(backend: str, extra: str, device: str | None, threads: int | None =
 
 
 def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
-    """Finds a GPU by number; None for the current one.
-
-    Raises:
-        BackendUnavailableError: there is no such GPU, or its driver is too old for CuPy's CUDA.
-    """
+    """Finds a GPU by number, None for the current one; raises BackendUnavailableError if there is none."""
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:

@@ -29,11 +29,7 @@ def names() -> list[str]:
 
 
 def availability(name: str, device: str | None = None) -> Availability:
-    """Returns whether backend `name` can run here, on `device` where it supports several (`cuda`), or why not.
-
-    Raises:
-        BackendUnavailableError: the name is unknown.
-    """
+    """Returns whether backend `name` can run here, on `device` where it supports several (`cuda`), or why not."""
     module = _module(name)
     try:
         return Availability(True, module.probe(name, device))

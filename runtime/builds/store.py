@@ -238,11 +238,7 @@ def read_record(file: Path) -> EngineRecord:
 
 
 def check_engine(file: Path, record: EngineRecord, *, verify: bool = True) -> None:
-    """Checks that an engine's file is as its record says.
-
-    Raises:
-        EngineCorruptError: it is missing, or has another size or content.
-    """
+    """Compares an engine's file with its record; raises EngineCorruptError if it is missing or differs."""
     fix = "build it again with `amodal build`."
     try:
         size = file.stat().st_size

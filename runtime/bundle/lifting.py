@@ -15,11 +15,7 @@ _NOT_BFLOAT16 = ("depth", "unet_conditioner")
 
 
 def lift(document: dict[str, Any]) -> dict[str, Any]:
-    """Converts a manifest of schema 1 to schema 2.
-
-    Raises:
-        KeyError, TypeError, AttributeError: the document is not a manifest of schema 1.
-    """
+    """Converts a manifest of schema 1 to schema 2; raises KeyError, TypeError or AttributeError for other documents."""
     rest = {name: value for name, value in document.items() if name not in (*_CONFIG, "stages")}
     tasks = {name: {**stage, "components": dict(stage["components"])} for name, stage in document["stages"].items()}
     if document.get("depth") is not None and "segment" in tasks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,6 @@ from ..sampling.finiteness import Finiteness
 
 To = Literal["host", "device"]
 Out = Mapping[str, Any]
-
-
-class _Buffer(NamedTuple):
-    owner: Any  # the caller's object
-    array: Array
 
 
 class Delivery:
@@ -37,7 +32,7 @@ class Delivery:
         if to not in ("host", "device"):
             raise InputError(f"to={to!r} is unknown; expected host or device.")
         self._backend, self._to, self._out = backend, to, out or {}
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, tuple[Any, Array]] = {}  # the caller's object, and its memory as an array
 
     def expect(self, wanted: Mapping[str, tuple[tuple[int, ...], Any]]) -> None:
         """Checks the buffers for results of these shapes and dtypes, before anything runs.
@@ -48,7 +43,7 @@ class Delivery:
         for name, buffer in self._out.items():
             if name not in wanted:
                 raise InputError(f"out: there is no result {name!r}; expected {', '.join(wanted)}.")
-            self._buffers[name] = _Buffer(buffer, as_output_buffer(buffer, name, *wanted[name], self._backend.xp))
+            self._buffers[name] = buffer, as_output_buffer(buffer, name, *wanted[name], self._backend.xp)
 
     def __call__(self, found: Sequence[Mapping[str, Array]], finite: Finiteness) -> list[dict[str, Any]]:
         """Delivers the results of all samples after checking that everything was finite.
@@ -72,8 +67,9 @@ class Delivery:
         return [{name: self._deliver(name, array, there) for name, array in drawn.items()} for drawn in found]
 
     def _leaves(self, name: str) -> bool:
-        buffer = self._buffers.get(name)
-        return self._to == "host" if buffer is None else namespace_of(buffer.array, self._backend.xp) is np
+        if name not in self._buffers:
+            return self._to == "host"
+        return namespace_of(self._buffers[name][1], self._backend.xp) is np
 
     def _fetched(self, arrays: Sequence[Array]) -> list[NDArray[Any]]:
         """Copies device arrays to the host at once; each result owns its memory."""
@@ -86,11 +82,12 @@ class Delivery:
         ]
 
     def _deliver(self, name: str, array: Array, there: Iterator[Array]) -> Any:
-        buffer, placed = self._buffers.get(name), next(there) if self._leaves(name) else array
-        if buffer is None:
-            return placed
-        buffer.array[...] = placed
-        return buffer.owner
+        result = next(there) if self._leaves(name) else array
+        if name not in self._buffers:
+            return result
+        owner, buffer = self._buffers[name]
+        buffer[...] = result
+        return owner
 
 
 def _bytes(array: Array, xp: Any) -> Array:

@@ -216,11 +216,7 @@ def planner_for(
 
 
 def budget_of(vram: Vram) -> int | None:
-    """Converts a limit to bytes.
-
-    Raises:
-        InputError: it is not an amount of memory.
-    """
+    """Converts a limit to bytes; raises InputError if it is not an amount of memory."""
     if vram is None:
         return None
     if isinstance(vram, str):

@@ -162,11 +162,7 @@ def plan_memory(
 
 
 def parse_bytes(text: str) -> int:
-    """Parses `6GB`, `6.5GB`, `800MB` or `6GiB` as bytes; GB = 1e9, GiB = 2**30.
-
-    Raises:
-        InputError: the text is not an amount of memory.
-    """
+    """Parses `6GB`, `6.5GB`, `800MB` or `6GiB` as bytes (GB = 1e9, GiB = 2**30), or raises InputError."""
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(?:([kmgt])(i?))?b\s*", text, re.IGNORECASE | re.ASCII)
     power = "kmgt".find(found[2].lower()) + 1 if found and found[2] else 0
     count = int(Decimal(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0

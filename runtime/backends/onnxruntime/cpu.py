@@ -30,12 +30,7 @@ def create(*, device: str | None, threads: int | None) -> Backend:
 
 
 def check_host_options(backend: str, device: str | None, threads: int | None, devices: str = "cpu") -> None:
-    """Checks the options of a CPU backend; `devices` lists those to name in the message.
-
-    Raises:
-        BackendUnavailableError: the device is not the CPU.
-        InputError: fewer than one thread.
-    """
+    """Checks the options of a CPU backend; `devices` lists those to name in the message."""
     if device not in (None, "cpu"):
         raise BackendUnavailableError(f"backend {backend} has no device {device!r}; expected {devices}.")
     if threads is not None and threads < 1:

@@ -67,11 +67,7 @@ def create(*, device: str | None, threads: int | None, vram: int | None = None) 
 
 
 def import_cuda() -> Any:
-    """Imports ONNX Runtime and loads the CUDA libraries that pip installed with it.
-
-    Raises:
-        BackendUnavailableError: it is not installed, or built for the CPU only.
-    """
+    """Imports ONNX Runtime with its CUDA provider, and loads the CUDA libraries that pip installed with it."""
     ort = import_onnxruntime("cuda")
     if _PROVIDER not in ort.get_available_providers():
         distributions = installed_distributions()

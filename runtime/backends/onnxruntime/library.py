@@ -10,11 +10,7 @@ from ..backend import import_library
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
-    """Imports ONNX Runtime, which `extra` of amodal installs.
-
-    Raises:
-        BackendUnavailableError: it is not installed, or only in part.
-    """
+    """Imports ONNX Runtime, which `extra` of amodal installs; see `import_library`."""
     onnxruntime = import_library("onnxruntime", extra, "backend onnxruntime")
     if not hasattr(onnxruntime, "InferenceSession"):
         # Left behind when one of the two distributions, which share files, is removed.

@@ -50,11 +50,7 @@ def fused_file(graph: Path) -> Path:
 
 
 def find_kernels() -> Kernels:
-    """Finds the kernels for this process, as limited by the environment variable `AMODAL_KERNELS`.
-
-    Raises:
-        InputError: the variable has an unknown value.
-    """
+    """Finds the kernels for this process, as limited by the environment variable `AMODAL_KERNELS`."""
     setting = os.environ.get(SETTING, "")
     if setting not in _CHOICES:
         known = ", ".join(filter(None, _CHOICES))
