@@ -18,8 +18,7 @@ from typing import Any
 from ..bundle.manifest import ComponentEntry
 from ..errors import BackendUnavailableError, BundleCorruptError, first_line
 from .backend import Backend, Executable, import_library
-from .lanes import LaneExecutable, Lanes
-from .onnxruntime.cpu import OnnxRuntimeBackend, check_host_options
+from .onnxruntime.cpu import LaneExecutable, Lanes, OnnxRuntimeBackend, check_host_options
 from .onnxruntime.library import import_onnxruntime
 
 # By default the plugin compiles groups of element-wise operators into kernels, which takes a quarter of the default

@@ -77,11 +77,6 @@ class BoundSession:
         self._binding: Any = session.io_binding()
         self._running: list[Any] = []  # what the last run reads and writes
 
-    @property
-    def graphs(self) -> int:
-        """Number of captured CUDA graphs."""
-        return len(self._captured)
-
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executable`."""
         return self._run(inputs, last=False)
