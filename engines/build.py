@@ -1,4 +1,4 @@
-"""Builds a bundle's engines: keeps what is there and right, builds the rest, each in a process of its own."""
+"""Builds the missing or unusable engines of a bundle, each in a separate process."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class BuildSettings:
         target: `portable`, `this`, or compute capabilities (`sm86,sm89`).
         components: keys or kinds; None for all.
         weight_streaming: let the runtime keep part of the weights in host memory.
-        engine_dir: where engines go; None for `engine_folder`'s choice.
-        rebuild: build even what is there and right.
+        engine_dir: folder for engines; None for the default of `engine_folder`.
+        rebuild: also build engines that could be kept.
     """
 
     backend: EngineBackend = "tensorrt_rtx"
@@ -71,7 +71,7 @@ class BuildSettings:
 
 
 class Built(NamedTuple):
-    """One component: its record, and why it was built (`new`, or what was wrong with the old one); None if kept."""
+    """A component's engine, and the reason for its build: `new`, or the old engine's fault; None if it was kept."""
 
     record: EngineRecord
     file: Path
@@ -79,62 +79,56 @@ class Built(NamedTuple):
 
 
 def target_of(settings: BuildSettings, library: Library) -> Target:
-    """The target to build for; `this` gets the name of the GPU's compute capability.
+    """Returns the target to build for; `this` gets the GPU's compute capability in its name.
 
     Raises:
-        InputError: the library does not know it, or there is no GPU where one is needed, or none that can be told
-            from others.
+        InputError: the library does not know the target, or it needs a GPU and none, or not a definite one, is found.
     """
     target = parse_target(settings.target, settings.backend, library.capabilities)
-    if not target.needs_gpu:
+    if target.capabilities:
         return target
     capability = _capability(settings.target)
     if capability is None:
         known = ", ".join(library.capabilities)
-        mend = f"name what it is for ({known})" if known else 'build there, or with `backend="tensorrt_rtx"`'
+        fix = f"name what it is for ({known})" if known else 'build there, or with `backend="tensorrt_rtx"`'
         raise InputError(
-            f'`target="{settings.target}"` needs the GPU it is for, and none is found here; {mend}.', field="target"
+            f'`target="{settings.target}"` needs the GPU it is for, and none is found here; {fix}.', field="target"
         )
     return Target(f"{THIS}-sm{capability.replace('.', '')}") if target.name == THIS else target
 
 
 def _capability(target: str) -> str | None:
-    """Of the GPU that the compiler will use: CUDA's first; None without one.
+    """Returns the compute capability of the GPU that the compiler will use, CUDA's first; None without one.
 
-    What is not in CUDA_VISIBLE_DEVICES CUDA does not see. Its numbers count GPUs in CUDA's order, the fastest first,
-    unless CUDA_DEVICE_ORDER says otherwise: `nvidia-smi` does not know that order, which matters where GPUs differ.
-
-    Raises:
-        InputError: GPUs differ, and which one is meant is not to be found out.
+    CUDA sees only the GPUs in CUDA_VISIBLE_DEVICES. Numbers there follow CUDA's order, by default the fastest first.
+    `nvidia-smi` does not know that order, which matters where GPUs differ.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = [gpu["compute_cap"] for gpu in gpus()]
-    if visible is None:
-        return found[0] if found else None
-    first = visible.split(",")[0].strip()
+    first = None if visible is None else visible.split(",")[0].strip()
     if first in ("", "-1"):
         return None
-    if len(set(found)) < 2:
+    if first is None or len(set(found)) < 2:
         return found[0] if found else None
     if first.isdigit() and os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID":
         return found[int(first)] if int(first) < len(found) else None
-    of_id = [gpu["compute_cap"] for gpu in gpus("uuid") if first.startswith("GPU-") and gpu["uuid"].startswith(first)]
-    if len(of_id) != 1:
+    same = [gpu["compute_cap"] for gpu in gpus("uuid") if first.startswith("GPU-") and gpu["uuid"].startswith(first)]
+    if len(same) != 1:
         raise InputError(
             f'`target="{target}"`: GPUs of several compute capabilities are here ({", ".join(found)}), and which of '
             f"them CUDA_VISIBLE_DEVICES={visible} means is not known; give the GPU's UUID there (`nvidia-smi -L`), or "
             "set CUDA_DEVICE_ORDER=PCI_BUS_ID beside its number."
         )
-    return of_id[0]
+    return same[0]
 
 
 def store_of(bundle: Bundle, settings: BuildSettings, library: Library, target: Target) -> EngineStore:
-    """Where these engines lie."""
+    """Returns the store of these engines."""
     return EngineStore(engine_folder(bundle.path, settings.engine_dir), settings.backend, library.version, target.name)
 
 
 def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Library, target: Target) -> EngineKey:
-    """The key of a component's engine."""
+    """Returns the key of a component's engine."""
     return EngineKey(
         component=component,
         graph=graph_hash(bundle, component),
@@ -148,10 +142,10 @@ def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Lib
 
 
 def chosen_components(bundle: Bundle, wanted: tuple[str, ...] | None) -> list[str]:
-    """Keys of the components asked for by key or kind.
+    """Returns the keys of the components that are named by key or kind; None for all.
 
     Raises:
-        InputError: one that the bundle does not have.
+        InputError: the bundle has no such component.
     """
     entries = bundle.manifest.components
     if wanted is None:
@@ -169,16 +163,16 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress = 
     """Builds the engines that are missing, stale or damaged.
 
     Args:
-        progress: called with a component and what is done with it: `check`, `read`, `compile`, `write`, or `kept`.
+        progress: called with a component and its phase: `check`, `read`, `compile`, `write`, or `kept`.
 
     Returns:
-        One row per component asked for.
+        One row per requested component.
 
     Raises:
-        InputError: a target or component that is not known.
+        InputError: an unknown target or component.
         BackendUnavailableError: the library is not installed.
         BundleCorruptError: a graph differs from its hash.
-        EngineBuildError: a graph is refused, memory runs out, the compiler crashes, or another build is at it.
+        EngineBuildError: a graph is refused, memory runs out, the compiler crashes, or another build is running.
         OutputError: the folder cannot be written.
     """
     library = describe(settings.backend)
@@ -187,7 +181,7 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress = 
     keys = [key_of(bundle, name, settings, library, target) for name in chosen_components(bundle, settings.components)]
     found = [_look_up(store, key) for key in keys]
     kept = [record for record in found if isinstance(record, EngineRecord)]
-    if len(kept) == len(keys) and not settings.rebuild:  # nothing to write: a read-only folder will do
+    if len(kept) == len(keys) and not settings.rebuild:  # without a lock, as the folder may be read-only
         return [Built(record, store.engine_file(record), None) for record in kept]
     rows = []
     with _build_lock(store.folder):
@@ -195,55 +189,37 @@ def build_engines(bundle: Bundle, settings: BuildSettings, progress: Progress = 
             progress(key.component, "check")
             now = before
             if not isinstance(before, EngineCorruptError):
-                # Another build may have ended in between. An engine that was there is not hashed a second time.
+                # Another build may have ended in between. A valid engine is not hashed a second time.
                 now = _look_up(store, key, verify=isinstance(before, EngineError))
-            if isinstance(now, EngineRecord) and not settings.rebuild:
+            reason: str | None = "new" if isinstance(now, EngineNotFoundError) else str(now)
+            if isinstance(now, EngineRecord):
+                reason = "rebuild was requested" if settings.rebuild else None
+            if isinstance(now, EngineRecord) and reason is None:
                 progress(key.component, "kept")
-                rows.append(Built(now, store.engine_file(now), None))
-                continue
-            bundle.verify(key.component)
-            record = _build(bundle, store, key, target, progress)
-            rows.append(Built(record, store.engine_file(record), _reason(now)))
+                record = now
+            else:
+                bundle.verify(key.component)
+                record = _build(bundle, store, key, target, progress)
+            rows.append(Built(record, store.engine_file(record), reason))
     return rows
 
 
 def _look_up(store: EngineStore, key: EngineKey, verify: bool = True) -> EngineRecord | EngineError:
-    """The record of an engine that can be kept, or why there is none."""
+    """Returns the record of an engine that can be kept, or the error that says why there is none."""
     try:
         return store.find(key, verify=verify)
     except EngineError as error:
         return error
 
 
-def _reason(found: EngineRecord | EngineError) -> str:
-    """Why an engine is built although this was found."""
-    if isinstance(found, EngineNotFoundError):
-        return "new"
-    return str(found) if isinstance(found, EngineError) else "rebuild was asked for"
-
-
 def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, progress: Progress) -> EngineRecord:
     part = store.folder / f"{key.component}.part-{os.getpid()}"
     try:
-        made = compile_graph(
-            bundle.files(key.component)[0],
-            key.backend,
-            target,
-            key.profiles,
-            key.options,
-            part,
-            partial(progress, key.component),
-        )
-        record = EngineRecord(
-            record_version=RECORD_VERSION,
-            key=key,
-            file=FileEntry(path=f"{key.component}-{key.short}.engine", bytes=made.bytes, sha256=made.sha256),
-            weights_bytes=made.weights_bytes,
-            activation_bytes=made.activation_bytes,
-            layers=made.layers,
-            seconds=made.seconds,
-            peak_bytes=made.peak_bytes,
-        )
+        graph, report = bundle.files(key.component)[0], partial(progress, key.component)
+        made = compile_graph(graph, key.backend, target, key.profiles, key.options, part, report)._asdict()
+        name = f"{key.component}-{key.short}.engine"
+        file = FileEntry(path=name, bytes=made.pop("bytes"), sha256=made.pop("sha256"))
+        record = EngineRecord(record_version=RECORD_VERSION, key=key, file=file, **made)
         store.write(record, part)
     except OSError as error:
         raise _unwritable(store.folder, error) from error
@@ -254,8 +230,8 @@ def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, p
 
 @contextmanager
 def _build_lock(folder: Path) -> Iterator[None]:
-    """Makes the folder, locks it against a second build, and removes what a killed one left."""
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    """Creates the folder, locks it against a second build, and removes leftovers of a killed one."""
+    created = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / _LOCK, timeout=0)
@@ -275,15 +251,13 @@ def _build_lock(folder: Path) -> Iterator[None]:
         if not any(folder.glob("*.json")):
             (folder / _LOCK).unlink(missing_ok=True)
         lock.release()
-        for place in made:
-            try:
-                place.rmdir()  # only those that stayed empty
-            except OSError:
-                break
+        with suppress(OSError):  # stops at the first that is not empty
+            for place in created:
+                place.rmdir()
 
 
 def _unwritable(folder: Path, error: OSError) -> AmodalError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     reason = "the disk is full" if full else (error.strerror or str(error)).lower()
-    mend = "make room, or give another folder for `engine_dir`" if full else "give another folder for `engine_dir`"
-    return OutputError(f"engines cannot be written to {folder}, {reason}; {mend}.")
+    fix = f"{'make room, or ' if full else ''}give another folder for `engine_dir`"
+    return OutputError(f"engines cannot be written to {folder}, {reason}; {fix}.")

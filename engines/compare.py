@@ -1,4 +1,4 @@
-"""How far a result is from its reference: one measure for export, verification and benchmarks."""
+"""Measures of difference from a reference, shared by export, verification and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCES = {"fp32": 1e-5, "fp16": 5e-3}
-"""Largest relative L2 difference between a graph and its torch module, by precision. The latter is the rounding of the
-weights to half, through a whole U-Net, with room for the arithmetic's own."""
+"""Largest relative L2 difference between a graph and its torch module, by precision. In fp16 it covers the rounding of
+the weights to half, through a whole U-Net, and that of the arithmetic."""
 
 
 def relative_l2(candidate: Any, reference: Any) -> float:
-    """||candidate - reference|| / ||reference|| in float64; infinite where the candidate is not finite.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
+    """Computes ||candidate - reference|| / ||reference|| in float64; infinite if the first is not finite."""
     a, b = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"shapes {a.shape} and {b.shape} cannot be compared")
@@ -28,6 +24,6 @@ def relative_l2(candidate: Any, reference: Any) -> float:
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks of one shape, all frames together; 1 where both are empty."""
+    """Computes the IoU of two masks of one shape over all frames; 1 if both are empty."""
     union = np.count_nonzero(a | b)
     return float(np.count_nonzero(a & b) / union) if union else 1.0

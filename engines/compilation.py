@@ -1,4 +1,4 @@
-"""What an installed compiler is, and what it makes of one graph: both from a process of its own, `worker.py`."""
+"""Describes an installed compiler and compiles graphs, each in a separate process (`worker.py`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from .targets import Target
 
 
 class Compilation(NamedTuple):
-    """What is known of an engine once it was compiled; see `EngineRecord`."""
+    """What the compiler reports about an engine; see `EngineRecord`."""
 
     weights_bytes: int
     activation_bytes: dict[str, int]
@@ -32,7 +33,7 @@ class Compilation(NamedTuple):
 
 
 class Library(NamedTuple):
-    """An installed compiler: version, and the compute capabilities it builds for without a GPU."""
+    """An installed compiler: its version, and the compute capabilities it builds for without a GPU."""
 
     backend: EngineBackend
     version: str
@@ -40,12 +41,8 @@ class Library(NamedTuple):
 
 
 def describe(backend: EngineBackend) -> Library:
-    """Asks an installed compiler what it is.
-
-    Raises:
-        BackendUnavailableError: it cannot be imported.
-    """
-    found = _work({"task": "describe", "backend": backend}, lambda what: None)
+    """Returns the installed compiler; raises BackendUnavailableError if it cannot be imported."""
+    found = _run_worker({"task": "describe", "backend": backend})
     return Library(backend, found["version"], tuple(found["capabilities"]))
 
 
@@ -56,14 +53,14 @@ def compile_graph(
     profiles: tuple[Profile, ...],
     options: dict[str, bool | int],
     out: Path,
-    say: Callable[[str], None] = lambda what: None,
+    report: Callable[[str], None] = lambda phase: None,
 ) -> Compilation:
-    """Compiles one graph in a process of its own, which a crash takes with it and an interrupt ends.
+    """Compiles one graph in a separate process, which isolates crashes and ends on an interrupt.
 
     Args:
-        graph: ONNX, its external data beside it.
+        graph: ONNX file with its external data beside it.
         out: the engine's file.
-        say: told what is being done: `read`, `compile`, `write`.
+        report: called with each phase: `read`, `compile`, `write`.
 
     Raises:
         EngineBuildError: the graph is refused, memory runs out, or the compiler crashes.
@@ -74,75 +71,65 @@ def compile_graph(
         "backend": backend,
         "graph": str(graph),
         "out": str(out),
-        "target": {"name": target.name, "capabilities": target.capabilities},
+        "target": asdict(target),
         "profiles": [profile.model_dump(mode="json") for profile in profiles],
         "options": options,
     }
-    said = _work(job, say, graph.stem)
-    activations = dict(zip((p.name for p in profiles), said.pop("activation_bytes"), strict=True))
-    before, after = said.pop("layers")
-    del said["event"]
-    return Compilation(activation_bytes=activations, layers=(before, after), **said)
+    result = _run_worker(job, report, graph.stem)
+    return Compilation(**{**result, "layers": tuple(result["layers"])})
 
 
-def _work(job: dict[str, Any], say: Callable[[str], None], component: str = "") -> dict[str, Any]:
-    """Has a worker do a job; returns what it said at the end."""
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "amodal.engines.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
+def _run_worker(
+    job: dict[str, Any], report: Callable[[str], None] = lambda phase: None, component: str = ""
+) -> dict[str, Any]:
+    """Runs a job in a worker and returns its result."""
+    command, pipe = [sys.executable, "-m", "amodal.engines.worker"], subprocess.PIPE
+    last: dict[str, Any] = {"event": None}
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, encoding="utf-8") as process:
             assert process.stdin is not None
             assert process.stdout is not None
-            with suppress(BrokenPipeError):  # it died at once; what it left says why
-                # One line, and the pipe stays open: when it closes, whatever ended this process, the worker ends too.
-                process.stdin.write(json.dumps(job) + "\n")
-                process.stdin.flush()
-            last: dict[str, Any] = {}
-            for line in process.stdout:
-                last = json.loads(line)
-                if last["event"] == "phase":
-                    say(last["what"])
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(BrokenPipeError):
-                        pipe.close()
-        if code == 0 and last.get("event") == "done":
-            return last
-        if last.get("event") == "error":
-            raise _reported(last, component)
-        complaints.seek(0)
-        text = complaints.read().decode("utf-8", "replace").strip()
-    raise EngineBuildError(_crash(code, component, text.splitlines()[-1] if text else "it said nothing"))
+            try:
+                with suppress(BrokenPipeError):  # it died at once; its exit code and log say why
+                    # The pipe stays open: when it closes, however this process ended, the worker exits too.
+                    process.stdin.write(json.dumps(job) + "\n")
+                    process.stdin.flush()
+                for line in process.stdout:
+                    last = json.loads(line)
+                    if last["event"] == "phase":
+                        report(last["what"])
+                code = process.wait()
+            finally:
+                process.kill()  # does nothing once it has ended
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+        log.seek(0)
+        text = log.read().decode("utf-8", "replace").strip()
+    event = last.pop("event")
+    if code == 0 and event == "done":
+        return last
+    if event == "error":
+        raise _error(last, component)
+    raise EngineBuildError(_crash(code, component, text.splitlines()[-1] if text else "no output"))
 
 
-def _reported(event: dict[str, Any], component: str) -> Exception:
+def _error(event: dict[str, Any], component: str) -> Exception:
     if event["kind"] == "OSError":
         return OSError(event["errno"], event["message"])
     if event["kind"] == "MemoryError":
-        return EngineBuildError(_no_memory(component))
-    kind = getattr(errors, event["kind"], EngineBuildError)
-    return kind(event["message"]) if issubclass(kind, AmodalError) else EngineBuildError(event["message"])
+        return EngineBuildError(_out_of_memory(component))
+    kind: type[AmodalError] = getattr(errors, event["kind"], EngineBuildError)
+    return kind(event["message"])
 
 
 def _crash(code: int, component: str, last: str) -> str:
     if -code == signal.SIGKILL:
-        return _no_memory(component)
+        return _out_of_memory(component)
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return f"the compiler crashed while building {component or 'nothing yet'} ({how}): {last}"
 
 
-def _no_memory(component: str) -> str:
+def _out_of_memory(component: str) -> str:
     return (
         f"the compiler was killed while building {component}, as happens when memory runs out; close other programs, "
         "or build the engine on a larger machine for the same target and copy the folder."

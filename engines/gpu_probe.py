@@ -1,9 +1,9 @@
-"""Which backends execute on the GPU here: each runs the smallest network of the default model, in a process of its own.
+"""Tests which backends execute on the GPU here, each on the smallest network of the default model.
 
     python -m amodal.engines.gpu_probe onnxruntime cuda
 
-prints one JSON object; without arguments, one of all backends. One process can hold one TensorRT, and what crashes in
-one says nothing of the others.
+prints a report as one JSON object; without arguments, a report of all backends. Each backend runs in a separate
+process, since a process can hold only one TensorRT, and a crash must not affect the others.
 """
 
 from __future__ import annotations
@@ -14,90 +14,72 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from amodal.runtime import backends
+from amodal.runtime.backends.backend import import_library
+from amodal.runtime.backends.gpu import cuda_version, find_gpu
 from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.errors import AmodalError, BackendError
 from amodal.runtime.families import Bundle
-from amodal.runtime.progress import Progress, silent
 
 from .compare import relative_l2
 from .isolated import run_isolated
 
 LIMIT = 180.0
-"""Seconds that one backend may take, the compilation of an engine included."""
+"""Seconds allowed for one backend, including the compilation of an engine."""
 
 TOLERANCE = 1e-2
-"""Largest relative difference to the CPU's result: it asks whether the GPU computes the network, not how finely."""
+"""Largest relative difference from the CPU's result: a check that the GPU computes the network, not of its accuracy."""
 
 _COMPONENT, _CUPY, _USABLE = "image_encoder", "cupy", "usable"
 
 
-def probe_gpu(limit: float = LIMIT, progress: Progress = silent) -> dict[str, Any]:
-    """What runs on the GPU of this machine, as plain data.
+def probe_gpu(limit: float = LIMIT) -> dict[str, Any]:
+    """Reports what runs on the GPU of this machine, as plain data.
 
     Returns:
         `gpus` as the driver lists them; `cupy`: what CuPy finds, and whether it compiles a kernel; `backends`: one
-        report for each, with `executes` and `reason`; `problem`: why there is nothing to try, or None.
+        report for each, with `executes` and `reason`; `problem`: why nothing can be tried, or None.
     """
-    listed = gpus()
-    progress("CuPy")
-    cupy = _in_own_process([_CUPY], limit)
+    listed, cupy = gpus(), _in_own_process([_CUPY], limit)
     report: dict[str, Any] = {"gpus": listed, "cupy": cupy, "backends": [], "problem": None}
     if not listed and not cupy["executes"]:
         report["problem"] = f"no GPU: nvidia-smi lists none, and CuPy says: {cupy['reason']}"
-        return report
-    for name, device in backends.gpu_choices():
-        progress(name)
-        report["backends"].append(_in_own_process([name, device or ""], limit))
+    else:
+        report["backends"] = [_in_own_process([name, device or ""], limit) for name, device in backends.gpu_choices()]
     return report
 
 
 def availabilities(limit: float = LIMIT) -> dict[str, backends.Availability]:
-    """What `backends.availability` says of each backend, asked in a process of its own: importing one may crash."""
-    found = {}
-    for name in backends.names():
-        said = _in_own_process([_USABLE, name], limit)
-        found[name] = backends.Availability(said["executes"], said.get("detail", ""), said["reason"])
-    return found
+    """Asks each backend in a separate process whether it is available, since importing one may crash."""
+    found = {name: _in_own_process([_USABLE, name], limit) for name in backends.names()}
+    return {n: backends.Availability(r["executes"], r.get("detail", ""), r["reason"]) for n, r in found.items()}
 
 
 def _in_own_process(arguments: list[str], limit: float) -> dict[str, Any]:
     ended = run_isolated([sys.executable, "-m", "amodal.engines.gpu_probe", *arguments], limit)
     found: dict[str, Any] = {"name": arguments[0], "executes": False, "reason": ended.trouble}
-    for line in reversed(ended.out.splitlines()):
-        if line.startswith("{"):
-            found |= json.loads(line)
-            break
-    if not ended.ok:  # it may have said that all is well, and then crashed on its way out
+    report = next((line for line in reversed(ended.out.splitlines()) if line.startswith("{")), "{}")
+    found |= json.loads(report)
+    if not ended.ok:  # it may have crashed on its way out, after a good report
         found |= {"executes": False, "reason": found["reason"] or ended.trouble}
     return found | {"wall_seconds": round(ended.seconds, 2)}
 
 
 def try_cupy() -> dict[str, Any]:
-    """Whether CuPy finds a GPU and compiles a kernel for it (NVRTC); memory in bytes."""
-    from amodal.runtime.backends.gpu import cuda_version, find_gpu
-
-    try:
-        cupy: Any = import_module(_CUPY)
-    except Exception as error:  # what a broken installation raises is anything
-        raise BackendError(
-            f'CuPy cannot be imported ({error}); install it with `pip install "amodal[cuda]"`.'
-        ) from error
-    gpu = find_gpu(cupy, "CuPy")
-    runtime = cupy.cuda.runtime
+    """Reports whether CuPy finds a GPU and compiles a kernel for it (NVRTC); memory in bytes."""
+    cupy = import_library("cupy", "cuda", "CuPy")
+    gpu, runtime, seconds = find_gpu(cupy, "CuPy"), cupy.cuda.runtime, dict[str, float]()
     with cupy.cuda.Device(gpu.number):
         free, total = (int(n) for n in runtime.memGetInfo())
-        begin = time.perf_counter()
-        works = bool((cupy.zeros(1) + 1).all())
-        seconds = time.perf_counter() - begin
+        with _timed(seconds, "first kernel"):
+            works = bool((cupy.zeros(1) + 1).all())
     if not works:
         raise BackendError("CuPy's kernels give wrong results here.")
     return {
@@ -108,15 +90,15 @@ def try_cupy() -> dict[str, Any]:
         "memory_total": total,
         "cuda_driver": cuda_version(int(runtime.driverGetVersion())),
         "cuda_runtime": cuda_version(int(runtime.runtimeGetVersion())),
-        "seconds": {"first kernel": round(seconds, 3)},
+        "seconds": seconds,
     }
 
 
 def try_backend(name: str, device: str | None) -> dict[str, Any]:
-    """Runs the default model's image encoder on a backend, twice, and holds the result against the CPU's.
+    """Runs the default model's image encoder twice on a backend and compares the result with the CPU's.
 
     Raises:
-        AmodalError: it cannot be used, its engine cannot be built, or the result is wrong.
+        AmodalError: the backend cannot be used, its engine cannot be built, or the result is wrong.
     """
     found = backends.availability(name, device)
     if not found.usable:
@@ -150,7 +132,7 @@ def try_backend(name: str, device: str | None) -> dict[str, Any]:
 
 @contextmanager
 def _files_of(bundle: Bundle, name: str, seconds: dict[str, float]) -> Iterator[list[Path]]:
-    """The component's files for a backend; an engine is built for the GPU here, and gone afterwards."""
+    """Yields the component's files for a backend; an engine is built for the GPU here and deleted afterwards."""
     if name not in get_args(EngineBackend):
         yield bundle.files(_COMPONENT)
         return
@@ -171,7 +153,7 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 
 def main(arguments: list[str]) -> None:
-    """One backend, in this process, or all, each in its own; prints the report."""
+    """Prints the report of one backend run in this process, or of all."""
     if not arguments:
         print(json.dumps(probe_gpu()))
         return
@@ -179,13 +161,12 @@ def main(arguments: list[str]) -> None:
     try:
         if name == _USABLE:
             usable, detail, reason = backends.availability(str(device))
-            print(json.dumps({"executes": usable, "detail": detail, "reason": reason}))
-            return
-        found = try_cupy() if name == _CUPY else try_backend(name, device)
-        report = {"executes": True, "reason": "", **found}
+            report = {"executes": usable, "detail": detail, "reason": reason}
+        else:
+            report = {"executes": True, "reason": "", **(try_cupy() if name == _CUPY else try_backend(name, device))}
     except AmodalError as error:
         report = {"executes": False, "reason": str(error)}
-    except Exception as error:  # noqa: BLE001 (whatever a driver raises is what this is to find out)
+    except Exception as error:  # noqa: BLE001 (whatever a driver raises is the report)
         report = {"executes": False, "reason": f"{type(error).__name__}: {error}"}
     print(json.dumps({"name": name, "device": device, **report}), flush=True)
 

@@ -1,4 +1,4 @@
-"""A command in a process of its own, with a time limit: what crashes or hangs there ends nothing else."""
+"""Runs a command in a separate process with a time limit, isolating crashes and hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 _KEPT = 200_000  # bytes of each output, from its end
-_GRACE = 3.0  # seconds to end in peace
+_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        code: as the shell counts; negative for a signal; None if it ran past its limit.
+        code: exit code; negative for a signal; None if it exceeded its limit.
         seconds: wall time.
-        out, err: the ends of what it wrote.
+        out, err: the ends of its outputs.
     """
 
     code: int | None
@@ -33,12 +33,12 @@ class Ended:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended by itself, with 0."""
+        """Whether it exited with 0."""
         return self.code == 0
 
     @property
     def trouble(self) -> str:
-        """What went wrong, in a few words; empty if nothing did."""
+        """Describes the failure in a few words; empty if there was none."""
         if self.ok:
             return ""
         lines = [line for line in self.err.strip().splitlines() if line.strip()]
@@ -54,13 +54,10 @@ class Ended:
 def run_isolated(
     command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> Ended:
-    """Runs a command, and stops it with all its children once `limit` seconds have passed, or if this is interrupted.
+    """Runs a command; after `limit` seconds, or on an interrupt, stops it with all its children.
 
     Args:
         environment: added to that of this process.
-
-    Raises:
-        OSError: it cannot be started.
     """
     begin = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -71,20 +68,19 @@ def run_isolated(
             stderr=err,
             env={**os.environ, **(environment or {})},
             cwd=cwd,
-            start_new_session=True,  # so that its children can be stopped with it
+            start_new_session=True,  # so that its children can be stopped too
         )
         code: int | None = None
         try:
-            code = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            pass
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(limit)
         finally:
             _stop(process)
         return Ended(code, time.monotonic() - begin, _end_of(out), _end_of(err))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The process, and whatever of its session is left of it."""
+    """Stops the process and what remains of its session."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,6 @@
-"""How large half-precision tensors get: past 65504 they are infinite, wherever arithmetic is really in half precision.
+"""Measures how large half-precision tensors get: beyond 65504 they overflow where arithmetic really is in half.
 
-ONNX Runtime's CPU provider hides that but at norms (it widens the rest to float32), so it is measured in the twin.
+ONNX Runtime's CPU provider widens all but norms to float32 and so hides overflows. They are measured in the twin.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .upcast import GraphSession, half_tensors, read_graph, upcast
 
 HALF_MAX = 65504.0
 LIMIT = 16000.0
-"""Greatest value of a tensor that leaves half precision room for inputs other than those measured: a factor of four."""
+"""Greatest value that leaves a factor of four below `HALF_MAX` for inputs other than those measured."""
 
-# They only move values, so that their source says as much.
+# Operators that only move values; measuring their input is enough.
 _MOVERS = frozenset(
     {"Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split"}
     | {"Squeeze", "Tile", "Transpose", "Unsqueeze"}
@@ -27,7 +27,7 @@ _SUFFIX = "/greatest"
 
 
 class Range(NamedTuple):
-    """The greatest absolute value of a FLOAT16 tensor, over all calls; infinite if it is beyond float32, too."""
+    """The greatest absolute value of a FLOAT16 tensor over all calls; infinite if even float32 overflows."""
 
     tensor: str
     node: str
@@ -36,14 +36,14 @@ class Range(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """The layer that its node belongs to, as the checkpoint names it."""
+        """The node's layer, as the checkpoint names it."""
         return self.node.rpartition("/")[0]
 
 
 def measure_ranges(file: Path, calls: Sequence[Mapping[str, Any]], threads: int = 0) -> list[Range]:
-    """The greatest absolute values of a graph's FLOAT16 tensors, the largest first; none for a graph in float32.
+    """Measures the greatest absolute values of a graph's FLOAT16 tensors, the largest first; empty in float32.
 
-    Inside an operator there may be more: sums of a MatMul before they are rounded, scores of an ONNX Attention.
+    Values inside an operator may be larger: sums of a MatMul before rounding, scores of an ONNX Attention.
 
     Args:
         calls: inputs of the graph; at least one.
@@ -56,7 +56,7 @@ def measure_ranges(file: Path, calls: Sequence[Mapping[str, Any]], threads: int 
     tensors = [tensor for tensor in half_tensors(model) if tensor.operator not in _MOVERS]
     if not tensors:
         return []
-    twin = _reporting(upcast(model), [tensor.name for tensor in tensors])
+    twin = _with_maxima(upcast(model), [tensor.name for tensor in tensors])
     session = GraphSession(twin.SerializeToString(), file.parent, file.stem, threads, optimise=False)
     found = [session(call) for call in calls]
     session.close()
@@ -66,20 +66,19 @@ def measure_ranges(file: Path, calls: Sequence[Mapping[str, Any]], threads: int 
 
 
 def over(ranges: Sequence[Range], limit: float = LIMIT) -> list[Range]:
-    """Those whose values go beyond a limit, or are not numbers."""
+    """Returns the ranges beyond a limit, or NaN."""
     return [row for row in ranges if not row.greatest <= limit]
 
 
-def _reporting(twin: Any, names: Sequence[str]) -> Any:
-    """The twin with one output per tensor, a scalar, instead of its own: none has to be kept until the end."""
+def _with_maxima(twin: Any, names: Sequence[str]) -> Any:
+    """Replaces the twin's outputs by one scalar per tensor, so that no tensor has to be kept until the end."""
     from onnx import TensorProto, helper
 
     graph = twin.graph
     del graph.output[:]
     for name in names:
+        result = name + _SUFFIX
         graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"], name=f"{name}/Abs"))
-        graph.node.append(
-            helper.make_node("ReduceMax", [f"{name}/abs"], [name + _SUFFIX], name=name + _SUFFIX, keepdims=0)
-        )
-        graph.output.append(helper.make_tensor_value_info(name + _SUFFIX, TensorProto.FLOAT, ()))
+        graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [result], name=result, keepdims=0))
+        graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, ()))
     return twin

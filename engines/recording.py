@@ -1,16 +1,16 @@
-"""Keeps what components are given and give while a pipeline runs, for a few of their calls."""
+"""Records inputs and outputs of some component calls while a pipeline runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.backends import Backend, Executable
-from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
+from amodal.runtime.backends import Backend
+from amodal.runtime.backends.proxy import BackendProxy, Batches, Results
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.families import Bundle
 
@@ -23,10 +23,10 @@ class Call(NamedTuple):
 
 
 class Recorder(BackendProxy):
-    """A backend that runs on the CPU, and keeps calls; see `amodal.runtime.backends.Backend`.
+    """Runs on another backend and records calls.
 
-    Of a component that is called in every step those of a task's first, middle and last one, of every other component
-    the first; of calls that are made together, the first.
+    Of a repeated component it records the calls at the first, middle and last step of a task, of others the first; of
+    calls made together (`map`), the first.
 
     Args:
         steps: of the sampler.
@@ -39,39 +39,21 @@ class Recorder(BackendProxy):
         super().__init__(backend)
         self.calls: dict[str, list[Call]] = {}
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
-        self._repeated_turns = frozenset({0, steps // 2, steps - 1})
+        self._steps = steps
         self._turns: dict[str, int] = {}
 
     def begin(self) -> None:
-        """A task begins: its calls are counted from here, and kept beside those before."""
+        """Begins a task: counts its calls from here, and keeps earlier recordings."""
         self._turns = {}
 
-    def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
-        """See `Backend.load`."""
-        turns = self._repeated_turns if entry.repeated else frozenset({0})
-        return _Recorded(self._backend.load(entry, files, lanes), self, self._keys[files[0]], turns)
-
-    def heard(self, key: str, turns: frozenset[int], inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        """A component was called."""
+    def around(self, entry: ComponentEntry, files: list[Path], batches: Batches, run: Callable[[], Results]) -> Results:
+        """See `BackendProxy.around`."""
+        results = run()
+        key, steps = self._keys[files[0]], self._steps
         turn = self._turns.get(key, 0)
         self._turns[key] = turn + 1
-        if turn in turns:
-            # Copies: the sampler's arrays are not for keeping.
-            copies = [{name: np.array(value) for name, value in values.items()} for values in (inputs, outputs)]
+        if turn in ({0, steps // 2, steps - 1} if entry.repeated else {0}):
+            # Copies, because the sampler reuses its arrays.
+            copies = [{name: np.array(value) for name, value in side[0].items()} for side in (batches, results)]
             self.calls.setdefault(key, []).append(Call(*copies))
-
-
-class _Recorded(ExecutableProxy):
-    def __init__(self, executable: Executable, recorder: Recorder, key: str, turns: frozenset[int]) -> None:
-        super().__init__(executable)
-        self._recorder, self._key, self._turns = recorder, key, turns
-
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = self._executable(inputs)
-        self._recorder.heard(self._key, self._turns, inputs, outputs)
-        return outputs
-
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        results = self._executable.map(batches)
-        self._recorder.heard(self._key, self._turns, batches[0], results[0])
         return results

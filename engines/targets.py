@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from amodal.runtime.builds.finding import capability_name
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.errors import InputError
 
@@ -17,36 +17,30 @@ class Target:
     """What an engine is built for.
 
     Attributes:
-        name: as it stands in keys and folder names.
+        name: as in keys and folder names.
         capabilities: compute capabilities (`sm86`), in ascending order; empty for `this` and for TensorRT's
-            `portable`, which have none to name.
+            `portable`, which name none. Building then needs the GPU.
     """
 
     name: str
     capabilities: tuple[str, ...] = ()
 
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether building asks the driver what is here."""
-        return not self.capabilities
-
 
 def parse_target(text: str, backend: EngineBackend, known: tuple[str, ...]) -> Target:
-    """A target from its name.
+    """Parses `portable`, `this`, or compute capabilities like `sm86,sm89`.
 
     Args:
-        text: `portable`, `this`, or compute capabilities like `sm86,sm89`.
-        known: those that the installed library builds for ahead of time; empty where it builds only for the GPU here.
+        known: capabilities that the installed library builds for ahead of time, in ascending order; empty where it
+            builds only for the GPU here.
 
     Raises:
-        InputError: a capability that the library does not know.
+        InputError: the library does not know a capability.
     """
     if text == THIS:
         return Target(THIS)
     if text == PORTABLE:
         return Target(PORTABLE, known)
-    names = [name.strip().lower().replace("_", "") for name in text.split(",") if name.strip()]
-    names = [f"sm{name}" if name.isdigit() else name for name in names]
+    names = [capability_name(name) for name in text.split(",") if name.strip()]
     if not known:
         raise InputError(
             f'`target="{text}"`: {backend} builds for the GPU of the machine it runs on; expected {THIS} or {PORTABLE} '
@@ -60,10 +54,5 @@ def parse_target(text: str, backend: EngineBackend, known: tuple[str, ...]) -> T
             f"{THIS}, or one or more of {', '.join(known)}.",
             field="target",
         )
-    chosen = tuple(sorted(set(names), key=_number))
+    chosen = tuple(name for name in known if name in names)
     return Target("+".join(chosen), chosen)
-
-
-def _number(capability: str) -> int:
-    found = re.search(r"\d+", capability)
-    return int(found[0]) if found else 0

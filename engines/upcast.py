@@ -1,20 +1,22 @@
 """A half-precision graph's float32 twin: the same stored weights and operators, every tensor computed in float32.
 
-What overflows in half precision is a number in the twin, and what half precision rounds is exact: the twin is what a
-graph, a backend or an engine in half precision is held against. It is made in memory and reads the graph's own weights.
+The twin has neither the overflows nor the rounding of half precision. Graphs, backends and engines in half precision
+are compared with it. It is built in memory and reads the graph's own weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from amodal.runtime.backends import Backend
 from amodal.runtime.backends.denormals import denormals_as_zero
-from amodal.runtime.backends.host import HostBackend
+from amodal.runtime.backends.onnxruntime.cpu import Session
+from amodal.runtime.backends.onnxruntime.graph import session_options
 from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import BackendError, BundleError, MissingDependencyError, first_line
 
@@ -23,7 +25,7 @@ _DTYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_dtype", "softmax_precision
 
 
 class HalfTensor(NamedTuple):
-    """A FLOAT16 tensor that a graph computes, and the node that does."""
+    """A FLOAT16 tensor that a graph computes, and the node that computes it."""
 
     name: str
     node: str
@@ -31,11 +33,11 @@ class HalfTensor(NamedTuple):
 
 
 def read_graph(file: Path) -> Any:
-    """A graph as `onnx.ModelProto`, its weights left on disk.
+    """Reads a graph as `onnx.ModelProto`, without its weights.
 
     Raises:
         MissingDependencyError: onnx is not installed.
-        BundleError: the file is no graph.
+        BundleError: the file is not a graph.
     """
     onnx = _onnx()
     try:
@@ -45,13 +47,13 @@ def read_graph(file: Path) -> Any:
 
 
 def half_tensors(model: Any) -> list[HalfTensor]:
-    """The FLOAT16 tensors that the nodes of a graph compute, in their order; weights are none of them.
+    """Lists the FLOAT16 tensors that the nodes of a graph compute, in order; weights are not among them.
 
-    Dtypes are followed from operator to operator by their schemas: onnx 1.23's shape inference leaves the output of
-    GroupNormalization without a type, and whatever comes after it.
+    Dtypes are propagated through the operators' schemas: onnx 1.23's shape inference leaves the output of
+    GroupNormalization, and all that follows it, without a type.
 
     Raises:
-        BundleError: an operator that onnx does not know.
+        BundleError: onnx does not know an operator.
     """
     onnx = _onnx()
     graph, versions = model.graph, {opset.domain: opset.version for opset in model.opset_import}
@@ -78,9 +80,9 @@ def half_tensors(model: Any) -> list[HalfTensor]:
 
 
 def upcast(model: Any) -> Any:
-    """The float32 twin of a graph; every tensor keeps its name.
+    """Returns the float32 twin of a graph; every tensor keeps its name.
 
-    Weights stay as they are in the file, each with a Cast behind it; casts to FLOAT16 become casts to FLOAT.
+    Weights keep their stored dtype, each followed by a Cast; casts to FLOAT16 become casts to FLOAT.
     """
     onnx = _onnx()
     twin = onnx.ModelProto()
@@ -102,7 +104,7 @@ def upcast(model: Any) -> Any:
     for value in chain(graph.input, graph.output):
         if value.type.tensor_type.elem_type == _HALF:
             value.type.tensor_type.elem_type = _FLOAT
-    del graph.value_info[:]  # the dtypes there are no longer so
+    del graph.value_info[:]  # its dtypes no longer hold
     casts = [onnx.helper.make_node("Cast", [old], [new], name=new, to=_FLOAT) for old, new in widened.items()]
     nodes = [*casts, *graph.node]
     del graph.node[:]
@@ -110,71 +112,35 @@ def upcast(model: Any) -> Any:
     return twin
 
 
-class GraphSession:
-    """A graph held in memory, in ONNX Runtime on the CPU; see `amodal.runtime.backends.Executable`.
+class GraphSession(Session):
+    """A serialised graph in ONNX Runtime on the CPU; see `amodal.runtime.backends.Executable`.
 
     Args:
-        content: the graph, serialised.
-        folder: where its external data lies. ONNX Runtime 1.31 refuses links that lead out of a graph's folder, so that
-            a graph that is not written anywhere is told where to look.
-        optimise: what ONNX Runtime does by default; without, weights stored in half precision are widened one at a
-            time instead of all at load.
-
-    Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        BackendError: the graph cannot be loaded.
+        folder: holds the graph's external data. ONNX Runtime 1.31 refuses links out of a graph's folder, so a graph
+            that is not on disk needs this setting.
+        optimise: see `session_options`.
     """
 
     def __init__(self, content: bytes, folder: Path, name: str, threads: int = 0, *, optimise: bool = True) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise MissingDependencyError('comparing graphs needs onnxruntime; `pip install "amodal[cpu]"`.') from error
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = optimise
+        ort, options = session_options(threads, optimise=optimise)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         options.add_session_config_entry("session.set_denormal_as_zero", "1")  # as the backend does
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._name = name
         try:
             with denormals_as_zero():
-                self._session: Any = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+                session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BackendError(f"onnxruntime cannot load the graph of {name}: {first_line(error)}") from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
-
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executable`."""
-        if self._session is None:
-            raise BackendError(f"the graph of {self._name} was closed.")
-        try:
-            with denormals_as_zero():
-                values = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:
-            raise BackendError(f"onnxruntime cannot run the graph of {self._name}: {first_line(error)}") from error
-        return dict(zip(self._outputs, values, strict=True))
-
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Executable`."""
-        return [self(inputs) for inputs in batches]
-
-    def close(self) -> None:
-        """See `Executable`."""
-        self._session = None
+        super().__init__(session, name)
 
 
-class TwinBackend(HostBackend):
+class TwinBackend(Backend):
     """Runs the float32 twins of a bundle's graphs on the CPU; see `amodal.runtime.backends.Backend`.
 
     Graphs in float32 are their own twins, and need no onnx.
     """
 
     def __init__(self, threads: int = 0) -> None:
-        super().__init__()
-        self.name, self.lanes, self._threads = "float32 twin", 1, threads
+        self.name, self._threads = "float32 twin", threads
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> GraphSession:
         """See `Backend.load`."""
@@ -188,12 +154,12 @@ class TwinBackend(HostBackend):
 
 
 def _paired(names: Sequence[str], formals: Sequence[Any]) -> list[tuple[str, Any]]:
-    """A node's tensors, and what its operator's schema says of each; the last of a schema may stand for many."""
+    """Pairs a node's tensors with their schema entries; the last entry may be variadic."""
     return [(name, formals[min(i, len(formals) - 1)]) for i, name in enumerate(names) if name]
 
 
 def _named_dtype(node: Any) -> int | None:
-    """The dtype that a node names itself (Cast, Constant)."""
+    """Returns the dtype that a node states itself (Cast, Constant)."""
     for attribute in node.attribute:
         if attribute.name in ("to", "dtype"):
             return int(attribute.i)

@@ -1,4 +1,4 @@
-"""What verifying a bundle found: rows, what is wrong in them, and what comes near its limit."""
+"""The result of verifying a bundle: checks with their problems, and warnings of values near a limit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class VerifySettings:
     """What to verify.
 
     Attributes:
-        backend: `onnxruntime` to run the graphs; `tensorrt_rtx` or `tensorrt` for their engines, which are run too
-            where the GPU is.
-        components: keys or kinds; None for all, and the whole pipeline.
+        backend: `onnxruntime` for the graphs; `tensorrt_rtx` or `tensorrt` for the engines, which also run if their GPU
+            is present.
+        components: keys or kinds; None for all and the whole pipeline.
         steps: sampler steps.
-        seed: of the scene and of the noise.
+        seed: of the scene and the noise.
         threads: CPU threads; None for all cores.
         target, engine_dir: of the engines; see `BuildSettings`.
-        build: build the engines that are missing first.
+        build: build missing engines first.
     """
 
     backend: str = DEFAULT
@@ -49,23 +49,22 @@ class VerifySettings:
                 f'`build` and `engine_dir` are for engines, {DEFAULT} has none; choose `backend="{engines[0]}"`.'
             )
         if self.steps < 1 or self.seed < 0:
-            raise InputError(
-                f"`steps={self.steps}` and `seed={self.seed}`: expected 1 or more steps, a seed from 0 on."
-            )
+            given = f"`steps={self.steps}` and `seed={self.seed}`"
+            raise InputError(f"{given}: expected 1 or more steps, a seed from 0 on.")
 
 
 @dataclass(frozen=True)
 class ComponentCheck:
-    """A component beside its float32 twin.
+    """A component compared with its float32 twin.
 
     Attributes:
         component: key in the bundle.
         precision: of its arithmetic.
-        calls: compared.
-        difference: relative L2 over all calls, of the worst output; infinite where one is not finite.
-        limit: the largest that is right.
-        ranges: greatest absolute values of its FLOAT16 tensors, the largest first; none in float32.
-        problems: what is wrong, as sentences; none if it is right.
+        calls: number of calls compared.
+        difference: relative L2 over all calls, of the worst output; infinite if a value is not finite.
+        limit: largest accepted difference.
+        ranges: greatest absolute values of its FLOAT16 tensors, the largest first; empty in float32.
+        problems: sentences; empty if the check passed.
     """
 
     component: str
@@ -78,22 +77,22 @@ class ComponentCheck:
 
     @property
     def greatest(self) -> float | None:
-        """Of all FLOAT16 tensors; None in float32."""
+        """Greatest value of all FLOAT16 tensors; None in float32."""
         return self.ranges[0].greatest if self.ranges else None
 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """A whole task beside the same in float32 twins, from the same noise.
+    """A whole task compared with its run in float32 twins, from the same noise.
 
     Attributes:
-        stage: the task.
-        latents: largest relative L2 difference of what it gives as floats, which of Diffusion-VAS are the last latents;
-            infinite where it is not finite.
-        limit: the largest that is right.
-        mask_iou: of the masks, all frames together; None for a task that gives none.
-        frames_max, frames_mean: absolute difference of the decoded pictures, of 255; None where there are none.
-        problems: see `ComponentCheck`.
+        stage: name of the task.
+        latents: largest relative L2 difference of its float results (for Diffusion-VAS the last latents); infinite if a
+            value is not finite.
+        limit: largest accepted difference.
+        mask_iou: IoU of the masks over all frames; None for a task without masks.
+        frames_max, frames_mean: absolute difference of the pictures, in levels of 255; None for a task without.
+        problems: sentences; empty if the check passed.
     """
 
     stage: str
@@ -107,7 +106,7 @@ class StageCheck:
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """A component's engine: its file, why it was built now (None if it was not), and what is wrong."""
+    """A component's engine: its file, the reason if it was built now, and its problems as sentences."""
 
     component: str
     file: str | None
@@ -117,11 +116,11 @@ class EngineCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """All checks of a bundle.
 
     Attributes:
         bundle: its folder.
-        notes: what these checks do not show.
+        notes: what the checks do not cover.
     """
 
     bundle: str
@@ -133,7 +132,7 @@ class Verification:
 
     @property
     def problems(self) -> list[tuple[str, str]]:
-        """What is wrong: component or stage, and a sentence."""
+        """Problems of all checks: component or stage, and a sentence."""
         found = [(row.component, row.problems) for row in self.components]
         found += [(row.component, row.problems) for row in self.engines]
         found += [(f"stage {row.stage}", row.problems) for row in self.stages]
@@ -141,34 +140,27 @@ class Verification:
 
     @property
     def warnings(self) -> list[tuple[str, str]]:
-        """What is right and near its limit: component, and a sentence."""
-        found = []
-        for row in self.components:
-            near = [r for r in over(row.ranges) if r.greatest <= HALF_MAX]
-            if near:
-                found.append(
-                    (row.component, f"{named(near)} beyond {LIMIT:.0f}; half precision ends at {HALF_MAX:.0f}.")
-                )
-        return found
+        """Values that are valid but near the limit: component, and a sentence."""
+        limits = f"beyond {LIMIT:.0f}; half precision ends at {HALF_MAX:.0f}."
+        near = {row.component: [r for r in over(row.ranges) if r.greatest <= HALF_MAX] for row in self.components}
+        return [(component, f"{named(ranges)} {limits}") for component, ranges in near.items() if ranges]
 
     @property
     def ok(self) -> bool:
-        """Whether every check was passed."""
+        """Whether every check passed."""
         return not self.problems
 
     def as_json(self, most_ranges: int = 10) -> dict[str, Any]:
-        """Plain form; numbers that are not finite are None.
+        """Returns a JSON-ready form with None for numbers that are not finite.
 
         Args:
-            most_ranges: how many tensors of each component are listed.
+            most_ranges: how many tensors of each component to list.
         """
         components = []
         for row in self.components:
-            plain = _plain(row)
-            plain["ranges"] = [
-                {**r._asdict(), "layer": r.layer, "greatest": _finite(r.greatest)} for r in row.ranges[:most_ranges]
-            ]
-            components.append({**plain, "half_tensors": len(row.ranges), "beyond_limit": len(over(row.ranges))})
+            ranges = [{**_finite(r._asdict()), "layer": r.layer} for r in row.ranges[:most_ranges]]
+            counts = {"half_tensors": len(row.ranges), "beyond_limit": len(over(row.ranges))}
+            components.append({**_plain(row), "ranges": ranges, **counts})
         return {
             "bundle": self.bundle,
             "ok": self.ok,
@@ -184,19 +176,16 @@ class Verification:
 
 
 def named(ranges: list[Range]) -> str:
-    """The beginning of a sentence: `3 tensors, the greatest 2.0e+04 at down_blocks.0/Conv_5 (v12), go`."""
+    """Begins a sentence: `3 tensors, the greatest 2.0e+04 at down_blocks.0/Conv_5 (v12), go`."""
     first = ranges[0]
     value = f"{first.greatest:.1e} at {first.node} ({first.tensor})"
     return f"a tensor, {value}, goes" if len(ranges) == 1 else f"{len(ranges)} tensors, the greatest {value}, go"
 
 
 def _plain(row: ComponentCheck | StageCheck | EngineCheck) -> dict[str, Any]:
-    plain: dict[str, Any] = {"ok": not row.problems}
-    for field in fields(row):
-        value = getattr(row, field.name)
-        plain[field.name] = _finite(value) if isinstance(value, float) else value
-    return {**plain, "problems": list(row.problems)}
+    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    return {"ok": not row.problems, **_finite(values), "problems": list(row.problems)}
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in values.items()}

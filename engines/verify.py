@@ -1,7 +1,7 @@
-"""Whether a bundle computes what it should: each component and the whole pipeline against their float32 twins.
+"""Verifies a bundle: compares each component and the whole pipeline with their float32 twins.
 
-The inputs are those of a run over a scene, recorded in the twins (see `upcast`), so that no component is judged by what
-another did to its inputs.
+Inputs are recorded from a run of the twins over a scene (see `upcast`), so that no component's error affects another's
+inputs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,26 +34,26 @@ from .upcast import TwinBackend
 from .verification import ComponentCheck, EngineCheck, StageCheck, Verification, VerifySettings, named
 
 RESULTS = {"fp32": 1e-4, "fp16": 2e-2}
-"""Largest relative L2 difference of a task's floats, by precision; Diffusion-VAS's are its last latents.
+"""Largest relative L2 difference of a task's float results (for Diffusion-VAS the last latents), by precision.
 
-More than of one component, since steps add up. Small checkpoints showed 4e-4 to 5e-3 in half, after 3 to 25 steps; 5 %
-on every velocity, 4e-2 to 5e-2."""
+Larger than for one component, since the errors of steps add up. Small checkpoints showed 4e-4 to 5e-3 in half, after 3
+to 25 steps; with 5 % added to every velocity, 4e-2 to 5e-2."""
 
 REPEATED = 2e-2
-"""Largest relative L2 difference of a component in half that is called in every step, as a U-Net.
+"""Largest relative L2 difference of a component in half that runs in every step, such as a U-Net.
 
-`TOLERANCES` is for random input. On a trained U-Net's own, whose velocities at low noise are small differences of large
-activations, the default model showed 6e-3, with its last latents 2.5e-4 from float32's and a mask IoU of 0.9999."""
+`TOLERANCES` is for random input. On a trained U-Net's own input, velocities at low noise are small differences of large
+activations: the default model showed 6e-3, with its last latents 2.5e-4 from float32's and a mask IoU of 0.9999."""
 
 MASK_IOU = {"fp32": 0.999, "fp16": 0.95}
-"""Least IoU of the masks with the twin's, by precision. Small checkpoints showed 0.9975 and more in half."""
+"""Smallest IoU with the twin's masks, by precision. Small checkpoints showed 0.9975 and more in half."""
 
 _HALF_NOTE = (
     "On a CPU, ONNX Runtime computes half precision in float32 and rounds, or overflows, at norms only (seen with 1.31 "
     "on x86). A GPU will round more than the differences show, and overflow wherever the greatest values are beyond "
     "65504."
 )
-_UNSEEN = (
+_NOT_RUN = (
     "No engine was executed: {reason} To check what the graphs compute, run `amodal verify BUNDLE`; to check what the "
     "engines compute, verify them on a machine with the GPU they were built for."
 )
@@ -65,15 +65,15 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, progre
     """Verifies a bundle's graphs, or its engines.
 
     Args:
-        progress: called with a component or task, and what is done with it.
+        progress: called with a component or task and its phase.
 
     Raises:
-        InputError: a component or target that is not known.
+        InputError: an unknown component or target.
         BundleCorruptError: a file differs from its hash.
-        MissingDependencyError: half precision, and onnx is not installed.
+        MissingDependencyError: the bundle is in half precision, and onnx is not installed.
         BackendUnavailableError: the backend's library is not installed.
         BackendError: a graph cannot be run.
-        EngineBuildError: an engine that was to be built cannot be.
+        EngineBuildError: an engine cannot be built.
     """
     settings = settings or VerifySettings()
     keys = chosen_components(bundle, settings.components)
@@ -86,19 +86,18 @@ def verify_bundle(bundle: Bundle, settings: VerifySettings | None = None, progre
     engines = _check_engines(bundle, keys, settings, progress)
     found = availability(settings.backend)
     if not found.usable:
-        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=found.reason),))
-    if any(row.problems for row in engines):
+        reason = found.reason
+    elif any(row.problems for row in engines):
         reason = "some are missing, or not to be used."
-        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
-    executor = create(settings.backend)
-    # Those that were looked at above, and no others that may lie beside them.
-    build = EngineBuild(Path(engines[0].file or "").parent, "", "", {})
-    record = read_record(build.folder / f"{keys[0]}.json")
-    if executor.engines is None or not runs_on(record, executor.engines.target):
+    else:
+        executor = create(settings.backend)
+        build = EngineBuild(Path(engines[0].file or "").parent, {})  # exactly the engines checked above
+        record = read_record(build.folder / f"{keys[0]}.json")
+        if executor.engines is not None and runs_on(record, executor.engines.target):
+            ran = _against_float32(bundle, keys, settings, progress, executor, build)
+            return replace(ran, engines=engines, notes=(_TF32_NOTE,))
         reason = f"they are for {record.key.target}, and the GPU here is another."
-        return Verification(str(bundle.path), settings, engines=engines, notes=(_UNSEEN.format(reason=reason),))
-    ran = _against_float32(bundle, keys, settings, progress, executor, build)
-    return replace(ran, engines=engines, notes=(_TF32_NOTE,))
+    return Verification(str(bundle.path), settings, engines=engines, notes=(_NOT_RUN.format(reason=reason),))
 
 
 # Graphs
@@ -119,9 +118,8 @@ def _against_float32(
     wanted = {*keys}
     tasks = [name for name, entry in bundle.manifest.tasks.items() if wanted & {*entry.components.values()}]
     source: Source = build or bundle
-    # The same number of threads for both, since sums are split by it.
-    graphs = backend if build is None else create(DEFAULT, threads=settings.threads)
-    threads = int(graphs.describe()["threads"])
+    # Both use the same number of threads, which decides how sums are split.
+    threads = int((create(DEFAULT, threads=settings.threads) if build else backend).describe()["threads"])
     recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
     expected: dict[str, Results | NonFiniteError] = {}
     with Model(bundle, recorder, "sequential", verify=False) as model:
@@ -129,12 +127,9 @@ def _against_float32(
             recorder.begin()
             trial = Trial(wanted, settings.seed, settings.steps, _in_float32(progress))
             expected[task] = _try(model, task, trial)
-    components = []
-    for key in keys:
-        progress(key, "against float32")
-        components.append(
-            _check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, progress)
-        )
+    components = [
+        _check_component(bundle, key, recorder.calls.get(key, []), backend, source, threads, progress) for key in keys
+    ]
     checked = []
     if settings.components is None:
         with Model(bundle, backend, "sequential", source=source, verify=False) as model:
@@ -164,42 +159,44 @@ def _try(model: Model, task: str, trial: Trial) -> Results | NonFiniteError:
 def _check_component(
     bundle: Bundle, key: str, calls: list[Call], backend: Backend, source: Source, threads: int, progress: Progress
 ) -> ComponentCheck:
-    entry, files = bundle.component(key), bundle.files(key)
+    progress(key, "against float32")
+    entry = bundle.component(key)
     half = backend.engines is not None or entry.precision == "fp16"
     limit = REPEATED if half and entry.repeated else TOLERANCES["fp16" if half else "fp32"]
     if not calls:
-        problem = "it was never reached: the run in float32 ended before."
+        problem = "it never ran: the run in float32 ended before."
         return ComponentCheck(key, entry.precision, 0, math.inf, limit, (), (problem,))
-    found: dict[str, tuple[list[Any], list[Any]]] = {}
     with backend.active():
         executable = backend.load(entry, source.files(key))
-        for call in calls:
-            outputs = executable(call.inputs)
-            for name, value in call.outputs.items():
-                mine, twins = found.setdefault(name, ([], []))
-                mine.append(np.ravel(backend.to_host(outputs[name])))
-                twins.append(np.ravel(value))
+        results = [
+            {name: np.ravel(backend.to_host(array)) for name, array in executable(call.inputs).items()}
+            for call in calls
+        ]
         executable.close()
-    # All calls together: a U-Net's velocities are of unit size in training at every noise level (EDM), and where they
-    # happen to be small, at the last steps, rounding is large beside them and nothing beside the picture.
-    differences = [_difference(np.concatenate(mine), np.concatenate(twins)) for mine, twins in found.values()]
+    # Over all calls together: in training, a U-Net's velocities are of unit size at every noise level (EDM). Where they
+    # are small, at the last steps, rounding is large relative to them but does not affect the picture.
+    differences = [
+        _difference(
+            np.concatenate([result[name] for result in results]),
+            np.concatenate([np.ravel(call.outputs[name]) for call in calls]),
+        )
+        for name in calls[0].outputs
+    ]
     ranges: list[Range] = []
     if entry.precision == "fp16":
         progress(key, "greatest values")
-        ranges = measure_ranges(files[0], [call.inputs for call in calls], threads)
+        ranges = measure_ranges(bundle.files(key)[0], [call.inputs for call in calls], threads)
     worst, problems = max(differences), []
     if not all(np.isfinite(value).all() for call in calls for value in call.outputs.values()):
-        problems.append("its float32 twin gives values that are not finite; check the checkpoint's weights.")
+        problems.append("its float32 twin returns values that are not finite; check the checkpoint's weights.")
     elif math.isinf(worst):
-        problems.append(f"it gives values that are not finite; export the bundle again with `{_SINGLE}`.")
+        problems.append(f"it returns values that are not finite; export the bundle again with `{_SINGLE}`.")
     elif not worst <= limit:
         problems.append(f"it differs from its float32 twin by {worst:.1e} (relative L2), more than {limit:.0e}.")
     beyond = over(ranges, HALF_MAX)
     if beyond:
-        problems.append(
-            f"{named(beyond)} beyond {HALF_MAX:.0f}, where half precision is infinite; export the bundle again with "
-            f"`{_SINGLE}`."
-        )
+        infinite = f"{named(beyond)} beyond {HALF_MAX:.0f}, where half precision is infinite"
+        problems.append(f"{infinite}; export the bundle again with `{_SINGLE}`.")
     return ComponentCheck(key, entry.precision, len(calls), worst, limit, tuple(ranges), tuple(problems))
 
 
@@ -210,11 +207,10 @@ def _check_task(
     half = engines or any(bundle.component(key).precision == "fp16" for key in keys)
     precision: Precision = "fp16" if half else "fp32"
     limit, least = RESULTS[precision], MASK_IOU[precision]
-    for what, outcome in (("in float32: ", expected), ("", results)):
-        if isinstance(outcome, NonFiniteError):
-            return StageCheck(task, math.inf, limit, None, None, None, (f"{what}{outcome}",))
-    assert isinstance(results, dict)
-    assert isinstance(expected, dict)
+    if isinstance(expected, NonFiniteError):
+        return StageCheck(task, math.inf, limit, None, None, None, (f"in float32: {expected}",))
+    if isinstance(results, NonFiniteError):
+        return StageCheck(task, math.inf, limit, None, None, None, (str(results),))
     difference, iou, apart, problems = 0.0, None, None, []
     for name, array in results.items():
         if array.dtype == np.bool_:
@@ -227,9 +223,8 @@ def _check_task(
             found = relative_l2(array, expected[name])
             difference = max(difference, found)
             if not found <= limit:
-                problems.append(
-                    f"its {name} differ from float32's by {found:.1e} (relative L2), more than {limit:.0e}."
-                )
+                difference_of = f"its {name} differ from float32's by {found:.1e} (relative L2)"
+                problems.append(f"{difference_of}, more than {limit:.0e}.")
     largest, mean = (None, None) if apart is None else (int(apart.max()), float(apart.mean()))
     return StageCheck(task, difference, limit, iou, largest, mean, tuple(problems))
 
@@ -240,10 +235,8 @@ def _check_task(
 def _check_engines(
     bundle: Bundle, keys: list[str], settings: VerifySettings, progress: Progress
 ) -> tuple[EngineCheck, ...]:
-    (backend,) = (name for name in get_args(EngineBackend) if name == settings.backend)
-    chosen = BuildSettings(
-        backend, target=settings.target, components=settings.components, engine_dir=settings.engine_dir
-    )
+    backend = cast("EngineBackend", settings.backend)  # VerifySettings allows no other here
+    chosen = BuildSettings(backend, settings.target, settings.components, engine_dir=settings.engine_dir)
     built = {}
     if settings.build:
         built = {row.record.key.component: row.reason for row in build_engines(bundle, chosen, progress)}
@@ -255,17 +248,16 @@ def _check_engines(
     for key in keys:
         progress(key, "engine")
         try:
-            # Whatever options it was built with: they change where weights lie, not what is computed.
+            # Any options are accepted: they change where weights lie, not what is computed.
             streaming = bool(store.read(key).key.options.get("weight_streaming"))
             wanted = key_of(bundle, key, replace(chosen, weight_streaming=streaming), library, target)
-            record = store.find(wanted, verify=not settings.build)  # what was just built or kept was hashed there
+            record = store.find(wanted, verify=not settings.build)  # building has hashed it
+            rows.append(EngineCheck(key, str(store.engine_file(record)), built.get(key), ()))
         except EngineError as error:
             rows.append(EngineCheck(key, None, built.get(key), (str(error),)))
-        else:
-            rows.append(EngineCheck(key, str(store.engine_file(record)), built.get(key), ()))
     return tuple(rows)
 
 
 def _difference(candidate: Any, reference: Any) -> float:
-    """See `relative_l2`; infinite where either is not finite."""
+    """See `relative_l2`; infinite if either is not finite."""
     return relative_l2(candidate, reference) if np.isfinite(reference).all() else math.inf

@@ -1,4 +1,4 @@
-"""The processor cores that this process may use."""
+"""Counts usable processor cores."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Counts the cores this process may use; where the system has no affinity, those of the machine, or 1."""
+    """Returns the number of cores this process may use; all of the machine's where there is no affinity."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,20 +1,19 @@
-"""What is installed and what can run here: the content of `amodal doctor`."""
+"""Reports what is installed and what can run here, for `amodal doctor`."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import metadata
+from contextlib import suppress
 from typing import Any
 
 from amodal import __version__
 
 from . import backends
-from .backends.onnxruntime.library import installed_distributions
+from .backends.onnxruntime.library import installed_distributions, installed_version
 from .cores import usable_cores
 
 _PACKAGES = {
@@ -30,10 +29,10 @@ _PACKAGES = {
 
 
 def diagnose(found: Mapping[str, backends.Availability] | None = None) -> dict[str, Any]:
-    """Versions, devices, backends and problems, as plain data. Imports no optional package but the backends' own.
+    """Collects versions, devices, backends and problems, as plain data. Imports only the backends' libraries.
 
     Args:
-        found: of each backend, where it was asked elsewhere; nothing is imported then.
+        found: availability by backend if already known; nothing is imported then.
     """
     if found is None:
         found = {name: backends.availability(name) for name in backends.names()}
@@ -43,7 +42,7 @@ def diagnose(found: Mapping[str, backends.Availability] | None = None) -> dict[s
         "platform": platform.platform(),
         "machine": {"cpu": _cpu_name(), "cores": usable_cores(), "memory_gb": _memory_gb()},
         "gpus": gpus(),
-        "packages": {extra: {n: _version(n) for n in names} for extra, names in _PACKAGES.items()},
+        "packages": {extra: {n: installed_version(n) for n in names} for extra, names in _PACKAGES.items()},
         "backends": {
             name: {"usable": a.usable, "detail": a.detail, "reason": a.reason or None} for name, a in found.items()
         },
@@ -63,59 +62,35 @@ def _problems(found: Mapping[str, backends.Availability]) -> list[str]:
             f"{' and '.join(distributions)} are installed over each other, and removing one breaks the other: "
             f'`pip uninstall -y {" ".join(names)}`, then install one extra, "amodal[cpu]" or "amodal[cuda]".'
         )
-    opencv = [n for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python") if _version(n)]
+    opencv = [n for n in ("opencv-python", "opencv-python-headless", "opencv-contrib-python") if installed_version(n)]
     if len(opencv) > 1:
         problems.append(f"{' and '.join(opencv)} are installed over each other: uninstall them, then install one.")
     return problems
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as info:
-            for line in info:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError, StopIteration), open("/proc/cpuinfo") as info:
+        return next(line for line in info if line.startswith("model name")).partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
 def _memory_gb() -> float | None:
-    try:
+    with suppress(ValueError, OSError, AttributeError):
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+    return None
 
 
 def gpus(*more: str) -> list[dict[str, str]]:
-    """NVIDIA GPUs as the driver's own tool lists them, in PCI order, hidden ones too; empty without one.
+    """Lists NVIDIA GPUs as `nvidia-smi` does, in PCI order and including hidden ones; empty without the tool.
 
     Args:
-        more: what else to ask of each, as `nvidia-smi` names it.
+        more: further properties to query, as `nvidia-smi` names them.
     """
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
     query = ("name", "memory.total", "driver_version", "compute_cap", *more)
+    command = ["nvidia-smi", f"--query-gpu={','.join(query)}", "--format=csv,noheader"]
     try:
-        out = subprocess.run(
-            [tool, f"--query-gpu={','.join(query)}", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout
+        out = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [
-        dict(zip(query, (part.strip() for part in line.split(",")), strict=False))
-        for line in out.splitlines()
-        if line.strip()
-    ]
+    rows = (map(str.strip, line.split(",")) for line in out.splitlines() if line.strip())
+    return [dict(zip(query, row, strict=False)) for row in rows]

@@ -1,29 +1,8 @@
-"""Every error that amodal raises on purpose, in one tree.
+"""All errors that amodal raises deliberately, in one tree.
 
-    AmodalError
-    ├── InputError           what the caller handed in: files, arrays, options
-    │   └── OutputExistsError
-    ├── BundleError          the bundle on disk
-    │   ├── BundleNotFoundError
-    │   ├── BundleCorruptError
-    │   └── BundleVersionError
-    ├── CheckpointError      the weights to convert (export)
-    ├── ExportError          a graph that could not be made, or that differs from its module
-    ├── EngineError          a graph compiled for a backend and target
-    │   ├── EngineNotFoundError
-    │   ├── EngineStaleError
-    │   ├── EngineCorruptError
-    │   └── EngineBuildError
-    ├── BackendError         what executes
-    │   └── BackendUnavailableError
-    ├── MemoryBudgetError    no way to run within the memory allowed
-    ├── MissingDependencyError   an optional package that this call needs
-    ├── NonFiniteError       NaN or infinity in the latents
-    └── OutputError          results that could not be written (disk full, no permission)
-
-A message is one sentence or two: what was wrong (file, value), what was expected, and which command or argument fixes
-it. It names arguments as Python does, alone (`vram`) or with a value (`memory="sequential"`), between backticks; the
-command line replaces these by its options (`--memory sequential`), prints the message without a traceback, and exits
+A message says in one or two sentences what was wrong (file, value), what was expected, and which command or argument
+fixes it. Arguments appear as in Python between backticks, alone (`vram`) or with a value (`memory="sequential"`). The
+command line replaces them by its options (`--memory sequential`), prints the message without a traceback, and exits
 with `exit_code`. Where a message names no argument, it adds the option of the error's `field`.
 """
 
@@ -34,10 +13,10 @@ from contextlib import contextmanager
 
 
 class AmodalError(Exception):
-    """Base of everything amodal raises on purpose.
+    """Base of all errors that amodal raises deliberately.
 
     Attributes:
-        field: the Python name of the argument at fault (`steps`, `vram`, `masks`); None where no single one is.
+        field: Python name of the argument at fault (`steps`, `vram`, `masks`); None if no single one is.
     """
 
     exit_code = 2
@@ -49,7 +28,7 @@ class AmodalError(Exception):
 
 @contextmanager
 def argument(field: str) -> Iterator[None]:
-    """Makes `field` the argument at fault of every AmodalError that leaves the block, or the decorated function."""
+    """Sets `field` on every AmodalError raised in the block or the decorated function."""
     try:
         yield
     except AmodalError as error:
@@ -58,11 +37,11 @@ def argument(field: str) -> Iterator[None]:
 
 
 class InputError(AmodalError, ValueError):
-    """Something the caller handed in is missing, unreadable, or of the wrong shape, dtype or range."""
+    """An input is missing, unreadable, or of the wrong shape, dtype or range."""
 
 
 class OutputExistsError(InputError):
-    """The output folder is there already and overwriting was not asked for."""
+    """The output folder exists and overwriting was not requested."""
 
 
 class BundleError(AmodalError):
@@ -70,7 +49,7 @@ class BundleError(AmodalError):
 
 
 class BundleNotFoundError(BundleError):
-    """There is no finished bundle at the path given."""
+    """There is no finished bundle at the path."""
 
 
 class BundleCorruptError(BundleError):
@@ -78,11 +57,11 @@ class BundleCorruptError(BundleError):
 
 
 class BundleVersionError(BundleError):
-    """The manifest was written by a newer amodal, or for a family this one does not know."""
+    """The manifest was written by a newer amodal, or for an unknown family."""
 
 
 class CheckpointError(AmodalError):
-    """A checkpoint is incomplete, misshapen, or in a format that is not read."""
+    """A checkpoint is incomplete, of wrong shapes, or in an unsupported format."""
 
 
 class ExportError(AmodalError):
@@ -90,7 +69,7 @@ class ExportError(AmodalError):
 
 
 class EngineError(AmodalError):
-    """An engine cannot be used or made."""
+    """An engine cannot be used or built."""
 
 
 class EngineNotFoundError(EngineError):
@@ -114,24 +93,24 @@ class BackendError(AmodalError):
 
 
 class BackendUnavailableError(BackendError):
-    """A backend was asked for by name and cannot be used here."""
+    """The requested backend cannot be used here."""
 
 
 class MemoryBudgetError(AmodalError, MemoryError):
-    """Nothing fits into the memory that was allowed; raised before anything is loaded."""
+    """Nothing fits into the allowed memory, or memory ran out."""
 
 
 class MissingDependencyError(AmodalError, ImportError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class NonFiniteError(AmodalError, ArithmeticError):
-    """The latents became NaN or infinite, or what the VAE decoded from them.
+    """The latents, or the pictures decoded from them, became NaN or infinite.
 
     Attributes:
-        step: 0-based index of the first sampler step after which a latent was not finite; that of the last one, if it
-            was the decoder that overflowed.
-        sigma: the noise level of that step.
+        step: 0-based index of the first sampler step after which a latent was not finite; of the last step if the
+            decoder overflowed.
+        sigma: noise level of that step.
     """
 
     def __init__(self, step: int, sigma: float, message: str | None = None) -> None:
@@ -144,14 +123,14 @@ class NonFiniteError(AmodalError, ArithmeticError):
         )
 
     def __reduce__(self) -> tuple[type[NonFiniteError], tuple[int, float, str]]:
-        """Its message alone would not make it again where another process hands it over."""
+        """Pickles all arguments: the message alone would not recreate the error in another process."""
         return type(self), (self.step, self.sigma, str(self))
 
 
 class OutputError(AmodalError, OSError):
-    """Results could not be written; nothing was left behind."""
+    """Results could not be written; no partial output remains."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without what follows in further lines; its type's name if it says nothing."""
+    """Returns the first line of an error's message; its type's name if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,11 +13,11 @@ from typing_extensions import Unpack
 
 from .arrays.interop import stream_of
 from .backends import AUTO, DEFAULT, Backend
-from .backends.choosing import Choice, open_chosen
+from .backends.registry import Choice, open_chosen
 from .bundle.manifest import Manifest
 from .errors import BackendError
 from .execution.components import Components, Memory, Source
-from .execution.findings import Out, To
+from .execution.delivery import Out, To
 from .execution.run import Run
 from .execution.session import Session
 from .families import Bundle
@@ -32,7 +32,7 @@ from .families.diffusion_vas.running import (
     run_segment,
 )
 from .families.diffusion_vas.settings import SettingsKeywords, settings_of
-from .memory.choice import Executor, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
+from .memory.choice import BackendFacts, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
 from .pictures.images import prepare_rgb
@@ -93,7 +93,7 @@ def load(
             executor = wrap(executor)
         graphs = executor.engines is None
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
-        facts = Executor(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
+        facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
         return Model(opened, executor, memory, planned, verify=verify, progress=progress)
 

@@ -8,6 +8,7 @@ of GPUs, from what their maker published (`gpus.py`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -15,13 +16,10 @@ from typing import Any
 import psutil
 
 from amodal.runtime.backends import Backend, create
-from amodal.runtime.builds.finding import find_build
-from amodal.runtime.builds.store import engine_folder
 from amodal.runtime.errors import EngineError, MemoryBudgetError
 from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.choice import Planner
-from amodal.runtime.memory.plan import footprints_of
+from amodal.runtime.memory.choice import Planner, planner_for
 from amodal.runtime.paths import PathLike
 from amodal.runtime.progress import Progress, silent
 
@@ -220,15 +218,9 @@ class Needs:
     def of(cls, bundle: Bundle, work: Work, engine_dir: PathLike | None) -> Needs | None:
         """From the engines that were built last; None if there are none for all components."""
         shape = clip_maker(bundle.manifest.family).run_of(work).open_variant()
-        family, manifest = bundle.family, bundle.manifest
-        needed = {key: family.profiles(manifest, key) for key in family.calls(manifest, shape).components}
-        folder = engine_folder(bundle.path, engine_dir)
         for backend in _ENGINES:
-            try:
-                build = find_build(bundle, folder, backend, needed)
-            except EngineError:
-                continue
-            return cls(Planner(family, manifest, footprints_of(build.records.values())), shape)
+            with suppress(EngineError):
+                return cls(planner_for(bundle, bundle.family, shape, backend, engine_dir)[0], shape)
         return None
 
     def on(self, gpu: GpuSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from amodal.runtime.backends import Backend, Executable
-from amodal.runtime.backends.proxy import BackendProxy, ExecutableProxy
+from amodal.runtime.backends.proxy import BackendProxy, Batches, Results
 from amodal.runtime.bundle.manifest import ComponentEntry
 
 
@@ -106,11 +106,15 @@ class Observed(BackendProxy):
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
         begin = time.perf_counter()
-        executable = self._backend.load(entry, files, lanes)
+        executable = super().load(entry, files, lanes)
         self.calls.append(TimedCall(f"load {entry.kind}", begin, time.perf_counter()))
-        return _Observed(executable, entry, self)
+        return executable
 
-    def _noting(self, what: str, run: Callable[[], Any], repeated: bool = False) -> Any:
+    def around(self, entry: ComponentEntry, files: list[Path], batches: Batches, run: Callable[[], Results]) -> Results:
+        """See `BackendProxy.around`."""
+        return self._noting(entry.kind, run, entry.repeated)
+
+    def _noting(self, what: str, run: Callable[[], Results], repeated: bool = False) -> Results:
         before = self._mark()
         begin = time.perf_counter()
         result = run()
@@ -123,23 +127,6 @@ class Observed(BackendProxy):
         return None if self.xp is np else self.xp.cuda.get_current_stream().record()
 
 
-class _Observed(ExecutableProxy):
-    def __init__(self, executable: Executable, entry: ComponentEntry, owner: Observed) -> None:
-        super().__init__(executable)
-        self._entry, self._owner = entry, owner
-
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = self._noting(lambda: self._executable(inputs))
-        return result
-
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self._noting(lambda: self._executable.map(batches))
-        return result
-
-    def _noting(self, run: Callable[[], Any]) -> Any:
-        return self._owner._noting(self._entry.kind, run, self._entry.repeated)
-
-
 def cost_per_call(repeats: int = 20_000) -> float:
     """Seconds that noting one call takes on this machine's host, measured on calls that do nothing."""
 
@@ -149,5 +136,5 @@ def cost_per_call(repeats: int = 20_000) -> float:
     observed = Observed(Nothing())  # type: ignore[arg-type]
     begin = time.perf_counter()
     for _ in range(repeats):
-        observed._noting("nothing", lambda: None)
+        observed._noting("nothing", list)
     return (time.perf_counter() - begin) / repeats

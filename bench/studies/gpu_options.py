@@ -122,15 +122,14 @@ def compare_cases(bundle: str, calls: int = 10) -> list[dict[str, Any]]:
 @click.option("--calls", type=click.IntRange(min=1), default=10, show_default=True, help="Of each round.")
 def main(bundle: str, case: str | None, calls: int) -> None:
     """The U-Net's step with one option of ONNX Runtime's CUDA provider changed at a time, as JSON."""
-    from amodal.runtime.backends.gpu import find_gpu, import_cupy
+    from amodal.runtime.backends.gpu import open_gpu
     from amodal.runtime.backends.onnxruntime.cuda import import_cuda
 
     if case is None:
         click.echo(json.dumps({"options": compare_cases(bundle, calls)}))
         return
     try:
-        ort, cupy = import_cuda(), import_cupy("onnxruntime", "cuda")
-        gpu = find_gpu(cupy, "onnxruntime")
+        ort, cupy, gpu = import_cuda(), *open_gpu("onnxruntime", "cuda", None)
         found = time_case(
             Bundle(bundle), lambda options: OnnxRuntimeCudaBackend(ort, cupy, gpu, options), CASES[case], calls
         )

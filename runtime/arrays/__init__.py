@@ -1,1 +1,1 @@
-"""Arrays wherever they lie, and their resampling."""
+"""Conversion of callers' arrays, and resizing on a device."""

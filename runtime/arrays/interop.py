@@ -1,8 +1,8 @@
-"""Takes arrays of any library as the backend's, without a copy where they are on its device.
+"""Converts arrays of any library to the backend's, without a copy where they are on its device.
 
-Understood are whatever `numpy.asarray` takes, DLPack (`__dlpack__`: CuPy, torch, JAX) and `__cuda_array_interface__`
+Supported are whatever `numpy.asarray` takes, DLPack (`__dlpack__`: CuPy, torch, JAX) and `__cuda_array_interface__`
 (CuPy, PyCUDA, Numba, torch). If work for an array is queued on another stream, the device waits for it, not the host.
-Call all of this while the backend is `active`.
+The backend must be `active`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _INTERFACE = "__cuda_array_interface__"
 
 
 def as_input(value: Any, name: str, xp: Any = np) -> Array:
-    """Takes the caller's array without moving it: numpy's in host memory, `xp`'s on the backend's device.
+    """Wraps the caller's array without moving it: as numpy's in host memory, as `xp`'s on the backend's device.
 
     Args:
         value: an array of any library, contiguous or strided, or anything that numpy converts to one.
-        name: the caller's name for it, for the message.
+        name: of the argument, for messages.
 
     Raises:
         InputError: it is on another device, was freed, or cannot be read as an array.
     """
-    return _read(value, name, xp, _of_host)
+    return _read(value, name, xp, _from_host)
 
 
 def as_output_buffer(value: Any, name: str, shape: tuple[int, ...], dtype: Any, xp: Any = np) -> Array:
-    """Takes the caller's buffer to write a result into, without moving or copying it.
+    """Wraps the caller's buffer for a result, without moving or copying it.
 
     Raises:
         InputError: it is not a buffer, is read-only, is on another device, or has another shape or dtype.
@@ -46,14 +46,14 @@ def as_output_buffer(value: Any, name: str, shape: tuple[int, ...], dtype: Any, 
             "__cuda_array_interface__ or __dlpack__."
         )
     # Memory shared by `__array__` is writable; by DLPack it is read-only in some versions of numpy.
-    array = _read(value, f"out: {name}", xp, np.asarray if _has(value, "__array__") else _of_host)
+    array = _read(value, f"out: {name}", xp, np.asarray if _has(value, "__array__") else _from_host)
     if tuple(array.shape) != shape or array.dtype != dtype:
         raise InputError(
             f"out: {name} is {array.dtype} {list(array.shape)}; this call writes {np.dtype(dtype)} {list(shape)}."
         )
     host = namespace_of(array, xp) is np
     if not (array.flags.writeable if host else _writable(value)):
-        raise InputError(f"out: {name} is read-only; hand over an array that may be written to.")
+        raise InputError(f"out: {name} is read-only; pass a writable array.")
     return array
 
 
@@ -95,7 +95,7 @@ class _Stream:
 
 
 class _Memory:
-    """Device memory as its owner describes it, without the stream, which was waited for; keeps the owner alive."""
+    """Device memory without its stream, whose work is awaited already; keeps its owner alive."""
 
     def __init__(self, owner: Any, described: dict[str, Any]) -> None:
         self._owner = owner
@@ -110,22 +110,20 @@ def _has(value: Any, name: str) -> bool:
 
 
 def _writable(value: Any) -> bool:
-    if _has(value, "__dlpack__"):  # which has no flag for it
-        return True
-    return not value.__cuda_array_interface__["data"][1]
+    return _has(value, "__dlpack__") or not value.__cuda_array_interface__["data"][1]  # DLPack has no such flag
 
 
-def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Array:
+def _read(value: Any, name: str, xp: Any, from_host: Callable[[Any], Array]) -> Array:
     try:
         if xp is not np and isinstance(value, xp.ndarray):
             _require_here(name, int(value.device.id), xp)
             return value
         kind, number = (_CPU, 0) if isinstance(value, np.ndarray) else _place(value)
         if kind in (_CPU, _CUDA_HOST):
-            return of_host(value)
+            return from_host(value)
         if xp is not np and kind in (_CUDA, _CUDA_MANAGED):
             _require_here(name, number, xp)
-            return _of_device(value, name, xp)
+            return _from_device(value, name, xp)
     except InputError:
         raise
     except Exception as error:
@@ -135,29 +133,29 @@ def _read(value: Any, name: str, xp: Any, of_host: Callable[[Any], Array]) -> Ar
         raise InputError(f"{name} ({what}) cannot be read as an array: {first_line(error)}.") from error
     if kind in (_CUDA, _CUDA_MANAGED):
         raise InputError(
-            f"{name} lies on a GPU and this model runs on the CPU; hand over a copy in host memory (`cupy.asnumpy(x)`, "
+            f"{name} is on a GPU and this model runs on the CPU; pass a copy in host memory (`cupy.asnumpy(x)`, "
             "`x.cpu()` in torch, `x.get()` in PyCUDA), or load the bundle with a backend that runs on the GPU."
         )
-    raise InputError(f"{name} lies on another kind of device (DLPack's {kind}); hand over a copy in host memory.")
+    raise InputError(f"{name} is on another kind of device (DLPack's {kind}); pass a copy in host memory.")
 
 
 def _place(value: Any) -> tuple[int, int]:
-    """DLPack's kind of device, and its number, -1 if unknown."""
+    """Returns DLPack's kind of device, and the device's number, -1 if unknown."""
     if hasattr(value, "__dlpack_device__"):
         kind, number = value.__dlpack_device__()
         return int(kind), int(number)
     return (_CUDA, -1) if _has(value, _INTERFACE) else (_CPU, 0)
 
 
-def _of_host(value: Any) -> Array:
+def _from_host(value: Any) -> Array:
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
         return np.asarray(value)
     return np.from_dlpack(value)
 
 
-def _of_device(value: Any, name: str, xp: Any) -> Array:
+def _from_device(value: Any, name: str, xp: Any) -> Array:
     if hasattr(value, "__dlpack__"):
-        # The producer makes our stream wait for its own. Some lack DLPack's bool, which came late.
+        # The producer makes our stream wait for its own. Some libraries lack DLPack's bool, a later addition.
         try:
             return xp.from_dlpack(value)
         except Exception:
@@ -166,12 +164,15 @@ def _of_device(value: Any, name: str, xp: Any) -> Array:
     described = dict(getattr(value, _INTERFACE))
     address = int(described["data"][0])
     if address:
-        found = _attributes(address, xp)
+        try:
+            found = xp.cuda.runtime.pointerGetAttributes(address)
+        except Exception as error:
+            if "cudaErrorInvalidValue" not in str(error):
+                raise
+            found = None  # CUDA does not know the address
         if found is None or found.type == _UNREGISTERED:
-            raise InputError(
-                f"{name} points to {address:#x}, where no GPU memory is: it was freed; keep the array until the call "
-                "returns."
-            )
+            freed = f"{name} points to {address:#x}, which is no GPU memory: it was freed"
+            raise InputError(f"{freed}; keep the array until the call returns.")
         if found.type == _DEVICE:
             _require_here(name, int(found.device), xp)
     stream = described.get("stream")
@@ -180,20 +181,10 @@ def _of_device(value: Any, name: str, xp: Any) -> Array:
     return xp.asarray(_Memory(value, described))
 
 
-def _attributes(address: int, xp: Any) -> Any:
-    """CUDA's attributes of an address; None if it does not know it."""
-    try:
-        return xp.cuda.runtime.pointerGetAttributes(address)
-    except Exception as error:
-        if "cudaErrorInvalidValue" not in str(error):
-            raise
-        return None
-
-
 def _require_here(name: str, number: int, xp: Any) -> None:
     here = int(xp.cuda.Device().id)
     if number not in (here, -1):
         raise InputError(
-            f"{name} lies on GPU {number} and this model runs on GPU {here}; copy it there, or load the bundle with "
+            f"{name} is on GPU {number} and this model runs on GPU {here}; copy it there, or load the bundle with "
             f"device cuda:{number}."
         )

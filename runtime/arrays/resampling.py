@@ -1,9 +1,8 @@
-"""Resizing as in Pillow and OpenCV, written against the array API, for pictures on a device.
+"""Resizes pictures on a device as Pillow and OpenCV do, written against the array API.
 
-On the host the libraries themselves are several times faster. Models were trained on their results, so a device must
-compute the same. Resizing is separable: a row or column of the result is a weighted sum of a few of the source, added
-one after the other in integers or in the library's order. On a GPU each operation is a kernel of its own, so none is
-fused with the next.
+Models were trained on these libraries' results, so a device must compute the same; on the host the libraries are
+several times faster. Resizing is separable: each row or column of the result is a weighted sum of a few of the source,
+added in integers or in the library's order. On a GPU each operation is a separate kernel, so that none are fused.
 
 Sources: `Resample.c` in github.com/python-pillow/Pillow, and `resize.cpp` in github.com/opencv/opencv.
 """
@@ -29,8 +28,8 @@ _PIECE = 1 << 22  # values resized at once; each takes up to 24 bytes of working
 def pillow_bilinear(pictures: Array, size: Size, xp: Any = np, dtype: Any = None) -> Array:
     """Resizes as Pillow's `Resampling.BILINEAR`, antialiased where pictures shrink.
 
-    Bit for bit equal to Pillow before 13, which does columns first. Where height shrinks more than width, Pillow 13 may
-    do rows first and differ by a level in places.
+    Bit for bit equal to Pillow before 13, which does columns first. Pillow 13 may do rows first where height shrinks
+    more than width, and then differs by a level in places.
 
     Args:
         pictures: uint8 or float32 [T, h, w] or [T, h, w, C].
@@ -67,7 +66,7 @@ def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
     """Resizes as OpenCV's INTER_LINEAR.
 
     For uint8 bit for bit equal to OpenCV 5.0 on x86-64. For floats, newer versions of OpenCV round positions
-    differently than the source followed here: up to 2e-5 of the range of the values apart.
+    differently: results differ by up to 2e-5 of the range of the values.
 
     Args:
         pictures: uint8, float32 or float64 [T, h, w] or [T, h, w, C].
@@ -77,19 +76,19 @@ def opencv_linear(pictures: Array, size: Size, xp: Any = np) -> Array:
         The same dtype, [T, H, W] or [T, H, W, C].
     """
     (rows, down), (columns, across) = (_linear(pictures.shape[axis], size[axis - 1]) for axis in (1, 2))
-
-    def fixed(weights: NDArray[np.float32]) -> NDArray[np.int32]:
-        return np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32)
+    whole = pictures.dtype == np.uint8
+    down, across = (
+        np.rint(weights * (1 << _OPENCV_BITS)).astype(np.int32) if whole else weights.astype(pictures.dtype)
+        for weights in (down, across)
+    )
 
     def resize(piece: Array) -> Array:
-        if piece.dtype != np.uint8:
-            dtype = piece.dtype
-            wide = _weighted(piece, 2, (columns, across.astype(dtype)), xp)
-            return _weighted(wide, 1, (rows, down.astype(dtype)), xp)
-        wide = _weighted(piece, 2, (columns, fixed(across)), xp)
+        wide = _weighted(piece, 2, (columns, across), xp)
+        if not whole:
+            return _weighted(wide, 1, (rows, down), xp)
         wide >>= 4
         # Each product is shifted before the two are added, as in OpenCV's vector code.
-        total = _weighted(wide, 1, (rows, fixed(down)), xp, lambda product: product >> 16)
+        total = _weighted(wide, 1, (rows, down), xp, lambda product: product >> 16)
         total += 2
         total >>= 2
         return total.astype(np.uint8)
@@ -120,21 +119,21 @@ def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
 
 
 def working_bytes(resampling: Resampling, frames: int, before: Size, after: Size, channels: int = 1) -> int:
-    """Working memory in bytes of resizing on a device, beside the pictures and the result: that of the largest piece.
+    """Returns the working memory in bytes of resizing on a device, beside the pictures and the result.
 
     Args:
         resampling: `pillow_bilinear` of either dtype, `opencv_linear` of uint8, or `opencv_cubic`.
     """
-    count = min(frames, _frames_at_once(before, after, channels)) * channels
-    given, wide, drawn = (count * h * w for h, w in (before, (before[0], after[1]), after))
+    count = min(frames, _frames_at_once(before, after, channels)) * channels  # of the largest piece
+    source, wide, result = (count * h * w for h, w in (before, (before[0], after[1]), after))
     # The source, a tap of it, its product with the weights, and the sum so far.
     if resampling == "pillow uint8":
-        return max(given + (1 + 4 + 4) * wide, wide + (1 + 4 + 4) * drawn)
+        return max(source + (1 + 4 + 4) * wide, wide + (1 + 4 + 4) * result)
     if resampling == "pillow float32":  # weights are float64
-        return max(4 * given + (4 + 8 + 8) * wide, 4 * wide + (4 + 8 + 8) * drawn)
+        return max(4 * source + (4 + 8 + 8) * wide, 4 * wide + (4 + 8 + 8) * result)
     if resampling == "opencv uint8":
-        return max(given + (1 + 4 + 4) * wide, given + 4 * wide + (4 + 4 + 4) * drawn)
-    return max(8 * given + (8 + 8 + 8) * wide, 8 * wide + (8 + 8 + 8) * drawn)
+        return max(source + (1 + 4 + 4) * wide, source + 4 * wide + (4 + 4 + 4) * result)
+    return max(8 * source + (8 + 8 + 8) * wide, 8 * wide + (8 + 8 + 8) * result)
 
 
 def _frames_at_once(before: Size, after: Size, channels: int) -> int:
@@ -142,9 +141,9 @@ def _frames_at_once(before: Size, after: Size, channels: int) -> int:
 
 
 def _by_pieces(resize: Callable[[Array], Array], pictures: Array, size: Size, xp: Any) -> Array:
-    """Resizes a few frames at a time, so that working memory is small beside a clip."""
+    """Resizes a few frames at a time to limit working memory."""
     step = _frames_at_once(pictures.shape[1:3], size, pictures.shape[3] if pictures.ndim == 4 else 1)
-    # Pictures on the host are uploaded piece by piece too.
+    # Uploads pictures on the host piece by piece too.
     pieces = [resize(xp.asarray(pictures[start : start + step])) for start in range(0, len(pictures), step)]
     return pieces[0] if len(pieces) == 1 else xp.concatenate(pieces)
 
@@ -163,12 +162,12 @@ def _weighted(
             total = product
         else:
             total += product
-        del product  # before the next one is made
+        del product  # frees it before the next one is allocated
     return total
 
 
 def _triangle(length: int, side: int) -> Taps:
-    """Pillow's weights, float64 (`precompute_coeffs`): a triangle as wide as an output pixel in the source."""
+    """Returns Pillow's float64 weights (`precompute_coeffs`): a triangle as wide as an output pixel in the source."""
     scale = length / side
     width = max(scale, 1.0)
     centre = (np.arange(side) + 0.5) * scale
@@ -178,13 +177,13 @@ def _triangle(length: int, side: int) -> Taps:
     weights = np.maximum(1.0 - np.abs((at - centre[:, None] + 0.5) * (1.0 / width)), 0.0)
     weights[at >= end[:, None]] = 0.0
     total = np.zeros(side)
-    for column in weights.T:  # in order, as Pillow rounds its sum
+    for column in weights.T:  # in Pillow's order of rounding
         total += column
     return np.minimum(at, length - 1), weights / total[:, None]
 
 
 def _positions(length: int, side: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Source index before each output position, and the float32 distance from there, as OpenCV has them."""
+    """Returns OpenCV's source index before each output position, and the float32 distance from it."""
     exact = ((np.arange(side) + 0.5) * (1 / (side / length)) - 0.5).astype(np.float32)
     before = np.floor(exact)
     return before.astype(np.intp), exact - before

@@ -1,8 +1,7 @@
-"""Backends, which execute components. None of their libraries is imported before a backend is asked for."""
+"""Backends, which run components. Their libraries are imported only when a backend is requested."""
 
 from .backend import Availability, Backend, EngineNeeds, Executable
-from .choosing import AUTO, create, preferred
-from .registry import DEFAULT, availability, gpu_choices, names, on_gpu
+from .registry import AUTO, DEFAULT, availability, create, gpu_choices, names, on_gpu, preferred
 
 __all__ = [
     "AUTO",

@@ -1,26 +1,28 @@
-"""What a backend is: the protocol that each one implements, and what is said about one."""
+"""The protocol that every backend implements, and importing a backend's library."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..bundle.manifest import ComponentEntry
+from ..errors import BackendUnavailableError
 
 
 class EngineNeeds(NamedTuple):
-    """The engines that a backend can run: those built by its library's version, for its GPU (`sm86`)."""
+    """The engines that a backend can run: built by this library version, for this GPU (`sm86`)."""
 
     version: str
     target: str
 
 
 class Availability(NamedTuple):
-    """Whether a backend can run here; `reason` says why not, `detail` what it is."""
+    """Whether a backend can run here; `detail` describes it, `reason` says why it cannot."""
 
     usable: bool
     detail: str
@@ -28,47 +30,65 @@ class Availability(NamedTuple):
 
 
 class Executable(Protocol):
-    """A component ready to run; owns its memory until `close`."""
+    """A loaded component; owns its memory until `close`."""
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Runs once: named arrays in, named arrays out."""
+        """Runs once; takes and returns arrays by name."""
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Runs once per element, as many at a time as there are lanes; results in order."""
+        """Runs once per element, as many at a time as there are lanes; returns results in order."""
+        return [self(inputs) for inputs in batches]
 
     def close(self) -> None:
-        """Frees its memory; calling it again does nothing."""
+        """Frees the memory; further calls do nothing."""
 
 
 class Backend(Protocol):
-    """Executes components on one device.
+    """Runs components on one device. Attributes and methods with defaults suit a CPU.
 
     Attributes:
-        xp: the array module of its inputs and outputs: numpy or CuPy.
-        lanes: how many calls of one component are best run side by side; 1 where batching is better.
+        xp: array module of inputs and outputs: numpy or CuPy.
+        lanes: best number of concurrent calls of one component; 1 where batching is faster.
         engines: the engines it can run; None for a backend that runs graphs.
     """
 
     name: str
-    xp: Any
-    lanes: int
-    engines: EngineNeeds | None
+    xp: Any = np
+    lanes: int = 1
+    engines: EngineNeeds | None = None
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
-        """Loads a component from its files, the graph first, to run in up to `lanes` calls at a time.
+        """Loads a component from its files, the graph first, for up to `lanes` concurrent calls.
 
         Raises:
             BackendError: the files cannot be loaded.
         """
 
     def active(self) -> AbstractContextManager[None]:
-        """Makes the backend's device current on this thread; enter it to run, load or close anything."""
+        """Makes the device current on this thread; required around running, loading and closing."""
+        return nullcontext()
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
-        """Copies one of its arrays to numpy where needed."""
+        """Returns an array of `xp` as numpy's, copied where needed."""
+        return np.asarray(array)
 
     def free_memory(self) -> int | None:
-        """Bytes free on its GPU now, including what its own pool keeps; None on a CPU."""
+        """Returns the bytes free on the GPU, including what its own pool keeps; None on a CPU."""
+        return None
 
     def describe(self) -> dict[str, str]:
-        """Name, version and settings, for result files."""
+        """Returns name, version and settings, for result files."""
+
+
+def import_library(module: str, extra: str, subject: str) -> Any:
+    """Imports an optional library that `extra` of amodal installs; `subject` begins the message.
+
+    Raises:
+        BackendUnavailableError: it is not installed, or broken.
+    """
+    try:
+        return import_module(module)
+    except Exception as error:  # a broken installation raises anything: OSError, RuntimeError
+        raise BackendUnavailableError(
+            f'{subject} cannot be imported ({error}); install it with `pip install "amodal[{extra}]"`.'
+        ) from error

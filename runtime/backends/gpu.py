@@ -1,62 +1,49 @@
-"""One NVIDIA GPU through CuPy: finding it, and turning its failures into messages."""
+"""One NVIDIA GPU through CuPy: finding it, explaining its failures, and the base of the backends that run on it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from ..errors import AmodalError, BackendError, BackendUnavailableError, MemoryBudgetError, first_line
+import numpy as np
+
+from ..errors import AmodalError, BackendError, BackendUnavailableError, InputError, MemoryBudgetError, first_line
+from .backend import import_library
 
 ALIGNMENT = 256
-"""Bytes: CUDA's allocations begin at a multiple of it, which kernels that read several values at once rely on."""
+"""Bytes. CUDA aligns allocations to it, and vectorised kernels rely on that."""
 
 
 class Gpu(NamedTuple):
-    """A GPU: its number, its name, and its compute capability as in `86`."""
+    """A GPU with its compute capability as in `86`."""
 
     number: int
     name: str
     capability: str
 
 
-def device_number(backend: str, device: str | None) -> int | None:
-    """`cuda:1` -> 1; None for `cuda` or nothing, which is the current device.
+def open_gpu(backend: str, extra: str, device: str | None, threads: int | None = None) -> tuple[Any, Gpu]:
+    """Returns CuPy, which `extra` of amodal installs, and the GPU of a device: `cuda:1`, or the current one.
 
     Raises:
-        BackendUnavailableError: it is no CUDA device.
+        BackendUnavailableError: CuPy cannot be imported, or there is no such GPU.
+        InputError: `threads` were given.
     """
+    if threads is not None:
+        raise InputError(f"`threads` is for a CPU; leave it out for {backend} on a GPU.", field="threads")
     found = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
     if found is None:
         raise BackendUnavailableError(
             f"backend {backend} has no device {device!r}; expected cuda, or cuda:1 and so on."
         )
-    return int(found[1]) if found[1] else None
-
-
-def import_cupy(backend: str, extra: str) -> Any:
-    """Imports CuPy; `extra` of amodal installs it.
-
-    Raises:
-        BackendUnavailableError: it is not installed, or broken.
-    """
-    try:
-        return import_module("cupy")
-    except Exception as error:  # what a broken installation raises is anything: OSError, RuntimeError
-        raise BackendUnavailableError(
-            f"backend {backend} needs CuPy, which cannot be imported ({error}); install it with "
-            f'`pip install "amodal[{extra}]"`.'
-        ) from error
+    cupy = import_library("cupy", extra, f"backend {backend} needs CuPy, which")
+    return cupy, find_gpu(cupy, backend, int(found[1]) if found[1] else None)
 
 
 def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
-    """Finds the GPU with a number; None for the current one.
-
-    Raises:
-        BackendUnavailableError: there is none, or its driver is too old for CuPy's CUDA.
-    """
+    """Finds a GPU by number, None for the current one; raises BackendUnavailableError if there is none."""
     try:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:
@@ -71,17 +58,17 @@ def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:
 
 
 def try_kernel(cupy: Any, gpu: Gpu) -> None:
-    """Runs a kernel on the GPU, which raises what CuPy raises where NVRTC is missing."""
+    """Runs a kernel on the GPU; raises CuPy's error where NVRTC is missing."""
     with cupy.cuda.Device(gpu.number):
         bool((cupy.zeros(1) + 1).all())
 
 
 def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
-    """Why there is no GPU; without any driver, CUDA reports an insufficient driver of version 0."""
+    # Without any driver, CUDA reports an insufficient driver of version 0.
     try:
         driver = int(cupy.cuda.runtime.driverGetVersion())
         needed = int(cupy.cuda.runtime.runtimeGetVersion())
-    except Exception:  # noqa: BLE001 (then the first error is all there is to report)
+    except Exception:  # noqa: BLE001 (only the first error can be reported)
         return f"backend {backend} finds no GPU ({first_line(error)})."
     if not driver:
         return f"backend {backend} finds no GPU: there is no NVIDIA driver here ({first_line(error)})."
@@ -94,17 +81,15 @@ def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
 
 
 def cuda_version(number: int) -> str:
-    """13020 -> `13.2`."""
+    """Formats CUDA's version number: 13020 -> `13.2`."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 @contextmanager
 def explained(backend: str, gpu: Gpu) -> Iterator[None]:
-    """Turns errors of the device, which come late from whichever call waits for it next, into errors of ours.
+    """Turns device errors into amodal's: MemoryBudgetError when memory ran out, else BackendError.
 
-    Raises:
-        MemoryBudgetError: its memory ran out.
-        BackendError: anything else that CuPy reports.
+    Device errors are asynchronous: the next call that waits for the device raises them.
     """
     try:
         yield
@@ -119,8 +104,73 @@ def explained(backend: str, gpu: Gpu) -> Iterator[None]:
 
 
 def out_of_memory(gpu: Gpu, reason: str) -> str:
-    """The message for a GPU that ran out of memory."""
+    """Returns the message for a GPU that ran out of memory."""
     return (
         f"GPU memory ran out on the {gpu.name} ({reason}); close other programs, or run with "
         '`memory="sequential"` or `cfg_rows="separate"`.'
     )
+
+
+class GpuBackend:
+    """Base of the backends on one GPU; see `Backend`.
+
+    Work is queued on the caller's stream or the backend's own, without waiting: a result is ready when its stream has
+    reached it.
+    """
+
+    lanes = 1
+
+    def __init__(self, name: str, cupy: Any, gpu: Gpu) -> None:
+        self.name, self.xp, self._gpu = name, cupy, gpu
+        with cupy.cuda.Device(gpu.number):
+            self._stream: Any = cupy.cuda.Stream(non_blocking=True)
+
+    def _replaces(self, stream: Any) -> bool:
+        """Whether `active` replaces the caller's stream by the backend's own."""
+        return bool(stream.ptr != self._stream.ptr)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Backend.active`; a stream of the backend's own waits for the caller's, which in turn waits for it."""
+        cuda = self.xp.cuda
+        with explained(self.name, self._gpu), cuda.Device(self._gpu.number), ExitStack() as inside:
+            outside = cuda.get_current_stream()
+            replaced = self._replaces(outside)
+            if replaced:
+                self._stream.wait_event(outside.record())
+                inside.enter_context(self._stream)
+            yield
+            if replaced:
+                outside.wait_event(self._stream.record())
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """See `Backend.to_host`; waits for the stream."""
+        with explained(self.name, self._gpu):
+            return np.asarray(self.xp.asnumpy(array))
+
+    def free_memory(self) -> int:
+        """See `Backend.free_memory`."""
+        with explained(self.name, self._gpu), self.xp.cuda.Device(self._gpu.number):
+            self.empty_pool()
+            return int(self.xp.cuda.runtime.memGetInfo()[0])
+
+    def empty_pool(self) -> None:
+        """Frees memory of deleted arrays that CuPy's pool keeps and the inference library cannot use."""
+        self.xp.cuda.get_current_stream().synchronize()
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+    def _describe_gpu(self) -> dict[str, str]:
+        runtime = self.xp.cuda.runtime
+        return {
+            "device": f"cuda:{self._gpu.number}",
+            "gpu": self._gpu.name,
+            "capability": f"sm{self._gpu.capability}",
+            "cuda_driver": cuda_version(int(runtime.driverGetVersion())),
+            "cuda_runtime": cuda_version(int(runtime.runtimeGetVersion())),
+        }
+
+
+def aligned(xp: Any, value: Any, dtype: Any) -> Any:
+    """Returns an array that kernels can read: on the device, of a dtype, contiguous, aligned; a copy only if needed."""
+    array = xp.ascontiguousarray(xp.asarray(value, dtype=dtype))
+    return array.copy() if int(array.data.ptr) % ALIGNMENT else array

@@ -16,32 +16,26 @@ from threading import Lock
 from typing import Any
 
 from ..bundle.manifest import ComponentEntry
-from ..errors import BackendError, BackendUnavailableError, BundleCorruptError, first_line
-from .backend import Availability, Backend, Executable
-from .denormals import denormals_as_zero
-from .host import check_host_options
-from .lanes import LaneExecutable, Lanes
-from .onnxruntime.cpu import OnnxRuntimeBackend
+from ..errors import BackendUnavailableError, BundleCorruptError, first_line
+from .backend import Backend, Executable, import_library
+from .onnxruntime.cpu import LaneExecutable, Lanes, OnnxRuntimeBackend, check_host_options
 from .onnxruntime.library import import_onnxruntime
 
-# By default the plugin compiles every few element-wise operators into a kernel of their own, which takes a quarter of
-# the default U-Net's memory and saves no time. It also fuses attention that way, which pays off where there are many
-# scores. The setting is undocumented and may disappear.
+# By default the plugin compiles groups of element-wise operators into kernels, which takes a quarter of the default
+# U-Net's memory and saves no time. It also fuses attention that way, which pays off for many scores. The setting is
+# undocumented and may disappear.
 _SNIPPETS = "SNIPPETS_MODE"
 _SMALL_ATTENTION = 2**24  # scores of all heads and frames
 
 
-def availability(name: str = "openvino") -> Availability:
-    """Whether OpenVINO can be imported and the CPU multiplies in bfloat16."""
-    try:
-        ov = _import()
-        import_onnxruntime("openvino")
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    return Availability(True, f"openvino {_version(ov)}: CPU, bfloat16")
+def probe(name: str, device: str | None) -> str:
+    """Describes OpenVINO; see `amodal.runtime.backends.registry.availability`."""
+    ov = _import()
+    import_onnxruntime("openvino")
+    return f"openvino {_version(ov)}: CPU, bfloat16"
 
 
-def create(name: str = "openvino", *, device: str | None = None, threads: int | None = None) -> Backend:
+def create(name: str, *, device: str | None, threads: int | None) -> Backend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     ov = _import()
     check_host_options(name, device, threads)
@@ -49,12 +43,7 @@ def create(name: str = "openvino", *, device: str | None = None, threads: int | 
 
 
 def _import() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f'backend openvino cannot be imported ({error}); install it with `pip install "amodal[openvino]"`.'
-        ) from error
+    openvino = import_library("openvino", "openvino", "backend openvino")
     if not multiplies_bfloat16():
         raise BackendUnavailableError(
             "backend openvino needs a CPU that multiplies in bfloat16 (AVX512-BF16 or AMX), which this one does not; "
@@ -64,7 +53,7 @@ def _import() -> Any:
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has bfloat16 instructions: OpenVINO would run without them, in emulation."""
+    """Returns whether the CPU has bfloat16 instructions; without them OpenVINO would emulate them."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -80,8 +69,8 @@ def _version(ov: Any) -> str:
 class OpenVinoBackend(OnnxRuntimeBackend):
     """Runs components with OpenVINO's CPU plugin, and those that need float32 with ONNX Runtime; see `Backend`.
 
-    Independent calls run side by side, each on few threads. A network is compiled once for each set of shapes it is
-    called with: with free axes the default U-Net took 7 % longer.
+    Independent calls run concurrently, each on few threads. A network is compiled for each set of shapes it is called
+    with: with free axes the default U-Net took 7 % longer.
     """
 
     name = "openvino"
@@ -94,58 +83,44 @@ class OpenVinoBackend(OnnxRuntimeBackend):
         """See `Backend.load`."""
         if not entry.bfloat16:
             return super().load(entry, files, lanes)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": self.threads,
-            "NUM_STREAMS": lanes,
-            "CPU_DENORMALS_OPTIMIZATION": True,
-        }
+        settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": lanes}
+        settings["CPU_DENORMALS_OPTIMIZATION"] = True
         try:
             network = self._core.read_model(files[0])
         except Exception as error:
             raise BundleCorruptError(
                 f"openvino cannot load {files[0]}: {first_line(error)}; update openvino, or export the bundle again."
             ) from error
-        return _Network(self._core, network, entry, settings, self._side_by_side if lanes > 1 else None)
+        return _Network(self._core, network, entry, settings, self._lane_threads if lanes > 1 else None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
-        return {
-            "name": self.name,
-            "version": _version(self._ov),
-            "arithmetic": "bfloat16",
-            "threads": str(self.threads),
-        }
+        version, threads = _version(self._ov), str(self.threads)
+        return {"name": self.name, "version": version, "arithmetic": "bfloat16", "threads": threads}
 
 
 class _Network(LaneExecutable):
     def __init__(
         self, core: Any, network: Any, entry: ComponentEntry, settings: Mapping[str, Any], lanes: Lanes | None
     ) -> None:
-        super().__init__(entry.kind, lanes)
+        super().__init__("openvino", entry.kind, lanes)
         self._core, self._network, self._settings = core, network, settings
         # In the graph's order: an output may have further names in OpenVINO, in any order.
         self._outputs = [output.name for output in entry.outputs]
         self._free: dict[tuple[Any, ...], SimpleQueue[Any]] = {}
         self._compiling = Lock()
 
-    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if self._network is None:
-            raise BackendError(f"component {self._kind} was closed; load the bundle again.")
+    def _run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        free = self._requests(inputs)
+        request = free.get()
         try:
-            with denormals_as_zero():
-                free = self._requests(inputs)
-                request = free.get()
-                try:
-                    values = request.infer(dict(inputs), share_inputs=True)
-                finally:
-                    free.put(request)
-        except Exception as error:
-            raise BackendError(f"openvino failed in component {self._kind}: {first_line(error)}") from error
+            values = request.infer(inputs, share_inputs=True)
+        finally:
+            free.put(request)
         return {name: values[place] for place, name in enumerate(self._outputs)}
 
     def _requests(self, inputs: Mapping[str, Any]) -> SimpleQueue[Any]:
-        """Compiles the network for these shapes the first time; returns its idle requests, one for each lane."""
+        """Returns the idle requests for these shapes, one per lane; compiles the network on first use."""
         shapes = {name: list(array.shape) for name, array in inputs.items()}
         key = tuple(sorted((name, *shape) for name, shape in shapes.items()))
         with self._compiling:
@@ -160,16 +135,15 @@ class _Network(LaneExecutable):
         network = self._network.clone()
         network.reshape(shapes)
         scores = (node.output(0).get_shape() for node in network.get_ops() if node.get_type_name() == "Softmax")
-        if max(map(math.prod, scores), default=0) > _SMALL_ATTENTION:
-            return self._core.compile_model(network, "CPU", self._settings)
-        try:
-            return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
-        except Exception as error:
-            if _SNIPPETS not in str(error):
-                raise
-            return self._core.compile_model(network, "CPU", self._settings)
+        if max(map(math.prod, scores), default=0) <= _SMALL_ATTENTION:
+            try:
+                return self._core.compile_model(network, "CPU", {**self._settings, _SNIPPETS: "DISABLE"})
+            except Exception as error:
+                if _SNIPPETS not in str(error):
+                    raise
+        return self._core.compile_model(network, "CPU", self._settings)
 
     def close(self) -> None:
+        super().close()
         self._network = None
         self._free.clear()
-        super().close()

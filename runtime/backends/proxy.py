@@ -1,9 +1,10 @@
-"""A backend in front of another: a base for those that observe or record what runs."""
+"""A base for backends that wrap another to observe or record what runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import numpy as np
 from ..bundle.manifest import ComponentEntry
 from .backend import Backend, Executable
 
+Batches = Sequence[Mapping[str, Any]]
+Results = list[dict[str, Any]]
+
 
 class BackendProxy:
-    """Forwards everything to another backend; see `Backend`. Override `load` to wrap what it loads."""
+    """Forwards everything to another backend. Override `around` to observe the calls of its executables."""
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
@@ -22,7 +26,11 @@ class BackendProxy:
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
-        return self._backend.load(entry, files, lanes)
+        return _ExecutableProxy(self._backend.load(entry, files, lanes), partial(self.around, entry, files))
+
+    def around(self, entry: ComponentEntry, files: list[Path], batches: Batches, run: Callable[[], Results]) -> Results:
+        """Makes a call of a loaded component, `run`, with one or several inputs; returns its results."""
+        return run()
 
     def active(self) -> AbstractContextManager[None]:
         """See `Backend.active`."""
@@ -41,20 +49,15 @@ class BackendProxy:
         return self._backend.describe()
 
 
-class ExecutableProxy:
-    """Forwards everything to another executable; see `Executable`. Override `__call__` and `map` to see its calls."""
-
-    def __init__(self, executable: Executable) -> None:
-        self._executable = executable
+class _ExecutableProxy(Executable):
+    def __init__(self, executable: Executable, around: Callable[[Batches, Callable[[], Results]], Results]) -> None:
+        self._executable, self._around = executable, around
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executable`."""
-        return self._executable(inputs)
+        return self._around([inputs], lambda: [self._executable(inputs)])[0]
 
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Executable.map`."""
-        return self._executable.map(batches)
+    def map(self, batches: Batches) -> Results:
+        return self._around(batches, lambda: self._executable.map(batches))
 
     def close(self) -> None:
-        """See `Executable.close`."""
         self._executable.close()

@@ -1,4 +1,4 @@
-"""A call made again and again with the same shapes: fixed addresses, and a CUDA graph of it."""
+"""A call repeated with the same shapes: fixed addresses, recorded as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Arrays = Mapping[str, Any]
 
 
 class Repeated:
-    """Runs from where it always reads to where it always writes, so that what was recorded of it stays valid.
+    """Runs on fixed input and output arrays, so that a recorded CUDA graph stays valid.
 
-    TensorRT for RTX records CUDA graphs itself, for the addresses it is given. TensorRT does not: the first run, in
-    which it may still prepare, is queued as it is, the second is recorded, and from then on the recording is launched:
-    one call of the driver instead of one for each kernel.
+    TensorRT for RTX records CUDA graphs itself, for fixed addresses. TensorRT does not: the first run, in which it may
+    still initialise, is queued normally, the second is recorded, and later ones launch the recording: one driver call
+    instead of one per kernel.
 
     Args:
-        run: queues a run that reads from arrays and writes to others, new ones if none are given.
-        arrays: like those of every call.
-        graph: record it.
+        run: queues a run from input arrays to output arrays; allocates the outputs if none are given.
+        arrays: with the shapes and dtypes of every call.
+        graph: record a CUDA graph.
 
     Attributes:
-        graphs: how many recordings were made; more than one where the scratch moved.
+        graphs: number of recordings; more than one if the scratch moved.
     """
 
     def __init__(self, xp: Any, run: Callable[..., dict[str, Any]], arrays: Arrays, *, graph: bool) -> None:
@@ -34,10 +34,10 @@ class Repeated:
         self.graphs = 0
 
     def __call__(self, arrays: Arrays, scratch: Any) -> dict[str, Any]:
-        """Runs once; results are copies, as the next run writes over them.
+        """Runs once and returns copies of the results, which the next run overwrites.
 
         Args:
-            scratch: where activations lie now; a recording is good for one place.
+            scratch: address of the activations; a recording is valid for one address.
         """
         for name, array in arrays.items():
             self._xp.copyto(self._inputs[name], array)
@@ -52,9 +52,9 @@ class Repeated:
         return {name: array.copy() for name, array in self._results.items()}
 
     def _record(self, scratch: Any) -> bool:
-        """Whether a run could be recorded; if not, it is never tried again."""
+        """Records a run and returns whether that worked; if not, it is not tried again."""
         stream, graph = self._xp.cuda.get_current_stream(), None
-        with suppress(Exception):  # whatever may not be recorded, or a library that is too old for it
+        with suppress(Exception):  # work that cannot be recorded, or a library too old for it
             stream.begin_capture()
             try:
                 self._run(self._inputs, self._results)

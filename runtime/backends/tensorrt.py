@@ -1,14 +1,13 @@
-"""TensorRT for RTX and TensorRT on a GPU, through one adapter. Arrays are CuPy's and stay on the device."""
+"""TensorRT for RTX and TensorRT on a GPU. Arrays are CuPy's and stay on the device."""
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,64 +18,51 @@ from ..errors import (
     BackendUnavailableError,
     EngineCorruptError,
     EngineStaleError,
-    InputError,
     MemoryBudgetError,
     first_line,
 )
-from .backend import Availability, EngineNeeds, Executable
-from .gpu import ALIGNMENT, Gpu, device_number, find_gpu, import_cupy, try_kernel
-from .gpu_backend import GpuBackend, aligned
+from .backend import EngineNeeds, Executable, import_library
+from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, open_gpu, try_kernel
 from .repeated import Repeated
+
+Shape = tuple[int, ...]
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 _CACHE = ".runtime_cache"
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "bad_alloc", "cannot allocate")
 
 
-def availability(name: str) -> Availability:
-    """Whether the library and CuPy can be imported, and a GPU is there."""
-    try:
-        trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
-        gpu = find_gpu(cupy, name)
-        try_kernel(cupy, gpu)
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this backend is not usable)
-        return Availability(False, "", f"backend {name} cannot use the GPU here ({first_line(error)}).")
-    return Availability(True, f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})")
+def probe(name: str, device: str | None) -> str:
+    """Describes the library and the GPU; see `amodal.runtime.backends.registry.availability`."""
+    trt, cupy, gpu = import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device)
+    try_kernel(cupy, gpu)
+    return f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})"
 
 
 def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    if threads is not None:
-        raise InputError(f'`threads` is for a CPU; leave it out with `backend="{name}"`.', field="threads")
-    number = device_number(name, device)
-    trt, cupy = _import(name), import_cupy(name, _EXTRAS[name])
-    return TensorRTBackend(name, trt, cupy, find_gpu(cupy, name, number))
+    return TensorRTBackend(name, import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device, threads))
 
 
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except Exception as error:  # what a broken installation raises is anything: OSError, RuntimeError
-        raise BackendUnavailableError(
-            f'backend {name} cannot be imported ({error}); install it with `pip install "amodal[{_EXTRAS[name]}]"`.'
-        ) from error
+def import_tensorrt(name: str) -> Any:
+    """Imports the library of `tensorrt_rtx` or `tensorrt`; see `import_library`."""
+    return import_library(name, _EXTRAS[name], f"backend {name}")
 
 
 class TensorRTBackend(GpuBackend):
     """Runs engines on one GPU; see `Backend`.
 
     Work is queued on the caller's stream, unless that is CUDA's default stream, which cannot be captured and makes
-    TensorRT wait at each call. All engines share one scratch, since no two run at once.
+    TensorRT wait at each call. Engines never run concurrently, so all share one scratch.
 
     Args:
-        cuda_graph: launch calls that are repeated with the same shapes as one CUDA graph.
+        cuda_graph: launch repeated calls with the same shapes as one CUDA graph.
     """
 
     def __init__(self, name: str, trt: Any, cupy: Any, gpu: Gpu, cuda_graph: bool = True) -> None:
         super().__init__(name, cupy, gpu)
         self.cuda_graph, self._trt = cuda_graph, trt
-        self._log = _log(trt)
+        self._log = log_class(trt)()
         self._runtime: Any = trt.Runtime(self._log)
         self._scratch = _Scratch(self)
         self.engines = EngineNeeds(str(trt.__version__), f"sm{gpu.capability}")
@@ -90,7 +76,7 @@ class TensorRTBackend(GpuBackend):
         self.empty_pool()
         with open(file, "rb") as source:
             self._log.errors.clear()
-            # Mapped: the file need not lie in host memory beside the device's copy.
+            # Mapped, so that host memory holds no copy beside the device's.
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 engine = self._runtime.deserialize_cuda_engine(content)
                 if engine is None:
@@ -98,8 +84,9 @@ class TensorRTBackend(GpuBackend):
             return _Engine(self, engine, entry, file)
 
     def _refusal(self, file: Path, content: Any) -> AmodalError:
-        """The error for an engine, `content`, that could not be loaded."""
-        gpu, logged, why = f"{self._gpu.name} ({self.engines.target})", self._log.last(), self._faults(content)
+        """Returns the error for an engine that could not be loaded."""
+        gpu, library = f"{self._gpu.name} ({self.engines.target})", f"{self.name} {self.engines.version}"
+        logged, why = self._log.last(), self._faults(content)
         if self._log.out_of_memory() or "INSUFFICIENT_GPU_MEMORY" in why:
             return MemoryBudgetError(
                 f"GPU memory ran out while the engine {file} was loaded ({logged}): its file has "
@@ -113,16 +100,14 @@ class TensorRTBackend(GpuBackend):
             )
         if "OLD_CUDA_DRIVER" in why:
             return BackendUnavailableError(
-                f"{self.name} {self.engines.version} needs a newer driver than this {gpu} has; update the NVIDIA "
-                "driver."
+                f"{library} needs a newer driver than this {gpu} has; update the NVIDIA driver."
             )
         return EngineCorruptError(
-            f"{self.name} {self.engines.version} cannot load the engine {file} on this {gpu} ({logged}); build it "
-            "again with `amodal build`."
+            f"{library} cannot load the engine {file} on this {gpu} ({logged}); build it again with `amodal build`."
         )
 
     def _faults(self, content: Any) -> list[str]:
-        """Names what TensorRT for RTX finds wrong with an engine; TensorRT cannot be asked."""
+        """Returns TensorRT for RTX's names for what is wrong with an engine; TensorRT offers no such query."""
         if not hasattr(self._runtime, "get_engine_validity"):
             return []
         _, found = self._runtime.get_engine_validity(content)
@@ -131,30 +116,25 @@ class TensorRTBackend(GpuBackend):
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
-        return {
-            "name": self.name,
-            "version": self.engines.version,
-            **self._describe_gpu(),
-            "cuda_graph": str(self.cuda_graph),
-        }
+        about = {"name": self.name, "version": self.engines.version, **self._describe_gpu()}
+        return {**about, "cuda_graph": str(self.cuda_graph)}
 
 
 class _Scratch:
-    """One allocation for the activations of all loaded engines, as large as the largest of them needs."""
+    """One allocation for the activations of all loaded engines, as large as the largest need."""
 
     def __init__(self, backend: TensorRTBackend) -> None:
         self._backend = backend
-        self._needs: dict[int, int] = {}  # by engine
+        self._users: set[int] = set()
         self._memory: Any = None
         self._size = 0
 
     def reserve(self, owner: int, size: int) -> None:
-        """Makes room for an engine's activations."""
         if size > self._size:
             self._backend.empty_pool()
-            self._memory, self._size = None, 0  # freed first, so that both are never held at once
+            self._memory, self._size = None, 0  # freed first, so that both are never held
             try:
-                # Outside CuPy's pool, which would keep the smaller ones.
+                # Not from CuPy's pool, which would keep the smaller allocations.
                 self._memory = self._backend.xp.cuda.Memory(size + ALIGNMENT)
             except Exception as error:
                 raise MemoryBudgetError(
@@ -162,29 +142,22 @@ class _Scratch:
                     'close other programs, or run with `memory="sequential"` or `cfg_rows="separate"`.'
                 ) from error
             self._size = size
-        self._needs[owner] = max(size, self._needs.get(owner, 0))
+        self._users.add(owner)
 
     def release(self, owner: int) -> None:
-        """Forgets an engine; the last one frees the memory."""
-        self._needs.pop(owner, None)
-        if not self._needs:
+        """Removes an engine; the last one frees the memory."""
+        self._users.discard(owner)
+        if not self._users:
             self._memory, self._size = None, 0
 
     @property
     def address(self) -> tuple[int, int]:
-        """Pointer, aligned, and size."""
+        """Aligned pointer, and size."""
         pointer = int(self._memory.ptr) if self._memory is not None else 0
         return -(-pointer // ALIGNMENT) * ALIGNMENT, self._size
 
 
-class _Profile(NamedTuple):
-    """An engine's context for one set of shapes: (smallest, largest) of each input."""
-
-    context: Any
-    limits: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-class _Engine:
+class _Engine(Executable):
     def __init__(self, backend: TensorRTBackend, engine: Any, entry: ComponentEntry, file: Path) -> None:
         trt = backend._trt
         self._backend, self._entry, self._file = backend, entry, file
@@ -193,14 +166,15 @@ class _Engine:
         self._inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         self._outputs = [n for n in names if n not in self._inputs]
         self._cache: Any = None
-        self._captures = hasattr(trt, "CudaGraphStrategy")  # the library captures CUDA graphs itself
-        self._repeated: dict[tuple[tuple[int, ...], ...], Repeated] = {}
+        self._captures = hasattr(trt, "CudaGraphStrategy")  # whether the library captures CUDA graphs itself
+        self._repeated: dict[tuple[Shape, ...], Repeated] = {}
         self._config = self._configured()
-        self._sizes: dict[tuple[tuple[int, ...], ...], int] = {}  # activations, by the inputs' shapes
+        self._sizes: dict[tuple[Shape, ...], int] = {}  # activations, by the inputs' shapes
+        # By profile: its context, and the (smallest, largest) shape of each input that it accepts.
         self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
 
     def _configured(self) -> Any:
-        """Settings of a context: activations in our scratch; with TensorRT for RTX, CUDA graphs and a kernel cache."""
+        """Returns a context's settings: external scratch; with TensorRT for RTX, CUDA graphs and a kernel cache."""
         trt, engine = self._backend._trt, self._engine
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not hasattr(engine, "create_runtime_config"):
@@ -220,7 +194,7 @@ class _Engine:
     def _cache_file(self) -> Path:
         return self._file.with_suffix(_CACHE)
 
-    def _profile(self, index: int) -> _Profile:
+    def _profile(self, index: int) -> tuple[Any, dict[str, tuple[Shape, Shape]]]:
         engine, stream = self._engine, self._backend.xp.cuda.get_current_stream()
         context = engine.create_execution_context(self._config)
         if context is None:
@@ -231,18 +205,17 @@ class _Engine:
             context.set_optimization_profile_async(index, stream.ptr)
         limits = {}
         for name in self._inputs:
-            shape = tuple(engine.get_tensor_shape(name))
-            low, high = shape, shape
-            if -1 in shape:
+            low = high = engine.get_tensor_shape(name)
+            if -1 in tuple(low):
                 low, _, high = engine.get_tensor_profile_shape(name, index)
             limits[name] = (tuple(low), tuple(high))
-        return _Profile(context, limits)
+        return context, limits
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if self._engine is None:
             raise BackendError(f"component {self._entry.kind} was closed; load the bundle again.")
         xp = self._backend.xp
-        arrays = {n: aligned(xp.ascontiguousarray(xp.asarray(inputs[n], dtype=np.float32))) for n in self._inputs}
+        arrays = {name: aligned(xp, inputs[name], np.float32) for name in self._inputs}
         if not self._entry.repeated:
             return self._run(arrays)
         shapes = tuple(array.shape for array in arrays.values())
@@ -252,7 +225,7 @@ class _Engine:
         return self._repeated[shapes](arrays, self._backend._scratch.address)
 
     def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Queues one run that writes to `results`, or to new arrays."""
+        """Queues a run that writes to `results`, or to new arrays."""
         backend, xp = self._backend, self._backend.xp
         context = self._context(arrays)
         stream = xp.cuda.get_current_stream()
@@ -262,7 +235,7 @@ class _Engine:
         backend._log.errors.clear()
         shapes = tuple(array.shape for array in arrays.values())
         if shapes not in self._sizes:
-            # Of these shapes, which may need less than the largest that the engine accepts.
+            # These shapes may need less memory than the largest that the engine accepts.
             self._sizes[shapes] = int(context.update_device_memory_size_for_shapes())
         backend._scratch.reserve(id(self), self._sizes[shapes])
         context.set_device_memory(*backend._scratch.address)
@@ -275,22 +248,19 @@ class _Engine:
         return dict(results)
 
     def _context(self, arrays: Mapping[str, Any]) -> Any:
-        for profile in self._profiles:
-            if all(_within(arrays[n].shape, *limits) for n, limits in profile.limits.items()):
-                return profile.context
+        for context, limits in self._profiles:
+            if all(_within(arrays[n].shape, *sizes) for n, sizes in limits.items()):
+                return context
         shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in arrays.items())
         raise BackendError(
             f"the engine of {self._entry.kind} does not take these shapes ({shapes}); build it again with `amodal "
             "build`, from a bundle exported for them."
         )
 
-    def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        return [self(inputs) for inputs in batches]
-
     def close(self) -> None:
         if self._engine is None:
             return
-        with suppress(Exception):  # a failure of the device is already being raised, and must not be hidden
+        with suppress(Exception):  # must not hide a device failure that is already being raised
             self._backend.xp.cuda.get_current_stream().synchronize()
             self._keep_cache()
         self._repeated = {}
@@ -298,23 +268,25 @@ class _Engine:
         self._backend._scratch.release(id(self))
 
     def _keep_cache(self) -> None:
-        """Saves the kernels compiled on this GPU beside the engine, where that can be written."""
+        """Saves the kernels compiled on this GPU beside the engine if its folder is writable."""
         if self._cache is None:
             return
         part = self._cache_file.with_name(f"{self._cache_file.name}.{os.getpid()}")
         with suppress(OSError):
             content = bytes(self._cache.serialize())
-            # A cache of another driver or version was refused when it was read; it is replaced here.
+            # A cache of another driver or version was refused at load; this replaces it.
             if not self._cache_file.exists() or self._cache_file.read_bytes() != content:
                 part.write_bytes(content)
                 os.replace(part, self._cache_file)
 
 
-def _within(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> bool:
+def _within(shape: Shape, low: Shape, high: Shape) -> bool:
     return len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
 
 
-def _log(trt: Any) -> Any:
+def log_class(trt: Any) -> Any:
+    """Returns a class of TensorRT loggers that keep errors."""
+
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
@@ -323,13 +295,12 @@ def _log(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if int(severity) in self._bad:
-                self.errors.append(" ".join(message.split()))
+                self.errors.append(message.strip())
 
         def last(self) -> str:
-            return self.errors[-1] if self.errors else "no reason given"
+            return " ".join(self.errors[-1].split()) if self.errors else "no reason given"
 
         def out_of_memory(self) -> bool:
-            words = ("out of memory", "outofmemory", "out_of_memory")
-            return any(word in error.lower() for error in self.errors for word in words)
+            return any(word in error.lower() for error in self.errors for word in _OUT_OF_MEMORY)
 
-    return Log()
+    return Log

@@ -1,4 +1,4 @@
-"""Which builds of a bundle's engines lie in a folder, and which of them serves."""
+"""Finds the build of a bundle's engines that can be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle
 from ..errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
-from .store import EngineKey, EngineRecord, Profile, check_engine, engine_folder, graph_hash, read_record
+from .store import EngineRecord, Profile, check_engine, engine_folder, graph_hash, read_record
 
 Profiles = Mapping[str, tuple[Profile, ...]]
 
@@ -23,40 +23,34 @@ class EngineBuild:
     """
 
     folder: Path
-    version: str
-    target: str
     records: dict[str, EngineRecord]
     _verified: set[str] = field(default_factory=set, repr=False, compare=False)
 
-    def files(self, component: str) -> list[Path]:
-        """A component's engine, alone.
+    @property
+    def version(self) -> str:
+        """Version of the library that built them."""
+        return self.folder.name.split("-", 2)[1]
 
-        Raises:
-            EngineNotFoundError: none was built.
-            EngineCorruptError: it is missing, or of another size.
-        """
-        record = self._record(component)
-        file = self.folder / record.file.path
-        check_engine(file, record, verify=False)
-        return [file]
+    @property
+    def target(self) -> str:
+        """What they were built for."""
+        return _target(self.folder)
+
+    def files(self, component: str) -> list[Path]:
+        """Returns a component's engine as a list of one file; errors as in `read_record` and `check_engine`."""
+        return [self._check(component, verify=False)]
 
     def verify(self, component: str) -> None:
-        """Compares a component's engine with the hash in its record, once.
-
-        Raises:
-            EngineNotFoundError: none was built.
-            EngineCorruptError: it is missing or damaged.
-        """
+        """Compares a component's engine with the hash in its record, once; errors as in `files`."""
         if component not in self._verified:
-            record = self._record(component)
-            check_engine(self.folder / record.file.path, record)
+            self._check(component, verify=True)
             self._verified.add(component)
 
-    def _record(self, component: str) -> EngineRecord:
-        try:
-            return self.records[component]
-        except KeyError:
-            return read_record(self.folder / f"{component}.json")
+    def _check(self, component: str, *, verify: bool) -> Path:
+        record = self.records.get(component) or read_record(self.folder / f"{component}.json")
+        file = self.folder / record.file.path
+        check_engine(file, record, verify=verify)
+        return file
 
 
 def find_build(
@@ -67,22 +61,18 @@ def find_build(
     target: str | None = None,
     version: str | None = None,
 ) -> EngineBuild:
-    """The build of a backend that holds records of all components, made from the bundle's present graphs.
+    """Finds the latest build that has engines of all components, made from the bundle's present graphs.
 
     Args:
         folder: the bundle's engines (`engine_folder`).
-        profiles: what each component's engine must accept, by key.
+        profiles: shapes that each component's engine must accept, by key.
+        target: what it must run on (`sm86`, `portable`, `this`); None for any. A build for exactly this target is
+            preferred to one that covers it.
         version: of the library that built it; None for any.
-        target: what it must run on (`sm86`, `portable`, `this`); None for any. The target of that very name is taken
-            before one that covers it.
-
-    Returns:
-        The one that was written last.
 
     Raises:
-        EngineNotFoundError: none was built.
-        EngineStaleError, EngineCorruptError, EngineNotFoundError: there are some, and none can be used; says what is
-            the matter with the one that was written last.
+        EngineNotFoundError: there is no build.
+        EngineStaleError, EngineCorruptError, EngineNotFoundError: no build can be used; the reason is the latest's.
     """
     places = [place for place in folder.glob(f"{backend}-*-*") if any(place.glob("*.json"))]
     places.sort(key=lambda place: max(file.stat().st_mtime for file in place.glob("*.json")), reverse=True)
@@ -111,33 +101,26 @@ def find_build(
 
 
 def bundle_name(bundle: Bundle) -> str:
-    """How a bundle is named on the command line."""
+    """Returns a bundle's name on the command line."""
     return DEFAULT_BUNDLE if bundle.path == find_bundle(DEFAULT_BUNDLE) else str(bundle.path)
 
 
 def _read(bundle: Bundle, place: Path, profiles: Profiles) -> EngineBuild:
-    version = place.name.split("-", 2)[1]
-    records = {key: read_record(place / f"{key}.json") for key in profiles}
-    for key, record in records.items():
-        reason = record.key.difference(_wanted(bundle, record.key, key, profiles[key], version))
+    build = EngineBuild(place, {key: read_record(place / f"{key}.json") for key in profiles})
+    for key, record in build.records.items():
+        required = {  # target and options are the builder's choice
+            "component": key,
+            "graph": graph_hash(bundle, key),
+            "version": build.version,
+            "precision": bundle.component(key).precision,
+            "profiles": profiles[key],
+        }
+        reason = record.key.difference(record.key.model_copy(update=required))
         if reason is not None:
             raise EngineStaleError(
                 f"the engine of {key} in {place} is stale, {reason}; build it again with `amodal build`."
             )
-    return EngineBuild(place, version, _target(place), records)
-
-
-def _wanted(bundle: Bundle, key: EngineKey, component: str, profiles: tuple[Profile, ...], version: str) -> EngineKey:
-    """What a key must be to serve the bundle as it is now; target and options are the builder's to choose."""
-    return key.model_copy(
-        update={
-            "component": component,
-            "graph": graph_hash(bundle, component),
-            "version": version,
-            "precision": bundle.component(component).precision,
-            "profiles": profiles,
-        }
-    )
+    return build
 
 
 def _target(place: Path) -> str:
@@ -145,16 +128,16 @@ def _target(place: Path) -> str:
 
 
 def _match(place: Path, wanted: str | None) -> int:
-    """2 if a build is for the target that is wanted, 1 if it covers it, 0 if it does not."""
+    """Returns 2 if a build is for the wanted target, 1 if it covers it, 0 if neither."""
     has = _target(place)
     if wanted is None or wanted in (has, has.removeprefix("this-")):
         return 2
-    names = {_plain(name) for name in wanted.split(",")}
+    names = {capability_name(name) for name in wanted.split(",")}
     if names == set(has.split("+")):
         return 2
     if wanted == "this":
         return int(has.startswith("this-"))
-    for file in place.glob("*.json"):  # `portable` is the folder's name alone: a record lists what it runs on
+    for file in place.glob("*.json"):  # only records list the capabilities of `portable`
         try:
             record = read_record(file)
         except EngineError:
@@ -164,13 +147,14 @@ def _match(place: Path, wanted: str | None) -> int:
 
 
 def runs_on(record: EngineRecord, capability: str) -> bool:
-    """Whether an engine was built for GPUs of a compute capability (`sm86`)."""
+    """Returns whether an engine was built for GPUs of a compute capability (`sm86`)."""
     target = record.key.target
     if target == "portable":  # TensorRT's own: Ampere and newer
         return capability[2:].isdigit() and int(capability[2:]) >= 80
     return capability in target.removeprefix("this-").split("+")
 
 
-def _plain(name: str) -> str:
-    name = name.strip().lower().replace("_", "")
+def capability_name(text: str) -> str:
+    """Normalises a compute capability: `86`, `SM_86` and ` sm86` become `sm86`."""
+    name = text.strip().lower().replace("_", "")
     return f"sm{name}" if name.isdigit() else name

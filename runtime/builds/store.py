@@ -1,8 +1,8 @@
-"""Where engines lie, what is known about each, and whether one may be used.
+"""Engines on disk: their location, their records, and whether one may be used.
 
-An engine is a file that only one version of one library, on GPUs of one kind, can run. Beside each lies its record: the
-key it was built under, and what the compiler said of it. A record whose key differs from the one wanted, in any field,
-is stale, and the difference is the reason.
+An engine is a file that only one version of one library, on one kind of GPU, can run. Beside it lies its record: the
+key it was built under, and what the compiler reported. An engine is stale if its key differs from the wanted one in any
+field; the difference is the reason.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from ..bundle.manifest import FileEntry, Precision
+from ..bundle.manifest import FileEntry, Precision, Record, TensorEntry
 from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
 from ..paths import PathLike
@@ -28,33 +29,41 @@ EngineBackend = Literal["tensorrt_rtx", "tensorrt"]
 Shape = tuple[int, ...]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Profile(_Record):
+class Profile(Record):
     """One set of shapes that an engine accepts.
+
+    Most profiles hold a single shape: a compiler then plans for it alone and reports the memory it takes.
 
     Attributes:
         name: what it is for (`rows=1`).
-        shapes: input -> smallest, likeliest and largest shape.
+        shapes: smallest, likeliest and largest shape of each input with free axes.
     """
 
     name: str
     shapes: dict[str, tuple[Shape, Shape, Shape]]
 
 
-class EngineKey(_Record):
-    """Everything that decides what an engine is.
+def make_profile(name: str, inputs: Sequence[TensorEntry], free: dict[str, tuple[int, int, int]]) -> Profile:
+    """Makes a profile for a graph's inputs; `free` has the smallest, likeliest and largest size of each free axis."""
+    shapes: dict[str, tuple[Shape, Shape, Shape]] = {}
+    for tensor in inputs:
+        if any(isinstance(n, str) for n in tensor.shape):
+            low, likely, high = (tuple(free[n][i] if isinstance(n, str) else n for n in tensor.shape) for i in range(3))
+            shapes[tensor.name] = (low, likely, high)
+    return Profile(name=name, shapes=shapes)
+
+
+class EngineKey(Record):
+    """Everything that determines an engine.
 
     Attributes:
         component: key in the bundle.
         graph: SHA-256 over the hashes of the graph's files.
         backend, version: of the library that built it.
-        target: what it runs on (`sm86+sm89`, `portable`, or `this-` and a GPU's own name).
+        target: what it runs on (`sm86+sm89`, `portable`, or `this-` and the GPU's capability).
         precision: arithmetic of the graph.
-        profiles: shapes it accepts; the runtime picks one by its name.
-        options: the builder's.
+        profiles: accepted shapes; the runtime picks one by name.
+        options: of the builder.
     """
 
     component: str
@@ -68,20 +77,19 @@ class EngineKey(_Record):
 
     @property
     def short(self) -> str:
-        """The first digits of a hash over all fields."""
+        """Returns the first digits of a hash over all fields."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
     def difference(self, wanted: EngineKey) -> str | None:
-        """In words, the first field in which this key differs from the one wanted; None if there is none."""
-        for name, words in _WORDS.items():
+        """Describes the first field in which this key differs from the wanted one; None if they are equal."""
+        for name, words in _DIFFERENCES.items():
             mine, theirs = getattr(self, name), getattr(wanted, name)
             if mine != theirs:
-                plain = all(isinstance(value, str) for value in (mine, theirs)) and name != "graph"
-                return f"{words}: {mine}, wanted {theirs}" if plain else words
+                return f"{words}: {mine}, wanted {theirs}" if isinstance(mine, str) and name != "graph" else words
         return None
 
 
-_WORDS = {
+_DIFFERENCES = {
     "component": "it is of another component",
     "backend": "it was built by another backend",
     "version": "it was built by another version",
@@ -93,15 +101,15 @@ _WORDS = {
 }
 
 
-class EngineRecord(_Record):
-    """An engine: its key, its file, and what the compiler said of it.
+class EngineRecord(Record):
+    """An engine: its key, its file, and what the compiler reported.
 
     Attributes:
         file: beside the record.
-        weights_bytes: device memory that the weights take.
-        activation_bytes: device memory that running takes, by profile.
-        layers: of the network as read, and after fusion.
-        seconds, peak_bytes: time and host memory that building it took.
+        weights_bytes: device memory of the weights.
+        activation_bytes: device memory of the activations, by profile.
+        layers: number in the network as read, and after fusion.
+        seconds, peak_bytes: time and host memory of the build.
     """
 
     record_version: int
@@ -115,7 +123,7 @@ class EngineRecord(_Record):
 
 
 def graph_hash(bundle: Bundle, component: str) -> str:
-    """SHA-256 over the hashes of a component's files, but for fused graphs: equal for what engines are made of."""
+    """Returns the SHA-256 over the hashes of a component's files without fused graphs, which engines do not use."""
     digest = hashlib.sha256()
     for file in bundle.component(component).files:
         if file.role != "fused":
@@ -124,9 +132,9 @@ def graph_hash(bundle: Bundle, component: str) -> str:
 
 
 def engine_folder(bundle: PathLike, engine_dir: PathLike | None = None) -> Path:
-    """The folder that holds a bundle's engines: the one given, or `engines` inside the bundle.
+    """Returns the folder of a bundle's engines: `engine_dir`, or `engines` inside the bundle.
 
-    The package's own bundle is not written to; its engines lie in the user's cache.
+    The package's own bundle may be read-only; its engines lie in the user's cache.
     """
     if engine_dir is not None:
         return Path(engine_dir)
@@ -142,29 +150,23 @@ class EngineStore:
         self.folder = folder / f"{backend}-{version}-{target}"
 
     def record_file(self, component: str) -> Path:
-        """Where a component's record lies."""
+        """Returns the path of a component's record."""
         return self.folder / f"{component}.json"
 
     def read(self, component: str) -> EngineRecord:
-        """A component's record, whatever its key.
-
-        Raises:
-            EngineNotFoundError: there is none.
-            EngineCorruptError: it cannot be read.
-            EngineStaleError: a newer amodal wrote it.
-        """
+        """Reads a component's record, whatever its key; see `read_record`."""
         return read_record(self.record_file(component))
 
     def find(self, wanted: EngineKey, *, verify: bool = True) -> EngineRecord:
-        """The record of the engine with this very key.
+        """Returns the record of the engine with exactly this key.
 
         Args:
             verify: compare the engine's file with its hash.
 
         Raises:
-            EngineNotFoundError: there is none.
-            EngineStaleError: there is one with another key; the message says in what it differs.
-            EngineCorruptError: its record or its file is damaged.
+            EngineNotFoundError: there is no engine of the component.
+            EngineStaleError: its key differs; the message says how.
+            EngineCorruptError: its record or file is damaged.
         """
         record = self.read(wanted.component)
         file = self.engine_file(record)
@@ -175,14 +177,13 @@ class EngineStore:
         return record
 
     def engine_file(self, record: EngineRecord) -> Path:
-        """Where the engine of a record lies."""
+        """Returns the path of a record's engine."""
         return self.folder / record.file.path
 
     def write(self, record: EngineRecord, engine: Path) -> None:
-        """Puts an engine and its record in their places, and takes the one before away.
+        """Moves an engine and its record into place, and removes the previous pair.
 
-        A record names one file with the key in its name, so that whatever interrupts this leaves the old pair or the
-        new one.
+        The record names an engine file that has the key in its name, so an interruption leaves the old pair or the new.
 
         Args:
             engine: a finished file in this folder, which is moved.
@@ -190,21 +191,27 @@ class EngineStore:
         file = self.engine_file(record)
         place = self.record_file(record.key.component)
         part = place.with_suffix(".json.part")
-        try:  # first what may not fit on the disk
+        try:  # first the write that may fail on a full disk
             part.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
             os.replace(engine, file)
             os.replace(part, place)
         finally:
             part.unlink(missing_ok=True)
         for other in self.folder.glob(f"{record.key.component}-*"):
-            # `segment_unet-` also begins the name of no other component: keys hold no hyphen. With the old engine go
-            # the kernels that were kept beside it.
+            # No other component's files begin with `segment_unet-`, since keys have no hyphen. The kernel cache beside
+            # the old engine goes too.
             if other != file:
                 other.unlink(missing_ok=True)
 
 
 def read_record(file: Path) -> EngineRecord:
-    """A record; see `EngineStore.read`."""
+    """Reads an engine's record.
+
+    Raises:
+        EngineNotFoundError: there is no such file.
+        EngineCorruptError: it cannot be read.
+        EngineStaleError: a newer amodal wrote it.
+    """
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -231,17 +238,13 @@ def read_record(file: Path) -> EngineRecord:
 
 
 def check_engine(file: Path, record: EngineRecord, *, verify: bool = True) -> None:
-    """Whether an engine's file is what its record says.
-
-    Raises:
-        EngineCorruptError: it is missing, or of another size or content.
-    """
-    mend = "build it again with `amodal build`."
+    """Compares an engine's file with its record; raises EngineCorruptError if it is missing or differs."""
+    fix = "build it again with `amodal build`."
     try:
         size = file.stat().st_size
     except OSError:
-        raise EngineCorruptError(f"the engine {file} is missing; {mend}") from None
+        raise EngineCorruptError(f"the engine {file} is missing; {fix}") from None
     if size != record.file.bytes:
-        raise EngineCorruptError(f"the engine {file} has {size} bytes, its record says {record.file.bytes}; {mend}")
+        raise EngineCorruptError(f"the engine {file} has {size} bytes, its record says {record.file.bytes}; {fix}")
     if verify and sha256_of(file) != record.file.sha256:
-        raise EngineCorruptError(f"the engine {file} differs from the hash in its record; {mend}")
+        raise EngineCorruptError(f"the engine {file} differs from the hash in its record; {fix}")

@@ -1,4 +1,4 @@
-"""Manifests of schema 1 as schema 2: there was one family then, and its fields stood among the generic ones."""
+"""Converts manifests of schema 1, which mixed the fields of the only family with the generic ones, to schema 2."""
 
 from __future__ import annotations
 
@@ -6,32 +6,16 @@ from typing import Any
 
 _FAMILY = "diffusion-vas"
 _CONFIG = (
-    "frames",
-    "height",
-    "width",
-    "latent_channels",
-    "vae_factor",
-    "decode_chunk",
-    "scaling_factor",
-    "context_layout",
-    "noise_dtype",
-    "noise_augmentation",
-    "motion_bucket",
-    "propagate",
-    "scheduler",
-    "image_encoder",
-    "depth",
+    *("frames", "height", "width", "latent_channels", "vae_factor", "decode_chunk", "scaling_factor"),
+    *("context_layout", "noise_dtype", "noise_augmentation", "motion_bucket", "propagate", "scheduler"),
+    *("image_encoder", "depth"),
 )
 _FLOAT32 = ("vae_encoder", "unet_conditioner")  # exported in float32 whatever the bundle's precision
 _NOT_BFLOAT16 = ("depth", "unet_conditioner")
 
 
 def lift(document: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of schema 1 as one of schema 2.
-
-    Raises:
-        KeyError, TypeError, AttributeError: the document is no manifest of schema 1.
-    """
+    """Converts a manifest of schema 1 to schema 2; raises KeyError, TypeError or AttributeError for other documents."""
     rest = {name: value for name, value in document.items() if name not in (*_CONFIG, "stages")}
     tasks = {name: {**stage, "components": dict(stage["components"])} for name, stage in document["stages"].items()}
     if document.get("depth") is not None and "segment" in tasks:
@@ -58,6 +42,4 @@ def _component(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _role(path: str) -> str:
-    if path.endswith(".fused.onnx"):
-        return "fused"
-    return "graph" if path.endswith(".onnx") else "weights"
+    return "fused" if path.endswith(".fused.onnx") else "graph" if path.endswith(".onnx") else "weights"

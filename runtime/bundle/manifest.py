@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what is inside, and what a family needs to run it."""
+"""The manifest of a bundle: its content, and what a family needs to run it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ def _inside(path: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_inside)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """Base of what is stored as JSON: immutable, without unknown fields, finite."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class FileEntry(_Record):
+class FileEntry(Record):
     """One file of a bundle, with the SHA-256 of its content."""
 
     path: RelativePath
@@ -37,16 +39,12 @@ class FileEntry(_Record):
 
 
 class ComponentFile(FileEntry):
-    """One file of a component.
-
-    Attributes:
-        role: `graph`, its `weights` (external data), or `fused`, the same graph with operators of the CPU kernels.
-    """
+    """One file of a component: its graph, its weights (external data), or the graph `fused` for the CPU kernels."""
 
     role: FileRole
 
 
-class TensorEntry(_Record):
+class TensorEntry(Record):
     """One input or output of a graph; axes given as text are free."""
 
     name: str
@@ -54,19 +52,19 @@ class TensorEntry(_Record):
     shape: tuple[int | str, ...]
 
 
-class ComponentEntry(_Record):
+class ComponentEntry(Record):
     """One network as a graph.
 
     Attributes:
         kind: the component's name in the vocabulary (`unet`, `vae_encoder`, ...).
-        precision: arithmetic of the graph; inputs and outputs are float32 always.
+        precision: arithmetic of the graph; inputs and outputs are always float32.
         stored: dtype of the weights in the file.
-        variant: how the graph is written where several forms compute the same.
-        difference: relative L2 difference to the torch module on random input, measured at export; None if skipped.
-        source: the weights' origin.
-        repeated: whether a run calls it again and again with the same shapes, so that a GPU records it as a CUDA graph.
-        least_precision: the lowest precision that its arithmetic can have; `fp32` for what overflows in half.
-        bfloat16: whether it keeps its accuracy in bfloat16, which has eight bits of mantissa.
+        variant: form of the graph, by layer, where several forms compute the same.
+        difference: relative L2 difference from the torch module on random input, measured at export; None if skipped.
+        source: origin of the weights.
+        repeated: whether a run calls it many times with the same shapes, so that a GPU captures it as a CUDA graph.
+        least_precision: the lowest precision it can be exported in; `fp32` if it overflows in half.
+        bfloat16: whether it stays accurate in bfloat16, which has eight bits of mantissa.
     """
 
     kind: str
@@ -85,16 +83,16 @@ class ComponentEntry(_Record):
 
     @property
     def bytes(self) -> int:
-        """Size of all files."""
+        """Returns the size of all files."""
         return sum(f.bytes for f in self.files)
 
 
-class TaskEntry(_Record):
+class TaskEntry(Record):
     """One task of the bundle.
 
     Attributes:
-        components: what the family calls a component (its role) -> key in the bundle, so that tasks can share one.
-        source: the checkpoint's origin.
+        components: key in the bundle of each component, by its role in the task; tasks can share components.
+        source: origin of the checkpoint.
         licence: of the weights, as an SPDX identifier or a link.
     """
 
@@ -103,13 +101,13 @@ class TaskEntry(_Record):
     licence: str | None = None
 
 
-class Manifest(_Record):
-    """Everything about a bundle but its weights.
+class Manifest(Record):
+    """Everything about a bundle except its weights.
 
     Attributes:
-        family: which family of models it is of; it alone reads `config`.
-        config: shapes and constants, as the family validates them.
-        tasks: what the bundle can be asked for.
+        family: the family of models, which alone interprets `config`.
+        config: shapes and constants, validated by the family.
+        tasks: the tasks that the bundle can run.
         components: its networks, by key.
     """
 
@@ -130,5 +128,5 @@ class Manifest(_Record):
         return self
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form."""
+        """Returns a JSON-ready form."""
         return self.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""Opening a bundle: nothing of it is used before it was found whole."""
+"""Opens a bundle and checks it before anything of it is used."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .lifting import lift
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
 DEFAULT_BUNDLE = "default"
-"""What names the bundle inside the package; a folder of that name is `./default`."""
+"""Name of the bundle inside the package; write `./default` for a folder of that name."""
 
 _PIECE = 1 << 22
 
 
 def find_bundle(bundle: PathLike) -> Path:
-    """The folder of a bundle: the path given, or the package's own for `default`."""
+    """Returns the folder of a bundle: the path given, or the package's own for `default`."""
     if str(bundle) == DEFAULT_BUNDLE:
         return Path(str(files("amodal"))) / "default_bundle"
     return Path(bundle)
 
 
 def sha256_of(file: Path, progress: Progress = silent) -> str:
-    """SHA-256 of a file, read in pieces; `progress` is told the bytes that were read."""
+    """Computes the SHA-256 of a file; `progress` gets the bytes read so far."""
     digest, total = hashlib.sha256(), file.stat().st_size
     with open(file, "rb") as source:
         while piece := source.read(_PIECE):
@@ -46,7 +46,7 @@ class Bundle:
 
     Raises:
         BundleNotFoundError: there is no finished bundle.
-        BundleVersionError: it was written by a newer amodal.
+        BundleVersionError: a newer amodal wrote it.
         BundleCorruptError: its manifest cannot be read, or a file is missing or has another size.
     """
 
@@ -59,22 +59,22 @@ class Bundle:
                 self._check_size(file)
 
     def files(self, component: str) -> list[Path]:
-        """A component's files, the graph first."""
-        return [self.path / f.path for f in self.manifest.components[component].files]
+        """Returns a component's files, the graph first."""
+        return [self.path / file.path for file in self.component(component).files]
 
     def component(self, name: str) -> ComponentEntry:
-        """What the manifest says of a component."""
+        """Returns a component's entry in the manifest."""
         return self.manifest.components[name]
 
     def verify(self, component: str, progress: Progress = silent) -> None:
-        """Compares the content of a component's files with the manifest's hashes, once per `Bundle`.
+        """Compares a component's files with the manifest's hashes, once per `Bundle`.
 
         Raises:
             BundleCorruptError: a file differs.
         """
         if component in self._verified:
             return
-        for entry in self.manifest.components[component].files:
+        for entry in self.component(component).files:
             self._check_size(entry)
             if sha256_of(self.path / entry.path, progress) != entry.sha256:
                 raise BundleCorruptError(
@@ -99,11 +99,7 @@ class Bundle:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest in a bundle's folder, its files not looked at.
-
-    Raises:
-        BundleNotFoundError, BundleVersionError, BundleCorruptError: as `Bundle`.
-    """
+    """Reads the manifest in a bundle's folder without checking its files; errors as in `Bundle`."""
     file = path / MANIFEST_NAME
     if not path.is_dir():
         raise BundleNotFoundError(
@@ -115,9 +111,9 @@ def read_manifest(path: Path) -> Manifest:
         )
     try:
         document = json.loads(file.read_text("utf-8"))
-        version = document["schema_version"] if isinstance(document, dict) else None
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleCorruptError(f"{file} cannot be read ({error}); export the bundle again.") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise BundleCorruptError(f"{file} has no schema_version; export the bundle again.")
     if version > SCHEMA_VERSION:
@@ -134,7 +130,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def first_fault(error: ValueError) -> str:
-    """The first thing that a manifest's validation found wrong, and where."""
+    """Describes the first fault that validating a manifest found, and where it is."""
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""Which components are loaded: all of them, or one at a time."""
+"""Loads the components of a bundle, all of them or one at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Timings = dict[str, float]
 
 
 class Source(Protocol):
-    """What a backend loads components from."""
+    """Where a backend gets a component's files from: a bundle, or a build of its engines."""
 
     def files(self, component: str) -> list[Path]:
-        """A component's files, the one to load first."""
+        """Returns the files, the graph or engine first."""
 
     def verify(self, component: str) -> None:
         """Compares the files with their hashes."""
@@ -32,14 +32,14 @@ class Components:
     """A bundle's components on one backend.
 
     Args:
-        memory: `resident` keeps every component once it was loaded, `sequential` holds one at a time.
-        source: where the backend's files come from: None for the bundle and its graphs, or a build of its engines.
-        verify: compare a component's files with their hashes before it is loaded.
-        progress: called with a component's kind and what begins with it: `check` (its hashes), `load` or `run`.
+        memory: `resident` keeps components loaded, `sequential` holds one at a time.
+        source: None for the bundle's graphs, or a build of its engines.
+        verify: compare a component's files with their hashes before loading.
+        progress: called with a component's kind and its phase: `check` (its hashes), `load` or `run`.
 
     Attributes:
-        timings: seconds spent since the last `start_timing`, by component, and in `load` for loading.
-        rehearsal: whether of calls with inputs of the same shapes one is made in each lane, and stands for the others.
+        timings: seconds since the last `start_timing`, by component; `load` is the time spent loading.
+        rehearsal: make only one call per lane of calls with the same input shapes, and use its result for the others.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Components:
 
     @property
     def lanes(self) -> int:
-        """How many calls of a component may run side by side; one where memory is short."""
+        """Number of concurrent calls of a component; one in `sequential` memory."""
         return self.backend.lanes if self.memory == "resident" else 1
 
     @contextmanager
     def use(self, key: str, calls: int = 1) -> Iterator[Component]:
-        """Loads a component if need be; in `sequential` memory it is gone afterwards.
+        """Loads a component unless it is loaded; in `sequential` memory closes it afterwards.
 
         Args:
-            calls: how many independent calls it will get at once.
+            calls: number of independent calls that it will get at once.
         """
         lanes = min(self.lanes, calls)
         if self._closed:
@@ -101,7 +101,7 @@ class Components:
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
-        """Within it, a run makes every kind of call that it would, but only once; what comes out means nothing."""
+        """Within the block, a run makes every kind of call only once; its results are meaningless."""
         self.rehearsal = True
         try:
             yield
@@ -116,7 +116,7 @@ class Components:
         self.timings[name] = self.timings.get(name, 0.0) + seconds
 
     def close(self) -> None:
-        """Closes every component; calling again does nothing."""
+        """Closes every component; further calls do nothing."""
         self._closed = True
         while self._loaded:
             self._loaded.popitem()[1].close()
@@ -135,14 +135,14 @@ class Component:
         self._executable, self._kind, self._owner, self._lanes = executable, kind, owner, lanes
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Runs it: named arrays in, named arrays out."""
+        """Runs it once; takes and returns arrays by name."""
         start = time.perf_counter()
         result = self._executable(inputs)
         self._owner._add(self._kind, time.perf_counter() - start)
         return result
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Runs it once per element, side by side where that is faster; results in order."""
+        """Runs it once per element, concurrently where that is faster; returns results in order."""
         start = time.perf_counter()
         results = self._rehearse(batches) if self._owner.rehearsal else self._executable.map(batches)
         self._owner._add(self._kind, time.perf_counter() - start)
@@ -150,8 +150,8 @@ class Component:
 
     def _rehearse(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         shapes = [tuple((name, array.shape) for name, array in batch.items()) for batch in batches]
-        made: dict[Any, dict[str, Any]] = {}
-        for shape in dict.fromkeys(shapes):
-            alike = [batch for batch, of in zip(batches, shapes, strict=True) if of == shape]
-            made[shape] = self._executable.map(alike[: self._lanes])[0]
-        return [made[shape] for shape in shapes]
+        results: dict[Any, dict[str, Any]] = {}
+        for shapes_of_one in dict.fromkeys(shapes):
+            alike = [batch for batch, its in zip(batches, shapes, strict=True) if its == shapes_of_one]
+            results[shapes_of_one] = self._executable.map(alike[: self._lanes])[0]
+        return [results[its] for its in shapes]

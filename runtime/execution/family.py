@@ -1,7 +1,7 @@
-"""A family of models as generic code sees it: its tasks, the calls that a run makes, and running them.
+"""The protocol of a family of models: its tasks, the calls of a run, and running them.
 
-Memory plans, engine profiles and the cost model of the benchmarks read `Family.calls` and `Family.profiles`; none of
-them knows a component by name.
+Memory plans, engine profiles and the benchmarks' cost model read `Family.calls` and `Family.profiles`, and know no
+component by name.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from .session import Session
 
 
 class Config(Protocol):
-    """What every family's `config` in a manifest has; the rest is the family's own."""
+    """The fields of every family's `config` in a manifest."""
 
     @property
     def frames(self) -> int:
-        """Pictures that one run takes."""
+        """Number of pictures in one run."""
         ...
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of each."""
+        """(H, W) of each picture."""
         ...
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run whose inputs depend on nothing but its seed, to verify and to time with.
+    """A run on inputs made from a seed, for verification and timing.
 
     Attributes:
         components: keys of those that must be called; None for all of the task's.
         steps: of an iterative sampler.
-        progress: called with the task, and what of it is being done.
+        progress: called with the task and its phase.
     """
 
     components: Collection[str] | None = None
@@ -50,14 +50,14 @@ class Trial:
 
 
 class Task(Protocol):
-    """What a user asks of a family."""
+    """A task of a family, such as `segment`."""
 
     def trial(self, session: Session, trial: Trial) -> dict[str, NDArray[Any]]:
         """Runs the task on inputs made from a seed.
 
         Returns:
-            Its results by name, on the host: floats are compared by their relative L2 difference, bool by IoU, uint8
-            pictures by their levels.
+            Results by name, on the host: floats are compared by relative L2 difference, bool by IoU, uint8 pictures by
+            their levels.
 
         Raises:
             NonFiniteError: a network's output became NaN or infinite.
@@ -66,11 +66,7 @@ class Task(Protocol):
 
 
 class Family(Protocol):
-    """One kind of model, with its own networks and order of calls.
-
-    Attributes:
-        tasks: by name.
-    """
+    """One kind of model, with its own networks and order of calls; `tasks` are by name."""
 
     tasks: Mapping[str, Task]
 
@@ -78,29 +74,29 @@ class Family(Protocol):
         """Validates a manifest's `config`, tasks and components.
 
         Raises:
-            ValueError: something is missing or out of range (pydantic's `ValidationError` is one).
+            ValueError: a value is missing or out of range (pydantic's `ValidationError` is a subclass).
         """
         ...
 
     def profiles(self, manifest: Manifest, component: str) -> tuple[Profile, ...]:
-        """The shapes that an engine of a component accepts: all that `calls` may name."""
+        """Returns the shapes that a component's engine must accept: all that `calls` may name."""
         ...
 
     def calls(self, manifest: Manifest, run: Run | None = None) -> Calls:
-        """Every call that a run makes.
+        """Lists every call of a run.
 
         Args:
-            run: None for every task of the bundle, with the settings that it runs with by default.
+            run: None for every task of the bundle with its default settings.
 
         Raises:
-            InputError: a task that the bundle lacks, or settings that it cannot serve.
+            InputError: the bundle lacks a task, or cannot run with these settings.
         """
         ...
 
     def run(self, task: str, session: Session, inputs: Any) -> Any:
-        """Runs a task on inputs of the family's own kind; returns the family's own result.
+        """Runs a task on the family's own kind of inputs; returns its own kind of result.
 
         Raises:
-            InputError: a task that the bundle lacks, or inputs that do not fit.
+            InputError: the bundle lacks the task, or inputs do not fit.
         """
         ...

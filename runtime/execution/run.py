@@ -1,4 +1,4 @@
-"""What a run is made of: the tasks that it runs, and every call that it makes of the components."""
+"""A run's settings, and all its calls of components."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from ..bundle.manifest import Manifest
 
 @dataclass(frozen=True)
 class Run:
-    """What of a run decides its calls and its memory. A family whose runs differ in more extends it.
+    """The settings that decide a run's calls and memory; families extend it by their own.
 
     Attributes:
-        tasks: those that run, in their order; empty for all of the bundle's.
+        tasks: names in order; empty for all of the bundle's.
     """
 
     tasks: tuple[str, ...] = ()
 
     @property
     def variant(self) -> str:
-        """What tells this variant from others in a message; empty where there is one."""
+        """Name of this variant for messages; empty if there is only one."""
         return ""
 
     @property
     def pictures(self) -> str:
-        """What pictures it is of, for people; empty for the bundle's."""
+        """Describes the pictures for people; empty for those of the bundle."""
         return ""
 
     def variants(self) -> tuple[Self, ...]:
-        """The ways to make this run's calls that its settings leave open, the fastest first."""
+        """Returns the variants that the settings leave open, the fastest first."""
         return (self,)
 
     def open_variant(self) -> Self:
-        """This run with its variant left open again."""
+        """Returns this run with its variant left open."""
         return self
 
     def smaller(self, manifest: Manifest) -> Iterator[Iterator[tuple[str, Self]]]:
-        """Runs that need less memory: by kind of change, the setting to ask for and the run, the largest first."""
+        """Yields runs that need less memory: for each kind of change, pairs of setting and run, the largest first."""
         if len(self.tasks) > 1:
             yield ((f"{task} alone", replace(self, tasks=(task,))) for task in self.tasks)
 
     def beside(self, loaded: Self, resident: bool) -> Self:
-        """This run on a model that was loaded for another.
+        """Adapts this run to a model that was loaded for the run `loaded`.
 
         Args:
-            resident: whether components of the run that the model was loaded for stay loaded.
+            resident: whether the components of `loaded` stay loaded.
 
         Raises:
             InputError: the model was loaded for less.
@@ -57,7 +57,7 @@ class Run:
         return replace(self, tasks=loaded.tasks) if resident else self
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form."""
+        """Returns a JSON-ready form."""
         return {"shape": {**asdict(self), "tasks": list(self.tasks)}}
 
 
@@ -68,9 +68,9 @@ class ComponentCall:
     Attributes:
         component: key in the bundle.
         axes: sizes of the graph's free axes.
-        count: how many of them a run makes.
-        profile: name of the engine's profile that serves them.
-        share: of the activations that the profile is recorded with; below 1 for less than its largest shape.
+        count: number of calls in a run.
+        profile: name of the engine's profile for these shapes.
+        share: fraction of the profile's recorded activations; below 1 for less than its largest shape.
     """
 
     component: str
@@ -82,11 +82,11 @@ class ComponentCall:
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a task in which the same arrays lie on the device.
+    """A part of a task during which the same arrays are on the device.
 
     Attributes:
-        calls: in their order.
-        buffers: bytes of the arrays beside the networks' own, by name, at the moment that takes most.
+        calls: in order.
+        buffers: peak bytes of the arrays outside the networks, by name.
     """
 
     task: str
@@ -96,17 +96,17 @@ class Phase:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Keys of the components that run in it, in the order of their first call."""
+        """Keys of its components, in the order of their first call."""
         return tuple(dict.fromkeys(call.component for call in self.calls))
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Everything that a run asks of the components.
+    """All calls of a run.
 
     Attributes:
-        run: with its tasks named, and all else that was left to the bundle filled in.
-        estimated: whether engines of other shapes than the bundle's own would be needed.
+        run: with its tasks named, and the bundle's defaults filled in.
+        estimated: whether it would need engines for other shapes than the bundle's.
     """
 
     run: Run
@@ -115,5 +115,5 @@ class Calls:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Keys of the components that the run uses, in the order of their first call."""
+        """Keys of the run's components, in the order of their first call."""
         return tuple(dict.fromkeys(key for phase in self.phases for key in phase.components))

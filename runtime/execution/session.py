@@ -1,4 +1,4 @@
-"""What a loaded model runs with: a bundle's components on a backend, and the memory that each run is held to."""
+"""A loaded model's components, and the memory budget that each run must keep."""
 
 from __future__ import annotations
 
@@ -14,42 +14,36 @@ from .run import Run
 
 
 class Budget(Protocol):
-    """The memory that a model was loaded for."""
+    """The memory that a model was loaded for; see `amodal.runtime.memory.choice.Planned`."""
 
-    def fit_to_budget(self, run: Run) -> Any:
-        """The run in the fastest variant that fits; see `amodal.runtime.memory.choice.Planned`."""
-        ...
+    def fit_to_budget(self, run: Run) -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a family runs its tasks with.
-
-    Attributes:
-        planned: None where no GPU memory is planned.
-    """
+    """What a family runs its tasks with; `planned` is None if no GPU memory is planned."""
 
     components: Components
     planned: Budget | None = None
 
     @property
     def backend(self) -> Backend:
-        """What executes the components."""
+        """The backend of the components."""
         return self.components.backend
 
     @property
     def bundle(self) -> Bundle:
-        """Where they come from."""
+        """The bundle of the components."""
         return self.components.bundle
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
-        return self.components.bundle.manifest
+        return self.bundle.manifest
 
 
 def components_of(bundle: Bundle, task: str) -> dict[str, str]:
-    """A task's components: role -> key in the bundle.
+    """Returns the bundle's key of each component of a task, by its role.
 
     Raises:
         InputError: the bundle was exported without that task.

@@ -1,1 +1,1 @@
-"""What GPU memory a run takes, and which way of running fits into a budget."""
+"""Plans the GPU memory of a run, and chooses a way of running that fits a budget."""

@@ -1,4 +1,4 @@
-"""Which way of running is taken: the fastest whose plan fits, or a refusal that says what would fit."""
+"""Chooses the fastest way of running that fits a memory budget, or says what would fit."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MEMORIES: tuple[Memory, ...] = ("resident", "sequential")
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans runs of one bundle with engines whose records are known.
+    """Plans runs of one bundle.
 
     Attributes:
-        footprints: of every component that a run uses.
+        footprints: of every component that a run uses, from its engines' records.
     """
 
     family: Family
@@ -39,9 +39,9 @@ class Planner:
     footprints: Mapping[str, Footprint]
 
     def plans(self, run: Run | None, memories: tuple[Memory, ...] = MEMORIES) -> Iterator[MemoryPlan]:
-        """The plans of every way to make a run, the fastest first.
+        """Yields the plans of every way to make a run, the fastest first.
 
-        Loading a component again for each clip costs seconds, so that `resident` comes first.
+        `resident` comes first, since loading a component again for each clip takes seconds.
         """
         resolved = self.family.calls(self.manifest, run).run
         for memory, variant in product(memories, resolved.variants()):
@@ -54,10 +54,10 @@ class Planner:
         memories: tuple[Memory, ...] = MEMORIES,
         because: str = "not enough (`vram`)",
     ) -> MemoryPlan:
-        """The first of `plans` that fits a budget in bytes; without a budget the first.
+        """Returns the first of `plans` that fits a budget in bytes; None is no limit.
 
         Args:
-            because: what the message says of a budget that is too small.
+            because: why the budget is too small, for the message.
 
         Raises:
             MemoryBudgetError: none fits; the message says what is needed where, and which smaller settings would fit.
@@ -80,7 +80,7 @@ class Planner:
         )
 
     def _smaller(self, run: Run, budget: int, memories: tuple[Memory, ...]) -> Iterator[tuple[str, MemoryPlan]]:
-        """Settings that need less and fit, each by itself: how to ask for it, and its plan."""
+        """Yields single settings that would fit: the option to set, and its plan."""
 
         def fitting(smaller: Run, memories: tuple[Memory, ...] = memories) -> MemoryPlan | None:
             return next((plan for plan in self.plans(smaller, memories) if plan.fits(budget)), None)
@@ -88,19 +88,19 @@ class Planner:
         other = fitting(run.open_variant(), MEMORIES)
         if other is not None:
             yield _way(other), other
-        for kind in run.smaller(self.manifest):  # of each the largest that fits
+        for kind in run.smaller(self.manifest):  # the largest of each kind that fits
             fits = ((option, plan) for option, smaller in kind if (plan := fitting(smaller)) is not None)
             yield from islice(fits, 1)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A model's plan, and what it takes to hold every run to it.
+    """A model's memory plan, which every run must keep to.
 
     Attributes:
         budget: in bytes; None for no limit.
         plan: of the run that the model was loaded for.
-        build: the engines that it was made from.
+        build: the engines that the plan is based on.
     """
 
     planner: Planner
@@ -109,11 +109,10 @@ class Planned:
     build: EngineBuild | None = None
 
     def fit_to_budget(self, run: Run) -> Run:
-        """Returns a run in the variant that fits: its own; or where that is open the plan's, or where the run takes
-        more than was planned for, a smaller one.
+        """Returns the run in its own variant, or if that is open, in the plan's or a smaller one that fits.
 
         Raises:
-            InputError: something for which the model was not loaded.
+            InputError: the model was not loaded for this run.
             MemoryBudgetError: the run does not fit in the memory mode of the plan.
         """
         planned, planner = self.plan.run, self.planner
@@ -130,10 +129,10 @@ class MemoryRequest(NamedTuple):
     """How much GPU memory a model may take, and for which runs.
 
     Attributes:
-        memory: `auto` for what fits and is fastest.
-        vram: the most that may be taken, in bytes or as in `parse_bytes`; None for no limit.
-        engine_dir: where the engines are; None for the bundle's own folder.
-        run: what will be run; None for every task of the bundle, with its default settings.
+        memory: `auto` for the fastest that fits.
+        vram: limit in bytes or as in `parse_bytes`; None for none.
+        engine_dir: folder of the engines; None for the bundle's own.
+        run: the run to plan for; None for every task of the bundle with its default settings.
     """
 
     memory: MemoryWish = "resident"
@@ -142,14 +141,14 @@ class MemoryRequest(NamedTuple):
     run: Run | None = None
 
 
-class Executor(NamedTuple):
-    """What a backend says of itself that planning needs.
+class BackendFacts(NamedTuple):
+    """The facts about a backend that planning needs.
 
     Attributes:
-        needs: which engines it can run; None for any.
-        on_gpu: whether it runs graphs on a GPU: there is no plan then, as nothing tells their activations before they
-            run, and the backend itself holds them to the limit.
-        free: bytes that are free on the GPU now, which a plan must not exceed either; None where that is not known.
+        needs: engines it can run; None for any.
+        on_gpu: whether it runs graphs on a GPU. There is no plan then, since activations are unknown before they run;
+            the backend itself enforces the limit.
+        free: bytes free on the GPU now, which a plan must not exceed; None if unknown.
     """
 
     needs: EngineNeeds | None = None
@@ -162,61 +161,73 @@ def plan_model(
     family: Family,
     backend: str,
     request: MemoryRequest | None = None,
-    executor: Executor | None = None,
+    facts: BackendFacts | None = None,
 ) -> Planned | None:
-    """The plan of a model on a backend that runs engines; None for one that runs graphs.
+    """Plans a model on a backend that runs engines; returns None for one that runs graphs.
 
     Args:
         request: None for resident memory without a limit.
-        executor: None where the backend is not there.
+        facts: None if the backend is not created.
 
     Raises:
-        InputError: an unknown `memory`, or a limit on the memory that this backend does not use.
-        EngineError: the engines that the run needs are not there, or not of this bundle.
+        InputError: an unknown `memory`, or an option that this backend does not use.
+        EngineError: the engines that the run needs are missing, or not of this bundle.
         MemoryBudgetError: no way of running fits.
     """
     memory, vram, engine_dir, run = request or MemoryRequest()
-    needs, on_gpu, free = executor or Executor()
+    needs, on_gpu, free = facts or BackendFacts()
     if memory not in get_args(MemoryWish):
         raise InputError(f"memory {memory!r} is unknown; expected resident or sequential, or auto.")
     if backend not in get_args(EngineBackend):
-        for name, given, why in (
-            ("vram", vram, "uses no GPU memory"),
-            ("engine_dir", engine_dir, "runs graphs, not engines"),
-        ):
-            if given is not None and not (on_gpu and name == "vram"):
-                raise InputError(f"`{name}`: backend {backend} {why}; leave it out, or choose another `backend`.")
-        return None
+        if vram is not None and not on_gpu:
+            unused = "`vram`", "uses no GPU memory"
+        elif engine_dir is not None:
+            unused = "`engine_dir`", "runs graphs, not engines"
+        else:
+            return None
+        raise InputError(f"{unused[0]}: backend {backend} {unused[1]}; leave it out, or choose another `backend`.")
     budget = budget_of(vram)
-    calls = family.calls(bundle.manifest, run)
-    profiles = {key: family.profiles(bundle.manifest, key) for key in calls.components}
-    wanted = (None, None) if needs is None else (needs.target, needs.version)
-    build = find_build(bundle, engine_folder(bundle.path, engine_dir), backend, profiles, *wanted)
-    planner = Planner(family, bundle.manifest, footprints_of(build.records.values()))
+    target, version = (None, None) if needs is None else (needs.target, needs.version)
+    planner, build = planner_for(bundle, family, run, backend, engine_dir, target, version)
     memories = MEMORIES if memory == "auto" else (memory,)
+    limit, because = budget, "not enough (`vram`)"
     if free is not None and (budget is None or free < budget):
-        because = "free here and not enough, unless other programs are closed"
-        plan = planner.choose(calls.run, free, memories, because)
-    else:
-        plan = planner.choose(calls.run, budget, memories)
-    return Planned(planner, budget, plan, build)
+        limit, because = free, "free here and not enough, unless other programs are closed"
+    return Planned(planner, budget, planner.choose(run, limit, memories, because), build)
+
+
+def planner_for(
+    bundle: Bundle,
+    family: Family,
+    run: Run | None,
+    backend: str,
+    engine_dir: PathLike | None = None,
+    target: str | None = None,
+    version: str | None = None,
+) -> tuple[Planner, EngineBuild]:
+    """Finds the engines of a run, and returns a planner with their records; see `find_build` for arguments and errors.
+
+    Args:
+        run: None for every task of the bundle with its default settings.
+    """
+    profiles = {key: family.profiles(bundle.manifest, key) for key in family.calls(bundle.manifest, run).components}
+    build = find_build(bundle, engine_folder(bundle.path, engine_dir), backend, profiles, target, version)
+    return Planner(family, bundle.manifest, footprints_of(build.records.values())), build
 
 
 def budget_of(vram: Vram) -> int | None:
-    """A limit in bytes, however it was given.
-
-    Raises:
-        InputError: it is no amount of memory.
-    """
-    if vram is None or isinstance(vram, str):
-        return None if vram is None else parse_bytes(vram)
+    """Converts a limit to bytes; raises InputError if it is not an amount of memory."""
+    if vram is None:
+        return None
+    if isinstance(vram, str):
+        return parse_bytes(vram)
     if isinstance(vram, bool) or vram < 1:
         raise InputError(f"{vram} bytes of GPU memory allowed; expected 1 or more, or text like 6GB.", field="vram")
     return vram
 
 
 def _words(count: int) -> str:
-    """A need in words, rounded up, so that a budget of what is written is enough."""
+    """Formats a need, rounded up so that a budget of the written size is enough."""
     tenths = math.ceil(count / 1e5)
     return f"{tenths / 10:.1f} MB" if tenths < 10_000 else f"{math.ceil(count / 1e6) / 1e3:.3f} GB"
 

@@ -1,7 +1,7 @@
-"""What GPU memory a run takes, phase by phase, known before anything is loaded.
+"""Computes the GPU memory of a run, phase by phase, before anything is loaded.
 
-Weights and activations come from the records that building engines left, calls and arrays from the family. The CUDA
-context (some hundred MB, by GPU and driver) is in no sum: nothing but a GPU can tell it.
+Weights and activations come from the engines' records, calls and arrays from the family. No sum includes the CUDA
+context (some hundred MB, depending on GPU and driver), which only a GPU can measure.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from ..bundle.manifest import Manifest
 from ..errors import EngineStaleError, InputError
 from ..execution.components import Memory
 from ..execution.family import Family
-from ..execution.run import Calls, ComponentCall, Run
+from ..execution.run import Calls, Run
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Device memory of a component: its weights, and what running takes, by the engine's profile."""
+    """Device memory of a component in bytes: its weights, and its activations by the engine's profile."""
 
     weights: int
     activations: Mapping[str, int]
 
 
 def footprints_of(records: Iterable[EngineRecord]) -> dict[str, Footprint]:
-    """What the engines' records say, by component."""
+    """Returns the footprints in the engines' records, by component."""
     return {r.key.component: Footprint(r.weights_bytes, r.activation_bytes) for r in records}
 
 
 @dataclass(frozen=True)
 class PhaseMemory:
-    """One phase of a task, with the memory that it takes.
+    """The memory of one phase of a task, in bytes.
 
     Attributes:
-        resident: weights that are loaded, by component, in bytes.
+        resident: loaded weights, by component.
         runs: the component that runs at the phase's peak.
-        scratch: activations in bytes.
-        buffers: arrays on the device, in bytes.
+        scratch: activations.
+        buffers: arrays on the device, by name.
     """
 
     task: str
@@ -54,7 +54,7 @@ class PhaseMemory:
 
     @property
     def resident_bytes(self) -> int:
-        """All weights that are loaded."""
+        """All loaded weights."""
         return sum(self.resident.values())
 
     @property
@@ -70,16 +70,14 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run takes on the device.
+    """The device memory of a run, in bytes.
 
     Attributes:
-        memory: `resident` or `sequential`.
         run: with its tasks named, in one variant.
-        weights: of each component that the run uses, in bytes.
-        activations: what running each takes, in bytes.
+        weights: of each component that the run uses.
+        activations: of each component.
         phases: in the order of the run.
-        estimated: whether the engines' records are of other shapes.
-        context_bytes: of the CUDA context; not known without a GPU, and in no sum.
+        estimated: whether the engines' records are for other shapes.
     """
 
     memory: Memory
@@ -88,31 +86,30 @@ class MemoryPlan:
     activations: dict[str, int]
     phases: tuple[PhaseMemory, ...]
     estimated: bool
-    context_bytes: int | None = None
 
     @property
     def peak(self) -> PhaseMemory:
-        """The phase that takes most; the first of equals."""
+        """The phase with the highest peak; the first of equals."""
         return max(self.phases, key=lambda phase: phase.peak_bytes)
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is taken at any time."""
+        """The highest peak of all phases."""
         return self.peak.peak_bytes
 
     def fits(self, budget: int | None) -> bool:
-        """Whether a budget in bytes is enough; no budget always is."""
+        """Returns whether a budget in bytes is enough; None is no limit."""
         return budget is None or self.peak_bytes <= budget
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form, with the sums."""
+        """Returns a JSON-ready form with the sums; `context_bytes`, of the CUDA context, is unknown."""
         return {
             "memory": self.memory,
             **self.run.as_json(),
             "estimated": self.estimated,
             "peak_bytes": self.peak_bytes,
             "weights_bytes": sum(self.weights.values()),
-            "context_bytes": self.context_bytes,
+            "context_bytes": None,
             "components": {
                 key: {"weights_bytes": weights, "activation_bytes": self.activations[key]}
                 for key, weights in self.weights.items()
@@ -135,19 +132,19 @@ class MemoryPlan:
 def plan_memory(
     family: Family, manifest: Manifest, footprints: Mapping[str, Footprint], run: Run, memory: Memory
 ) -> MemoryPlan:
-    """The memory of one run.
+    """Computes the memory of one run.
 
-    `resident`: the weights of all components of the run are loaded in every phase, as they are from the second clip
-    on; one scratch, as large as the largest needs, is shared by all. `sequential`: only the component that runs, with
-    its own activations; of the components of a phase the one that takes most.
+    With `resident`, the weights of all components of the run are loaded in every phase, as from the second clip on, and
+    all share one scratch as large as the largest need. With `sequential`, a phase takes the weights and activations of
+    its largest component.
 
     Args:
         footprints: of every component that the run uses.
         run: in one variant.
 
     Raises:
-        InputError: a task that the bundle lacks, or settings that it cannot serve.
-        EngineStaleError: a footprint that lacks the profile that is asked for.
+        InputError: the bundle lacks a task, or cannot run with these settings.
+        EngineStaleError: a footprint lacks a required profile.
     """
     calls = family.calls(manifest, run)
     weights = {key: footprints[key].weights for key in calls.components}
@@ -165,11 +162,7 @@ def plan_memory(
 
 
 def parse_bytes(text: str) -> int:
-    """`6GB`, `6.5GB`, `800MB` or `6GiB` in bytes; GB = 1e9, GiB = 2**30.
-
-    Raises:
-        InputError: anything else, or nothing.
-    """
+    """Parses `6GB`, `6.5GB`, `800MB` or `6GiB` as bytes (GB = 1e9, GiB = 2**30), or raises InputError."""
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(?:([kmgt])(i?))?b\s*", text, re.IGNORECASE | re.ASCII)
     power = "kmgt".find(found[2].lower()) + 1 if found and found[2] else 0
     count = int(Decimal(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
@@ -179,20 +172,14 @@ def parse_bytes(text: str) -> int:
 
 
 def _activations(calls: Calls, footprints: Mapping[str, Footprint]) -> dict[str, int]:
-    """The most that running each component takes, in bytes."""
-    found = dict.fromkeys(calls.components, 0)
-    for phase in calls.phases:
-        for call in phase.calls:
-            found[call.component] = max(found[call.component], _activation(call, footprints[call.component]))
-    return found
-
-
-def _activation(call: ComponentCall, footprint: Footprint) -> int:
-    recorded = footprint.activations.get(call.profile)
-    if recorded is None:
-        has = ", ".join(footprint.activations) or "none"
-        raise EngineStaleError(
-            f"the engine of {call.component} lacks the profile {call.profile} (it has: {has}); build it again with "
-            "`amodal build`."
-        )
-    return math.ceil(recorded * call.share)
+    """Returns the most that running each component takes, in bytes."""
+    largest = dict.fromkeys(calls.components, 0)
+    for call in (call for phase in calls.phases for call in phase.calls):
+        key, recorded = call.component, footprints[call.component].activations
+        if call.profile not in recorded:
+            raise EngineStaleError(
+                f"the engine of {key} lacks the profile {call.profile} (it has: {', '.join(recorded) or 'none'}); "
+                "build it again with `amodal build`."
+            )
+        largest[key] = max(largest[key], math.ceil(recorded[call.profile] * call.share))
+    return largest

@@ -178,7 +178,7 @@ def test_what_is_not_finite_is_named(toy_bundle: Path, tmp_path: Path, monkeypat
     found = verify_bundle(Bundle(toy_bundle), quick(steps=2))
     problems = dict(found.problems)
     assert set(problems) == {"segment_unet", "stage segment"}
-    assert problems["segment_unet"].startswith("it gives values that are not finite")
+    assert problems["segment_unet"].startswith("it returns values that are not finite")
     assert problems["stage segment"].startswith("The latents were not finite")
     assert found.as_json()["stages"][0]["latents"] is None
     json.dumps(found.as_json(), allow_nan=False)
@@ -231,7 +231,7 @@ def test_a_checkpoint_that_overflows_in_float32_is_told_apart(toy_bundle: Path, 
     broken = edited(toy_bundle, tmp_path / "broken", "segment_unet", lambda w: w * np.float32(np.nan))
     found = verify_bundle(broken, quick(steps=2))
     problems = dict(found.problems)
-    assert "float32 twin gives values that are not finite" in problems["segment_unet"]
+    assert "float32 twin returns values that are not finite" in problems["segment_unet"]
     assert problems["stage segment"].startswith("in float32: The latents were not finite")
     # `complete` and what it shares are judged all the same.
     assert set(problems) == {"segment_unet", "stage segment"}

@@ -150,10 +150,10 @@ def test_each_picture_is_uploaded_once_and_all_results_are_downloaded_together(o
 @pytest.mark.parametrize(
     ("give", "message"),
     [
-        (lambda cupy, x: PyCuda(freed(cupy, x)), r"modal points to 0x\w+, where no GPU memory is: it was freed"),
-        (lambda cupy, x: PyCuda(moved(cupy, x)), "modal lies on GPU 1 and this model runs on GPU 0"),
-        (lambda cupy, x: Torch(x, number=1), "modal lies on GPU 1"),
-        (lambda cupy, x: moved(cupy, x), "modal lies on GPU 1"),
+        (lambda cupy, x: PyCuda(freed(cupy, x)), r"modal points to 0x\w+, which is no GPU memory: it was freed"),
+        (lambda cupy, x: PyCuda(moved(cupy, x)), "modal is on GPU 1 and this model runs on GPU 0"),
+        (lambda cupy, x: Torch(x, number=1), "modal is on GPU 1"),
+        (lambda cupy, x: moved(cupy, x), "modal is on GPU 1"),
         (lambda cupy, x: Torch(x, kind=8), r"another kind of device \(DLPack's 8\)"),
         (lambda cupy, x: x[0], r"modal has shape \(40, 56\); expected \[T, h, w\]"),
         (lambda cupy, x: PyCuda(x.astype(np.complex64)), "modal has dtype complex64; expected bool or uint8"),
@@ -180,7 +180,7 @@ def moved(cupy: Any, array: Any) -> Any:
 def test_arrays_of_a_gpu_are_refused_by_a_model_on_the_cpu(toy: Model, device: Any) -> None:
     there = device.asarray(clip()["modal"])
     for given in (Torch(there), PyCuda(there)):
-        with pytest.raises(InputError, match=r"modal lies on a GPU and this model runs on the CPU.*x.cpu\(\)"):
+        with pytest.raises(InputError, match=r"modal is on a GPU and this model runs on the CPU.*x.cpu\(\)"):
             toy.segment(given, depth=clip()["depth"])
     with pytest.raises(InputError, match=r"modal \(list\) cannot be read as an array"):
         toy.segment([[1, 2], [3]], depth=clip()["depth"])
@@ -272,7 +272,7 @@ def test_a_buffer_on_the_device_that_may_not_be_written_to_is_refused(on_gpu: Mo
     there = cupy.asarray(np.zeros((FRAMES, *SIZE), bool))
     with pytest.raises(InputError, match="masks is read-only"):
         on_gpu.segment(**clip(), out={"masks": PyCuda(there, read_only=True)})
-    with pytest.raises(InputError, match="out: masks lies on GPU 1"):
+    with pytest.raises(InputError, match="out: masks is on GPU 1"):
         on_gpu.segment(**clip(), out={"masks": moved(cupy, there)})
 
 

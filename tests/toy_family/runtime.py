@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from amodal.runtime.builds.profiles import make_profile
-from amodal.runtime.builds.store import Profile
+from amodal.runtime.builds.store import Profile, make_profile
 from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.errors import InputError
 from amodal.runtime.execution.family import Task, Trial

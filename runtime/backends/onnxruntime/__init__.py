@@ -1,24 +1,22 @@
-"""ONNX Runtime: on the CPU with optional kernels of our own (`cpu`), and on an NVIDIA GPU (`cuda`)."""
+"""ONNX Runtime on the CPU with amodal's optional kernels (`cpu`), and on an NVIDIA GPU (`cuda`)."""
 
 from __future__ import annotations
 
-from ..backend import Availability, Backend
+from ..backend import Backend
 
 
-def availability(name: str = "onnxruntime", device: str | None = None) -> Availability:
-    """Whether ONNX Runtime can be imported, or with `device="cuda"`, can use a GPU."""
+def probe(name: str, device: str | None) -> str:
+    """Describes the backend here; see `amodal.runtime.backends.registry.availability`."""
     if device in (None, "cpu"):
         from . import cpu
 
-        return cpu.availability()
+        return cpu.probe()
     from . import cuda
 
-    return cuda.availability(device)
+    return cuda.probe(device)
 
 
-def create(
-    name: str = "onnxruntime", *, device: str | None = None, threads: int | None = None, vram: int | None = None
-) -> Backend:
+def create(name: str, *, device: str | None, threads: int | None, vram: int | None = None) -> Backend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     if (device or "").startswith("cuda"):
         from . import cuda

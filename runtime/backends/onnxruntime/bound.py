@@ -1,6 +1,6 @@
-"""An ONNX Runtime session that reads and writes arrays in place: bound by pointer, on the caller's stream.
+"""An ONNX Runtime session bound to arrays by pointer, on the caller's stream.
 
-Written for the CUDA provider; device and provider are a `Place`, so that the same code runs on the CPU provider.
+Written for the CUDA provider. A `Place` names device and provider, so that tests run the same code on the CPU.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from ...errors import BackendError, MemoryBudgetError, first_line
-from ..gpu import Gpu, out_of_memory
-from ..gpu_backend import aligned
+from ..gpu import Gpu, aligned, out_of_memory
 
 ALLOCATION_LOCK = threading.RLock()
-"""Held while allocating on a device or capturing: CUDA fails both if one thread allocates while another captures."""
+"""Held while allocating or capturing: CUDA fails both if one thread allocates while another captures."""
 
-_MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: one CFG row, and both
+_MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: for one CFG row, and for both
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 _NO_GRAPH = "-1"
 
@@ -27,8 +26,9 @@ class Place(NamedTuple):
     """Where sessions run.
 
     Attributes:
-        provider: ONNX Runtime's name. device: of the memory that is bound, `cuda` or `cpu`, and its `number`.
-        arena: as the run option that shrinks arenas names it, `gpu:0`.
+        provider: ONNX Runtime's name.
+        device, number: of the bound memory, `cuda` or `cpu`.
+        arena: its name in the run option that shrinks arenas, `gpu:0`.
     """
 
     provider: str
@@ -53,8 +53,8 @@ class BoundSession:
     """A component ready to run; see `Executable`.
 
     Args:
-        graph: replay each shape as a CUDA graph. Inputs are then copied to the arrays it reads, and results from those
-            it writes; otherwise both are bound directly.
+        graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
+            they are bound directly.
         closed: called once the memory is freed.
     """
 
@@ -67,7 +67,7 @@ class BoundSession:
         place: Place,
         gpu: Gpu,
         graph: bool = False,
-        closed: Callable[[BoundSession], None] = lambda session: None,
+        closed: Callable[[], Any] = lambda: None,
     ) -> None:
         self._ort, self._session, self._kind, self._xp = ort, session, kind, xp
         self._place, self._graph, self._gpu, self._closed = place, graph, gpu, closed
@@ -77,13 +77,8 @@ class BoundSession:
         self._binding: Any = session.io_binding()
         self._running: list[Any] = []  # what the last run reads and writes
 
-    @property
-    def graphs(self) -> int:
-        """How many CUDA graphs were captured."""
-        return len(self._captured)
-
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executable.__call__`."""
+        """See `Executable`."""
         return self._run(inputs, last=False)
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -93,7 +88,7 @@ class BoundSession:
     def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
         if self._session is None:
             raise BackendError(f"component {self._kind} was closed; load the bundle again.")
-        arrays = {name: self._fitting(inputs[name], kind) for name, (_, kind) in self._inputs.items()}
+        arrays = {name: aligned(self._xp, inputs[name], kind) for name, (_, kind) in self._inputs.items()}
         shapes = tuple(array.shape for array in arrays.values())
         if self._graph and (shapes in self._captured or len(self._captured) < _MOST_GRAPHS):
             return self._replay(arrays, shapes)
@@ -116,36 +111,30 @@ class BoundSession:
             self._xp.copyto(captured.inputs[name], array)
         with nullcontext() if shapes in self._captured else ALLOCATION_LOCK:
             self._execute(captured.binding, captured.options)
-        self._captured[shapes] = captured  # only now: a capture that failed is tried again
+        self._captured[shapes] = captured  # only now, so that a failed capture is tried again
         return {name: array.copy() for name, array in captured.outputs.items()}
 
     def _options(self, graph: str | None, last: bool) -> Any:
         options = self._ort.RunOptions()
-        # Results are ready when the stream is; ONNX Runtime would wait for it after each run.
+        # By default ONNX Runtime waits for the stream after each run.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if graph is not None:
             options.add_run_config_entry("gpu_graph_id", graph)
-        if last and not self._graph:  # a graph still uses memory that the arena counts as free
+        if last and not self._graph:  # a graph uses memory that the arena counts as free
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
         return options
-
-    def _fitting(self, value: Any, kind: str) -> Any:
-        """Makes an array readable for the session: on the device, of its type, contiguous, aligned."""
-        return aligned(self._xp.ascontiguousarray(self._xp.asarray(value, dtype=kind)))
 
     def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         free: dict[str, int] = {}
         for name, array in arrays.items():
             expected = self._inputs[name][0]
-            fits = len(expected) == array.ndim and all(
-                d == n for d, n in zip(expected, array.shape, strict=True) if isinstance(d, int)
-            )
-            if not fits:
+            sizes = list(zip(expected, array.shape, strict=False))
+            if len(expected) != array.ndim or any(d != n for d, n in sizes if isinstance(d, int)):
                 raise BackendError(
                     f"the graph of {self._kind} takes {name} as {list(expected)}, not {list(array.shape)}; export the "
                     "bundle again for other shapes."
                 )
-            free.update({d: n for d, n in zip(expected, array.shape, strict=True) if not isinstance(d, int)})
+            free.update({d: n for d, n in sizes if not isinstance(d, int)})
         return {
             name: self._xp.empty(tuple(d if isinstance(d, int) else free[d] for d in shape), kind)
             for name, (shape, kind) in self._outputs.items()
@@ -161,32 +150,29 @@ class BoundSession:
         try:
             self._session.run_with_iobinding(binding, options)
         except Exception as error:
+            kind, reason = f"component {self._kind}", reason_of(error)
             if is_out_of_memory(error):
-                raise MemoryBudgetError(out_of_memory(self._gpu, f"component {self._kind}: {reason_of(error)}")) from (
-                    error
-                )
-            raise BackendError(
-                f"onnxruntime failed in component {self._kind} on the {self._gpu.name}: {reason_of(error)}"
-            ) from error
+                raise MemoryBudgetError(out_of_memory(self._gpu, f"{kind}: {reason}")) from error
+            raise BackendError(f"onnxruntime failed in {kind} on the {self._gpu.name}: {reason}") from error
 
     def close(self) -> None:
-        """See `Executable.close`; waits for what is still running."""
+        """See `Executable.close`; waits for running work."""
         if self._session is None:
             return
-        with suppress(Exception):  # a failure of the device is already being raised, and must not be hidden
+        with suppress(Exception):  # must not hide a device failure that is already being raised
             self._xp.cuda.get_current_stream().synchronize()
         self._captured, self._running, self._binding, self._session = {}, [], None, None
-        self._closed(self)
+        self._closed()
 
 
 def reason_of(error: BaseException) -> str:
-    """ONNX Runtime's message, without the source locations before it and the host's name after it."""
+    """Extracts ONNX Runtime's message, without the source location before it and the host name after it."""
     text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
     return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device ran out of memory, by the message: ONNX Runtime has no exception of its own for it."""
+    """Tells from the message whether memory ran out: ONNX Runtime has no exception type for it."""
     message = str(error).lower()
     words = ("out of memory", "failed to allocate memory", "smaller than requested bytes", "cudnn_status_alloc_failed")
     return any(word in message for word in words)

@@ -7,19 +7,19 @@ import io
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...bundle.manifest import ComponentEntry
-from ...errors import BackendUnavailableError, BundleCorruptError, InputError, MemoryBudgetError, first_line
-from ..backend import Availability, EngineNeeds, Executable
-from ..gpu import Gpu, device_number, find_gpu, import_cupy, out_of_memory, try_kernel
-from ..gpu_backend import GpuBackend
+from ...errors import BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
+from ..backend import EngineNeeds, Executable
+from ..gpu import Gpu, GpuBackend, open_gpu, out_of_memory, try_kernel
 from .bound import ALLOCATION_LOCK, BoundSession, Place, is_out_of_memory, reason_of
 from .library import import_onnxruntime, installed_distributions
 
 _NAME, _PROVIDER = "onnxruntime", "CUDAExecutionProvider"
-# y = x, of one float: whether a provider works shows only when a session is created.
+# The graph y = x of one float: only creating a session shows whether a provider works.
 _PROBE = (
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
@@ -28,16 +28,16 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class CudaOptions:
-    """How the CUDA provider runs; the defaults need no measurement on the GPU at hand.
+    """Settings of the CUDA provider.
 
     Attributes:
-        cuda_graph: replay the U-Net's step as one CUDA graph. Other components run a few times a clip, and free their
-            activations afterwards, which a graph could not.
-        nhwc: convolutions in half precision with channels last, which is what their tensor-core kernels read.
-        tf32: round float32 products to TF32. The components in float32 are those that need it.
+        cuda_graph: replay the U-Net's step as one CUDA graph. Other components run a few times per clip and then free
+            their activations, which a graph could not.
+        nhwc: run half-precision convolutions with channels last, the layout of tensor-core kernels.
+        tf32: round float32 products to TF32. Components in float32 are those that need its accuracy.
         conv_search: how cuDNN's algorithms are chosen. `EXHAUSTIVE` times them, and may choose differently each time.
         attention: ONNX Runtime's `sdpa_kernel`, a sum of 1 (Flash), 2 (memory efficient), 8 (cuDNN's Flash, for
-            `MultiHeadAttention` alone) and 16 (not fused); 0 leaves it the choice.
+            `MultiHeadAttention` alone) and 16 (not fused); 0 lets it choose.
     """
 
     cuda_graph: bool = True
@@ -47,37 +47,27 @@ class CudaOptions:
     attention: int = 0
 
 
-def availability(device: str | None = "cuda") -> Availability:
-    """Whether ONNX Runtime's CUDA provider works here, found out by creating a session on it."""
-    try:
-        ort = import_cuda()
-        cupy = import_cupy(_NAME, "cuda")
-        gpu = find_gpu(cupy, _NAME, device_number(_NAME, device))
-        try_kernel(cupy, gpu)
-        with cupy.cuda.Device(gpu.number):
+def probe(device: str | None) -> str:
+    """Describes ONNX Runtime's CUDA provider here, after creating a session on it."""
+    ort, cupy, gpu = import_cuda(), *open_gpu(_NAME, "cuda", device)
+    try_kernel(cupy, gpu)
+    with cupy.cuda.Device(gpu.number):
+        try:
             _session(ort, _PROBE, {"device_id": str(gpu.number)}, gpu)
-    except BackendUnavailableError as error:
-        return Availability(False, "", str(error))
-    except Exception as error:  # noqa: BLE001 (whatever the driver says, it is why this device is not usable)
-        return Availability(False, "", f"backend {_NAME} cannot use the GPU here ({reason_of(error)}).")
-    return Availability(True, f"{_NAME} {ort.__version__}, {_PROVIDER}, on {gpu.name} (sm{gpu.capability})")
+        except BackendUnavailableError:
+            raise
+        except Exception as error:
+            raise BackendUnavailableError(f"backend {_NAME} cannot use the GPU here ({reason_of(error)}).") from error
+    return f"{_NAME} {ort.__version__}, {_PROVIDER}, on {gpu.name} (sm{gpu.capability})"
 
 
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    if threads is not None:
-        raise InputError('`threads` is for a CPU; leave it out with `device="cuda"`.', field="threads")
-    number = device_number(_NAME, device)
-    ort, cupy = import_cuda(), import_cupy(_NAME, "cuda")
-    return OnnxRuntimeCudaBackend(ort, cupy, find_gpu(cupy, _NAME, number), vram=vram)
+    return OnnxRuntimeCudaBackend(import_cuda(), *open_gpu(_NAME, "cuda", device, threads), vram=vram)
 
 
 def import_cuda() -> Any:
-    """Imports ONNX Runtime and loads the CUDA libraries that pip installed with it.
-
-    Raises:
-        BackendUnavailableError: it is not installed, or built for the CPU.
-    """
+    """Imports ONNX Runtime with its CUDA provider, and loads the CUDA libraries that pip installed with it."""
     ort = import_onnxruntime("cuda")
     if _PROVIDER not in ort.get_available_providers():
         distributions = installed_distributions()
@@ -94,11 +84,11 @@ def import_cuda() -> Any:
 
 
 def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu, settings: Any = None) -> Any:
-    """Creates a session on the CUDA provider; ONNX Runtime alone would fall back to the CPU and only log it."""
+    """Creates a session on the CUDA provider, or raises where ONNX Runtime would log and fall back to the CPU."""
     settings = settings or ort.SessionOptions()
     settings.log_severity_level = 4
     providers = [(_PROVIDER, dict(options)), "CPUExecutionProvider"]
-    ort.set_default_logger_severity(4)  # the error says it already
+    ort.set_default_logger_severity(4)  # the error repeats what it would log
     try:
         session = ort.InferenceSession(model, settings, providers=providers, enable_fallback=0)
     finally:
@@ -113,9 +103,9 @@ def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu,
 
 
 def _reason(ort: Any) -> str:
-    """Why the provider's library could not be loaded, which ONNX Runtime only logs.
+    """Finds out why the provider's library could not be loaded, which ONNX Runtime only logs.
 
-    Loading it again here is safe only after ONNX Runtime has tried: the library expects to be set up by it.
+    Loading it again is safe only after ONNX Runtime has tried: the library expects to be set up by it.
     """
     library = Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
@@ -128,12 +118,12 @@ def _reason(ort: Any) -> str:
 class OnnxRuntimeCudaBackend(GpuBackend):
     """Runs graphs with ONNX Runtime's CUDA provider; see `Backend`.
 
-    Work is always queued on the backend's own stream, since a session's stream is fixed when it is created.
+    Work is always queued on the backend's own stream, since a session's stream is fixed at its creation.
 
     Args:
-        vram: the most GPU memory to take, in bytes; None for no limit. Weights are counted before a component is
-            loaded; activations are limited in each component to what the weights leave.
-        place: where sessions run.
+        vram: limit on GPU memory in bytes; None for none. Weights are counted before a component is loaded; each
+            component's activations are limited to what the weights leave.
+        place: where sessions run; None for the GPU.
     """
 
     engines: EngineNeeds | None = None
@@ -150,7 +140,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         super().__init__(_NAME, cupy, gpu)
         self.options, self._ort, self._vram = options or CudaOptions(), ort, vram
         self._place = place or Place(_PROVIDER, "cuda", gpu.number, f"gpu:{gpu.number}")
-        self._weights: dict[int, int] = {}  # bytes, by session
+        self._weights: dict[object, int] = {}  # bytes, by loaded component
         self._notes: dict[str, str] = {}
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
@@ -159,10 +149,10 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         self.empty_pool()
         limit = self._room(entry.kind, weights)
         graph = self.options.cuda_graph and entry.repeated
-        wish = self._provider_options(entry, graph, limit)
+        wanted = self._provider_options(entry, graph, limit)
         try:
             with ALLOCATION_LOCK:
-                session, graph = self._open(files[0], wish, graph)
+                session, graph = self._open(files[0], wanted, graph)
         except BackendUnavailableError:
             raise
         except Exception as error:
@@ -172,22 +162,21 @@ class OnnxRuntimeCudaBackend(GpuBackend):
                 f"onnxruntime cannot load {files[0]} on the {self._gpu.name}: {reason_of(error)}; update onnxruntime, "
                 "or export the bundle again."
             ) from error
-        bound = BoundSession(self._ort, session, entry.kind, self.xp, self._place, self._gpu, graph, self._closed)
-        self._weights[id(bound)] = weights
-        return bound
+        loaded = object()
+        self._weights[loaded] = weights
+        closed = partial(self._weights.pop, loaded, None)
+        return BoundSession(self._ort, session, entry.kind, self.xp, self._place, self._gpu, graph, closed)
 
     def _open(self, file: Path, options: dict[str, str], graph: bool) -> tuple[Any, bool]:
-        """Creates a session; without a CUDA graph if ONNX Runtime would run a part of it on the CPU."""
+        """Creates a session; without a CUDA graph if ONNX Runtime would run part of it on the CPU."""
         settings = self._ort.SessionOptions()
-        # Keeps weights outside the arena, so that shrinking an arena frees all activations.
+        # Keeps weights outside the arena, so that shrinking it frees all activations.
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         if self._place.provider != _PROVIDER:
             providers = [self._place.provider]
             return self._ort.InferenceSession(str(file), settings, providers=providers), graph
         try:
             return _session(self._ort, str(file), options, self._gpu, settings), graph
-        except BackendUnavailableError:
-            raise
         except Exception as error:
             if not graph or "graph capture" not in str(error):
                 raise
@@ -210,11 +199,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         return {name: str(value) for name, value in chosen.items()}
 
     def _room(self, kind: str, weights: int) -> int | None:
-        """Bytes that a component's activations may take; None for no limit.
-
-        Raises:
-            MemoryBudgetError: its weights alone do not fit.
-        """
+        """Returns the bytes that a component's activations may take; None for no limit."""
         left, allowed = int(self.xp.cuda.runtime.memGetInfo()[0]), "free"
         if self._vram is not None and self._vram - sum(self._weights.values()) < left:
             left = self._vram - sum(self._weights.values())
@@ -226,9 +211,6 @@ class OnnxRuntimeCudaBackend(GpuBackend):
                 'or run with `memory="sequential"`.'
             )
         return None if self._vram is None else left - weights
-
-    def _closed(self, session: BoundSession) -> None:
-        self._weights.pop(id(session), None)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

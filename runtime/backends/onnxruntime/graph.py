@@ -1,4 +1,4 @@
-"""Running one graph by itself on the CPU, outside a model: for export, verification and studies."""
+"""Runs a single graph on the CPU, outside a model: for export, verification and studies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,31 @@ from ...errors import BackendError, MissingDependencyError, first_line
 from .kernels import find_kernels
 
 
-def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
-    """Runs a graph once in ONNX Runtime on the CPU, in little memory.
+def session_options(threads: int, *, optimise: bool) -> tuple[Any, Any]:
+    """Returns the module onnxruntime and options for a session.
 
-    Optimisation is off: weights stored in half precision are then widened one at a time instead of all at load.
+    Args:
+        optimise: ONNX Runtime's default; without, weights stored in half precision are widened one at a time instead
+            of all at load, and memory is not kept.
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError('comparing graphs needs onnxruntime; `pip install "amodal[cpu]"`.') from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = optimise
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort, options
+
+
+def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
+    """Runs a graph once in ONNX Runtime on the CPU, unoptimised to take little memory.
 
     Args:
         file: the graph; a fused one needs the kernels.
@@ -25,15 +46,7 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
         MissingDependencyError: onnxruntime is not installed.
         BackendError: the graph cannot be loaded or run.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise MissingDependencyError('comparing graphs needs onnxruntime; `pip install "amodal[cpu]"`.') from error
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
+    ort, options = session_options(threads, optimise=False)
     kernels = find_kernels()
     if kernels.library is not None:
         options.register_custom_ops_library(str(kernels.library))
@@ -47,7 +60,7 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
 
 
 def describe_fused(entries: Iterable[ComponentEntry]) -> str:
-    """How many graphs of a bundle have a fused twin, and the kernels that would run it here."""
+    """Says how many graphs of a bundle have a fused twin, and which kernels run them here."""
     fused = [any(file.role == "fused" for file in entry.files) for entry in entries]
     if not any(fused):
         return "no graph is fused for them"

@@ -1,4 +1,4 @@
-"""Importing ONNX Runtime, which two distributions provide that overwrite each other's files."""
+"""Imports ONNX Runtime, which comes in distributions that overwrite each other's files."""
 
 from __future__ import annotations
 
@@ -6,22 +6,14 @@ from importlib import metadata
 from typing import Any
 
 from ...errors import BackendUnavailableError
+from ..backend import import_library
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
-    """Imports ONNX Runtime; `extra` of amodal installs it.
-
-    Raises:
-        BackendUnavailableError: it is not installed, or only in part.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f'backend onnxruntime cannot be imported ({error}); install it with `pip install "amodal[{extra}]"`.'
-        ) from error
+    """Imports ONNX Runtime, which `extra` of amodal installs; see `import_library`."""
+    onnxruntime = import_library("onnxruntime", extra, "backend onnxruntime")
     if not hasattr(onnxruntime, "InferenceSession"):
-        # This is left when one of the two distributions was removed: they share files.
+        # Left behind when one of the two distributions, which share files, is removed.
         raise BackendUnavailableError(
             "onnxruntime is installed only in part; onnxruntime and onnxruntime-gpu overwrite each other: uninstall "
             f'both, then `pip install "amodal[{extra}]"`.'
@@ -30,11 +22,14 @@ def import_onnxruntime(extra: str = "cpu") -> Any:
 
 
 def installed_distributions() -> list[str]:
-    """Lists the installed distributions of ONNX Runtime, with versions; several overwrite each other."""
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"):
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    """Lists the installed distributions of ONNX Runtime with their versions; several overwrite each other."""
+    names = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+    return [f"{name} {version}" for name in names if (version := installed_version(name))]
+
+
+def installed_version(name: str) -> str | None:
+    """Returns the version of an installed distribution; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

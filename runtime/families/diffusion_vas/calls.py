@@ -12,8 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ...builds.profiles import make_profile
-from ...builds.store import Profile
+from ...builds.store import Profile, make_profile
 from ...bundle.manifest import Manifest, TensorEntry
 from ...errors import InputError
 from ...execution.run import Calls, ComponentCall, Phase, Run

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...arrays.resampling import Size
 from ...errors import InputError
-from ...execution.findings import Delivery, Out, To
+from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
 from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
 from ...pictures.propagation import Propagated, propagate

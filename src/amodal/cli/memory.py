@@ -44,12 +44,9 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         MemoryBudgetError: nothing fits; it is raised once all is printed.
         EngineError: there are no engines for it.
     """
-    from amodal.runtime.builds.finding import find_build
-    from amodal.runtime.builds.store import engine_folder
     from amodal.runtime.errors import MemoryBudgetError
     from amodal.runtime.families import Bundle
-    from amodal.runtime.memory.choice import MEMORIES, Planner
-    from amodal.runtime.memory.plan import footprints_of
+    from amodal.runtime.memory.choice import MEMORIES, planner_for
 
     from .families import run_to_plan
 
@@ -59,12 +56,9 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
 
         check_picture(picture)
     opened = Bundle(bundle)
-    family, manifest = opened.family, opened.manifest
     run = run_to_plan(opened, options)
-    profiles = {key: family.profiles(manifest, key) for key in family.calls(manifest, run).components}
-    folder = engine_folder(bundle, options["engine_dir"])
-    build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", profiles, options["target"])
-    planner = Planner(family, manifest, footprints_of(build.records.values()))
+    backend, engine_dir = options["backend"] or "tensorrt_rtx", options["engine_dir"]
+    planner, build = planner_for(opened, opened.family, run, backend, engine_dir, options["target"])
     memories = MEMORIES if mode in (None, "auto") else (mode,)
     ways = list(planner.plans(run, memories))
     chosen, refusal = None, None

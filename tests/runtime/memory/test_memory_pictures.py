@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.arrays import resampling
-from amodal.runtime.execution.findings import Delivery
+from amodal.runtime.execution.delivery import Delivery
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
 from amodal.runtime.families.diffusion_vas.picture_memory import delivering

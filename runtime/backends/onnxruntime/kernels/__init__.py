@@ -1,6 +1,6 @@
-"""Kernels of our own for ONNX Runtime on a CPU, where a compiler was there when the package was installed.
+"""amodal's kernels for ONNX Runtime on a CPU, built if a compiler was present when the package was installed.
 
-Winograd convolution, feed-forward blocks in one pass, attention without moves, group normalisation with its SiLU: the
+Winograd convolution, feed-forward blocks in one pass, attention without transposes, group normalisation with SiLU. The
 graphs that use them lie beside the plain ones (`amodal.export.fusing`). Without the library, with `AMODAL_KERNELS=off`,
 or on a CPU without AVX2, the plain graphs run.
 """
@@ -20,7 +20,7 @@ DOMAIN = "amodal"
 """The operators' domain in graphs."""
 
 FUSED = ".fused.onnx"
-"""How the names of graphs end that use them."""
+"""Suffix of the graphs that use the kernels."""
 
 SETTING = "AMODAL_KERNELS"
 """Environment variable: `off`, or the widest instructions to use: `avx512`, `avx2` or `plain`."""
@@ -30,11 +30,11 @@ _FAST = ("avx512", "avx2")
 
 
 class Kernels(NamedTuple):
-    """The library, or why there is none.
+    """The kernels' library, or why it is not used.
 
     Attributes:
         library: for ONNX Runtime's `register_custom_ops_library`; None where kernels are not used.
-        note: the instructions it uses, or the reason.
+        note: the instruction set in use, or the reason.
     """
 
     library: Path | None
@@ -45,16 +45,12 @@ class Kernels(NamedTuple):
 
 
 def fused_file(graph: Path) -> Path:
-    """Where a graph's fused twin lies."""
+    """Returns the path of a graph's fused twin."""
     return graph.with_name(graph.name.removesuffix(".onnx") + FUSED)
 
 
 def find_kernels() -> Kernels:
-    """The kernels that this process uses, which the environment may limit (`AMODAL_KERNELS`).
-
-    Raises:
-        InputError: the environment asks for what there is not.
-    """
+    """Finds the kernels for this process, as limited by the environment variable `AMODAL_KERNELS`."""
     setting = os.environ.get(SETTING, "")
     if setting not in _CHOICES:
         known = ", ".join(filter(None, _CHOICES))

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from amodal.runtime.backends.onnxruntime import availability, kernels
+from amodal.runtime.backends import availability
+from amodal.runtime.backends.onnxruntime import kernels
 from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, SETTING, find_kernels
 from amodal.runtime.errors import InputError
 
@@ -241,7 +242,7 @@ def test_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTING, "avx1024")
     with pytest.raises(InputError, match=f"{SETTING}=avx1024 is unknown; expected one of off, avx512, avx2, plain"):
         find_kernels()
-    assert not availability().usable
+    assert not availability("onnxruntime").usable
 
 
 @pytest.mark.skipif(kernels._found("plain").library is None, reason="the kernels are not compiled here")

@@ -29,7 +29,7 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
 )
 from amodal.runtime.families import Bundle
-from amodal.runtime.memory.choice import Executor, MemoryRequest, plan_model
+from amodal.runtime.memory.choice import BackendFacts, MemoryRequest, plan_model
 from amodal.runtime.model import Model, load
 
 from ....places import STAND_IN
@@ -135,7 +135,7 @@ def test_shapes_may_change_from_call_to_call(
             (expected,) = reference(bundle, "segment_unet", inputs).values()
             (found,) = unet({n: cupy.asarray(v) for n, v in inputs.items()}).values()
             np.testing.assert_allclose(shared_backend.to_host(found), expected, atol=2e-4)
-    assert unet.graphs == (2 if graph else 0)
+    assert len(unet._captured) == (2 if graph else 0)
 
 
 def test_results_of_a_graph_outlive_the_next_call(cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any) -> None:
@@ -187,7 +187,7 @@ def test_more_shapes_than_graphs_still_run(cupy: Any, shared_backend: Any, bundl
         for rows in range(1, _MOST_GRAPHS + 3):
             inputs = unet_inputs(bundle, rows)
             assert unet({n: cupy.asarray(v) for n, v in inputs.items()})["velocity"].shape[0] == rows
-    assert unet.graphs == _MOST_GRAPHS
+    assert len(unet._captured) == _MOST_GRAPHS
 
 
 def test_map_runs_all_and_gives_activations_back_with_the_last(
@@ -444,7 +444,7 @@ def test_threads_are_for_a_cpu(pretended: Any) -> None:
 
 def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> None:
     def plan(on_gpu: bool = False, **request: Any) -> Any:
-        return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), Executor(on_gpu=on_gpu))
+        return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), BackendFacts(on_gpu=on_gpu))
 
     assert plan(on_gpu=True, vram="1GB") is None
     with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):

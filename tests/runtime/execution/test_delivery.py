@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import InputError, NonFiniteError
-from amodal.runtime.execution.findings import Delivery
+from amodal.runtime.execution.delivery import Delivery
 from amodal.runtime.families.diffusion_vas.results import Segmentation
 from amodal.runtime.sampling.noise import NoiseStream
 from amodal.runtime.sampling.sampler import Finiteness
