@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from ...errors import InputError
-from ...sampling.guidance import guidance_ramp, is_guided
+from ...sampling.denoiser import guidance_ramp, is_guided
 from ...sampling.schedule import Churn, karras_sigmas
 from .config import ContextLayout
 

@@ -23,9 +23,8 @@ from ...execution.components import Component, Components
 from ...execution.session import components_of
 from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
 from ...sampling.finiteness import Finiteness
-from ...sampling.guidance import guidance_ramp, guide
+from ...sampling.denoiser import denoised_of, guidance_ramp, guide, scale_input
 from ...sampling.noise import Draw, NoiseStream
-from ...sampling.preconditioning import denoised_of, scale_input
 from ...sampling.sampler import Array, Callback
 from ...sampling.sampler import sample as run_sampler
 from ...sampling.schedule import Schedule, karras_sigmas
