@@ -31,7 +31,7 @@ from .families.diffusion_vas.running import (
     run_complete,
     run_segment,
 )
-from .families.diffusion_vas.settings import SettingsKeywords, settings_of
+from .families.diffusion_vas.settings import Settings, SettingsKeywords
 from .memory.choice import Executor, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
@@ -202,7 +202,7 @@ class Model:
             MemoryBudgetError: the run would take more GPU memory than was allowed.
             NonFiniteError: the latents became NaN or infinite.
         """
-        request = Request(settings_of(settings), seed, padding, samples, callback, to, out)
+        request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
         return run_segment(self.session, SegmentInputs(modal, depth, rgb, request))
 
     def complete(
@@ -236,7 +236,7 @@ class Model:
 
         The other arguments and the errors are those of `segment`.
         """
-        request = Request(settings_of(settings), seed, padding, 1, callback, to, out, propagate)
+        request = Request(Settings(**settings), seed, padding, 1, callback, to, out, propagate)
         return run_complete(self.session, CompleteInputs(rgb, modal, amodal, request))
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
@@ -275,7 +275,7 @@ class Model:
             from_rgb = self.config.depth is not None and (loaded is None or loaded.depth)
         if stages is None:
             stages = tuple(self.manifest.tasks) if loaded is None else loaded.tasks
-        rehearse(self.session, stages, Request(settings_of(settings), 0, padding), frame_size, from_rgb)
+        rehearse(self.session, stages, Request(Settings(**settings), 0, padding), frame_size, from_rgb)
 
     def on_stream(self, stream: Any) -> AbstractContextManager[None]:
         """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,7 +249,8 @@ class NoiseStream:
             InputError: a size is negative or not an integer, or the dtype is another.
         """
         size = _size(shape, dtype)
-        return Draw(shape, dtype, self._pieces(size, dtype, _PASS), self._few(size)).normals()
+        drawn = Draw(shape, dtype, self._pieces(size, dtype, _PASS), self._few(size))
+        return cast("NDArray[Any]", drawn.normals())
 
     def draw(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> Draw:
         """Draws only the random words, four bytes per value; `Draw.normals` computes the rest on a device."""

@@ -1,6 +1,6 @@
-"""The calls of a run of Diffusion-VAS: which component runs how often, on which shapes.
+"""The calls that a run of Diffusion-VAS makes: which component runs how often, on which shapes.
 
-The stage, the engines' profiles, the memory plan and the benchmarks' cost model all cut clips as it is written here.
+The stage, the engines' profiles, the memory plan and the benchmarks' cost model all split clips as described here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from .config import STAGES, Config, StageName, config_of
 from .shape import RunShape
 
 ENCODE_FRAMES = 5
-"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
+"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the GPU is still fully used."""
 LARGEST_STEPS = 200
-"""Sampler steps that a conditioner's engine takes."""
-_CLIP_FRAMES = 5  # that CLIP sees at once on a CPU
-
+"""The most sampler steps that a conditioner's engine accepts."""
+_CLIP_FRAMES = 5  # frames that CLIP encodes at once on a CPU
 
 PHASE_ROLES: dict[str, tuple[str, ...]] = {
     "depth": ("depth",),
@@ -35,13 +34,13 @@ PHASE_ROLES: dict[str, tuple[str, ...]] = {
     "denoise": ("unet",),
     "decode": ("vae_decoder",),
 }
-"""The phases of a stage, in their order, and the roles of the components that run in each, one after the other."""
+"""The phases of a stage in order, and the roles of the components that run in each, one after the other."""
 
 
 class FramesAtOnce(NamedTuple):
-    """How many frames a component takes in one call.
+    """How many frames each component takes in one call.
 
-    On a CPU the VAE encodes one at a time, which takes least memory and was no slower than five.
+    On a CPU the VAE encodes one frame at a time, which takes the least memory and was no slower than five.
     """
 
     depth: int
@@ -51,20 +50,20 @@ class FramesAtOnce(NamedTuple):
 
     @classmethod
     def of(cls, frames: int, decode_chunk: int, on_gpu: bool) -> FramesAtOnce:
-        """That of a clip of `frames`."""
+        """Returns the sizes for clips of `frames` frames."""
         encoded = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
         return cls(1, *encoded, min(decode_chunk, frames))
 
 
 def calls(manifest: Manifest, run: Run | None = None) -> Calls:
-    """Every call of a run; see `amodal.runtime.execution.family.Family`.
+    """Returns every call of a run; see `amodal.runtime.execution.family.Family`.
 
-    For another frame size, activations grow with the area (an attention that is not fused grows faster); with a smaller
-    decode chunk, the decoder's shrink with it.
+    For another frame size, activations are taken to grow with the area (unfused attention grows faster); with a smaller
+    decode chunk, those of the decoder shrink with it.
 
     Raises:
-        InputError: a stage that the bundle lacks, a frame size that it cannot have, or a decode chunk that its engines
-            do not take.
+        InputError: a stage that the bundle lacks, a frame size that no bundle can have, or a decode chunk that its
+            engines do not accept.
     """
     config = config_of(manifest)
     shape = _resolved(manifest, config, run)
@@ -79,21 +78,16 @@ def calls(manifest: Manifest, run: Run | None = None) -> Calls:
 
 
 def profiles(manifest: Manifest, component: str) -> tuple[Profile, ...]:
-    """The shapes that an engine of a component accepts; see `amodal.runtime.execution.family.Family`."""
+    """Returns the profiles of a component's engine; see `amodal.runtime.execution.family.Family`."""
     config, entry = config_of(manifest), manifest.components[component]
     return profiles_of(entry.kind, entry.inputs, config.frames, config.decode_chunk)
 
 
 def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:
-    """One or more profiles of a component.
+    """Returns the profiles of a component of some kind (its role), with the inputs of its graph.
 
-    `unet` has one for a single CFG row and one for both, so that the memory of each is known and rows one after the
-    other take less. `vae_decoder` takes 1 to `decode_chunk` frames. Frames of the others are independent.
-
-    Args:
-        kind: the component's name in the vocabulary.
-        inputs: of its graph; axes given as text are free.
-        frames, decode_chunk: the bundle's.
+    `unet` has one profile for a single CFG row and one for both, so that the memory of each is known and separate rows
+    take less. `vae_decoder` accepts 1 to `decode_chunk` frames. The other components treat frames independently.
     """
     if kind == "unet":
         return tuple(make_profile(f"rows={rows}", inputs, {"rows": (rows, rows, rows)}) for rows in (1, 2))
@@ -106,7 +100,7 @@ def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_ch
 def _phases(
     manifest: Manifest, config: Config, stage: StageName, shape: RunShape
 ) -> Iterator[tuple[str, list[ComponentCall]]]:
-    """The phases of a stage in their order, and the calls in each, one after the other."""
+    """Yields the name and the calls of each phase, in order."""
     keys = manifest.tasks[stage].components
     chunk = shape.decode_chunk or config.decode_chunk
     at_once = FramesAtOnce.of(config.frames, chunk, shape.on_gpu)
@@ -126,10 +120,10 @@ def _phases(
     if stage == "segment" and shape.depth and config.depth is not None:
         network = Fraction(math.prod(depth_size(config, shape)), config.depth.height * config.depth.width)
         yield "depth", over_frames("depth", share=network)
-    # Both conditions of every sample are encoded, since its noise is added to them first.
+    # Both conditions are encoded for every sample, because its noise is added to them first.
     yield "encode", [*over_frames("image_encoder"), *over_frames("vae_encoder", 2 * samples, area)]
-    constants = {"rows": shape.rows, "steps": shape.steps}
-    yield "condition", [ComponentCall(keys["unet_conditioner"], constants, 1, "any")]
+    axes = {"rows": shape.rows, "steps": shape.steps}
+    yield "condition", [ComponentCall(keys["unet_conditioner"], axes, 1, "any")]
     batches = shape.rows if shape.cfg_rows == "separate" else 1
     rows = shape.rows // batches
     count = batches * shape.steps * samples
@@ -149,9 +143,9 @@ def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
     size, multiple = shape.size or config.size, config.multiple
     if size != config.size and any(n < 1 or n % multiple for n in size):
         nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
-        are = " and ".join(dict.fromkeys(nearest))
         raise InputError(
-            f"size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}.",
+            f"size {size[0]}x{size[1]} does not fit: expected multiples of {multiple}; the nearest: "
+            f"{' and '.join(dict.fromkeys(nearest))}.",
             field="size",
         )
     largest = min(config.decode_chunk, config.frames)
