@@ -1,7 +1,6 @@
 """Writes the results of a run: mask and frame PNGs, masks.json, result.json.
 
-All files go into a folder that `amodal.runtime.files.atomic.staged_folder` made, which also explains the OSErrors that
-pass through here. Pictures for people are in `amodal.runtime.files.overlay`.
+All files go into a folder of `amodal.runtime.files.atomic.staged_folder`, which also turns OSErrors into messages.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ MASKS_VERSION = 1
 
 
 def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
-    """File names for `count` pictures: those of the input frames with the ending .png, or 0000.png and so on.
+    """Returns file names for `count` pictures: those of the input frames with the suffix .png, else 0000.png and so on.
 
-    Where two inputs differ only in their ending (a.jpg, a.png), it is kept (a.jpg.png, a.png.png).
+    If two inputs differ only in their suffix (a.jpg, a.png), it is kept (a.jpg.png, a.png.png).
 
     Raises:
         ValueError: `names` has another length.
@@ -41,23 +40,19 @@ def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
 
 
 def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[Path]:
-    """Writes masks as grey PNGs, 0 and 255, readable back by `read_masks`.
-
-    Args:
-        folder: made if it is not there.
-        masks: bool [T, H, W].
-        names: the input frames' names, see `png_names`.
-
-    Returns:
-        The files written, in order.
-    """
+    """Writes masks bool [T, H, W] as grey PNGs of 0 and 255, which `read_masks` reads; otherwise `write_frames_png`."""
     return write_frames_png(folder, masks.astype(np.uint8) * np.uint8(255), names)
 
 
 def write_frames_png(
     folder: PathLike, frames: NDArray[np.uint8 | np.uint16], names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Writes pictures, uint8 [T, H, W, 3] RGB or uint8 or uint16 [T, H, W] grey; otherwise like `write_masks_png`."""
+    """Writes pictures as PNGs into a folder, which is made if need be; returns their paths.
+
+    Args:
+        frames: uint8 [T, H, W, 3] RGB, or uint8 or uint16 [T, H, W] grey.
+        names: the input frames' names, see `png_names`.
+    """
     from PIL import Image
 
     root = Path(folder)
@@ -75,15 +70,14 @@ def write_masks_json(
     names: Sequence[str] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes masks.json: COCO RLE per frame, readable back by `read_masks`.
+    """Writes masks.json: COCO RLE per frame, which `read_masks` reads.
 
     Layout: `{"format", "version", **meta, "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}` with
     m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y, width, height]}`.
 
     Args:
-        path: the file.
         modal, amodal: bool [T, H, W]; None leaves the key out.
-        names: the input frames' names; without them a frame has no `name`.
+        names: the input frames' names; without them, a frame has no `name`.
         meta: further top-level keys.
 
     Raises:
@@ -110,13 +104,11 @@ def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes json for people and programs: keys in the order given, two spaces, a newline at the end.
-
-    numpy scalars and arrays become numbers and lists, paths become strings.
+    """Writes json, indented by two spaces; numpy scalars and arrays become numbers and lists, paths strings.
 
     Raises:
         TypeError: a value that json cannot hold.
-        ValueError: NaN or infinity, which json does not have.
+        ValueError: NaN or infinity.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     Path(path).write_text(text + "\n", encoding="utf-8")

@@ -1,15 +1,15 @@
-"""COCO run-length masks in json files.
+"""Reads and writes COCO run-length masks in json files.
 
-Layouts that are read; each mask is an RLE, compressed (a string) or not (a list), or a list of polygons:
+A mask is an RLE, compressed (a string) or not (a list), or a list of polygons. The layouts that are read:
 
 - masks.json of amodal: `{"frames": [{"modal": rle, "amodal": rle, ...}, ...]}`;
-- a list with one RLE or null per frame, such a list under `masks`, `rles` or `segmentations` (YouTube-VIS), or an
-  object that maps frame names to RLEs;
+- a list with one RLE or null per frame, alone or under `masks`, `rles` or `segmentations` (YouTube-VIS), or an object
+  that maps frame names to RLEs;
 - YouTube-VIS: a list of tracks with `segmentations`, or `{"videos": ..., "annotations": ...}` of such tracks;
 - COCO: a list of annotations with `image_id`, or `{"images": ..., "annotations": ...}`.
 
-The id of a track is its `track_id`, `object_id`, `instance_id` or `obj_id`, whichever comes first in this list. Without
-one, it is the `id` of a YouTube-VIS track (or its index in the file), and the `category_id` of a COCO annotation.
+The id of an object is its track's `track_id`, `object_id`, `instance_id` or `obj_id`, the first of these that there is.
+Otherwise it is the `id` of a YouTube-VIS track (or its index in the file), or the `category_id` of a COCO annotation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,16 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..paths import natural_key
 from .frames import describe_size
-from .objects import report_several_objects, report_unknown_object
 
 Size = tuple[int, int]
 _TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")
-# A few bytes of RLE can ask for terabytes of mask.
-_MAX_SIDE = 1 << 15
+_MAX_SIDE = 1 << 15  # otherwise a few bytes of RLE could ask for terabytes of mask
 _FARTHEST = 1e6
 _LAYOUTS = "one RLE per frame, YouTube-VIS tracks, COCO annotations or a masks.json of amodal"
 
 
 def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: str) -> NDArray[np.bool_]:
-    """Reads the masks of one object, bool [T, H, W], from a json file; arguments as of `masks.read_masks`.
-
-    Raises:
-        InputError: no json, none of the layouts, a broken RLE, several objects and none picked.
-    """
+    """Reads the masks of one object from a json file; see `masks.read_masks`."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -61,13 +55,12 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Decodes an RLE, compressed or not, to a bool mask [H, W].
 
     Raises:
-        ValueError: the size is no pair of positive whole numbers, or the runs do not fill it exactly.
+        ValueError: the size is not a pair of positive whole numbers, or the runs do not fill it exactly.
     """
     size, counts = rle.get("size"), rle.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= _MAX_SIDE for n in size)):
         raise ValueError(f"size is {size}, not [height, width]")
-    # pycocotools.decode returns uninitialised memory where the runs end before the mask does (seen with 2.0.11), so
-    # they are decoded and counted here; numpy then draws them.
+    # pycocotools.decode returns uninitialised memory where the runs end before the mask does (seen with 2.0.11).
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not (isinstance(runs, list) and all(type(n) is int and n >= 0 for n in runs)):
         raise ValueError("counts are neither a string nor a list of whole numbers")
@@ -78,7 +71,7 @@ def decode_rle(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def _runs(text: str) -> list[int]:
-    """Decodes compressed counts: 5 bits a character, low bits first; from the fourth run on, differences."""
+    """Decodes compressed counts: 5 bits per character, low bits first; from the fourth run on, differences."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
@@ -99,7 +92,7 @@ def _runs(text: str) -> list[int]:
 
 
 def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
-    """Segments per frame, by object id; None is the id of the only object in a file without ids."""
+    """Returns the segments per frame, by object id; None is the id of the only object in a file without ids."""
     if isinstance(document, dict):
         for name in ("segmentations", "masks", "rles"):
             if isinstance(document.get(name), list):
@@ -128,13 +121,13 @@ def _is_segment(value: Any) -> bool:
 
 
 def _track_id(path: Path, item: Mapping[str, Any], otherwise: str = "", place: Any = None) -> Any:
-    """Id of a track: the first of its own fields, the field `otherwise`, or `place`."""
+    """Returns the id of a track: the first of `_TRACK_KEYS`, else the field `otherwise`, else `place`."""
     name = next((name for name in _TRACK_KEYS if item.get(name) is not None), otherwise)
     return _name(path, name, item.get(name, place))
 
 
 def _name(path: Path, field: str, value: Any) -> Any:
-    """The id of a track, an image or a video, checked to be a number, text or None."""
+    """Returns the id of a track or an image; raises `InputError` unless it is a number, text or None."""
     if isinstance(value, list | dict):
         raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; expected a number or a name.")
     return value
@@ -171,7 +164,7 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
 
 
 def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None, mine: Iterable[Any]) -> list[Any]:
-    """Image ids of the clip in order of time: those of the object's own videos, where images name a video."""
+    """Returns the image ids of the clip in order of time; if images name a video, only those of the object's videos."""
     known = {
         _name(path, "id of an image", image["id"]): image
         for image in images or ()
@@ -191,13 +184,30 @@ def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> li
     if object_id is not None and list(tracks) == [None]:
         raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
     if object_id is None and len(tracks) > 1:
-        report_several_objects(path, tracks)
+        raise_several_objects(path, tracks)
     matching = [segments for name, segments in tracks.items() if object_id is None or str(name) == str(object_id)]
-    return matching[0] if matching else report_unknown_object(path, str(object_id), tracks)
+    return matching[0] if matching else raise_unknown_object(path, str(object_id), tracks)
+
+
+def raise_unknown_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> NoReturn:
+    """Raises `InputError` for an id that the masks do not hold."""
+    raise InputError(f"{source} holds no object {object_id}; `object_id` can be {join_ids(ids) or 'nothing here'}.")
+
+
+def raise_several_objects(source: Path, ids: Iterable[int | str]) -> NoReturn:
+    """Raises `InputError` for masks of several objects when none was chosen."""
+    found = list(ids)
+    raise InputError(f"{source} holds {len(found)} objects ({join_ids(found)}); pick one with `object_id`.")
+
+
+def join_ids(ids: Iterable[int | str], most: int = 20) -> str:
+    """Joins the first `most` ids in natural order into text."""
+    names = sorted((str(name) for name in ids), key=natural_key)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _stored_size(document: Any) -> Size | None:
-    """(height, width), if a COCO or YouTube-VIS file has the same for all its images."""
+    """Returns (height, width), if a COCO or YouTube-VIS file has the same for all its images."""
     if not isinstance(document, dict):
         return None
     lists = [document[name] for name in ("images", "videos") if isinstance(document.get(name), list)]
@@ -241,7 +251,7 @@ def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:
     if not (isinstance(segment, list) and all(isinstance(polygon, list) and len(polygon) >= 6 for polygon in segment)):
         raise ValueError("neither an RLE nor a list of polygons")
     points = [[float(value) for value in polygon] for polygon in segment]
-    # pycocotools walks along polygons pixel by pixel in C: NaN or 1e30 crashes the process.
+    # pycocotools walks along polygons pixel by pixel in C: NaN or 1e30 would crash the process.
     if not all(abs(value) <= _FARTHEST for polygon in points for value in polygon):
         raise ValueError("a polygon runs far outside the image")
     from pycocotools import mask as coco

@@ -9,7 +9,7 @@ from PIL import Image
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.masks import check_clip, read_masks
-from amodal.runtime.pictures.masks import binarise
+from amodal.runtime.pictures.images import binarise
 
 from ...places import SHARED
 
