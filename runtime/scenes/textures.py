@@ -1,4 +1,4 @@
-"""Paints surfaces: small RGB pictures for things, and large ones for backgrounds."""
+"""Paints the surfaces of things and the backgrounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE = 64  # pixels of a thing's surface along each side
 
 
 def surface(rng: np.random.Generator) -> Bytes:
-    """Paints a thing, uint8 [SIDE, SIDE, 3]: bands, stripes, halves, dots, rings or clouds in two or three colours."""
+    """Paints a surface, uint8 [SIDE, SIDE, 3]: gradients, stripes, halves, dots, rings or clouds in a few colours."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
