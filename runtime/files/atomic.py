@@ -7,6 +7,7 @@ renamed when it is complete. If writing is interrupted, the output stays as it w
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -210,10 +211,8 @@ def _is_abandoned(folder: Path, pid: int) -> bool:
 
 def _try_lock(descriptor: int) -> bool:
     try:
-        import fcntl
-
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except OSError:
         return False
     return True
 

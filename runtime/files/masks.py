@@ -84,8 +84,7 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         )
     if depth is not None and len(depth) != len(frames):
         raise InputError(
-            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame, or none.",
-            field="depth",
+            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame, or none.", field="depth"
         )
     seen = masks.any(axis=(1, 2))
     if not seen.any():

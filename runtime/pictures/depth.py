@@ -89,17 +89,15 @@ def prepare_depth_input(rgb: NDArray[np.uint8], *, side: int = DEPTH_SIDE, xp: A
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.size == 0:
         raise InputError(f"Frames for the depth network are {_form(rgb)}; expected uint8 [T, H, W, 3].")
-    height, width = depth_input_size(rgb.shape[1], rgb.shape[2], side)
-    if xp is not np:
-        images = opencv_cubic(rgb[..., ::-1] / 255.0, (height, width), xp)
-        mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
-        pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
-        return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
-    out = np.empty((rgb.shape[0], 3, height, width), dtype=np.float32)
-    for frame, row in zip(rgb, out, strict=True):
-        image = cv2.resize(frame[..., ::-1] / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
-        row[...] = ((image - DEPTH_MEAN) / DEPTH_STD).transpose(2, 0, 1)
-    return out
+    size = depth_input_size(rgb.shape[1], rgb.shape[2], side)
+    images = rgb[..., ::-1] / 255.0
+    if xp is np:
+        images = np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC) for image in images])
+    else:
+        images = opencv_cubic(images, size, xp)
+    mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
+    pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
 
 
 def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
@@ -157,16 +155,10 @@ def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
         raise InputError(f"Depth is {_form(depth)}; expected numbers [T, H, W].")
     values = depth.astype(np.float32 if depth.dtype in (np.float16, np.float32) else np.float64, copy=False)
     low, high = values.min(), values.max()
-    if xp is not np:
-        span = xp.where(high > low, high - low, values.dtype.type(1))
-        scaled = ((values - low) / span * 2 - 1).astype(np.float32, copy=False)
-        return cast("NDArray[np.float32]", scaled)
-    if not (np.isfinite(low) and np.isfinite(high)):
+    if xp is np and not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("Depth has values that are not finite; replace them first.")
-    if low == high:
-        return np.full(depth.shape, -1, dtype=np.float32)
-    result: NDArray[np.float32] = ((values - low) / (high - low) * 2 - 1).astype(np.float32, copy=False)
-    return result
+    span = xp.where(high > low, high - low, values.dtype.type(1))
+    return cast("NDArray[np.float32]", ((values - low) / span * 2 - 1).astype(np.float32, copy=False))
 
 
 def _form(array: NDArray[Any]) -> str:

@@ -182,18 +182,12 @@ class _BoxMuller:
 
 
 class Draw(NamedTuple):
-    """A draw whose normals are still to be computed.
-
-    Attributes:
-        shape, dtype: of the normals.
-        pieces: index of the first normal and random words of each piece; a piece may overlap the end of the one before.
-        few: the normals, float32, if they are fewer than 16; no words then.
-    """
+    """A draw whose normals are still to be computed."""
 
     shape: tuple[int, ...]
     dtype: NoiseDtype
-    pieces: Iterable[tuple[int, U32]]
-    few: F32 | None
+    pieces: Iterable[tuple[int, U32]]  # index of the first normal and random words; may overlap the piece before
+    few: F32 | None  # the normals themselves, if they are fewer than 16
 
     def normals(self, xp: Any = np) -> Any:
         """Computes the normals on the device of `xp` (numpy or CuPy), with the same bits everywhere."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...builds.profiles import make_profile
 from ...builds.store import Profile
@@ -37,22 +37,13 @@ PHASE_ROLES: dict[str, tuple[str, ...]] = {
 """The phases of a stage in order, and the roles of the components that run in each, one after the other."""
 
 
-class FramesAtOnce(NamedTuple):
-    """How many frames each component takes in one call.
+def frames_at_once(frames: int, decode_chunk: int, on_gpu: bool) -> dict[str, int]:
+    """Returns how many of a clip's frames each component takes in one call.
 
     On a CPU the VAE encodes one frame at a time, which takes the least memory and was no slower than five.
     """
-
-    depth: int
-    image_encoder: int
-    vae_encoder: int
-    vae_decoder: int
-
-    @classmethod
-    def of(cls, frames: int, decode_chunk: int, on_gpu: bool) -> FramesAtOnce:
-        """Returns the sizes for clips of `frames` frames."""
-        encoded = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
-        return cls(1, *encoded, min(decode_chunk, frames))
+    clip, vae = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
+    return {"depth": 1, "image_encoder": clip, "vae_encoder": vae, "vae_decoder": min(decode_chunk, frames)}
 
 
 def calls(manifest: Manifest, run: Run | None = None) -> Calls:
@@ -93,7 +84,7 @@ def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_ch
         return tuple(make_profile(f"rows={rows}", inputs, {"rows": (rows, rows, rows)}) for rows in (1, 2))
     if kind == "unet_conditioner":
         return (make_profile("any", inputs, {"rows": (1, 2, 2), "steps": (1, 25, LARGEST_STEPS)}),)
-    most = getattr(FramesAtOnce.of(frames, decode_chunk, on_gpu=True), kind)
+    most = frames_at_once(frames, decode_chunk, on_gpu=True)[kind]
     return (make_profile(f"frames<={most}", inputs, {"frames": (1, most, most)}),)
 
 
@@ -103,14 +94,14 @@ def _phases(
     """Yields the name and the calls of each phase, in order."""
     keys = manifest.tasks[stage].components
     chunk = shape.decode_chunk or config.decode_chunk
-    at_once = FramesAtOnce.of(config.frames, chunk, shape.on_gpu)
-    largest = FramesAtOnce.of(config.frames, config.decode_chunk, on_gpu=True)
+    at_once = frames_at_once(config.frames, chunk, shape.on_gpu)
+    largest = frames_at_once(config.frames, config.decode_chunk, on_gpu=True)
     samples = shape.samples if stage == "segment" else 1
     assert shape.size is not None
     area = Fraction(math.prod(shape.size), math.prod(config.size))
 
     def over_frames(role: str, times: int = 1, share: Fraction = Fraction(1)) -> list[ComponentCall]:
-        size, profile = getattr(at_once, role), f"frames<={getattr(largest, role)}"
+        size, profile = at_once[role], f"frames<={largest[role]}"
         pieces = Counter(min(size, config.frames - start) for start in range(0, config.frames, size))
         return [
             ComponentCall(keys[role], {"frames": frames}, times * count, profile, share)
@@ -128,7 +119,7 @@ def _phases(
     rows = shape.rows // batches
     count = batches * shape.steps * samples
     yield "denoise", [ComponentCall(keys["unet"], {"rows": rows}, count, f"rows={rows}", area)]
-    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once.vae_decoder, largest.vae_decoder))
+    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once["vae_decoder"], largest["vae_decoder"]))
 
 
 def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:

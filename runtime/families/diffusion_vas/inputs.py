@@ -27,23 +27,14 @@ Propagate = Callable[[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]], 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Prepared inputs of one call.
+    """Prepared inputs of one call."""
 
-    Attributes:
-        conditions: of the stage, as long as the bundle's clips.
-        count: frames of the caller's clip, T.
-        full_size: (h, w) of the caller's arrays; with padding, of the padded frame.
-        visible: bool [T, H, W], the object's visible pixels at the bundle's size.
-        raw: the caller's masks, bool [T, h, w]; only with padding.
-        propagated: the frames with known pixels copied into them, on the host; only with propagation.
-    """
-
-    conditions: Conditions
-    count: int
-    full_size: Size
-    visible: Array
-    raw: Array = None
-    propagated: Propagated | None = None
+    conditions: Conditions  # as long as the bundle's clips
+    count: int  # T, frames of the caller's clip
+    full_size: Size  # (h, w) of the caller's arrays; with padding, of the padded frame
+    visible: Array  # bool [T, H, W], the object's visible pixels at the bundle's size
+    raw: Array = None  # the caller's masks, bool [T, h, w]; only with padding
+    propagated: Propagated | None = None  # on the host; only with propagation
 
 
 def segment_inputs(

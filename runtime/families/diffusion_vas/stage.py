@@ -28,7 +28,7 @@ from ...sampling.noise import Draw, NoiseStream
 from ...sampling.sampler import Callback
 from ...sampling.sampler import sample as run_sampler
 from ...sampling.schedule import Schedule, karras_sigmas
-from .calls import LARGEST_STEPS, FramesAtOnce
+from .calls import LARGEST_STEPS, frames_at_once
 from .config import Config, StageName, config_of
 from .context import check_layout, context_rows
 from .settings import Settings
@@ -101,36 +101,25 @@ class Stage:
         return Schedule.of(sigmas, self.settings.churn)
 
     @cached_property
-    def frames_at_once(self) -> FramesAtOnce:
+    def frames_at_once(self) -> dict[str, int]:
         """Frames that each component takes in one call."""
         chunk = self.settings.decode_chunk or self.config.decode_chunk
-        return FramesAtOnce.of(self.config.frames, chunk, self.xp is not np)
+        return frames_at_once(self.config.frames, chunk, self.xp is not np)
 
 
 class EncodedSample(NamedTuple):
-    """Where the sampler of one sample starts.
+    """Where the sampler of one sample starts."""
 
-    Attributes:
-        conditioning: float32 [B, T, 2C, h, w], latents of both conditions; B = 2 if guided, the first row zero.
-        start: float32 [1, T, C, h, w], unit noise.
-        stream: the noise stream after these draws.
-    """
-
-    conditioning: Array
-    start: Array
-    stream: NoiseStream
+    conditioning: Array  # float32 [B, T, 2C, h, w], latents of both conditions; B = 2 if guided, the first row zero
+    start: Array  # float32 [1, T, C, h, w], unit noise
+    stream: NoiseStream  # after these draws
 
 
 class Encoded(NamedTuple):
-    """A stage's encoded conditions.
+    """A stage's encoded conditions."""
 
-    Attributes:
-        embeddings: float32 [T, D], CLIP's of the first condition, independent of the noise.
-        samples: one per noise stream.
-    """
-
-    embeddings: Array
-    samples: list[EncodedSample]
+    embeddings: Array  # float32 [T, D], CLIP's of the first condition, independent of the noise
+    samples: list[EncodedSample]  # one per noise stream
 
 
 class StageOutput(NamedTuple):
@@ -141,11 +130,7 @@ class StageOutput(NamedTuple):
 
 
 def run_stage(
-    stage: Stage,
-    conditions: Conditions,
-    noises: Sequence[NoiseStream],
-    callback: Callback | None,
-    finite: Finiteness,
+    stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream], callback: Callback | None, finite: Finiteness
 ) -> list[StageOutput]:
     """Runs a stage once for each noise stream.
 
@@ -184,13 +169,13 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
         clip = config.image_encoder
         with components.use(stage.keys["image_encoder"], len(images)) as image_encoder:
             pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
-            at_once = stage.frames_at_once.image_encoder
+            at_once = stage.frames_at_once["image_encoder"]
             embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once, xp)
             del pixels
         with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
             for stream, noise in zip(streams, draws, strict=True):
                 pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
-                at_once = stage.frames_at_once.vae_encoder
+                at_once = stage.frames_at_once["vae_encoder"]
                 latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
@@ -266,7 +251,7 @@ def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[A
         latents = [xp.zeros_like(x) for x in latents]
     with stage.components.use(stage.keys["vae_decoder"]) as vae_decoder:
         # The last chunk is not padded: the decoder mixes neighbouring frames, so that would change the result.
-        at_once = stage.frames_at_once.vae_decoder
+        at_once = stage.frames_at_once["vae_decoder"]
         decoded = [_map_frames(vae_decoder, "latents", x[0] / factor, "frames", at_once, xp) for x in latents]
     for frames in decoded:
         finite.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
