@@ -109,7 +109,8 @@ def staged_folder(
 
         yield staging
 
-        _sync_tree(staging)
+        for path in [*staging.rglob("*"), staging]:
+            _sync(path)
         if os.path.lexists(place):
             check_output(out, overwrite, marker, inputs)
             undo.callback(_put_back, aside, place)
@@ -215,13 +216,6 @@ def _try_lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _sync_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
 
 
 def _sync(path: Path) -> None:

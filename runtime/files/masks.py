@@ -70,22 +70,16 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
     Raises:
         InputError: the numbers differ, the sizes of frames and masks differ, or no mask shows the object.
     """
+    counts = f"There are {len(frames)} frames but"
     if len(frames) != len(masks):
-        raise InputError(
-            f"There are {len(frames)} frames but {len(masks)} masks; "
-            "give one mask per frame (all zero where the object is not seen).",
-            field="masks",
-        )
+        message = f"{counts} {len(masks)} masks; give one mask per frame (all zero where the object is not seen)."
+        raise InputError(message, field="masks")
     if frames.shape[1:3] != masks.shape[1:3]:
-        raise InputError(
-            f"The frames are {describe_size(frames.shape[1:3])} but the masks are "
-            f"{describe_size(masks.shape[1:3])}; give them the same size.",
-            field="masks",
-        )
+        sizes = describe_size(frames.shape[1:3]), describe_size(masks.shape[1:3])
+        message = f"The frames are {sizes[0]} but the masks are {sizes[1]}; give them the same size."
+        raise InputError(message, field="masks")
     if depth is not None and len(depth) != len(frames):
-        raise InputError(
-            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame, or none.", field="depth"
-        )
+        raise InputError(f"{counts} {len(depth)} depth maps; give one per frame, or none.", field="depth")
     seen = masks.any(axis=(1, 2))
     if not seen.any():
         raise InputError(

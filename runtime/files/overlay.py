@@ -232,18 +232,9 @@ def _with_legend(picture: Frames, counter: str) -> Image.Image:
 def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
     from PIL import Image
 
-    palette = _shared_palette(pictures)
+    # One palette for the clip, from a few of its frames: with one per frame, the background flickers.
+    chosen = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]
+    palette = Image.fromarray(np.vstack([np.asarray(picture) for picture in chosen])).quantize(256)
     images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = max(2, round(min(100 / fps, _SLOWEST))) * 10
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
-
-
-def _shared_palette(pictures: list[Image.Image]) -> Image.Image:
-    """Returns one palette for the clip, from a few of its frames: with one per frame, the background flickers."""
-    from PIL import Image
-
-    picked = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]
-    strip = Image.new("RGB", (picked[0].width, sum(picture.height for picture in picked)))
-    for i, picture in enumerate(picked):
-        strip.paste(picture, (0, i * picture.height))
-    return strip.quantize(256)

@@ -219,26 +219,24 @@ def _stored_size(document: Any) -> Size | None:
 
 
 def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArray[np.bool_]:
-    if not any(segments):
-        raise InputError(f"{path} shows the object in no frame; expected it in one at least.")
-    masks: dict[int, NDArray[np.bool_]] = {}
+    masks: list[NDArray[np.bool_] | None] = [None] * len(segments)
+    shape: tuple[int, ...] = ()
     for i, segment in enumerate(segments):
         if not segment:
             continue
         try:
-            masks[i] = _decode(segment, size)
+            mask = masks[i] = _decode(segment, size)
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             raise InputError(f"{path} has a broken mask in frame {i} ({error}); expected COCO RLE.") from error
-        shape = next(iter(masks.values())).shape
-        if masks[i].shape != shape:
+        shape = shape or mask.shape
+        if mask.shape != shape:
             raise InputError(
-                f"{path} has a mask {describe_size(masks[i].shape)} in frame {i}, but others are "
+                f"{path} has a mask {describe_size(mask.shape)} in frame {i}, but others are "
                 f"{describe_size(shape)}; expected one size."
             )
-    clip = np.zeros((len(segments), *shape), np.bool_)
-    for i, mask in masks.items():
-        clip[i] = mask
-    return clip
+    if not shape:
+        raise InputError(f"{path} shows the object in no frame; expected it in one at least.")
+    return np.stack([np.zeros(shape, np.bool_) if mask is None else mask for mask in masks])
 
 
 def _decode(segment: Any, size: Size | None) -> NDArray[np.bool_]:

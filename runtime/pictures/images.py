@@ -111,13 +111,13 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
     array = _three_axes(depth, "depth", xp)
     if array.dtype.kind not in "fiu":
         raise InputError(f"depth has dtype {array.dtype}; expected numbers, nearer is larger.")
-    relative, whole = array.shape[1:] != tuple(size), array.dtype.kind != "f"
+    prepared, floats = array.shape[1:] == tuple(size), array.dtype.kind == "f"
     if array.dtype.itemsize > 4:  # before it is uploaded
         array = array.astype(np.float32)
     array = _resize(array, size, xp, np.float32)  # keeps NaN and infinity
-    if not whole:
+    if floats:
         check_values(array, require_finite_depth, xp, checks)
-    if relative:
+    if not prepared:
         return normalise_clip(array, xp)
     if xp is np:
         return array if -1.0 <= array.min() < 0.0 and array.max() <= 1.0 else normalise_clip(array)
@@ -190,8 +190,7 @@ def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
         return masks
     if xp is not np:
         return cast("Bools", opencv_nearest(masks, size, xp))
-    height, width = size
-    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
+    resized = [cv2.resize(m, size[::-1], interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
     return np.stack(resized).astype(bool)
 
 
@@ -203,8 +202,7 @@ def resize_frames(frames: Array, size: Size, xp: Any = np) -> Array:
         return frames
     if xp is not np:
         return opencv_linear(frames, size, xp)
-    height, width = size
-    return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames])
+    return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_LINEAR) for f in frames])
 
 
 def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[float, ...], xp: Any = np) -> Floats:
@@ -308,12 +306,11 @@ def require_finite_depth(low: float, high: float) -> None:
 def _resize(array: Array, size: Size, xp: Any, dtype: Any = np.uint8) -> Array:
     from PIL import Image
 
-    height, width = size
-    if array.shape[1:3] == (height, width):
+    if array.shape[1:3] == tuple(size):
         return xp.asarray(array).astype(dtype, copy=False)
     if xp is not np:
         return pillow_bilinear(array, size, xp, dtype)
     array = array.astype(dtype, copy=False)
     # By Pillow, because its fixed-point bilinear filter is part of the reference.
-    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in array)
+    images = (Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR) for frame in array)
     return np.stack([np.asarray(image) for image in images])

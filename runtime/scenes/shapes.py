@@ -71,7 +71,7 @@ def walker(rng: np.random.Generator, moments: Floats) -> Outline:
     thick = rng.uniform(0.09, 0.13)
     hip, shoulder = np.array([0.0, 0.05]), np.array([0.0, -0.24])
     torso = _limb(np.array([0.0, -0.2]), np.zeros_like(moments), 0.26, 1.5 * thick)
-    parts = [_still(_round(0.0, -0.42, 0.115), moments)[0], torso]
+    parts = [*_still(_round(0.0, -0.42, 0.115), moments), torso]
     for side in (1, -1):
         parts += _jointed(hip, side * swing, 0.24, 0.22, thick, -0.5 * np.abs(swing))
         parts += _jointed(shoulder, -0.9 * side * swing, 0.17, 0.16, 0.75 * thick, 0.6 + 0 * swing)
@@ -86,8 +86,8 @@ def walker_on_four(rng: np.random.Generator, moments: Floats) -> Outline:
     head = _round(0.48, -0.32, 0.11)
     neck = _limb(np.array([0.3, -0.12]), np.full_like(moments, 2.4), 0.26, 1.3 * thick)
     wag = -1.9 + 0.4 * np.sin(_TURN * 2 * rate * moments)
-    parts = [_still(body, moments)[0], _still(head, moments)[0], neck]
-    parts.append(_limb(np.array([-0.38, -0.14]), wag, 0.2, 0.6 * thick))
+    tail = _limb(np.array([-0.38, -0.14]), wag, 0.2, 0.6 * thick)
+    parts = [*_still(body, moments), *_still(head, moments), neck, tail]
     for leg, x in enumerate((-0.28, -0.22, 0.22, 0.28)):
         swing = stride * np.sin(_TURN * rate * moments + phase + np.pi * (leg in (1, 2)))
         parts += _jointed(np.array([x, 0.0]), swing, 0.2, 0.2, thick, -0.4 * np.abs(swing))

@@ -75,8 +75,9 @@ def _shapes(manifest: Manifest, config: Config, stage: StageName, phase: str, sh
         return {"pixels": (1, 3, h, w), "depth": (1, h, w)}
     if phase == "encode":
         # Both conditions and their noise; CLIP's input of the first; both latents before they are joined.
-        both = {"frames": (2, *pictures), "noise": (2, *pictures), "encoded": (2, *latents)}
-        return {**both, "pixels": (frames, 3, clip.side, clip.side), **embeddings, **conditioning}
+        both = {"frames": (2, *pictures), "noise": (2, *pictures)}
+        pixels = (frames, 3, clip.side, clip.side)
+        return {**both, "pixels": pixels, **embeddings, "encoded": (2, *latents), **conditioning}
     if phase == "condition":
         inputs = {tensor.name: _bound(tensor, free) for tensor in conditioner.inputs}
         return {**embeddings, **inputs, **constants, **conditioning}
