@@ -15,16 +15,6 @@ _REGISTRY = {"diffusion-vas": "amodal.runtime.families.diffusion_vas.family"}
 """Name in a manifest -> module whose `FAMILY` runs it."""
 
 
-def register(name: str, module: str) -> None:
-    """Adds a family.
-
-    Args:
-        name: as manifests have it.
-        module: dotted name of the module that holds it as `FAMILY`; imported when the first bundle needs it.
-    """
-    _REGISTRY[name] = module
-
-
 class Bundle(reading.Bundle):
     """A finished bundle of a family that this version runs.
 

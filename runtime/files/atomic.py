@@ -59,9 +59,8 @@ def check_output(
     if not place.is_dir():
         raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another for `out`.")
     if not overwrite:
-        raise OutputExistsError(
-            f"{out} exists already; replace it with `overwrite=True` or give another folder for `out`."
-        )
+        fix = "replace it with `overwrite=True` or give another folder for `out`"
+        raise OutputExistsError(f"{out} exists already; {fix}.")
     if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
             f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it for `out`."
@@ -120,9 +119,7 @@ def staged_folder(
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            raise OutputExistsError(
-                f"{out} was made by somebody else in the meantime; give another folder for `out`."
-            ) from error
+            raise OutputExistsError(f"{out} was made by another process; give another folder for `out`.") from error
         undo.pop_all()
         os.close(lock)
     _sync(place.parent)
@@ -150,9 +147,8 @@ def _output_error(place: Path, error: OSError) -> OutputError:
     number = error.errno or errno.ENOSPC
     reason = _REASONS.get(number, error.strerror or str(error))
     fix = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
-    return OutputError(
-        f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
-    )
+    message = f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
+    return OutputError(message)
 
 
 def _resolve(out: PathLike) -> Path:

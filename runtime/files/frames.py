@@ -203,9 +203,8 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
         if array.dtype.kind not in "fiu":
             raise InputError(f"{source} holds {array.dtype} values; expected floats or integers.")
         depth = array.astype(np.float32)
-    finite = np.isfinite(depth)
-    if not finite.all():
-        bad = [i for i in range(len(depth)) if not finite[i].all()]
+    bad = np.flatnonzero(~np.isfinite(depth).all(axis=(1, 2))).tolist()
+    if bad:
         raise InputError(
             f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
             "expected finite numbers, nearer being larger."

@@ -24,7 +24,7 @@ from ..errors import InputError, argument
 from ..paths import PathLike
 from ..pictures.images import binarise
 from .frames import describe_size, join_ranges, list_images, load_array, open_image, require_path, require_same_size
-from .rle import join_ids, raise_several_objects, raise_unknown_object, read_json_masks
+from .rle import choose_object, join_ids, read_json_masks
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,11 +103,7 @@ class _Picture(NamedTuple):
 def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     by_object = _object_folders(folder)
     if by_object:
-        if object_id is None and len(by_object) > 1:
-            raise_several_objects(folder, by_object)
-        if object_id is not None and object_id not in by_object:
-            raise_unknown_object(folder, object_id, by_object)
-        return _read_folder(by_object[next(iter(by_object)) if object_id is None else object_id], None)
+        return _read_folder(by_object[choose_object(folder, by_object, object_id)], None)
 
     paths = list_images(folder)
     pictures = [_picture(open_image(path)) for path in paths]
@@ -121,8 +117,8 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     if object_id is not None:
         return _binarise_or_pick(values, object_id, folder)
     ids = np.unique(values[values != 0]).tolist()
-    if len(ids) > 1:
-        raise_several_objects(folder, ids)
+    if ids:
+        choose_object(folder, ids, None)
     return cast("NDArray[np.bool_]", values != 0)
 
 
@@ -163,7 +159,7 @@ def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path)
     if object_id is not None:
         picked = values == object_id
         if object_id == 0 or not picked.any():
-            raise_unknown_object(source, object_id, np.unique(values[values != 0]).tolist())
+            choose_object(source, np.unique(values[values != 0]).tolist(), object_id)
         return cast("NDArray[np.bool_]", picked)
     masks = binarise(values)
     if not masks.any() and values.any():

@@ -76,10 +76,6 @@ class _Clip(NamedTuple):
         """Returns frame i without the axis T, resized to (width, height)."""
         return _Clip._make(None if pictures is None else _fit(pictures[i], size) for pictures in self)
 
-    def overlay(self, i: int, size: tuple[int, int]) -> Frames:
-        """Draws frame i with `draw_overlay`."""
-        return draw_overlay(*self.at(i, size)[:4])
-
     def panels(self, i: int, size: tuple[int, int]) -> dict[str, Frames]:
         """Draws frame i as named pictures, uint8 [h, w, 3]."""
         frame, modal, amodal, completed, truth = self.at(i, size)
@@ -103,7 +99,8 @@ def write_overlay(
     """
     clip = _Clip(frames, modal, amodal, completed)
     size, count = clip.display_size, len(frames)
-    _save_gif(path, [_with_legend(clip.overlay(i, size), f"{i + 1}/{count}") for i in range(count)], fps)
+    drawn = [draw_overlay(*clip.at(i, size)[:4]) for i in range(count)]
+    _save_gif(path, [_with_legend(picture, f"{i + 1}/{count}") for i, picture in enumerate(drawn)], fps)
 
 
 def write_contact_sheet(
@@ -157,7 +154,7 @@ def write_panels(
     gap, head = 8, 22
     pictures = []
     for i in range(len(frames)):
-        panels = {**clip.panels(i, (width, height)), "overlay": clip.overlay(i, (width, height))}
+        panels = {**clip.panels(i, (width, height)), "overlay": draw_overlay(*clip.at(i, (width, height))[:4])}
         across = 3 if len(panels) > 4 else 2
         down = -(-len(panels) // across)
         corners = [(gap + n % across * (width + gap), n // across * (height + head + gap)) for n in range(len(panels))]

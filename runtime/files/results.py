@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from ..paths import PathLike
 from .rle import encode_rle
-
-MASKS_FORMAT = "amodal-masks"
-MASKS_VERSION = 1
 
 
 def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
@@ -64,36 +61,23 @@ def write_frames_png(
 
 
 def write_masks_json(
-    path: PathLike,
-    modal: NDArray[np.bool_] | None,
-    amodal: NDArray[np.bool_] | None,
-    names: Sequence[str] | None = None,
-    meta: Mapping[str, Any] | None = None,
+    path: PathLike, modal: NDArray[np.bool_], amodal: NDArray[np.bool_], names: Sequence[str] | None = None
 ) -> None:
-    """Writes masks.json: COCO RLE per frame, which `read_masks` reads.
+    """Writes masks.json: COCO RLE per frame of masks bool [T, H, W], which `read_masks` reads.
 
-    Layout: `{"format", "version", **meta, "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}` with
-    m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y, width, height]}`.
-
-    Args:
-        modal, amodal: bool [T, H, W]; None leaves the key out.
-        names: the input frames' names; without them, a frame has no `name`.
-        meta: further top-level keys.
+    Layout: `{"format", "version", "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}`, with `name` only for
+    input frames that have names, and m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y,
+    width, height]}`.
 
     Raises:
-        ValueError: neither modal nor amodal, or lengths that differ.
+        ValueError: lengths that differ.
     """
-    given = {key: masks for key, masks in (("modal", modal), ("amodal", amodal)) if masks is not None}
-    lengths = {len(masks) for masks in given.values()} | ({len(names)} if names is not None else set())
-    if not given or len(lengths) != 1:
-        raise ValueError(f"masks.json needs masks of one length, got {sorted(lengths)}")
+    labels = [{} for _ in modal] if names is None else [{"name": name} for name in names]
     frames = [
-        {"index": i}
-        | ({"name": names[i]} if names is not None else {})
-        | {key: _described_rle(masks[i]) for key, masks in given.items()}
-        for i in range(lengths.pop())
+        {"index": i, **label, "modal": _described_rle(seen), "amodal": _described_rle(whole)}
+        for i, (label, seen, whole) in enumerate(zip(labels, modal, amodal, strict=True))
     ]
-    write_json(path, {"format": MASKS_FORMAT, "version": MASKS_VERSION, **(meta or {}), "frames": frames})
+    write_json(path, {"format": "amodal-masks", "version": 1, "frames": frames})
 
 
 def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:

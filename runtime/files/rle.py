@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..paths import natural_key
 from .frames import describe_size
 
+Id = TypeVar("Id")
 Size = tuple[int, int]
 _TRACK_KEYS = ("track_id", "object_id", "instance_id", "obj_id")
 _MAX_SIDE = 1 << 15  # otherwise a few bytes of RLE could ask for terabytes of mask
@@ -183,24 +184,26 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
 def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
     if object_id is not None and list(tracks) == [None]:
         raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
-    if object_id is None and len(tracks) > 1:
-        raise_several_objects(path, tracks)
-    matching = [segments for name, segments in tracks.items() if object_id is None or str(name) == str(object_id)]
-    return matching[0] if matching else raise_unknown_object(path, str(object_id), tracks)
+    return tracks[choose_object(path, tracks, object_id)]
 
 
-def raise_unknown_object(source: Path, object_id: int | str, ids: Iterable[int | str]) -> NoReturn:
-    """Raises `InputError` for an id that the masks do not hold."""
-    raise InputError(f"{source} holds no object {object_id}; `object_id` can be {join_ids(ids) or 'nothing here'}.")
+def choose_object(source: Path, ids: Iterable[Id], object_id: int | None) -> Id:
+    """Returns the id of the object to read: the one that is `object_id`, or the only one.
+
+    Raises:
+        InputError: no object has that id, or none was chosen of several.
+    """
+    known = list(ids)
+    matching = [name for name in known if object_id is None or str(name) == str(object_id)]
+    if object_id is None and len(known) > 1:
+        raise InputError(f"{source} holds {len(known)} objects ({join_ids(known)}); pick one with `object_id`.")
+    if not matching:
+        allowed = join_ids(known) or "nothing here"
+        raise InputError(f"{source} holds no object {object_id}; `object_id` can be {allowed}.")
+    return matching[0]
 
 
-def raise_several_objects(source: Path, ids: Iterable[int | str]) -> NoReturn:
-    """Raises `InputError` for masks of several objects when none was chosen."""
-    found = list(ids)
-    raise InputError(f"{source} holds {len(found)} objects ({join_ids(found)}); pick one with `object_id`.")
-
-
-def join_ids(ids: Iterable[int | str], most: int = 20) -> str:
+def join_ids(ids: Iterable[Any], most: int = 20) -> str:
     """Joins the first `most` ids in natural order into text."""
     names = sorted((str(name) for name in ids), key=natural_key)
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -68,7 +68,7 @@ def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = 
         InputError: another shape, dtype or range.
     """
     array = _three_axes(modal, "modal", xp)
-    if _is_raw(array):
+    if array.dtype.kind in "biu":
         grey = binarise(array, namespace_of(array, xp)).astype(np.uint8) * np.uint8(255)
         return to_signed(_resize(grey, size, xp))
     return _prepared(array, size, "modal", "bool or uint8 masks of any size", xp, checks)
@@ -128,7 +128,7 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
 def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
     """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integers of any size (nearest neighbour)."""
     array = _three_axes(amodal, "amodal", xp)
-    if not _is_raw(array):
+    if array.dtype.kind not in "biu":
         raise InputError(f"amodal has dtype {array.dtype}; expected the bool masks of `segment`.")
     return resize_masks(xp.asarray(binarise(array, namespace_of(array, xp))), size, xp)
 
@@ -263,10 +263,6 @@ def _three_axes(value: Any, name: str, xp: Any) -> Array:
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
     return array
-
-
-def _is_raw(array: Array) -> bool:
-    return array.dtype.kind in "biu"
 
 
 def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:

@@ -88,8 +88,9 @@ def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) ->
     middle = (float(columns.mean()), float(rows.mean()))
     spread = max(float(columns.std()), float(rows.std()), 1.0)
     x, y = (columns - middle[0]) / spread, (rows - middle[1]) / spread
+    blurs = [max(share * diameter, _SHARP) for share in _BLURS]
     levels = []
-    for blur in _blurs(diameter):
+    for blur in [*blurs, _SHARP] if blurs[-1] > 1.5 * _SHARP else blurs:
         blurred = np.asarray(cv2.GaussianBlur(features, (0, 0), blur), np.float32)
         dx, dy = (cv2.Sobel(blurred, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
         slopes = _slopes(dx[rows, columns], dy[rows, columns], x[:, None], y[:, None])
@@ -98,11 +99,6 @@ def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) ->
     centre = (float(where[1].mean()), float(where[0].mean()))
     points = np.stack([columns, rows, np.ones(len(rows))]).astype(np.float64)
     return ObjectFrame(centre, points, middle, spread, weights, tuple(levels), max(_LONGEST_STEP * diameter, 1.0))
-
-
-def _blurs(diameter: float) -> list[float]:
-    blurs = [max(share * diameter, _SHARP) for share in _BLURS]
-    return [*blurs, _SHARP] if blurs[-1] > 1.5 * _SHARP else blurs
 
 
 def _slopes(dx: Any, dy: Any, x: Any, y: Any) -> Floats:

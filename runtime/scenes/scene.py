@@ -78,7 +78,17 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) ->
     world = make_world(rng, frames, width / height)
     while not _is_recognisable(world):
         world = make_world(rng, frames, width / height)
-    return _draw(world, rng, frames, size, seed)
+    pictures, depth = _background(world, rng, frames, size)
+    whole = np.full((frames, height, width, 3), 255, np.uint8)
+    for thing in world.behind:
+        _paint(thing, pictures, depth)
+    amodal = _paint(world.target, pictures, depth, whole)
+    modal = amodal.copy()
+    for thing in world.before:
+        modal &= ~_paint(thing, pictures, depth)
+    low, high = (corner * height for corner in _corners(world.target.parts()))
+    boxes = np.concatenate([low, high - low], axis=1).astype(np.float32)
+    return Scene(pictures, modal, amodal, depth, whole, boxes, seed)
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
@@ -125,21 +135,6 @@ def _is_recognisable(world: World) -> bool:
     seen = whole & ~np.any([masks(thing) for thing in world.before], axis=0)
     shares = seen.sum(axis=(1, 2)) / np.maximum(whole.sum(axis=(1, 2)), 1)
     return bool(shares.max() >= 1 / 3)
-
-
-def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int], seed: int) -> Scene:
-    height, width = size
-    pictures, depth = _background(world, rng, frames, size)
-    whole = np.full((frames, height, width, 3), 255, np.uint8)
-    for thing in world.behind:
-        _paint(thing, pictures, depth)
-    amodal = _paint(world.target, pictures, depth, whole)
-    modal = amodal.copy()
-    for thing in world.before:
-        modal &= ~_paint(thing, pictures, depth)
-    low, high = (corner * height for corner in _corners(world.target.parts()))
-    boxes = np.concatenate([low, high - low], axis=1).astype(np.float32)
-    return Scene(pictures, modal, amodal, depth, whole, boxes, seed)
 
 
 def _background(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]) -> tuple[Bytes, Floats]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 from ...builds.profiles import make_profile
 from ...builds.store import Profile
@@ -129,8 +128,7 @@ def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
             raise InputError(
                 f"the bundle has no {stage} stage; export it again with `amodal export --{stage} CHECKPOINT`."
             )
-    stages: Mapping[str, Any] = dict.fromkeys(shape.tasks) or manifest.tasks
-    tasks = tuple(stage for stage in STAGES if stage in stages)
+    tasks = tuple(stage for stage in STAGES if stage in (shape.tasks or manifest.tasks))
     size, multiple = shape.size or config.size, config.multiple
     if size != config.size and any(n < 1 or n % multiple for n in size):
         nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]

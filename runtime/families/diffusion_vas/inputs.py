@@ -61,14 +61,14 @@ def segment_inputs(
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw, xp))
         prepared = padding.prepare_modal(raw, size, xp)
-    count = _limited(config, "modal", len(prepared))
+    count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
         maps = prepare_depth(depth, size, xp, checks)
-        _require_count("modal", count, "depth", len(maps))
+        _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
         pictures = images.prepare_rgb(rgb, size, xp, checks)
-        _require_count("modal", count, "rgb", len(pictures))
+        _frame_count(config, modal=prepared, rgb=pictures)
     else:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
     checks.raise_pending(backend.to_host)
@@ -107,9 +107,7 @@ def complete_inputs(
     pictures, whole = images.prepare_rgb(raw, size, xp, checks), images.prepare_amodal(amodal, size, xp)
     rows, columns = raw.shape[1:3] if raw.dtype == np.uint8 else raw.shape[-2:]
     full_size = (int(rows), int(columns))
-    count = _limited(config, "rgb", len(pictures))
-    for name, other in (("modal", prepared), ("amodal", whole)):
-        _require_count("rgb", count, name, len(other))
+    count = _frame_count(config, rgb=pictures, modal=prepared, amodal=whole)
     checks.raise_pending(backend.to_host)
     ready(count, full_size)
     propagated = None
@@ -132,16 +130,16 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def _limited(config: Config, name: str, count: int) -> int:
+def _frame_count(config: Config, **clips: Array) -> int:
+    """Returns the number of frames of all clips; raises `InputError` if they differ or the bundle takes fewer."""
+    (name, count), *others = ((name, len(clip)) for name, clip in clips.items())
     limit = config.frames
     if count > limit:
         raise InputError(
             f"{name} has {count} frames, this bundle takes at most {limit}; pass {limit} at a time, or export "
             f"it again with `amodal export --frames {count}`."
         )
+    for other, found in others:
+        if found != count:
+            raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")
     return count
-
-
-def _require_count(name: str, count: int, other: str, found: int) -> None:
-    if count != found:
-        raise InputError(f"{name} has {count} frames and {other} has {found}; expected the same number.")

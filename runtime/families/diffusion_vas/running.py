@@ -195,7 +195,12 @@ def _begin(
     """
     stage = Stage(session.components, name, request.settings)
     session.components.start_timing()
-    streams = _streams(request)
+    seed, samples = request.seed, request.samples
+    if samples < 1:
+        raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
+    if isinstance(seed, NoiseStream) and samples > 1:
+        raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
+    streams = [seed] if isinstance(seed, NoiseStream) else [NoiseStream(seed + index) for index in range(samples)]
     if session.planned is None:
         return stage, streams
     sizes = [*_sizes_of(arrays), *((request.padding.size,) if request.padding else ())]
@@ -225,14 +230,3 @@ def _run(
     callback, count = request.callback, prepared.count
     trimmed = None if callback is None else lambda step, sigma, latents: callback(step, sigma, latents[:count])
     return run_stage(stage, prepared.conditions, streams, trimmed, finite)
-
-
-def _streams(request: Request) -> list[NoiseStream]:
-    seed, samples = request.seed, request.samples
-    if samples < 1:
-        raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
-    if not isinstance(seed, NoiseStream):
-        return [NoiseStream(seed + index) for index in range(samples)]
-    if samples > 1:
-        raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
-    return [seed]

@@ -130,7 +130,11 @@ class StageOutput(NamedTuple):
 
 
 def run_stage(
-    stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream], callback: Callback | None, finite: Finiteness
+    stage: Stage,
+    conditions: Conditions,
+    noises: Sequence[NoiseStream],
+    callback: Callback | None = None,
+    finite: Finiteness | None = None,
 ) -> list[StageOutput]:
     """Runs a stage once for each noise stream.
 
@@ -142,15 +146,20 @@ def run_stage(
         noises: one or more, not changed. A sample draws, in this order, the noise of images and of rgb_images, latents,
             and churn.
         callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
-        finite: records whether latents and pictures are finite; raises `NonFiniteError` at once on the host, and lets
-            the caller raise it on a device.
+        finite: records whether latents and pictures are finite, for the caller to raise; None to raise here.
+
+    Raises:
+        NonFiniteError: latents or pictures are NaN or infinite.
     """
+    watched = Finiteness(stage.xp) if finite is None else finite
     encoded = encode(stage, conditions, noises)
     constants = condition(stage, encoded.embeddings)
-    latents = denoise(stage, encoded.samples, constants, callback, finite)
+    latents = denoise(stage, encoded.samples, constants, callback, watched)
     streams = [sample.stream for sample in encoded.samples]
     del encoded, constants  # the decoder needs their memory
-    frames = decode(stage, latents, finite)
+    frames = decode(stage, latents, watched)
+    if finite is None:
+        watched.raise_if_not_finite()
     return [StageOutput(*output) for output in zip(frames, streams, strict=True)]
 
 
@@ -158,7 +167,7 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
     """Adds each sample's noise to both conditions and encodes them."""
     images, rgb_images = conditions.take()
     xp, config, components = stage.xp, stage.config, stage.components
-    strength = np.float32(config.noise_augmentation)
+    strength, at_once = np.float32(config.noise_augmentation), stage.frames_at_once
 
     def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
         return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
@@ -169,14 +178,13 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
         clip = config.image_encoder
         with components.use(stage.keys["image_encoder"], len(images)) as image_encoder:
             pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
-            at_once = stage.frames_at_once["image_encoder"]
-            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once, xp)
+            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
             del pixels
+        chunk = at_once["vae_encoder"]
         with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
             for stream, noise in zip(streams, draws, strict=True):
                 pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
-                at_once = stage.frames_at_once["vae_encoder"]
-                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs]
+                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
                 samples.append(EncodedSample(rows, _normals(noise.latents, xp), stream))
