@@ -209,12 +209,11 @@ def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def _with_legend(picture: Frames, counter: str) -> Image.Image:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     bar = 30
-    image = Image.new("RGB", (width, height + bar), _PAPER)
-    image.paste(Image.fromarray(picture))
+    image = _sheet((width, height + bar), [((0, 0), picture)], [])
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     middle, x = height + bar // 2, 10
     for colour, label in ((VISIBLE, "visible"), (HIDDEN, "hidden")):

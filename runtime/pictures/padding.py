@@ -152,11 +152,7 @@ def _to_network(padded: Iterable[Array], size: Size, xp: Any) -> NDArray[np.floa
 
 def mask_boxes(masks: Bools) -> Floats:
     """Returns the boxes around masks, [T, 4]: x, y, width and height in pixels, zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4))
-    for box, mask in zip(boxes, masks, strict=True):
-        if mask.any():
-            box[:] = cv2.boundingRect(mask.astype(np.uint8))
-    return boxes
+    return np.array([cv2.boundingRect(mask.astype(np.uint8)) for mask in masks], np.float64).reshape(-1, 4)
 
 
 def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0, 0)) -> Floats:

@@ -43,7 +43,9 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     if (amodal == modal).all():
         return Propagated(rgb, modal)
     objects = object_frames(rgb, modal, amodal)
-    shown = {t: _visible(rgb[t], mask) for t, mask in enumerate(modal) if mask.sum() >= _FEWEST}
+    # The visible parts on black, with the mask as fourth channel: uint8 [H, W, 4].
+    masked = np.concatenate([rgb, np.full((*modal.shape, 1), 255, np.uint8)], axis=-1) * modal[..., None]
+    sources = {s: masked[s] for s in range(len(modal)) if modal[s].sum() >= _FEWEST}
     filled, known = rgb.copy(), modal.copy()
     for t, target in enumerate(objects):
         hidden = amodal[t] & ~modal[t]
@@ -53,7 +55,7 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         box = (slice(top, top + height), slice(left, left + width))
         picture, seen, hidden = rgb[t][box], modal[t][box], hidden[box]
         total, weights = np.zeros(picture.shape, np.float32), np.zeros(hidden.shape, np.float32)
-        for s, visible in shown.items():
+        for s, visible in sources.items():
             source = objects[s]
             if s == t or source is None:
                 continue
@@ -67,11 +69,6 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         filled[t][box][found] = np.rint(total[found] / weights[found][:, None]).astype(np.uint8)
         known[t][box] |= found
     return Propagated(filled, known)
-
-
-def _visible(picture: Bytes, seen: Bools) -> Bytes:
-    """Returns the visible part of a frame on black, with the mask as fourth channel: uint8 [H, W, 4]."""
-    return np.dstack([picture, np.full(seen.shape, 255, np.uint8)]) * seen[..., None]
 
 
 def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Floats, Bools]:

@@ -25,6 +25,7 @@ Other builds of torch draw other values: without AVX2 the last bits differ (by a
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
@@ -227,10 +228,7 @@ class NoiseStream:
 
     def clone(self) -> NoiseStream:
         """Copies the stream and its state, including the waiting normal of a small draw."""
-        twin = NoiseStream(0)
-        twin._state.set_state(self._state.get_state())
-        twin._waiting = self._waiting
-        return twin
+        return copy.deepcopy(self)
 
     def randn(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> NDArray[Any]:
         """Draws standard normals, equal to torch's in every bit, as a new contiguous array.

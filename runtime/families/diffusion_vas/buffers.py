@@ -115,8 +115,8 @@ def _preparing(stage: StageName, frames: int, given: Size, size: Size, computed:
     if stage == "complete":
         moments.append({"modal": modal, "pictures": _FLOAT32 * rgb, "raw masks": _MASKS * raw, "whole": 2 * pixels})
     elif not computed:
-        depth = _FLOAT32 * pixels
-        moments.append({"modal": modal, "resized": 3 * depth, **_resizing("pillow float32", frames, given, size)})
+        resized = 3 * _FLOAT32 * pixels
+        moments.append({"modal": modal, "resized": resized, **_resizing("pillow float32", frames, given, size)})
     return moments
 
 

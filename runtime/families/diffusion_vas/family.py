@@ -35,13 +35,12 @@ class StageTask:
         config = check(session.manifest)
         scene = make_scene(trial.seed, config.frames, config.size)
         keys = dict(components_of(session.bundle, self.name))
-        depth = keys.pop("depth", None)
-        wanted = trial.components
-        if depth is not None and (wanted is None or depth in wanted):
+        wanted = {*(keys.values() if trial.components is None else trial.components)}
+        if keys.pop("depth", None) in wanted:
             trial.progress("depth")
             with session.backend.active():
                 find_depth(session, prepare_rgb(scene.frames[:1], config.size, session.backend.xp))
-        if wanted is not None and not {*wanted} & {*keys.values()}:
+        if not wanted & {*keys.values()}:
             return {}
         latents: list[NDArray[np.float32]] = []
 

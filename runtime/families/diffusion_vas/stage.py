@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,13 +182,13 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
             del pixels
         chunk = at_once["vae_encoder"]
         with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
-            for stream, noise in zip(streams, draws, strict=True):
-                pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
+            for stream, (*noise, start) in zip(streams, draws, strict=True):
+                pairs = list(zip((images, rgb_images), noise, strict=True))
                 latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
-                samples.append(EncodedSample(rows, _normals(noise.latents, xp), stream))
-                del noise, pairs, latents, joined, rows
+                samples.append(EncodedSample(rows, _normals(start, xp), stream))
+                del noise, start, pairs, latents, joined, rows
     return Encoded(embeddings, samples)
 
 
@@ -266,10 +266,7 @@ def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[A
     return [to_bytes(frames, xp) for frames in decoded]
 
 
-class _Noise(NamedTuple):
-    images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
-    rgb_images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
-    latents: NDArray[Any] | Draw  # [1, T, 4, h, w]
+_Noise: TypeAlias = tuple[Any, Any, Any]
 
 
 @contextmanager
@@ -292,11 +289,11 @@ def _drawn_ahead(streams: Sequence[NoiseStream], config: Config, xp: Any) -> Ite
 
 
 def _draw(stream: NoiseStream, config: Config, xp: Any) -> _Noise:
-    """Draws the noise of one sample; for a GPU, only the random words."""
+    """Draws the noise of images, rgb_images and latents of one sample; for a GPU, only the random words."""
     frames, (height, width), (h, w) = config.frames, config.size, config.latent_size
     draw: Callable[..., Any] = stream.randn if xp is np else stream.draw
     pictures = (frames, 1, 3, height, width)
-    return _Noise(draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype))
+    return draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype)
 
 
 def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
