@@ -40,8 +40,11 @@ def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: s
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as json ({error}); expected {_LAYOUTS}.") from error
-    segments, stored = _pick(path, _tracks(path, document, key), object_id), _stored_size(document)
-    return _decode_all(path, segments, size or stored)
+    tracks = _tracks(path, document, key)
+    if object_id is not None and list(tracks) == [None]:
+        raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
+    segments = tracks[choose_object(path, tracks, object_id)]
+    return _decode_all(path, segments, size or _stored_size(document))
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -153,10 +156,8 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
         name, image = _track_id(path, item, "category_id"), _name(path, "image_id", item["image_id"])
         segments = by_object.setdefault(name, {})
         if image in segments:
-            raise InputError(
-                f"{path} holds two annotations of object {name} for image {image}; "
-                "expected a track_id that tells them apart."
-            )
+            found = f"{path} holds two annotations of object {name} for image {image}"
+            raise InputError(f"{found}; expected a track_id that tells them apart.")
         segments[image] = item["segmentation"]
     return {
         name: [segments.get(image_id) for image_id in _image_order(path, items, images, segments)]
@@ -179,12 +180,6 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
         if all(isinstance(image.get(field), int) for image in clip):
             return [image["id"] for image in sorted(clip, key=lambda image: int(image[field]))]
     return [image["id"] for image in sorted(clip, key=lambda i: natural_key(str(i.get("file_name", i["id"]))))]
-
-
-def _pick(path: Path, tracks: dict[Any, list[Any]], object_id: int | None) -> list[Any]:
-    if object_id is not None and list(tracks) == [None]:
-        raise InputError(f"{path} holds a single object without an id; leave out `object_id`.")
-    return tracks[choose_object(path, tracks, object_id)]
 
 
 def choose_object(source: Path, ids: Iterable[Id], object_id: int | None) -> Id:

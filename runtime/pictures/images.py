@@ -47,7 +47,7 @@ class Checks:
             self._pending.append((limits.astype(np.float64), judge))
 
     def raise_pending(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
-        """Does the pending checks; waits for the device if there are any."""
+        """Does the pending checks; if there are any, waits for the device."""
         pending, self._pending = self._pending, []
         if pending:
             fetched = to_host(self._xp.stack([limits for limits, _ in pending]))
@@ -214,8 +214,7 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
     count, channels, height, width = frames.shape
     rows, columns = (xp.asarray(resize_matrix(length, side)) for length in (height, width))
     shift, scale = (xp.asarray(np.reshape(values, (3, 1, 1)).astype(np.float32)) for values in (mean, std))
-    # ((x + 1) / 2 - mean) / std, with the factor in one of the matrices, which saves a pass over what are the largest
-    # arrays of a small clip.
+    # ((x + 1) / 2 - mean) / std, with the factor in one of the matrices: that saves a pass over the largest arrays.
     wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
     pixels = (rows * (0.5 / scale)) @ wide
     pixels += (0.5 - shift) / scale

@@ -47,10 +47,8 @@ class Padding:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 4:
-            raise InputError(
-                f"frames of {self.height}x{self.width} cannot be padded by a quarter; expected sides of 4 pixels or "
-                "more."
-            )
+            size = f"{self.height}x{self.width}"
+            raise InputError(f"frames of {size} cannot be padded by a quarter; expected sides of 4 pixels or more.")
 
     @property
     def rows(self) -> int:

@@ -1,9 +1,8 @@
 """Device memory that a run needs beside its engines: the arrays of each phase, from the manifest's shapes.
 
-Each array lives for whole phases; an array that a later phase does not name is freed before it. While pictures are
-prepared and results delivered, memory depends on the size of the caller's pictures: that is little beside what a bundle
-of the real size takes to encode, but most of what a small bundle takes for large pictures. Arrays of a few numbers are
-left out.
+Each array lives for whole phases; one that a later phase does not name is freed before it. Preparing pictures and
+delivering results takes memory by the size of the caller's pictures: little beside the encoding of a bundle of the real
+size, but most of the memory of a small bundle with large pictures. Arrays of a few numbers are left out.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ def delivering(stage: StageName, frames: int, given: Size, size: Size, samples: 
         # The decoder's frames, the same with the known pixels in them, and the mask of these.
         drawn, resized = (3 + 3 + 1) * pixels, 0 if same else 3 * full
         work = {"pieces": resized, **_resizing("opencv uint8", frames, size, given, 3)}
-    # A second copy of everything, which goes to the host at once; what was not resized is in it under both names.
+    # A second copy of everything, to be sent to the host at once; frames that are not resized are in it twice.
     packed = drawn + (resized or (samples * full if stage == "segment" else 3 * full))
     moments = [{"drawn": drawn, "resized": resized, **work}, {"drawn": drawn, "resized": resized, "packed": packed}]
     return moments if stage == "segment" else [{"drawn": drawn, "shown": 3 * pixels}, *moments]

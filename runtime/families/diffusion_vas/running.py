@@ -187,10 +187,10 @@ def find_depth(session: Session, pictures: Array) -> Array:
 def _begin(
     session: Session, name: StageName, request: Request, arrays: Sequence[Any], depth: bool = False
 ) -> tuple[Stage, list[NoiseStream]]:
-    """Returns the stage and the noise of each sample; raises, before anything runs, for what this bundle cannot do.
+    """Returns the stage and the noise of each sample; raises if this bundle or the memory plan cannot serve the call.
 
     Args:
-        arrays: the caller's pictures, as they came.
+        arrays: the caller's unchecked pictures.
         depth: whether depth is computed.
     """
     stage = Stage(session.components, name, request.settings)

@@ -85,7 +85,7 @@ class RunShape(Run):
     def beside(self, loaded: Self, resident: bool) -> Self:
         """Returns this run on a model that was loaded for another; see `Run.beside`."""
         if self.depth and not loaded.depth:
-            raise InputError("this model was loaded to be given depth; pass it, or load it for runs that compute it.")
+            raise InputError("this model was loaded for given depth; pass it, or load it for runs that compute depth.")
         together = super().beside(loaded, resident)
         if self.cfg_rows == "auto" and loaded.cfg_rows == "separate":
             together = replace(together, cfg_rows="separate")

@@ -312,10 +312,8 @@ def _rows(
     """Returns the U-Net as a function of scaled latents and a row of the time table, for all CFG rows."""
     count = len(conditioning)
     parts = [slice(0, count)] if batched else [slice(i, i + 1) for i in range(count)]
-    fixed = [
-        {"conditioning": conditioning[part], **{name: value[part] for name, value in constants.items()}}
-        for part in parts
-    ]
+    constants = {"conditioning": conditioning, **constants}
+    fixed = [{name: value[part] for name, value in constants.items()} for part in parts]
 
     def evaluate(latents: Array, time: Array) -> Array:
         outputs = unet.map([{"latents": latents, "time": time, **inputs} for inputs in fixed])
