@@ -167,7 +167,7 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
                 raise _too_many(path, f"more than {limit}", limit)
             frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
     except cv2.error as error:
-        raise InputError(f"{path} broke off after {len(frames)} frames ({_short(error)}).") from error
+        raise InputError(f"{path} cannot be decoded after {len(frames)} frames ({_short(error)}).") from error
     finally:
         capture.release()
     if not frames:
@@ -220,7 +220,7 @@ def _read_depth_picture(path: Path) -> NDArray[np.float32]:
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise InputError(
-                f"{path} is a colour picture, from which depth cannot be read back; "
+                f"{path} is a colour picture, not a depth map; "
                 "expected 8- or 16-bit grey images, nearer being brighter."
             )
         values = values[..., 0]
@@ -236,7 +236,7 @@ def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
         InputError: another kind of file, a damaged one, pickles, several arrays of other names, or not three axes.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path} is of a kind that is not read; give a folder of images or an npz file.")
+        raise InputError(f"{path} is not a supported kind of file; give a folder of images or an npz file.")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

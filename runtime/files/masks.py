@@ -57,7 +57,7 @@ def read_masks(
     if source.suffix.lower() == ".json":
         return read_json_masks(source, object_id, frame_size, key)
     if source.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{source} is of a kind that is not read; give {_KINDS}.")
+        raise InputError(f"{source} is not a supported kind of file; give {_KINDS}.")
     array = load_array(source, (key, "masks"))
     if array.dtype.kind not in "biu":
         raise InputError(f"{source} holds {array.dtype} values; expected bool or uint8.")

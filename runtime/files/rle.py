@@ -1,6 +1,6 @@
 """Reads and writes COCO run-length masks in json files.
 
-A mask is an RLE, compressed (a string) or not (a list), or a list of polygons. The layouts that are read:
+A mask is an RLE, compressed (a string) or not (a list), or a list of polygons. The supported layouts:
 
 - masks.json of amodal: `{"frames": [{"modal": rle, "amodal": rle, ...}, ...]}`;
 - a list with one RLE or null per frame, alone or under `masks`, `rles` or `segmentations` (YouTube-VIS), or an object
@@ -91,7 +91,7 @@ def _runs(text: str) -> list[int]:
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value = shift = 0
     if shift:
-        raise ValueError("counts break off")
+        raise ValueError("counts are truncated")
     return runs
 
 
@@ -117,7 +117,7 @@ def _tracks(path: Path, document: Any, key: str) -> dict[Any, list[Any]]:
         if all(item is None or _is_segment(item) for item in document):
             return {None: document}
         return _annotations(path, document, None)
-    raise InputError(f"{path} has none of the layouts that are read: {_LAYOUTS}.")
+    raise InputError(f"{path} has none of the supported layouts: {_LAYOUTS}.")
 
 
 def _is_segment(value: Any) -> bool:
@@ -149,7 +149,7 @@ def _annotations(path: Path, items: Sequence[Any], images: Sequence[Any] | None)
             tracks[name] = item["segmentations"]
         return tracks
     if not items or not all(isinstance(i, dict) and "image_id" in i and "segmentation" in i for i in items):
-        raise InputError(f"{path} has none of the layouts that are read: {_LAYOUTS}.")
+        raise InputError(f"{path} has none of the supported layouts: {_LAYOUTS}.")
 
     by_object: dict[Any, dict[Any, Any]] = {}
     for item in items:
@@ -233,7 +233,7 @@ def _decode_all(path: Path, segments: Sequence[Any], size: Size | None) -> NDArr
                 f"{describe_size(shape)}; expected one size."
             )
     if not shape:
-        raise InputError(f"{path} shows the object in no frame; expected it in one at least.")
+        raise InputError(f"{path} shows the object in no frame; expected it in at least one.")
     return np.stack([np.zeros(shape, np.bool_) if mask is None else mask for mask in masks])
 
 

@@ -159,9 +159,9 @@ def to_signed(array: Bytes) -> Floats:
 
 
 def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
-    """Maps those of the frames [T, C, H, W] with no value below 0 by 2x - 1 once more, as the reference does.
+    """Maps the frames of [T, C, H, W] that have no value below 0 by 2x - 1 a second time, as the reference does.
 
-    diffusers' image preprocessing takes such a frame to be in [0, 1]; the authors call it for each frame alone.
+    diffusers' image preprocessing assumes that such a frame is in [0, 1], and the authors call it frame by frame.
     """
     unsigned = frames.reshape(len(frames), -1).min(axis=1) >= 0
     return cast("Floats", xp.where(unsigned[:, None, None, None], 2 * frames - 1, frames))

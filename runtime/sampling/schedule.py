@@ -21,7 +21,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
         InputError: fewer than one step.
     """
     if steps < 1:
-        raise InputError(f"{steps} steps were asked for; expected 1 or more.", field="steps")
+        raise InputError(f"{steps} steps: expected 1 or more.", field="steps")
     ramp = np.linspace(0.0, 1.0, steps)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0).astype(np.float32)

@@ -112,5 +112,5 @@ def check(manifest: Manifest) -> Config:
         for role in (*ROLES, "depth") if task == "segment" and config.depth is not None else ROLES:
             key = entry.components.get(role)
             if key is None or manifest.components[key].kind != role:
-                raise ValueError(f"{task} has no component {role} ({key!r} is none)")
+                raise ValueError(f"{task} has no component {role} ({key!r} is not one)")
     return config

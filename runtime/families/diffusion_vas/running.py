@@ -71,7 +71,7 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
     xp, padding, config = backend.xp, request.padding, config_of(session.manifest)
     stage, streams = _begin(session, "segment", request, (modal, rgb if depth is None else depth), depth is None)
     if request.out and request.samples > 1:
-        raise InputError(f"out takes the results of one sample, and {request.samples} were asked for.")
+        raise InputError(f"out takes the results of one sample, not of {request.samples}.")
     deliver, finite = Delivery(backend, request.to, request.out), Finiteness(xp)
 
     def ready(count: int, full_size: Size) -> None:
