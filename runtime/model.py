@@ -1,11 +1,10 @@
-"""The Python face: a bundle, loaded, with one method per task."""
+"""The Python interface: `load` returns a `Model`, which has one method per task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +30,15 @@ from .families.diffusion_vas.running import (
     run_complete,
     run_segment,
 )
-from .families.diffusion_vas.settings import SettingsKeywords, settings_of
+from .families.diffusion_vas.settings import Settings, SettingsKeywords
 from .memory.choice import BackendFacts, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
 from .pictures.images import prepare_rgb
+from .pictures.padding import Padding
 from .progress import Progress, silent
 from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback
-
-if TYPE_CHECKING:
-    from .pictures.padding import Padding
 
 
 def load(
@@ -58,23 +55,22 @@ def load(
     progress: Progress = silent,
     wrap: Callable[[Backend], Backend] | None = None,
 ) -> Model:
-    """Opens a bundle for running; use the result as a context manager, or close it.
+    """Loads a bundle. Use the returned model as a context manager, or close it.
 
     Args:
-        bundle: folder that `amodal export` made, or `default` for the small trained one inside the package, which
+        bundle: folder written by `amodal export`, or `default` for the small trained bundle inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
-        backend: what executes: `onnxruntime`, `tensorrt_rtx` or `tensorrt`; `openvino` for a CPU in bfloat16, faster
-            and less exact; or `auto` for the first of the two TensorRTs that is usable here and has its engines, and
-            `onnxruntime` otherwise. A warning names engines that were found and cannot be used.
-        memory: `resident` keeps components loaded, `sequential` holds one at a time; `auto` is the faster of
-            those that fit, which on a CPU is `resident`.
-        vram: the most GPU memory that may be taken, in bytes or as text (`6GB`); only where a GPU runs (`auto` leaves
-            it out on a CPU).
-        engine_dir: where the backend's engines are; None for the bundle's own folder.
-        shape: the runs that memory is planned for; None for every task of the bundle, with its default settings.
-            A run that takes more is checked against `vram` again before it starts.
-        device: where: `cpu`, `cuda`, `cuda:1`; None for where the backend runs. On `cpu`, `auto` ignores engines.
-        threads: CPU threads; None for all cores. Only where a CPU runs (`auto` leaves them out on a GPU).
+        backend: `onnxruntime`, `tensorrt_rtx` or `tensorrt`; `openvino` for a CPU in bfloat16, faster and less exact;
+            or `auto` for the first TensorRT that is usable here and has its engines, and `onnxruntime` otherwise. A
+            warning names engines that were found but cannot be used.
+        memory: `resident` keeps all components loaded, `sequential` one at a time; `auto` is the faster one that fits,
+            on a CPU `resident`.
+        vram: limit of GPU memory, in bytes or as text (`6GB`). Only for a GPU (`auto` ignores it on a CPU).
+        engine_dir: folder of the backend's engines; None for the bundle's own.
+        shape: the run to plan memory for; None for every task of the bundle with default settings. A run that takes
+            more is checked against `vram` again before it starts.
+        device: `cpu`, `cuda`, `cuda:1`; None for the backend's default. On `cpu`, `auto` ignores engines.
+        threads: CPU threads; None for all cores. Only for a CPU (`auto` ignores them on a GPU).
         verify: compare each component with its hash before loading it.
         progress: called with a component's kind and what begins: `check` (of its hashes), `load` or `run`.
         wrap: called with the backend; returns the one to use instead, for example a `BackendProxy`.
@@ -83,7 +79,7 @@ def load(
         BundleError: no finished, readable, undamaged bundle.
         BackendUnavailableError: the backend cannot be used here.
         EngineError: its engines are missing, or were not built from this bundle.
-        MemoryBudgetError: no way of running fits into `vram`, or into the memory that is free on the GPU.
+        MemoryBudgetError: nothing fits into `vram`, or into the free memory of the GPU.
     """
     opened = Bundle(bundle)
 
@@ -101,10 +97,10 @@ def load(
 
 
 class Model:
-    """A loaded bundle, as `load` makes it. Not for use by two threads at once; load one per thread.
+    """A loaded bundle, returned by `load`. Not thread-safe; load one per thread.
 
     Args:
-        planned: its `memory` counts, and each run is held to what it allows; None where no GPU memory is used.
+        planned: the memory plan, which overrides `memory` and limits each run; None if no GPU memory is used.
         source: what the backend loads from; None for the engines of `planned`, or the bundle.
     """
 
@@ -134,12 +130,12 @@ class Model:
 
     @property
     def memory(self) -> Memory:
-        """Whether components stay loaded (`resident`) or are held one at a time (`sequential`)."""
+        """Whether all components stay loaded (`resident`) or only one at a time (`sequential`)."""
         return self.session.components.memory
 
     @property
     def plan(self) -> MemoryPlan | None:
-        """The GPU memory that the model was loaded for; None on a backend that uses none."""
+        """The plan of GPU memory; None on a backend that uses none."""
         return None if self._planned is None else self._planned.plan
 
     @property
@@ -149,14 +145,14 @@ class Model:
 
     @property
     def config(self) -> Any:
-        """The manifest's `config` as the family reads it; in every family it has `frames` and `size`, (H, W)."""
+        """The manifest's `config` as the family reads it; in every family it has `frames` and `size` (H, W)."""
         return self.bundle.config
 
     def run(self, task: str, inputs: Any) -> Any:
-        """Runs any task of the bundle's family, on inputs of the family's own kind; returns its own result.
+        """Runs any task of the bundle's family on the family's own inputs; returns its own result.
 
         Raises:
-            InputError: a task that the bundle lacks, or inputs that do not fit.
+            InputError: the bundle lacks the task, or the inputs do not fit.
         """
         return self.bundle.family.run(task, self.session, inputs)
 
@@ -174,35 +170,35 @@ class Model:
         out: Out | None = None,
         **settings: Unpack[SettingsKeywords],
     ) -> Segmentation:
-        """Whole-object masks from visible ones.
+        """Finds the whole-object masks of an object from its visible ones.
 
-        Arrays may be numpy's, or of anything that speaks DLPack or `__cuda_array_interface__` (CuPy, torch, PyCUDA,
-        Numba), contiguous or strided; those on the model's device are read there. When this returns, so is the work.
+        Arrays are numpy's or any that support DLPack or `__cuda_array_interface__` (CuPy, torch, PyCUDA, Numba),
+        contiguous or strided; arrays on the model's device are read there. All work is done when this returns.
 
         Args:
-            modal: visible masks [T, h, w]: raw (bool, or integers where any value above 128, or 1 if that is the
-                maximum, is object; any size), or prepared floats in [-1, 1] of the bundle's size. At most the
-                bundle's number of frames; fewer are padded by repeating the last, and the result is trimmed.
-            depth: [T, h, w] relative depth, nearer is larger, at any size; or prepared like `modal`. None to compute
-                it from `rgb`.
+            modal: visible masks [T, h, w]: raw (bool or integers of any size; values above 128 are object, or 1 if that
+                is the maximum), or prepared floats in [-1, 1] of the bundle's size. At most the bundle's number of
+                frames; fewer are padded by repeating the last, and the result is trimmed.
+            depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`. None to compute it
+                from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
-            seed: seed of torch's CPU generator, or a noise stream to go on with (it is not changed).
-            padding: room around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
-            samples: how many seeds to run, `seed` and those that follow it. The result is the first one's, as if it
-                were alone; the rest are in its `others`. What does not depend on noise is computed once.
+            seed: seed of torch's CPU generator, or a noise stream to continue (it is not changed).
+            padding: border around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
+            samples: number of seeds to run, `seed` and those that follow it. The result is that of the first, the same
+                as without the others, which are in its `others`. What does not depend on noise is computed once.
             callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
-            to: `host` for results in host memory, `device` to leave them on the backend's.
-            out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or on the
-                device; what they hold after an error is undefined. Not with several samples.
-            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk` and `cfg_rows`, as in
+            to: `host` for results in host memory, `device` to leave them on the backend's device.
+            out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or the
+                device; after an error, their content is undefined. Not with several samples.
+            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk` and `cfg_rows`, see
                 `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
         Raises:
             InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
-            MemoryBudgetError: the run would take more GPU memory than was allowed.
+            MemoryBudgetError: the run would take more GPU memory than allowed.
             NonFiniteError: the latents became NaN or infinite.
         """
-        request = Request(settings_of(settings), seed, padding, samples, callback, to, out)
+        request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
         return run_segment(self.session, SegmentInputs(modal, depth, rgb, request))
 
     def complete(
@@ -219,28 +215,26 @@ class Model:
         out: Out | None = None,
         **settings: Unpack[SettingsKeywords],
     ) -> Completion:
-        """RGB of the whole object from its visible part and its amodal masks.
+        """Draws the RGB of the whole object from its visible part and its amodal masks.
 
         Args:
             rgb: frames uint8 [T, h, w, 3], or prepared floats [T, 3, H, W] in [-1, 1].
             modal: visible masks as in `segment`.
-            amodal: bool [T, H, W], whole-object masks, as `segment` returns them (other sizes: nearest neighbour).
-            seed: as in `segment`; with `seen.noise` both stages share one stream, as in the authors' demo.
-            padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` shows the padded
-                frame.
-            propagate: whether, at the bundle's size, visible pixels are kept, and hidden ones that another frame shows
-                are copied from there, before the network draws the rest (`amodal.runtime.pictures.propagation`, on
-                the host). None for the bundle's default: the default bundle does; exported checkpoints, like the
-                authors' code, do not.
-            out: the results are `frames` and `frames_full` and, with propagation, `known`.
+            amodal: whole-object masks bool [T, H, W], as returned by `segment` (other sizes: nearest neighbour).
+            seed: as in `segment`; `segmentation.noise` continues its stream, as in the authors' demo.
+            padding: as in `segment`; `rgb` and `modal` must be raw and of the frame's size, `amodal` of the padded one.
+            propagate: keep visible pixels and copy hidden ones from frames that show them, at the bundle's size and on
+                the host, before the network draws the rest (`amodal.runtime.pictures.propagation`). None for the
+                bundle's default: the default bundle does; exported checkpoints, like the authors' code, do not.
+            out: the results are `frames`, `frames_full` and, with propagation, `known`.
 
         The other arguments and the errors are those of `segment`.
         """
-        request = Request(settings_of(settings), seed, padding, 1, callback, to, out, propagate)
+        request = Request(Settings(**settings), seed, padding, 1, callback, to, out, propagate)
         return run_complete(self.session, CompleteInputs(rgb, modal, amodal, request))
 
     def depth(self, rgb: Any) -> NDArray[np.float32]:
-        """Prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
+        """Computes prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
 
         Raises:
             InputError: the bundle has no depth component.
@@ -258,59 +252,55 @@ class Model:
         padding: Padding | None = None,
         **settings: Unpack[SettingsKeywords],
     ) -> None:
-        """Does what a first clip would otherwise wait for: loading, kernels, CUDA graphs, memory.
+        """Prepares for clips, so that the first is as fast as the next: loading, kernels, CUDA graphs, memory.
 
-        Everything that a clip runs is run once, on blank pictures; the sampler takes two steps. Noise streams and
-        seeds of the caller's are not touched.
+        Every kind of call that a clip makes is made once, on blank pictures; the sampler takes two steps.
 
         Args:
-            stages: which; None for all that the model was loaded for.
-            frame_size: (h, w) of the pictures that will be handed over; None for the bundle's.
+            stages: the stages to prepare; None for all that the model was loaded for.
+            frame_size: (h, w) of the pictures to come; None for the bundle's.
             from_rgb: whether depth will be computed; None for whether it can be.
 
-        The other arguments, and the errors, are those of `segment`: as they will be.
+        The other arguments and the errors are those of `segment`.
         """
         loaded: Any = None if self._planned is None else self._planned.plan.run
         if from_rgb is None:
             from_rgb = self.config.depth is not None and (loaded is None or loaded.depth)
         if stages is None:
             stages = tuple(self.manifest.tasks) if loaded is None else loaded.tasks
-        rehearse(self.session, stages, Request(settings_of(settings), 0, padding), frame_size, from_rgb)
-
-    def on_stream(self, stream: Any) -> AbstractContextManager[None]:
-        """Within it, this thread's calls work on a CUDA stream of the caller's, after what is queued there.
-
-        The model's GPU, which is the stream's too, is the current one within it.
-
-        Args:
-            stream: of CuPy, torch, PyCUDA, Numba or anything with `__cuda_stream__`, or its address. On a CPU it is
-                not used.
-
-        Raises:
-            InputError: it is no stream.
-        """
-        return nullcontext() if self._gpu is None else self._on_stream(stream, self._gpu)
+        rehearse(self.session, stages, Request(Settings(**settings), 0, padding), frame_size, from_rgb)
 
     @contextmanager
-    def _on_stream(self, stream: Any, gpu: int) -> Iterator[None]:
+    def on_stream(self, stream: Any) -> Iterator[None]:
+        """Makes this thread's calls in the block run on the caller's CUDA stream, after the work that is queued there.
+
+        The model's GPU, on which the stream must be, is the current one in the block.
+
+        Args:
+            stream: of CuPy, torch, PyCUDA, Numba or anything with `__cuda_stream__`, or its address. Ignored on a CPU.
+
+        Raises:
+            InputError: it is not a stream.
+        """
+        if self._gpu is None:
+            yield
+            return
         # The device first: CuPy has a current stream for each.
-        with self.backend.xp.cuda.Device(gpu), stream_of(stream, self.backend.xp):
+        with self.backend.xp.cuda.Device(self._gpu), stream_of(stream, self.backend.xp):
             yield
 
     def close(self) -> None:
-        """Gives its memory back and ends its threads; calling again does nothing.
+        """Frees the model's memory and ends its threads; calling it again does nothing.
 
-        On a CPU, ONNX Runtime's arena stays: all models of a process share it, and it keeps the most that they took at
-        once, for those to come.
-
-        Never raises for a device that has failed: the call that met the failure has said so.
+        On a CPU, ONNX Runtime keeps its arena, which all models of a process share. Errors of a device that has failed
+        are ignored, since an earlier call has reported them.
         """
         with suppress(BackendError), self.backend.active():
             self.session.components.close()
-        self.session.components.close()  # where the device could not even be made the current one
+        self.session.components.close()  # if the device could not even be made the current one
 
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

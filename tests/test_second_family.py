@@ -32,8 +32,7 @@ NAME = "toy"
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(families, "_REGISTRY", dict(families._REGISTRY))
-    families.register(NAME, toy.__name__)
+    monkeypatch.setitem(families._REGISTRY, NAME, toy.__name__)
 
 
 @pytest.fixture(scope="module")

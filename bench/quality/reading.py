@@ -15,7 +15,7 @@ from typing import Any
 
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import list_images, require_path
-from amodal.runtime.files.objects import join_ids
+from amodal.runtime.files.rle import join_ids
 from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import require_path
 from amodal.runtime.paths import PathLike
-from amodal.runtime.scenes.files import SCENE_FORMAT
+from amodal.runtime.scenes.scene import SCENE_FORMAT
 
 from .clips import ClipTruth
 from .files import as_boxes, decode_masks, folders_in, load_json, masks_in, rgb_in

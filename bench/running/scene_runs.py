@@ -12,7 +12,7 @@ from rich.progress import track
 
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
 from amodal.runtime.model import Model, load
-from amodal.runtime.sampling.guidance import is_guided
+from amodal.runtime.sampling.denoiser import is_guided
 from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.families.diffusion_vas.context import context_rows
-from amodal.runtime.sampling.guidance import guide, is_guided
-from amodal.runtime.sampling.preconditioning import denoised_of, scale_input
+from amodal.runtime.sampling.denoiser import denoised_of, guide, is_guided, scale_input
 from amodal.runtime.sampling.sampler import sample
 from amodal.runtime.sampling.schedule import Schedule, karras_sigmas
 

@@ -1,4 +1,4 @@
-"""Families of models, by name; each has its own inputs, calls and results, and is imported when a bundle needs it."""
+"""The families of models, by name. A family's module is imported when a bundle needs it."""
 
 from __future__ import annotations
 
@@ -6,45 +6,13 @@ from importlib import import_module
 from typing import Any
 
 from ..bundle import reading
-from ..bundle.manifest import MANIFEST_NAME, Manifest
+from ..bundle.manifest import MANIFEST_NAME
 from ..errors import BundleCorruptError, BundleVersionError
 from ..execution.family import Family
 from ..paths import PathLike
 
-_REGISTRY = {
-    "diffusion-vas": "amodal.runtime.families.diffusion_vas.family",
-}
-"""Name in a manifest -> the module whose `FAMILY` it is."""
-
-
-def names() -> list[str]:
-    """Names of the families that this version runs."""
-    return list(_REGISTRY)
-
-
-def register(name: str, module: str) -> None:
-    """Adds a family, for bundles whose manifest names it.
-
-    Args:
-        module: dotted name of the module whose `FAMILY` it is; imported when the first bundle needs it.
-    """
-    _REGISTRY[name] = module
-
-
-def family_of(manifest: Manifest) -> Family:
-    """The family that a manifest names.
-
-    Raises:
-        BundleVersionError: this version does not know it.
-    """
-    module = _REGISTRY.get(manifest.family)
-    if module is None:
-        raise BundleVersionError(
-            f"the bundle is of the family {manifest.family}, this amodal runs {', '.join(_REGISTRY)}; update amodal "
-            "(pip install -U amodal)."
-        )
-    family: Family = import_module(module).FAMILY
-    return family
+_REGISTRY = {"diffusion-vas": "amodal.runtime.families.diffusion_vas.family"}
+"""Name in a manifest -> module whose `FAMILY` runs it."""
 
 
 class Bundle(reading.Bundle):
@@ -54,8 +22,8 @@ class Bundle(reading.Bundle):
         path: the folder, or `default` for the small trained one inside the package.
 
     Attributes:
-        family: what runs it.
-        config: the family's own reading of the manifest's `config`; `frames` and `size` are in every one.
+        family: the family that runs it.
+        config: the manifest's `config` as the family reads it; `frames` and `size` are in every one.
 
     Raises:
         BundleNotFoundError: there is no finished bundle.
@@ -65,7 +33,13 @@ class Bundle(reading.Bundle):
 
     def __init__(self, path: PathLike) -> None:
         super().__init__(path)
-        self.family = family_of(self.manifest)
+        name = self.manifest.family
+        if name not in _REGISTRY:
+            raise BundleVersionError(
+                f"the bundle is of the family {name}, this amodal runs {', '.join(_REGISTRY)}; update amodal "
+                "(pip install -U amodal)."
+            )
+        self.family: Family = import_module(_REGISTRY[name]).FAMILY
         try:
             self.config: Any = self.family.config(self.manifest)
         except ValueError as error:

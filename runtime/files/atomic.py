@@ -7,6 +7,7 @@ renamed when it is complete. If writing is interrupted, the output stays as it w
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -34,18 +35,18 @@ _REASONS = {
 def check_output(
     out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
 ) -> None:
-    """Checks that `staged_folder` may write to `out`; cheap, so that it can run before any work is done.
+    """Checks that `staged_folder` may write to `out`. Cheap, so call it before any work.
 
     Args:
         out: the folder to create.
         overwrite: whether an existing folder may be replaced.
         marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder without
             it is replaced only if it is empty.
-        inputs: files and folders that are read and must not be deleted with the old folder.
+        inputs: files and folders that are read, and must not be deleted with the old folder.
 
     Raises:
-        OutputExistsError: `out` exists and `overwrite` is off, or it must not be replaced (a file, a mount point, a
-            folder without the marker, one that holds the home folder).
+        OutputExistsError: `out` exists without `overwrite`, or is never replaced (a file, a mount point, a folder
+            without the marker or with the home folder in it).
         InputError: `out` holds one of `inputs`, or is a loop of symlinks.
         OutputError: `out` cannot be listed.
     """
@@ -58,9 +59,8 @@ def check_output(
     if not place.is_dir():
         raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another for `out`.")
     if not overwrite:
-        raise OutputExistsError(
-            f"{out} exists already; replace it with `overwrite=True` or give another folder for `out`."
-        )
+        fix = "replace it with `overwrite=True` or give another folder for `out`"
+        raise OutputExistsError(f"{out} exists already; {fix}.")
     if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
             f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it for `out`."
@@ -83,20 +83,14 @@ def check_output(
 def staged_folder(
     out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
 ) -> Iterator[Path]:
-    """Creates a temporary folder that becomes `out` when the block ends without an exception.
+    """Yields a temporary folder beside `out` that becomes `out` when the block ends without an exception.
 
-    Files are synced to disk before the rename. With `overwrite`, the old folder is moved aside and deleted only when
-    the new one is in place. On any exception, KeyboardInterrupt included, the temporary folder is removed and `out`
-    stays as it was. Leftovers of killed processes beside `out` are removed first.
-
-    Args:
-        out, overwrite, marker, inputs: as for `check_output`, which is called on entry.
-
-    Yields:
-        The temporary folder, beside `out` on the same file system.
+    Files are synced to disk before the rename. With `overwrite`, the old folder is moved aside, and deleted when the
+    new one is in place. On any exception, KeyboardInterrupt included, the temporary folder is removed and `out` stays
+    as it was. What killed processes left beside `out` is removed first.
 
     Raises:
-        OutputExistsError, InputError: on entry, as `check_output`; and if `out` appeared while the block ran.
+        OutputExistsError, InputError: as for `check_output`, which is called on entry, or `out` appeared meanwhile.
         OutputError: the file system refuses to write (disk full, no permission), in the block or around it.
     """
     place, inputs = _resolve(out), tuple(inputs)
@@ -114,7 +108,8 @@ def staged_folder(
 
         yield staging
 
-        _sync_tree(staging)
+        for path in [*staging.rglob("*"), staging]:
+            _sync(path)
         if os.path.lexists(place):
             check_output(out, overwrite, marker, inputs)
             undo.callback(_put_back, aside, place)
@@ -124,9 +119,7 @@ def staged_folder(
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            raise OutputExistsError(
-                f"{out} was made by somebody else in the meantime; give another folder for `out`."
-            ) from error
+            raise OutputExistsError(f"{out} was made by another process; give another folder for `out`.") from error
         undo.pop_all()
         os.close(lock)
     _sync(place.parent)
@@ -141,7 +134,7 @@ def _explained(place: Path, staging: Path) -> Iterator[None]:
     except AmodalError:
         raise
     except OSError as error:
-        # An error that names another file, such as an unreadable input, is not about the output.
+        # An error that names another file, such as an unreadable input, does not concern the output.
         named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
         ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
         # numpy's tofile reports a full disk without errno: "262144 requested and 0 written".
@@ -154,13 +147,12 @@ def _output_error(place: Path, error: OSError) -> OutputError:
     number = error.errno or errno.ENOSPC
     reason = _REASONS.get(number, error.strerror or str(error))
     fix = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
-    return OutputError(
-        f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
-    )
+    message = f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
+    return OutputError(message)
 
 
 def _resolve(out: PathLike) -> Path:
-    """Resolves symlinks, so that a link to a folder stays and its target is replaced."""
+    """Resolves symlinks, so that the target of a link is replaced and not the link."""
     if not os.fspath(out):
         raise InputError("The path of the output is empty; give a folder for `out`.")
     try:
@@ -185,32 +177,28 @@ def _put_back(aside: Path, place: Path) -> None:
 
 
 def _clear_leftovers(place: Path) -> None:
-    """Removes what killed processes left; puts a folder that they had moved aside back if its place is empty."""
+    """Removes what killed processes left; a folder that they had moved aside is put back if its place is empty."""
     pattern = re.compile(rf"\.{re.escape(place.name)}\.(partial|replaced)-([0-9]+)(-.*)?")
     with suppress(OSError):
         for path in list(place.parent.iterdir()):
             match = pattern.fullmatch(path.name)
-            if match is None or not _is_abandoned(path, int(match[2])):
-                continue
-            if match[1] == "replaced":
-                _put_back(path, place)
-            shutil.rmtree(path, ignore_errors=True)
+            if match is not None and _is_abandoned(path, int(match[2])):
+                if match[1] == "replaced":
+                    _put_back(path, place)
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_abandoned(folder: Path, pid: int) -> bool:
-    """Whether the process that created `folder` is gone.
+    """Returns whether the process that created `folder` is gone.
 
     The pid is not enough: containers that share a disk do not see each other's processes and reuse the same few pids.
     So the creator also holds a lock on the folder, which the kernel releases when it dies.
     """
     if pid != os.getpid():
-        try:
-            os.kill(pid, 0)
+        with suppress(ProcessLookupError, OverflowError):
+            with suppress(PermissionError):  # there is one, of another user
+                os.kill(pid, 0)
             return False
-        except PermissionError:
-            return False
-        except (ProcessLookupError, OverflowError):
-            pass
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         return _try_lock(descriptor)
@@ -220,19 +208,10 @@ def _is_abandoned(folder: Path, pid: int) -> bool:
 
 def _try_lock(descriptor: int) -> bool:
     try:
-        import fcntl
-
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
+    except OSError:
         return False
     return True
-
-
-def _sync_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for name in files:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
 
 
 def _sync(path: Path) -> None:

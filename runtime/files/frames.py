@@ -1,7 +1,7 @@
 """Reads frames and depth from folders of images, video files and numpy archives.
 
-Files are checked while they are read, so that the result is one array of one size. Each problem is an `InputError` of
-one sentence that names the path and what was expected, and has the argument at fault as its `field`.
+Each problem is an `InputError` of one sentence that names the path and what was expected, and the argument at fault in
+its `field`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# What Pillow and numpy raise for files that are damaged or of another kind than their name says.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    KeyError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-)
+# What Pillow and numpy raise for files that are damaged, or of another kind than their suffix.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 def join_ranges(numbers: Iterable[int], most: int = 8) -> str:
@@ -56,63 +47,57 @@ def require_path(path: PathLike, expected: str) -> Path:
         raise InputError(f"The path is empty; expected {expected}.")
     found = Path(path)
     try:
-        there = found.exists()
+        fault = "" if found.exists() else "does not exist"
     except OSError as error:
-        raise InputError(f"{found} cannot be read ({error.strerror}); expected {expected}.") from error
-    if not there:
-        raise InputError(f"{found} does not exist; expected {expected}.")
-    if not os.access(found, os.R_OK):
-        raise InputError(f"{found} may not be read (permission denied); expected {expected}.")
+        fault = f"cannot be read ({error.strerror})"
+    if not fault and not os.access(found, os.R_OK):
+        fault = "may not be read (permission denied)"
+    if fault:
+        raise InputError(f"{found} {fault}; expected {expected}.")
     return found
 
 
 def list_images(folder: PathLike) -> list[Path]:
-    """Lists the images of a folder in natural order, without hidden files and files of other kinds.
+    """Lists the images of a folder in natural order; raises `InputError` if there is no folder or no image in it.
 
-    Raises:
-        InputError: the folder is missing, not a folder, cannot be opened, or holds no image.
+    Hidden files and files of other kinds are left out.
     """
     root = require_path(folder, "a folder of images")
     try:
-        there = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-        entries = [entry for entry in there if entry.is_file()]
-        folders = sum(entry.is_dir() for entry in there)
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        files = [entry for entry in entries if entry.is_file()]
+        folders = sum(entry.is_dir() for entry in entries)
     except OSError as error:
         raise InputError(f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images.") from error
-    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images and folders:
         what = "a folder" if folders == 1 else f"{folders} folders"
         raise InputError(f"{root} holds {what} and no images; give the one with the images.")
     if not images:
-        held = f"holds {len(entries)} files, none of them an image" if entries else "is an empty folder"
+        held = f"holds {len(files)} files, none of them an image" if files else "is an empty folder"
         kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         raise InputError(f"{root} {held}; expected images ({kinds}).")
     return sorted(images, key=lambda image: natural_key(image.name))
 
 
 def frame_names(path: PathLike) -> list[str] | None:
-    """File names of the images that `read_frames` reads, in its order; None for a video."""
+    """Returns the file names of the images that `read_frames` reads, in its order; None for a video."""
     return [image.name for image in list_images(path)] if Path(path).is_dir() else None
 
 
 def open_image(path: Path) -> Image.Image:
-    """Opens an image and decodes it to the last byte, so that the error for a truncated file names it.
-
-    Raises:
-        InputError: the file is not an image, is truncated, or cannot be read.
-    """
+    """Opens an image and decodes it; raises `InputError` if it is no image, truncated or not readable."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            # Pillow also warns of damage ("Truncated File Read") before it raises.
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # before it raises, Pillow also warns ("Truncated File Read")
             with Image.open(path) as image:
                 image.load()
                 return image
     except PermissionError as error:
         raise InputError(f"{path} may not be read (permission denied).") from error
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path} cannot be read as an image, it is damaged or truncated ({_short(error)}); "
             "replace the file or leave it out."
@@ -120,7 +105,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]]) -> None:
-    """Raise `InputError` for the first picture whose (height, width) differs from the first one's."""
+    """Raises `InputError` for the first picture whose (height, width) differs from the first one's."""
     for path, size in zip(paths, sizes, strict=True):
         if size != sizes[0]:
             raise InputError(
@@ -139,12 +124,12 @@ def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
     """Reads the frames of a clip from a folder of images or a video file.
 
     Args:
-        path: a folder of png, jpg, bmp, tif or webp images in natural order (opened with Pillow's
-            `convert("RGB")`, as the reference does), or a video that OpenCV can decode.
-        limit: the most frames allowed; a clip with more is refused as early as possible.
+        path: a folder of png, jpg, bmp, tif or webp images (converted by Pillow's `convert("RGB")`, as in the
+            reference), or a video that OpenCV can decode.
+        limit: the most frames allowed.
 
     Returns:
-        uint8 [T, H, W, 3], RGB, 0 to 255.
+        uint8 [T, H, W, 3], RGB.
 
     Raises:
         InputError: no such path, no images, a damaged file, images of different sizes, more than `limit` frames.
@@ -164,9 +149,9 @@ def _read_folder(folder: Path, limit: int | None) -> NDArray[np.uint8]:
 
 def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        # OpenCV would read frame_000.png as the first of a numbered series, with its neighbours.
+        # OpenCV would read frame_000.png as the first of a numbered series.
         raise InputError(f"{path} is a single image; give its folder, or a video file.")
-    # FFmpeg prints errors of its own ("moov atom not found") to stderr; -8 is "quiet".
+    # Otherwise FFmpeg prints errors ("moov atom not found") to stderr; -8 is "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
@@ -182,7 +167,7 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
                 raise _too_many(path, f"more than {limit}", limit)
             frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
     except cv2.error as error:
-        raise InputError(f"{path} broke off after {len(frames)} frames ({_short(error)}).") from error
+        raise InputError(f"{path} cannot be decoded after {len(frames)} frames ({_short(error)}).") from error
     finally:
         capture.release()
     if not frames:
@@ -195,11 +180,11 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
 
 @argument("depth")
 def read_depth(path: PathLike) -> NDArray[np.float32]:
-    """Reads relative depth of a clip as stored, without normalising it; nearer is larger.
+    """Reads the relative depth of a clip as it is stored; nearer is larger.
 
     Args:
-        path: a folder of 8- or 16-bit grey PNGs (or float TIFFs), or an .npz / .npy with one real array [T,
-            H, W] (an npz with several arrays must name it `depth`).
+        path: a folder of 8- or 16-bit grey PNGs or float TIFFs, or an .npz or .npy with one array [T, H, W] of numbers
+            (named `depth` if there are several).
 
     Returns:
         float32 [T, H, W], finite, any range.
@@ -218,9 +203,8 @@ def read_depth(path: PathLike) -> NDArray[np.float32]:
         if array.dtype.kind not in "fiu":
             raise InputError(f"{source} holds {array.dtype} values; expected floats or integers.")
         depth = array.astype(np.float32)
-    finite = np.isfinite(depth)
-    if not finite.all():
-        bad = [i for i in range(len(depth)) if not finite[i].all()]
+    bad = np.flatnonzero(~np.isfinite(depth).all(axis=(1, 2))).tolist()
+    if bad:
         raise InputError(
             f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
             "expected finite numbers, nearer being larger."
@@ -236,7 +220,7 @@ def _read_depth_picture(path: Path) -> NDArray[np.float32]:
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise InputError(
-                f"{path} is a colour picture, from which depth cannot be read back; "
+                f"{path} is a colour picture, not a depth map; "
                 "expected 8- or 16-bit grey images, nearer being brighter."
             )
         values = values[..., 0]
@@ -244,15 +228,15 @@ def _read_depth_picture(path: Path) -> NDArray[np.float32]:
 
 
 def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
-    """Loads the only array of an .npy or .npz, or the first of `names` that an .npz holds, as [T, H, W].
+    """Loads the only array of an .npy or .npz, or the first of `names` in an .npz, as [T, H, W].
 
-    A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped. Pickles are not read.
+    A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped.
 
     Raises:
-        InputError: another kind of file, damaged, several arrays of other names, or not three axes.
+        InputError: another kind of file, a damaged one, pickles, several arrays of other names, or not three axes.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path} is of a kind that is not read; give a folder of images or an npz file.")
+        raise InputError(f"{path} is not a supported kind of file; give a folder of images or an npz file.")
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -267,11 +251,11 @@ def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
                         f"or one named {' or '.join(names)}."
                     )
                 array = loaded[key]
-                if not isinstance(array, np.ndarray):  # bytes: the file in the archive is not numpy's
+                if not isinstance(array, np.ndarray):  # bytes, of a file that is not numpy's
                     raise ValueError(f"{key} in it is no array")
     except InputError:
         raise
-    except UNREADABLE as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez."
         ) from error
@@ -290,5 +274,4 @@ def _too_many(path: Path, count: str, limit: int) -> InputError:
 
 
 def _short(error: BaseException) -> str:
-    """First line of another library's message, shortened."""
     return first_line(error)[:120].rstrip(".:; ")

@@ -1,14 +1,14 @@
-"""Reads masks: PNG folders, palette ids, COCO RLE, numpy archives.
+"""Reads masks from folders of pictures, COCO RLE and numpy archives.
 
 Without an object id, the object is:
 
 - In grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, the value 1.
-- In palette pictures whose palette is grey, or the 216-colour web palette of Pillow's `convert("P")`: likewise, because
-  these are pictures that were converted to a palette. The authors' demo masks are of both kinds.
-- With any other palette (DAVIS, VOC, SAM 2): the index is an object id and 0 the background. If the clip has one id, it
-  is the object, whatever its colour; several are an error that lists them.
+- In pictures with a grey palette, or the 216-colour web palette of Pillow's `convert("P")`: the same, because they were
+  only converted to a palette. The authors' demo masks are of both kinds.
+- In pictures with any other palette (DAVIS, VOC, SAM 2), indices are object ids and 0 is the background: the only id,
+  whatever its colour; several are an error that lists them.
 
-An object id selects a palette index, or the grey value of a picture without a palette.
+An object id selects a palette index, or the grey value in pictures without a palette.
 """
 
 from __future__ import annotations
@@ -22,17 +22,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, argument
 from ..paths import PathLike
-from ..pictures.masks import binarise
-from .frames import (
-    describe_size,
-    join_ranges,
-    list_images,
-    load_array,
-    open_image,
-    require_path,
-    require_same_size,
-)
-from .objects import join_ids, report_several_objects, report_unknown_object
+from ..pictures.images import binarise
+from .frames import describe_size, join_ranges, list_images, load_array, open_image, require_path, require_same_size
+from .rle import choose_object, join_ids, read_json_masks
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,23 +37,16 @@ _WEB_LEVELS = range(0, 256, 51)
 
 @argument("masks")
 def read_masks(
-    path: PathLike,
-    object_id: int | None = None,
-    frame_size: tuple[int, int] | None = None,
-    key: str = "modal",
+    path: PathLike, object_id: int | None = None, frame_size: tuple[int, int] | None = None, key: str = "modal"
 ) -> NDArray[np.bool_]:
-    """Reads the masks of one object over a clip, by the rules in the module's docstring.
+    """Reads the masks of one object over a clip, by the rules in the module's docstring: bool [T, H, W].
 
     Args:
-        path: a folder of mask images in natural order (or of one such folder per object, named by its id), a
-            COCO RLE json (`amodal.runtime.files.rle` has the layouts), or an .npz / .npy [T, H, W] of bool or
-            integers.
-        object_id: which object, where the file holds several.
+        path: a folder of mask images in natural order (or of one such folder per object, named by its id), a COCO RLE
+            json (`amodal.runtime.files.rle` lists the layouts), or an .npz or .npy [T, H, W] of bool or integers.
+        object_id: the object, if the file holds several.
         frame_size: (height, width), for a json without it.
-        key: `modal` or `amodal`, in files that hold both (our masks.json, an npz).
-
-    Returns:
-        bool [T, H, W], True where the object is.
+        key: `modal` or `amodal`, for files that hold both (amodal's masks.json, an npz).
 
     Raises:
         InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
@@ -70,11 +55,9 @@ def read_masks(
     if source.is_dir():
         return _read_folder(source, object_id)
     if source.suffix.lower() == ".json":
-        from .rle import read_json_masks
-
         return read_json_masks(source, object_id, frame_size, key)
     if source.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{source} is of a kind that is not read; give {_KINDS}.")
+        raise InputError(f"{source} is not a supported kind of file; give {_KINDS}.")
     array = load_array(source, (key, "masks"))
     if array.dtype.kind not in "biu":
         raise InputError(f"{source} holds {array.dtype} values; expected bool or uint8.")
@@ -82,36 +65,21 @@ def read_masks(
 
 
 def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None) -> list[str]:
-    """Checks that frames, masks and depth belong together.
-
-    Args:
-        frames: [T, H, W, 3].
-        masks: bool [T, H, W].
-        depth: [T, h, w] of any size, or None.
-
-    Returns:
-        Warnings to show, one sentence each.
+    """Checks that frames [T, H, W, 3], masks [T, H, W] and depth [T, h, w] belong together; returns warnings to show.
 
     Raises:
         InputError: the numbers differ, the sizes of frames and masks differ, or no mask shows the object.
     """
+    counts = f"There are {len(frames)} frames but"
     if len(frames) != len(masks):
-        raise InputError(
-            f"There are {len(frames)} frames but {len(masks)} masks; "
-            "give one mask per frame (all zero where the object is not seen).",
-            field="masks",
-        )
+        message = f"{counts} {len(masks)} masks; give one mask per frame (all zero where the object is not seen)."
+        raise InputError(message, field="masks")
     if frames.shape[1:3] != masks.shape[1:3]:
-        raise InputError(
-            f"The frames are {describe_size(frames.shape[1:3])} but the masks are "
-            f"{describe_size(masks.shape[1:3])}; give them the same size.",
-            field="masks",
-        )
+        sizes = describe_size(frames.shape[1:3]), describe_size(masks.shape[1:3])
+        message = f"The frames are {sizes[0]} but the masks are {sizes[1]}; give them the same size."
+        raise InputError(message, field="masks")
     if depth is not None and len(depth) != len(frames):
-        raise InputError(
-            f"There are {len(frames)} frames but {len(depth)} depth maps; give one per frame, or none.",
-            field="depth",
-        )
+        raise InputError(f"{counts} {len(depth)} depth maps; give one per frame, or none.", field="depth")
     seen = masks.any(axis=(1, 2))
     if not seen.any():
         raise InputError(
@@ -126,22 +94,16 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
 
 
 class _Picture(NamedTuple):
-    """A mask file."""
-
     values: NDArray[Any]  # palette indices or grey values [H, W]; of a colour picture, `convert("L")`
-    grey: NDArray[Any]  # likewise, as `convert("L")`
-    holds_ids: bool = False  # by its palette, the indices are object ids
+    grey: NDArray[Any]  # `convert("L")`
+    holds_ids: bool = False  # the palette says that indices are object ids
     coloured: bool = False  # a colour picture without a palette, hence without ids
 
 
 def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     by_object = _object_folders(folder)
     if by_object:
-        if object_id is None and len(by_object) > 1:
-            report_several_objects(folder, by_object)
-        if object_id is not None and object_id not in by_object:
-            report_unknown_object(folder, object_id, by_object)
-        return _read_folder(by_object[next(iter(by_object)) if object_id is None else object_id], None)
+        return _read_folder(by_object[choose_object(folder, by_object, object_id)], None)
 
     paths = list_images(folder)
     pictures = [_picture(open_image(path)) for path in paths]
@@ -155,13 +117,13 @@ def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
     if object_id is not None:
         return _binarise_or_pick(values, object_id, folder)
     ids = np.unique(values[values != 0]).tolist()
-    if len(ids) > 1:
-        report_several_objects(folder, ids)
+    if ids:
+        choose_object(folder, ids, None)
     return cast("NDArray[np.bool_]", values != 0)
 
 
 def _object_folders(folder: Path) -> dict[int, Path]:
-    """Folders of masks by object id, as SAM 2 writes them (000, 001, ...); empty if `folder` holds files."""
+    """Returns the folders of masks by object id, as SAM 2 writes them (000, 001, ...); none if `folder` holds files."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except OSError:
@@ -172,7 +134,7 @@ def _object_folders(folder: Path) -> dict[int, Path]:
 
 
 def _picture(image: Image.Image) -> _Picture:
-    image.info.pop("transparency", None)  # of which `convert` would warn
+    image.info.pop("transparency", None)  # `convert` would warn of it
     values = np.asarray(image)
     if image.mode == "P":
         palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -187,17 +149,17 @@ def _picture(image: Image.Image) -> _Picture:
 
 
 def _is_picture_palette(palette: NDArray[np.uint8]) -> bool:
-    """Whether a palette [N, 3] is grey, or holds the web palette, so that its indices are no object ids."""
+    """Returns whether a palette [N, 3] is grey or holds the web palette, so that its indices are no object ids."""
     grey = (np.ptp(palette, axis=1) <= _GREY_TOLERANCE).all()
     return bool(grey) or set(product(_WEB_LEVELS, repeat=3)) <= set(map(tuple, palette.tolist()))
 
 
 def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path) -> NDArray[np.bool_]:
-    """The object in grey values or, with an id, the pixels of that value."""
+    """Returns the object in grey values or, with an id, the pixels of that value."""
     if object_id is not None:
         picked = values == object_id
         if object_id == 0 or not picked.any():
-            report_unknown_object(source, object_id, np.unique(values[values != 0]).tolist())
+            choose_object(source, np.unique(values[values != 0]).tolist(), object_id)
         return cast("NDArray[np.bool_]", picked)
     masks = binarise(values)
     if not masks.any() and values.any():

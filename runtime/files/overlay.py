@@ -1,4 +1,4 @@
-"""Pictures for people: an animated overlay that brings out the hidden part, and a contact sheet."""
+"""Draws results for people: an animated overlay that shows the hidden part, panels, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from ..paths import PathLike
 if TYPE_CHECKING:
     from PIL import Image
 
-# Blue and vermilion of Okabe and Ito, brightened: told apart with any colour vision.
+# Blue and vermilion of Okabe and Ito, brightened, which differ for any colour vision.
 VISIBLE = (0, 140, 255)
 HIDDEN = (255, 72, 0)
 _INK = (40, 44, 52)
 _PAPER = (255, 255, 255)
 _BLANK = np.uint8(238)
-_LONGEST = 640  # pixels
+_LONGEST, _SHORTEST = 640, 320  # pixels of a frame's longer side
 _SLOWEST = (1 << 16) - 1  # hundredths of a second that a frame of a GIF may last
-_SHORTEST = 320
 _FONT_SIZE = 14
 
 Frames = NDArray[np.uint8]
@@ -28,18 +27,14 @@ Masks = NDArray[np.bool_]
 
 
 def draw_overlay(frame: Frames, modal: Masks, amodal: Masks, completed: Frames | None = None) -> Frames:
-    """One frame with the hidden part brought out.
+    """Draws a frame with the hidden part highlighted: uint8 [H, W, 3] RGB.
 
-    The frame is washed out, the visible part keeps its colours, the completed object is pasted inside the
-    amodal mask, the hidden part is tinted and hatched, and both parts are outlined.
+    The background is pale and the visible part keeps its colours. The hidden part is tinted and hatched, over the
+    completed object if there is one. Both are outlined.
 
     Args:
-        frame: uint8 [H, W, 3] RGB.
+        frame, completed: uint8 [H, W, 3] RGB; `completed` shows the whole object.
         modal, amodal: bool [H, W].
-        completed: uint8 [H, W, 3] RGB, the whole object's colours, or None.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
     """
     hidden = amodal & ~modal
     grey = frame.astype(np.float32).mean(axis=-1, keepdims=True)
@@ -61,7 +56,7 @@ def draw_overlay(frame: Frames, modal: Masks, amodal: Masks, completed: Frames |
 
 
 class _Clip(NamedTuple):
-    """A run's pictures: uint8 [T, H, W, 3] and bool [T, H, W], those that are not known None."""
+    """The pictures of a run: uint8 [T, H, W, 3] and bool [T, H, W]."""
 
     frames: Frames
     modal: Masks
@@ -71,26 +66,22 @@ class _Clip(NamedTuple):
 
     @property
     def display_size(self) -> tuple[int, int]:
-        """(width, height) to show a frame at: at most 640, and small frames enlarged by a whole factor."""
+        """(width, height) of a displayed frame: at most 640; small frames are enlarged by a whole factor."""
         height, width = self.frames.shape[1:3]
         longest = max(height, width)
         scale = _LONGEST / longest if longest > _LONGEST else max(1, -(-_SHORTEST // longest))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def at(self, i: int, size: tuple[int, int]) -> _Clip:
-        """Frame i alone, without the axis T, resized to (width, height)."""
+        """Returns frame i without the axis T, resized to (width, height)."""
         return _Clip._make(None if pictures is None else _fit(pictures[i], size) for pictures in self)
 
-    def overlay(self, i: int, size: tuple[int, int]) -> Frames:
-        """Frame i as `draw_overlay` draws it."""
-        return draw_overlay(*self.at(i, size)[:4])
-
     def panels(self, i: int, size: tuple[int, int]) -> dict[str, Frames]:
-        """Frame i as named pictures, uint8 [h, w, 3]."""
+        """Draws frame i as named pictures, uint8 [h, w, 3]."""
         frame, modal, amodal, completed, truth = self.at(i, size)
-        panels = {"frame": frame, "visible": _mask_cell(modal, modal), "whole": _mask_cell(modal, amodal)}
+        panels = {"frame": frame, "visible": _draw_mask(modal, modal), "whole": _draw_mask(modal, amodal)}
         if truth is not None:
-            panels["truth"] = _mask_cell(modal, truth)
+            panels["truth"] = _draw_mask(modal, truth)
         if completed is not None:
             panels["completed"] = np.where(amodal[..., None], completed, _BLANK)
         return panels
@@ -99,18 +90,17 @@ class _Clip(NamedTuple):
 def write_overlay(
     path: PathLike, frames: Frames, modal: Masks, amodal: Masks, completed: Frames | None = None, fps: float = 8
 ) -> None:
-    """Writes an animated GIF of `draw_overlay` with a legend, its long side at most 640 pixels.
+    """Writes an animated GIF of `draw_overlay` with a legend, at most 640 pixels wide and high.
 
     Args:
-        path: the file, ending in .gif.
-        frames: uint8 [T, H, W, 3] RGB.
+        frames, completed: uint8 [T, H, W, 3] RGB.
         modal, amodal: bool [T, H, W].
-        completed: uint8 [T, H, W, 3] RGB, or None.
         fps: frames per second, rounded to GIF's hundredths of a second.
     """
     clip = _Clip(frames, modal, amodal, completed)
     size, count = clip.display_size, len(frames)
-    _save_gif(path, [_with_legend(clip.overlay(i, size), f"{i + 1}/{count}") for i in range(count)], fps)
+    drawn = [draw_overlay(*clip.at(i, size)[:4]) for i in range(count)]
+    _save_gif(path, [_with_legend(picture, f"{i + 1}/{count}") for i, picture in enumerate(drawn)], fps)
 
 
 def write_contact_sheet(
@@ -122,31 +112,26 @@ def write_contact_sheet(
     columns: int = 5,
     truth: Masks | None = None,
 ) -> None:
-    """Writes a PNG with a few frames side by side and, below each other, frame, visible, whole and completed.
+    """Writes a PNG of a few frames side by side with, below each other, frame, visible, whole and completed.
 
     Args:
-        path: the file, ending in .png.
         frames, modal, amodal, completed: as for `write_overlay`.
-        columns: how many frames, spread evenly over the clip.
-        truth: bool [T, H, W], the true `amodal`; a row of its own, where it is known.
+        columns: number of frames, spread evenly over the clip.
+        truth: bool [T, H, W], the true `amodal`, for a row of its own.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     clip = _Clip(frames, modal, amodal, completed, truth)
-    picked = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
     width, height = (max(1, side * 240 // max(clip.display_size)) for side in clip.display_size)
-    drawn = [clip.panels(i, (width, height)) for i in picked]
+    drawn = [clip.panels(i, (width, height)) for i in chosen]
     gap, margin, head = 6, 96, 24
-    sheet = Image.new("RGB", (margin + len(picked) * (width + gap), head + len(drawn[0]) * (height + gap)), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
-    for row, label in enumerate(drawn[0]):
-        draw.text((10, head + row * (height + gap) + height // 2), label, _INK, font, anchor="lm")
-    for column, (i, panels) in enumerate(zip(picked, drawn, strict=True)):
-        left = margin + column * (width + gap)
-        draw.text((left + width // 2, head // 2), f"{i + 1}", _INK, font, anchor="mm")
-        for row, panel in enumerate(panels.values()):
-            sheet.paste(Image.fromarray(panel), (left, head + row * (height + gap)))
-    sheet.save(path)
+    lefts = [margin + column * (width + gap) for column in range(len(chosen))]
+    tops = {name: head + row * (height + gap) for row, name in enumerate(drawn[0])}
+    labels = [((10, top + height // 2), name, "lm") for name, top in tops.items()]
+    labels += [((left + width // 2, head // 2), f"{i + 1}", "mm") for left, i in zip(lefts, chosen, strict=True)]
+    cells = [
+        ((left, tops[name]), panel) for left, panels in zip(lefts, drawn, strict=True) for name, panel in panels.items()
+    ]
+    _sheet((margin + len(lefts) * (width + gap), head + len(tops) * (height + gap)), cells, labels).save(path)
 
 
 def write_panels(
@@ -158,45 +143,54 @@ def write_panels(
     truth: Masks | None = None,
     fps: float = 8,
 ) -> None:
-    """Writes an animated GIF of the contact sheet's rows, as named panels side by side, and of the overlay.
+    """Writes an animated GIF of the contact sheet's rows and the overlay, as panels side by side.
 
     Args:
-        path: the file, ending in .gif.
         frames, modal, amodal, completed, fps: as for `write_overlay`.
         truth: as for `write_contact_sheet`.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     clip = _Clip(frames, modal, amodal, completed, truth)
     width, height = (max(1, side // 2) for side in clip.display_size)
-    gap, head, font = 8, 22, ImageFont.load_default(_FONT_SIZE)
+    gap, head = 8, 22
     pictures = []
     for i in range(len(frames)):
-        panels = {**clip.panels(i, (width, height)), "overlay": clip.overlay(i, (width, height))}
+        panels = {**clip.panels(i, (width, height)), "overlay": draw_overlay(*clip.at(i, (width, height))[:4])}
         across = 3 if len(panels) > 4 else 2
         down = -(-len(panels) // across)
-        picture = Image.new("RGB", (gap + across * (width + gap), down * (height + head + gap)), _PAPER)
-        draw = ImageDraw.Draw(picture)
-        for place, (label, panel) in enumerate(panels.items()):
-            left, top = gap + place % across * (width + gap), place // across * (height + head + gap)
-            draw.text((left, top + head // 2), label, _INK, font, anchor="lm")
-            picture.paste(Image.fromarray(panel), (left, top + head))
-        pictures.append(picture)
+        corners = [(gap + n % across * (width + gap), n // across * (height + head + gap)) for n in range(len(panels))]
+        labels = [((left, top + head // 2), name, "lm") for name, (left, top) in zip(panels, corners, strict=True)]
+        cells = [((x, y + head), panel) for (x, y), panel in zip(corners, panels.values(), strict=True)]
+        pictures.append(_sheet((gap + across * (width + gap), down * (height + head + gap)), cells, labels))
     _save_gif(path, pictures, fps)
 
 
-def _mask_cell(seen: Masks, whole: Masks) -> Frames:
-    cell = np.full((*seen.shape, 3), _BLANK)
-    cell[whole & ~seen] = HIDDEN
-    cell[whole & seen] = VISIBLE
-    return cell
+def _sheet(
+    size: tuple[int, int], cells: list[tuple[tuple[int, int], Frames]], labels: list[tuple[tuple[int, int], str, str]]
+) -> Image.Image:
+    """Draws a sheet of (width, height) with pictures, each at its (left, top), and texts at (x, y) with an anchor."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    sheet = Image.new("RGB", size, _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for corner, picture in cells:
+        sheet.paste(Image.fromarray(picture), corner)
+    for place, text, anchor in labels:
+        draw.text(place, text, _INK, font, anchor=anchor)
+    return sheet
+
+
+def _draw_mask(seen: Masks, whole: Masks) -> Frames:
+    picture = np.full((*seen.shape, 3), _BLANK)
+    picture[whole & ~seen] = HIDDEN
+    picture[whole & seen] = VISIBLE
+    return picture
 
 
 def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
-    """A line of `colour` on a wider white one, so that it stands out from any background."""
+    """Draws a line of `colour` on a wider white one, to stand out from any background."""
     import cv2
 
-    # Slivers a pixel or two wide lie along every predicted edge; outlined, they would look like parts.
+    # Along predicted edges lie slivers of a pixel or two, which would look like parts if they were outlined.
     solid = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     contours, _ = cv2.findContours(solid, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     line = max(1, round(max(mask.shape) / 320))
@@ -205,7 +199,7 @@ def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
 
 
 def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """A frame or a mask at (width, height), of its own dtype."""
+    """Resizes a frame or a mask to (width, height)."""
     import cv2
 
     interpolation = cv2.INTER_AREA if picture.shape[1] > size[0] else cv2.INTER_LINEAR
@@ -215,12 +209,11 @@ def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 
 def _with_legend(picture: Frames, counter: str) -> Image.Image:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     bar = 30
-    image = Image.new("RGB", (width, height + bar), _PAPER)
-    image.paste(Image.fromarray(picture))
+    image = _sheet((width, height + bar), [((0, 0), picture)], [])
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     middle, x = height + bar // 2, 10
     for colour, label in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
@@ -235,18 +228,9 @@ def _with_legend(picture: Frames, counter: str) -> Image.Image:
 def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
     from PIL import Image
 
-    palette = _shared_palette(pictures)
+    # One palette for the clip, from a few of its frames: with one per frame, the background flickers.
+    chosen = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]
+    palette = Image.fromarray(np.vstack([np.asarray(picture) for picture in chosen])).quantize(256)
     images = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = max(2, round(min(100 / fps, _SLOWEST))) * 10
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, disposal=1)
-
-
-def _shared_palette(pictures: list[Image.Image]) -> Image.Image:
-    """One palette for the whole clip, from a few of its frames: with one per frame the background flickers."""
-    from PIL import Image
-
-    picked = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, min(4, len(pictures)))]
-    strip = Image.new("RGB", (picked[0].width, sum(picture.height for picture in picked)))
-    for i, picture in enumerate(picked):
-        strip.paste(picture, (0, i * picture.height))
-    return strip.quantize(256)

@@ -1,14 +1,13 @@
 """Writes the results of a run: mask and frame PNGs, masks.json, result.json.
 
-All files go into a folder that `amodal.runtime.files.atomic.staged_folder` made, which also explains the OSErrors that
-pass through here. Pictures for people are in `amodal.runtime.files.overlay`.
+All files go into a folder of `amodal.runtime.files.atomic.staged_folder`, which also turns OSErrors into messages.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,11 @@ from numpy.typing import NDArray
 from ..paths import PathLike
 from .rle import encode_rle
 
-MASKS_FORMAT = "amodal-masks"
-MASKS_VERSION = 1
-
 
 def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
-    """File names for `count` pictures: those of the input frames with the ending .png, or 0000.png and so on.
+    """Returns file names for `count` pictures: those of the input frames with the suffix .png, else 0000.png and so on.
 
-    Where two inputs differ only in their ending (a.jpg, a.png), it is kept (a.jpg.png, a.png.png).
+    If two inputs differ only in their suffix (a.jpg, a.png), it is kept (a.jpg.png, a.png.png).
 
     Raises:
         ValueError: `names` has another length.
@@ -41,23 +37,19 @@ def png_names(count: int, names: Sequence[str] | None = None) -> list[str]:
 
 
 def write_masks_png(folder: PathLike, masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[Path]:
-    """Writes masks as grey PNGs, 0 and 255, readable back by `read_masks`.
-
-    Args:
-        folder: made if it is not there.
-        masks: bool [T, H, W].
-        names: the input frames' names, see `png_names`.
-
-    Returns:
-        The files written, in order.
-    """
+    """Writes masks bool [T, H, W] as grey PNGs of 0 and 255, which `read_masks` reads; otherwise `write_frames_png`."""
     return write_frames_png(folder, masks.astype(np.uint8) * np.uint8(255), names)
 
 
 def write_frames_png(
     folder: PathLike, frames: NDArray[np.uint8 | np.uint16], names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Writes pictures, uint8 [T, H, W, 3] RGB or uint8 or uint16 [T, H, W] grey; otherwise like `write_masks_png`."""
+    """Writes pictures as PNGs into a folder, which is made if need be; returns their paths.
+
+    Args:
+        frames: uint8 [T, H, W, 3] RGB, or uint8 or uint16 [T, H, W] grey.
+        names: the input frames' names, see `png_names`.
+    """
     from PIL import Image
 
     root = Path(folder)
@@ -69,37 +61,23 @@ def write_frames_png(
 
 
 def write_masks_json(
-    path: PathLike,
-    modal: NDArray[np.bool_] | None,
-    amodal: NDArray[np.bool_] | None,
-    names: Sequence[str] | None = None,
-    meta: Mapping[str, Any] | None = None,
+    path: PathLike, modal: NDArray[np.bool_], amodal: NDArray[np.bool_], names: Sequence[str] | None = None
 ) -> None:
-    """Writes masks.json: COCO RLE per frame, readable back by `read_masks`.
+    """Writes masks.json: COCO RLE per frame of masks bool [T, H, W], which `read_masks` reads.
 
-    Layout: `{"format", "version", **meta, "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}` with
-    m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y, width, height]}`.
-
-    Args:
-        path: the file.
-        modal, amodal: bool [T, H, W]; None leaves the key out.
-        names: the input frames' names; without them a frame has no `name`.
-        meta: further top-level keys.
+    Layout: `{"format", "version", "frames": [{"index", "name", "modal": m, "amodal": m}, ...]}`, with `name` only for
+    input frames that have names, and m = `{"size": [height, width], "counts": str, "area": pixels, "bbox": [x, y,
+    width, height]}`.
 
     Raises:
-        ValueError: neither modal nor amodal, or lengths that differ.
+        ValueError: lengths that differ.
     """
-    given = {key: masks for key, masks in (("modal", modal), ("amodal", amodal)) if masks is not None}
-    lengths = {len(masks) for masks in given.values()} | ({len(names)} if names is not None else set())
-    if not given or len(lengths) != 1:
-        raise ValueError(f"masks.json needs masks of one length, got {sorted(lengths)}")
+    labels = [{} for _ in modal] if names is None else [{"name": name} for name in names]
     frames = [
-        {"index": i}
-        | ({"name": names[i]} if names is not None else {})
-        | {key: _described_rle(masks[i]) for key, masks in given.items()}
-        for i in range(lengths.pop())
+        {"index": i, **label, "modal": _described_rle(seen), "amodal": _described_rle(whole)}
+        for i, (label, seen, whole) in enumerate(zip(labels, modal, amodal, strict=True))
     ]
-    write_json(path, {"format": MASKS_FORMAT, "version": MASKS_VERSION, **(meta or {}), "frames": frames})
+    write_json(path, {"format": "amodal-masks", "version": 1, "frames": frames})
 
 
 def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -110,13 +88,11 @@ def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes json for people and programs: keys in the order given, two spaces, a newline at the end.
-
-    numpy scalars and arrays become numbers and lists, paths become strings.
+    """Writes json, indented by two spaces; numpy scalars and arrays become numbers and lists, paths strings.
 
     Raises:
         TypeError: a value that json cannot hold.
-        ValueError: NaN or infinity, which json does not have.
+        ValueError: NaN or infinity.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     Path(path).write_text(text + "\n", encoding="utf-8")

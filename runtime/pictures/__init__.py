@@ -1,1 +1,1 @@
-"""Preparing frames, masks and depth for a network, and turning what it drew into pictures."""
+"""Prepares frames, masks and depth for the networks, and turns their outputs into pictures."""

@@ -1,4 +1,4 @@
-"""Depth for `segment`: the input of Depth Anything V2, and what its output becomes.
+"""Prepares frames for Depth Anything V2, and its output for `segment`.
 
 The steps of the authors' demo (`rgb_to_depth` in github.com/Kaihua-Chen/diffusion-vas, calling `infer_image`
 of github.com/DepthAnything/Depth-Anything-V2), and the functions here:
@@ -9,10 +9,10 @@ of github.com/DepthAnything/Depth-Anything-V2), and the functions here:
     relative depth back at the frames' size  `resize_align_corners`
     one clip of it to [-1, 1]                `normalise_clip`
 
-Two quirks of the demo change the masks, so they are the default here: dark values lose one level
-(`quantise_frames`), and the channels are swapped (`prepare_depth_input`).
+Two quirks of the demo change the masks, so they are kept: dark values lose one level (`quantise_frames`), and the
+channels are swapped (`prepare_depth_input`).
 
-Written against the array API: `xp` is numpy, or CuPy on a device, where values are not checked and nothing waits.
+Written against the array API: `xp` is numpy or CuPy. On a device, values are not checked, so nothing waits for them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ from ..errors import InputError
 
 DEPTH_SIDE = 518
 """Shorter side of the network's input in pixels: the authors' `input_size` (37 patches, as trained)."""
-
 DEPTH_MULTIPLE = 14
-"""Both sides of the network's input are multiples of DINOv2's patch side."""
-
+"""DINOv2's patch side, of which both sides of the network's input are multiples."""
 DEPTH_MEAN = (0.485, 0.456, 0.406)
 DEPTH_STD = (0.229, 0.224, 0.225)
 """ImageNet statistics in the network's own channel order, for values in [0, 1] (authors' `image2tensor`)."""
@@ -40,14 +38,11 @@ DEPTH_STD = (0.229, 0.224, 0.225)
 def depth_input_size(
     height: int, width: int, side: int = DEPTH_SIDE, multiple: int = DEPTH_MULTIPLE
 ) -> tuple[int, int]:
-    """Input size (h, w) of the depth network for a height x width frame.
+    """Returns the depth network's input size (h, w) for a frame, at least 1x1; 256x512 becomes 518x1036.
 
-    The authors' `Resize` with keep_aspect_ratio, "lower_bound" and ensure_multiple_of: the frame is scaled until both
-    sides are at least `side`; each is then rounded to the nearest multiple (ties to even), or up where that is below
-    `side`. 256x512 becomes 518x1036.
-
-    Raises:
-        InputError: a size below 1.
+    As the authors' `Resize` with keep_aspect_ratio, "lower_bound" and ensure_multiple_of: the frame is scaled until
+    both sides are at least `side`; each is rounded to the nearest multiple (ties to even), or up if that is below
+    `side`.
     """
     if min(height, width, side, multiple) < 1:
         raise InputError(f"Frames of {height}x{width} with side {side} and multiple {multiple}: expected 1 or more.")
@@ -61,16 +56,10 @@ def depth_input_size(
 
 
 def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.uint8]:
-    """Converts prepared RGB back to the uint8 frames of the authors' demo.
+    """Converts prepared RGB float32 [T, 3, H, W] in [-1, 1] back to uint8 [T, H, W, 3], as the authors' demo does.
 
     Quirk: the demo computes `((x + 1) / 2 * 255).astype(uint8)` in float32, which truncates: after scaling to [-1, 1]
     and back, the values 1 to 63 are one lower, the others unchanged.
-
-    Args:
-        prepared: float32 [T, 3, H, W], RGB in [-1, 1].
-
-    Returns:
-        uint8 [T, H, W, 3], RGB.
 
     Raises:
         InputError: another dtype, shape or range.
@@ -83,56 +72,46 @@ def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.u
     return cast("NDArray[np.uint8]", xp.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1)))
 
 
-def prepare_depth_input(
-    rgb: NDArray[np.uint8], *, swap_channels: bool = True, side: int = DEPTH_SIDE, xp: Any = np
-) -> NDArray[np.float32]:
-    """Prepares uint8 frames for the depth network, as the authors' `infer_image` does with RGB.
+def prepare_depth_input(rgb: NDArray[np.uint8], *, side: int = DEPTH_SIDE, xp: Any = np) -> NDArray[np.float32]:
+    """Prepares uint8 RGB frames [T, H, W, 3] for the depth network, as the authors' `infer_image` does with RGB.
 
-    Per frame, in float64 until the last step: swap the channels, divide by 255, resize with OpenCV's
-    INTER_CUBIC (no antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation,
-    cast to float32.
+    Per frame, in float64 until the last step: swap the channels, divide by 255, resize with OpenCV's INTER_CUBIC (no
+    antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation, cast to float32.
 
-    Args:
-        rgb: uint8 [T, H, W, 3], RGB.
-        swap_channels: quirk. `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB: the
-            published masks come from a depth network whose first channel was blue. False passes RGB, as in training.
-        side: the shorter side of the result; the authors' 518.
+    Quirk: `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB. So the published masks
+    come from a depth network whose first channel was blue.
 
     Returns:
-        float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`; 6.4 MB per frame of 256x512, so pass a few
-        frames at a time where memory is short.
+        float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`; 6.4 MB per frame of 256x512.
 
     Raises:
         InputError: another dtype or shape.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.size == 0:
         raise InputError(f"Frames for the depth network are {_form(rgb)}; expected uint8 [T, H, W, 3].")
-    height, width = depth_input_size(rgb.shape[1], rgb.shape[2], side)
-    if xp is not np:
-        images = opencv_cubic((rgb[..., ::-1] if swap_channels else rgb) / 255.0, (height, width), xp)
-        mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
-        pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
-        return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
-    out = np.empty((rgb.shape[0], 3, height, width), dtype=np.float32)
-    for frame, row in zip(rgb, out, strict=True):
-        image = (frame[..., ::-1] if swap_channels else frame) / 255.0
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-        row[...] = ((image - DEPTH_MEAN) / DEPTH_STD).transpose(2, 0, 1)
-    return out
+    size = depth_input_size(rgb.shape[1], rgb.shape[2], side)
+    images = rgb[..., ::-1] / 255.0
+    if xp is np:
+        images = np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC) for image in images])
+    else:
+        images = opencv_cubic(images, size, xp)
+    mean, std = xp.asarray(np.array(DEPTH_MEAN)), xp.asarray(np.array(DEPTH_STD))
+    pixels = ((images - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    return cast("NDArray[np.float32]", xp.ascontiguousarray(pixels))
 
 
 def resize_align_corners(depth: NDArray[np.floating[Any]], size: tuple[int, int], xp: Any = np) -> NDArray[np.float32]:
     """Resizes bilinearly with aligned corners: torch's `interpolate(..., align_corners=True)`.
 
-    Output position i of n reads input position i * (in - 1) / (n - 1); the two axes are interpolated one
-    after the other, in float32 as torch does.
+    Output position i of n reads input position i * (in - 1) / (n - 1). The two axes are interpolated one after the
+    other, in float32 as in torch.
 
     Args:
         depth: float [T, h, w].
         size: (H, W), each at least 1.
 
     Returns:
-        float32 [T, H, W]; `depth` itself where it already is float32 of that size.
+        float32 [T, H, W]; `depth` itself if it already is float32 of that size.
 
     Raises:
         InputError: another dtype, shape or size.
@@ -161,16 +140,13 @@ def _interpolate_axis(values: NDArray[np.float32], axis: int, length: int, xp: A
 
 
 def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
-    """Scales relative depth to [-1, 1] by the smallest and largest value of the whole clip, as the reference does.
+    """Scales the depth of a clip [T, H, W] to float32 in [-1, 1], by the smallest and largest value, as the reference.
 
-    A constant clip, where the reference divides zero by zero, becomes -1 ("far"), as the minimum of any other clip.
+    A constant clip, for which the reference divides zero by zero, becomes -1 (far).
 
     Args:
-        depth: [T, H, W], float or integer, any range, nearer is larger. float32 is normalised in float32 as
-            the reference does, float16 too; float64 and integers in float64.
-
-    Returns:
-        float32 [T, H, W] in [-1, 1].
+        depth: float or integer, any range, nearer is larger. float16 and float32 are normalised in float32 as in the
+            reference, float64 and integers in float64.
 
     Raises:
         InputError: another dtype or shape, or a value that is not finite.
@@ -179,16 +155,10 @@ def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
         raise InputError(f"Depth is {_form(depth)}; expected numbers [T, H, W].")
     values = depth.astype(np.float32 if depth.dtype in (np.float16, np.float32) else np.float64, copy=False)
     low, high = values.min(), values.max()
-    if xp is not np:
-        span = xp.where(high > low, high - low, values.dtype.type(1))
-        scaled = ((values - low) / span * 2 - 1).astype(np.float32, copy=False)
-        return cast("NDArray[np.float32]", scaled)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError("Depth has values that are not finite; replace them before handing it in.")
-    if low == high:
-        return np.full(depth.shape, -1, dtype=np.float32)
-    result: NDArray[np.float32] = ((values - low) / (high - low) * 2 - 1).astype(np.float32, copy=False)
-    return result
+    if xp is np and not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError("Depth has values that are not finite; replace them first.")
+    span = xp.where(high > low, high - low, values.dtype.type(1))
+    return cast("NDArray[np.float32]", ((values - low) / span * 2 - 1).astype(np.float32, copy=False))
 
 
 def _form(array: NDArray[Any]) -> str:

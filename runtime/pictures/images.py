@@ -1,8 +1,8 @@
 """Prepares the caller's pictures for the networks, and turns decoded pictures into results.
 
 Written against the array API: `xp` is the backend's, numpy or CuPy, and results are its arrays. Inputs on the host are
-uploaded once, as they are, and converted a few frames at a time, so that they take little memory on the device. On the
-host Pillow and OpenCV resize; on a device `resampling` computes the same.
+uploaded once and converted a few frames at a time, to take little memory on the device. On the host Pillow and OpenCV
+resize; on a device `resampling` computes the same.
 """
 
 from __future__ import annotations
@@ -18,28 +18,27 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, as_input, namespace_of
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
-from .masks import binarise
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 Size = tuple[int, int]
 
-THRESHOLD = 600  # of 765: the sum of a pixel's channels above which the decoded picture is object (authors' demo.py)
+Judge = Callable[[float, float], None]
+"""Raises `InputError` if the smallest and largest value (NaN if any is NaN) are not as expected."""
+
+THRESHOLD = 600  # of 765: a decoded pixel is object if its channels sum to more (authors' demo.py)
 
 
 class Checks:
-    """Range checks of arrays on a device, collected and read together, so that the host waits once.
-
-    Arrays on the host are checked at once.
-    """
+    """Range checks of arrays on a device, read together, so that the host waits once; on the host, done at once."""
 
     def __init__(self, xp: Any = np) -> None:
         self._xp = xp
-        self._pending: list[tuple[Array, Callable[[float, float], None]]] = []
+        self._pending: list[tuple[Array, Judge]] = []
 
-    def add(self, array: Array, judge: Callable[[float, float], None]) -> None:
-        """Calls `judge` with the smallest and the largest value (NaN if any is), for it to raise InputError."""
+    def add(self, array: Array, judge: Judge) -> None:
+        """Adds a check, or does it if the array is on the host."""
         xp = namespace_of(array, self._xp)
         limits = xp.stack([array.min(), array.max()])
         if xp is np:
@@ -48,50 +47,39 @@ class Checks:
             self._pending.append((limits.astype(np.float64), judge))
 
     def raise_pending(self, to_host: Callable[[Array], NDArray[Any]]) -> None:
-        """Fetches the pending values, waiting for the device if there are any.
-
-        Raises:
-            InputError: by the first check that fails.
-        """
+        """Does the pending checks; if there are any, waits for the device."""
         pending, self._pending = self._pending, []
         if pending:
-            found = to_host(self._xp.stack([limits for limits, _ in pending]))
-            for (_, judge), limits in zip(pending, found, strict=True):
+            fetched = to_host(self._xp.stack([limits for limits, _ in pending]))
+            for (_, judge), limits in zip(pending, fetched, strict=True):
                 judge(*map(float, limits))
 
 
 def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Prepares visible masks for the networks.
+    """Prepares visible masks for the networks: float32 [T, H, W] in [-1, 1].
 
     Args:
         modal: [T, h, w]. Raw: bool or integers of any size, read by `binarise` and resized as uint8 (PIL bilinear), so
-            that edges are grey. Prepared: floats in [-1, 1] at (H, W), used as they are.
+            that edges are grey. Prepared: floats in [-1, 1] of `size`, used as they are.
         size: (H, W).
-        checks: collects the checks of values on a device; None to wait for them.
-
-    Returns:
-        float32 [T, H, W] in [-1, 1].
+        checks: collects the checks of values on a device; None to wait for them here.
 
     Raises:
         InputError: another shape, dtype or range.
     """
     array = _three_axes(modal, "modal", xp)
-    if _is_raw(array):
+    if array.dtype.kind in "biu":
         grey = binarise(array, namespace_of(array, xp)).astype(np.uint8) * np.uint8(255)
         return to_signed(_resize(grey, size, xp))
     return _prepared(array, size, "modal", "bool or uint8 masks of any size", xp, checks)
 
 
 def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Prepares frames for the networks.
+    """Prepares frames for the networks: float32 [T, 3, H, W] in [-1, 1].
 
     Args:
-        rgb: raw uint8 [T, h, w, 3] at any size (resized with PIL, bilinear), or prepared floats [T, 3, H, W] in
-            [-1, 1].
-        checks: as for `prepare_modal`.
-
-    Returns:
-        float32 [T, 3, H, W] in [-1, 1].
+        rgb: raw uint8 [T, h, w, 3] of any size (PIL bilinear), or prepared floats [T, 3, H, W] in [-1, 1].
+        size, checks: as for `prepare_modal`.
 
     Raises:
         InputError: another shape, dtype or range.
@@ -108,16 +96,12 @@ def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None
 
 
 def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
-    """Prepares depth for the networks.
+    """Prepares depth for the networks: float32 [T, H, W] in [-1, 1].
 
     Args:
-        depth: [T, h, w] of numbers. Prepared: floats of size (H, W) in [-1, 1], some below 0, used as they are.
-            Anything else is relative depth of any size, nearer is larger: resized (PIL bilinear) and normalised per
-            clip to [-1, 1].
-        checks: as for `prepare_modal`.
-
-    Returns:
-        float32 [T, H, W] in [-1, 1].
+        depth: numbers [T, h, w]. Prepared: floats of `size` in [-1, 1], some below 0, used as they are. Anything else
+            is relative depth of any size, nearer is larger: resized (PIL bilinear) and normalised per clip.
+        size, checks: as for `prepare_modal`.
 
     Raises:
         InputError: another shape, not numbers, or not finite.
@@ -127,13 +111,13 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
     array = _three_axes(depth, "depth", xp)
     if array.dtype.kind not in "fiu":
         raise InputError(f"depth has dtype {array.dtype}; expected numbers, nearer is larger.")
-    relative, whole = array.shape[1:] != tuple(size), array.dtype.kind != "f"
+    prepared, floats = array.shape[1:] == tuple(size), array.dtype.kind == "f"
     if array.dtype.itemsize > 4:  # before it is uploaded
         array = array.astype(np.float32)
     array = _resize(array, size, xp, np.float32)  # keeps NaN and infinity
-    if not whole:
-        watch_values(array, finite_depth, xp, checks)
-    if relative:
+    if floats:
+        check_values(array, require_finite_depth, xp, checks)
+    if not prepared:
         return normalise_clip(array, xp)
     if xp is np:
         return array if -1.0 <= array.min() < 0.0 and array.max() <= 1.0 else normalise_clip(array)
@@ -142,15 +126,30 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
 
 
 def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
-    """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integer masks of any size (nearest)."""
+    """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integers of any size (nearest neighbour)."""
     array = _three_axes(amodal, "amodal", xp)
-    if not _is_raw(array):
+    if array.dtype.kind not in "biu":
         raise InputError(f"amodal has dtype {array.dtype}; expected the bool masks of `segment`.")
     return resize_masks(xp.asarray(binarise(array, namespace_of(array, xp))), size, xp)
 
 
+def binarise(values: NDArray[Any], xp: Any = np) -> Bools:
+    """Returns the object in raw mask values: above 128 or, if the clip's maximum is 1, the value 1.
+
+    Args:
+        values: bool or integers of any shape, a whole clip, on the device of `xp`.
+    """
+    if values.dtype == np.bool_:
+        return cast("Bools", values)
+    if xp is not np:  # without a branch, which would wait for the device
+        values = values.astype(np.int16) if values.dtype == np.int8 else values  # int8 cannot be compared with 128
+        return cast("Bools", (values > 128) | ((values == 1) & (values.max() == 1)))
+    binary = values.size > 0 and values.max() == 1
+    return cast("Bools", values == 1 if binary else values > 128)
+
+
 def visible_rgb(rgb: Floats, modal: Floats, xp: Any = np) -> Floats:
-    """Makes all but the visible object white: [T, 3, H, W] from rgb and prepared modal masks [T, H, W]."""
+    """Makes all but the visible object white, in prepared frames [T, 3, H, W] by prepared masks [T, H, W]."""
     return cast("Floats", xp.where(modal[:, None] > 0, rgb, np.float32(1.0)))
 
 
@@ -160,12 +159,9 @@ def to_signed(array: Bytes) -> Floats:
 
 
 def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
-    """Maps a frame whose smallest value is >= 0 once more by 2x - 1, as the reference does.
+    """Maps the frames of [T, C, H, W] that have no value below 0 by 2x - 1 a second time, as the reference does.
 
-    diffusers' image preprocessing assumes such a frame to be in [0, 1]; the authors call it for each frame alone.
-
-    Args:
-        frames: [T, C, H, W].
+    diffusers' image preprocessing assumes that such a frame is in [0, 1], and the authors call it frame by frame.
     """
     unsigned = frames.reshape(len(frames), -1).min(axis=1) >= 0
     return cast("Floats", xp.where(unsigned[:, None, None, None], 2 * frames - 1, frames))
@@ -173,7 +169,7 @@ def rescale_unsigned(frames: Floats, xp: Any = np) -> Floats:
 
 def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
     """Converts decoded pictures [T, 3, H, W] to uint8 [T, H, W, 3]: x / 2 + 0.5, clipped, times 255, half to even."""
-    unit = frames / 2  # from here in place: further copies would be the largest arrays after the decoder
+    unit = frames / 2  # then in place: further copies would be the largest arrays after the decoder
     unit += np.float32(0.5)
     xp.clip(unit, 0, 1, out=unit)
     unit *= np.float32(255)
@@ -181,52 +177,44 @@ def to_bytes(frames: Floats, xp: Any = np) -> Bytes:
 
 
 def threshold(frames: Bytes, modal: Floats) -> Bools:
-    """Amodal masks [T, H, W]: channel sum above 600, or visible (`modal` in [-1, 1] above 0)."""
+    """Returns amodal masks [T, H, W]: channel sum above 600, or visible (`modal` above 0)."""
     whole: Bools = (frames.sum(axis=-1, dtype=np.int32) > THRESHOLD) | (modal > 0)
     return whole
 
 
 def resize_masks(masks: Bools, size: Size, xp: Any = np) -> Bools:
-    """Masks resized to the nearest neighbour, as cv2 does."""
+    """Resizes masks [T, h, w] to the nearest neighbour, as cv2 does."""
     import cv2
 
     if masks.shape[1:] == tuple(size):
         return masks
     if xp is not np:
         return cast("Bools", opencv_nearest(masks, size, xp))
-    height, width = size
-    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
+    resized = [cv2.resize(m, size[::-1], interpolation=cv2.INTER_NEAREST) for m in masks.astype(np.uint8)]
     return np.stack(resized).astype(bool)
 
 
 def resize_frames(frames: Array, size: Size, xp: Any = np) -> Array:
-    """Frames [T, h, w] or [T, h, w, 3] of uint8 or floats, resized linearly as cv2 does."""
+    """Resizes frames [T, h, w] or [T, h, w, 3] of uint8 or floats linearly, as cv2 does."""
     import cv2
 
     if frames.shape[1:3] == tuple(size):
         return frames
     if xp is not np:
         return opencv_linear(frames, size, xp)
-    height, width = size
-    return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_LINEAR) for f in frames])
+    return np.stack([cv2.resize(f, size[::-1], interpolation=cv2.INTER_LINEAR) for f in frames])
 
 
 def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[float, ...], xp: Any = np) -> Floats:
-    """Prepares frames for CLIP: antialiased resize as in diffusers' SVD pipeline, then CLIP's normalisation.
+    """Prepares frames [T, 3, H, W] in [-1, 1] for CLIP: float32 [T, 3, side, side].
 
-    Blur and bicubic interpolation are both linear and separable, so each axis is one matrix.
-
-    Args:
-        frames: [T, 3, H, W] in [-1, 1].
-
-    Returns:
-        float32 [T, 3, side, side].
+    They are resized with antialiasing as in diffusers' SVD pipeline, then normalised. Blur and bicubic interpolation
+    are linear and separable, so each axis is one matrix.
     """
     count, channels, height, width = frames.shape
     rows, columns = (xp.asarray(resize_matrix(length, side)) for length in (height, width))
     shift, scale = (xp.asarray(np.reshape(values, (3, 1, 1)).astype(np.float32)) for values in (mean, std))
-    # ((x + 1) / 2 - mean) / std, with its factor in one of the matrices: in small clips these are the largest arrays of
-    # a run, so a pass over them less is worth it.
+    # ((x + 1) / 2 - mean) / std, with the factor in one of the matrices: that saves a pass over the largest arrays.
     wide = (frames.reshape(-1, width) @ columns.T).reshape(count, channels, height, side)
     pixels = (rows * (0.5 / scale)) @ wide
     pixels += (0.5 - shift) / scale
@@ -235,11 +223,11 @@ def clip_pixels(frames: Floats, side: int, mean: tuple[float, ...], std: tuple[f
 
 @lru_cache(maxsize=16)
 def resize_matrix(length: int, side: int) -> Floats:
-    """Blur and bicubic interpolation along one axis, as a matrix float32 [side, length].
+    """Returns blur and bicubic interpolation along one axis as a matrix float32 [side, length].
 
-    Gaussian blur with sigma = max((length / side - 1) / 2, 0.001), a kernel of int(max(4 sigma, 3)) taps made odd and
-    reflecting borders (diffusers' `_resize_with_antialiasing`), then bicubic interpolation with aligned corners, a =
-    -0.75 and repeated borders (torch's `interpolate`).
+    Gaussian blur with sigma = max((length / side - 1) / 2, 0.001), int(max(4 sigma, 3)) taps made odd and reflecting
+    borders (diffusers' `_resize_with_antialiasing`), then bicubic interpolation with aligned corners, a = -0.75 and
+    repeated borders (torch's `interpolate`).
     """
     sigma = max((length / side - 1.0) / 2.0, 0.001)
     taps = int(max(4.0 * sigma, 3)) | 1
@@ -252,7 +240,7 @@ def resize_matrix(length: int, side: int) -> Floats:
         at = np.abs(np.arange(length) + offset) % period
         np.add.at(blur, (np.arange(length), np.minimum(at, period - at)), weight)
 
-    # Positions are rounded to float32 as in torch; exact ones made pixels differ from its own by up to 5e-5.
+    # Positions are rounded to float32 as in torch; with exact ones, pixels differed by up to 5e-5.
     step = np.float32((length - 1) / (side - 1) if side > 1 else 0.0)
     positions = (np.arange(side, dtype=np.float32) * step).astype(np.float64)
     base = np.floor(positions).astype(int)
@@ -276,10 +264,6 @@ def _three_axes(value: Any, name: str, xp: Any) -> Array:
     return array
 
 
-def _is_raw(array: Array) -> bool:
-    return array.dtype.kind in "biu"
-
-
 def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:
     if array.dtype.kind != "f":
         raise InputError(f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1].")
@@ -290,30 +274,26 @@ def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, chec
         )
 
     def judge(low: float, high: float) -> None:
-        if not (low >= -1.0001 and high <= 1.0001):  # also of NaN
+        if not (low >= -1.0001 and high <= 1.0001):  # also for NaN
             raise InputError(
                 f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}."
             )
 
     array = xp.asarray(array.astype(np.float32))
-    watch_values(array, judge, xp, checks)
+    check_values(array, judge, xp, checks)
     return cast("Floats", array)
 
 
-def watch_values(array: Array, judge: Callable[[float, float], None], xp: Any, checks: Checks | None) -> None:
-    """Adds a check to `checks`; without them, checks now."""
+def check_values(array: Array, judge: Judge, xp: Any, checks: Checks | None) -> None:
+    """Adds a check to `checks`; if it is None, does the check now."""
     added = Checks(xp) if checks is None else checks
     added.add(array, judge)
     if checks is None and xp is not np:
         added.raise_pending(xp.asnumpy)
 
 
-def finite_depth(low: float, high: float) -> None:
-    """Checks the limits of depth.
-
-    Raises:
-        InputError: they are not finite.
-    """
+def require_finite_depth(low: float, high: float) -> None:
+    """Raises `InputError` if the limits of depth are not finite."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise InputError("depth holds NaN or infinity; expected finite numbers, nearer is larger.")
 
@@ -321,12 +301,11 @@ def finite_depth(low: float, high: float) -> None:
 def _resize(array: Array, size: Size, xp: Any, dtype: Any = np.uint8) -> Array:
     from PIL import Image
 
-    height, width = size
-    if array.shape[1:3] == (height, width):
+    if array.shape[1:3] == tuple(size):
         return xp.asarray(array).astype(dtype, copy=False)
     if xp is not np:
         return pillow_bilinear(array, size, xp, dtype)
     array = array.astype(dtype, copy=False)
-    # Pillow itself, because its fixed-point bilinear filter is part of the reference.
-    images = (Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in array)
+    # By Pillow, because its fixed-point bilinear filter is part of the reference.
+    images = (Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR) for frame in array)
     return np.stack([np.asarray(image) for image in images])

@@ -1,8 +1,8 @@
 """The padded-frame protocol: a border around the frame, for objects that leave it.
 
-Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side. There
-masks are 0 and depth is the nearest of the clip, as of an occluder that may hide something. This follows the authors'
-evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
+Diffusion-VAS is evaluated on TAO-Amodal with frames padded by a quarter of their height and width on every side. In the
+border, masks are 0 and depth is the nearest of the clip, like that of an occluder. This follows the authors' evaluation
+(github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from their demo:
 
 - Masks and depth are padded at the frame's size, then resized linearly as cv2 does; the demo resizes with PIL.
 - Depth is truncated to 8 bits first.
@@ -13,7 +13,7 @@ evaluation (github.com/Kaihua-Chen/diffusion-vas, `eval`), which differs from th
     in_frame = padding.crop(seen.masks_full)
     boxes = padding.boxes(seen.masks_full, modal)
 
-Written against the array API, as `images` is: `xp` is numpy, or CuPy on a device.
+Written against the array API: `xp` is numpy, or CuPy on a device.
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, as_input, namespace_of
 from ..errors import InputError
 from .depth import resize_align_corners
-from .images import THRESHOLD, Checks, Size, finite_depth, resize_frames, watch_values
-from .masks import binarise
+from .images import THRESHOLD, Bools, Checks, Size, binarise, check_values, require_finite_depth, resize_frames
 
-Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
@@ -49,19 +47,17 @@ class Padding:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 4:
-            raise InputError(
-                f"frames of {self.height}x{self.width} cannot be padded by a quarter; expected sides of 4 pixels or "
-                "more."
-            )
+            size = f"{self.height}x{self.width}"
+            raise InputError(f"frames of {size} cannot be padded by a quarter; expected sides of 4 pixels or more.")
 
     @property
     def rows(self) -> int:
-        """Rows added above, and below."""
+        """Rows added above, and as many below."""
         return self.height // 4
 
     @property
     def columns(self) -> int:
-        """Columns added on the left, and on the right."""
+        """Columns added on the left, and as many on the right."""
         return self.width // 4
 
     @property
@@ -70,35 +66,19 @@ class Padding:
         return self.height + 2 * self.rows, self.width + 2 * self.columns
 
     def pad(self, pictures: NDArray[Any], value: Any = None, xp: Any = np) -> NDArray[Any]:
-        """Pads pictures [T, H, W, ...] with `value`; None repeats the edge.
-
-        Raises:
-            InputError: pictures of another size.
-        """
+        """Pads pictures [T, H, W, ...] with `value`, or by repeating the edge; raises `InputError` for another size."""
         self._check(pictures, (self.height, self.width))
         around = ((0, 0), (self.rows, self.rows), (self.columns, self.columns), *((0, 0),) * (pictures.ndim - 3))
         padded = xp.pad(pictures, around, "edge") if value is None else xp.pad(pictures, around, constant_values=value)
         return cast("NDArray[Any]", padded)
 
     def crop(self, pictures: NDArray[Any]) -> NDArray[Any]:
-        """Crops padded pictures [T, H', W', ...] to the frame; a view.
-
-        Raises:
-            InputError: pictures of another size.
-        """
+        """Returns a view of the frame in padded pictures [T, H', W', ...]; raises `InputError` for another size."""
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
     def prepare_modal(self, modal: Any, size: Size, xp: Any = np) -> NDArray[np.float32]:
-        """Prepares visible masks for the networks: float32 [T, *size] in [-1, 1], edges grey.
-
-        Args:
-            modal: raw masks [T, height, width], bool or integers, as in `Model.segment`.
-            size: (H, W) of the network's pictures.
-
-        Raises:
-            InputError: another size, or prepared floats.
-        """
+        """Prepares raw visible masks, as for `raw`, for the networks: float32 [T, *size] in [-1, 1], edges grey."""
         seen = self.raw(modal, xp)
         each = (xp.asarray(seen[t : t + 1]).astype(np.float32) for t in range(len(seen)))
         return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
@@ -107,10 +87,9 @@ class Padding:
         """Prepares depth for the networks: float32 [T, *size] in [-1, 1], the border as near as the nearest pixel.
 
         Args:
-            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as by the authors' depth
+            depth: numbers [T, h, w] of any size, nearer is larger; resized to the frame as after the authors' depth
                 network, and normalised per clip.
-            size: (H, W) of the network's pictures.
-            checks: as for `images.prepare_modal`.
+            size, checks: as for `images.prepare_modal`.
 
         Raises:
             InputError: another shape, no numbers, or NaN.
@@ -119,14 +98,14 @@ class Padding:
         if numbers.dtype.kind in "iu":
             numbers = numbers.astype(np.float32)
         maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
-        watch_values(maps, finite_depth, xp, checks)
+        check_values(maps, require_finite_depth, xp, checks)
         low, high = maps.min(), maps.max()
         span = xp.where(high > low, high - low, np.float32(1))
         levels = (((maps[t : t + 1] - low) / span * 255).astype(np.uint8) / 255.0 for t in range(len(maps)))
         return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
     def raw(self, modal: Any, xp: Any = np) -> Bools:
-        """Reads raw masks without moving them: bool [T, height, width].
+        """Reads raw masks, bool or integers, without moving them: bool [T, height, width].
 
         Raises:
             InputError: another size, or prepared floats.
@@ -141,14 +120,11 @@ class Padding:
         return binarise(masks, namespace_of(masks, xp))
 
     def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
-        """Amodal masks of the padded frame, from decoded pictures: bool [T, *self.size].
+        """Returns the amodal masks of the padded frame: bool [T, *self.size].
 
         Args:
             pictures: uint8 [T, H, W, 3], decoded, of any size.
-            modal: raw masks [T, height, width], added to the result.
-
-        Raises:
-            InputError: masks of another size, or prepared floats.
+            modal: raw masks, as for `raw`, which are added to the result.
         """
         whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
         for t in range(len(whole)):
@@ -157,7 +133,7 @@ class Padding:
         return whole
 
     def boxes(self, predicted: Bools, modal: Bools) -> Floats:
-        """Boxes of padded masks, in the frame's pixels; see `protocol_boxes`."""
+        """Returns the boxes of padded masks in the frame's pixels; see `protocol_boxes`."""
         return protocol_boxes(predicted, modal, (self.rows, self.columns))
 
     def _check(self, pictures: NDArray[Any], size: Size) -> None:
@@ -167,25 +143,20 @@ class Padding:
 
 
 def _to_network(padded: Iterable[Array], size: Size, xp: Any) -> NDArray[np.float32]:
-    """Pictures [1, H, W] in [0, 1], one after the other, resized linearly: float32 [T, *size] in [-1, 1]."""
+    """Resizes pictures [1, H, W] in [0, 1] linearly, one after the other: float32 [T, *size] in [-1, 1]."""
     whole = xp.concatenate([(resize_frames(one, size, xp) * 2 - 1).astype(np.float32) for one in padded])
     return cast("NDArray[np.float32]", whole)
 
 
 def mask_boxes(masks: Bools) -> Floats:
-    """Boxes around masks, [T, 4]: x, y, width and height in pixels, zeros for an empty mask."""
-    boxes = np.zeros((len(masks), 4))
-    for box, mask in zip(boxes, masks, strict=True):
-        if mask.any():
-            box[:] = cv2.boundingRect(mask.astype(np.uint8))
-    return boxes
+    """Returns the boxes around masks, [T, 4]: x, y, width and height in pixels, zeros for an empty mask."""
+    return np.array([cv2.boundingRect(mask.astype(np.uint8)) for mask in masks], np.float64).reshape(-1, 4)
 
 
 def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0, 0)) -> Floats:
-    """Predicted boxes as in the authors' evaluation on TAO-Amodal.
+    """Returns the predicted boxes of the authors' evaluation on TAO-Amodal.
 
-    Each is the union of the boxes around the predicted mask, without the padding, and around the visible mask;
-    the other one where one of them is empty.
+    A box is the union of those around the predicted and the visible mask, or the other one if one is empty.
 
     Args:
         predicted: bool [T, h, w], of the frame or of the padded frame.
@@ -193,7 +164,7 @@ def protocol_boxes(predicted: Bools, modal: Bools, offset: tuple[int, int] = (0,
         offset: (rows, columns) of the frame's corner in the prediction.
 
     Returns:
-        [T, 4] x, y, width and height in the frame's pixels, beyond the frame where the prediction is.
+        [T, 4] x, y, width and height in the frame's pixels; they may extend beyond the frame.
     """
     boxes, seen = mask_boxes(predicted), mask_boxes(modal)
     boxes[boxes[:, 2] > 0] -= [offset[1], offset[0], 0, 0]

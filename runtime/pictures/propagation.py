@@ -14,30 +14,25 @@ import numpy as np
 
 from .registration import Bools, Bytes, Floats, Motion, object_frames, register
 
-_FEWEST = 10  # visible pixels that a frame needs to be copied from, or compared with
+_FEWEST = 10  # visible pixels that a frame needs to be copied from or compared with
 _SHOWN = 0.7  # share of a source pixel that must be visible
-_UNKNOWN = 3000.0  # squared levels: assumed error of the next frame where the two cannot be compared
+_UNKNOWN = 3000.0  # squared levels: assumed error per frame of distance, if two frames cannot be compared
 _NOISE = 100.0  # squared levels: error of a correct motion
 
 
 class Propagated(NamedTuple):
-    """A clip with the visible parts of its object copied from frame to frame.
+    """A clip with hidden pixels of its object copied from other frames."""
 
-    Attributes:
-        rgb: uint8 [T, H, W, 3], the frames, with the copied pixels.
-        known: bool [T, H, W], visible or copied.
-    """
-
-    rgb: Bytes
-    known: Bools
+    rgb: Bytes  # [T, H, W, 3], the frames with the copied pixels
+    known: Bools  # [T, H, W], the object's visible and copied pixels
 
 
 def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     """Fills hidden parts of an object from the frames in which they are visible.
 
     Each frame with hidden pixels is registered with every frame that has ten visible ones (`registration`). A hidden
-    pixel becomes the mean of their pixels there, weighted with 1 / (e + 100)^2. e is the mean squared error over the
-    pixels visible in both; a frame with e above their variance (and 100) is worse than their mean colour and left out.
+    pixel becomes the mean of the pixels there, weighted with 1 / (e + 100)^2. e is the mean squared error over the
+    pixels visible in both; frames with e above their variance (and 100) are worse than the mean colour and left out.
     With fewer than ten pixels visible in both, e is 3000 times the distance in frames.
 
     Args:
@@ -48,7 +43,9 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     if (amodal == modal).all():
         return Propagated(rgb, modal)
     objects = object_frames(rgb, modal, amodal)
-    shown = {t: _visible(rgb[t], mask) for t, mask in enumerate(modal) if mask.sum() >= _FEWEST}
+    # The visible parts on black, with the mask as fourth channel: uint8 [H, W, 4].
+    masked = np.concatenate([rgb, np.full((*modal.shape, 1), 255, np.uint8)], axis=-1) * modal[..., None]
+    sources = {s: masked[s] for s in range(len(modal)) if modal[s].sum() >= _FEWEST}
     filled, known = rgb.copy(), modal.copy()
     for t, target in enumerate(objects):
         hidden = amodal[t] & ~modal[t]
@@ -58,7 +55,7 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         box = (slice(top, top + height), slice(left, left + width))
         picture, seen, hidden = rgb[t][box], modal[t][box], hidden[box]
         total, weights = np.zeros(picture.shape, np.float32), np.zeros(hidden.shape, np.float32)
-        for s, visible in shown.items():
+        for s, visible in sources.items():
             source = objects[s]
             if s == t or source is None:
                 continue
@@ -74,11 +71,6 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     return Propagated(filled, known)
 
 
-def _visible(picture: Bytes, seen: Bools) -> Bytes:
-    """Visible part of a frame on black, with the mask as fourth channel: uint8 [H, W, 4]."""
-    return np.dstack([picture, np.full(seen.shape, 255, np.uint8)]) * seen[..., None]
-
-
 def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Floats, Bools]:
     """Warps another frame into a box of this one: colours float32 [h, w, 3], and where they are visible."""
     y, x = np.mgrid[box]
@@ -89,7 +81,7 @@ def _moved(visible: Bytes, motion: Motion, box: tuple[slice, slice]) -> tuple[Fl
 
 
 def _error(colours: Floats, picture: Bytes, both: Bools, unknown: float) -> float | None:
-    """Mean squared error where both frames show the object; None if the mean colour has a smaller one."""
+    """Returns the mean squared error where both frames show the object; None if that of the mean colour is smaller."""
     if both.sum() < _FEWEST:
         return unknown
     wanted = picture[both].astype(np.float32)

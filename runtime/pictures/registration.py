@@ -1,8 +1,8 @@
 """Estimates an object's affine motion from one frame to another, by its visible colours and its outline.
 
 Gauss-Newton on the difference of two frames, in the inverse compositional form (Baker and Matthews, "Lucas-Kanade 20
-Years On", IJCV 2004, section 3.2), with Huber's weights against pixels that do not move with the object. Texture aligns
-pixels visible in both frames, the signed distance to the outline the others.
+Years On", IJCV 2004, section 3.2), with Huber's weights against pixels that do not move with the object. Pixels visible
+in both frames are aligned by their colours, the others by their signed distance to the outline.
 """
 
 from __future__ import annotations
@@ -46,23 +46,14 @@ class _Level(NamedTuple):
 
 
 class ObjectFrame(NamedTuple):
-    """An object in one frame, prepared for `register`.
+    """An object in one frame, prepared for `register`; lengths in pixels."""
 
-    Attributes:
-        centre: (x, y), mean of all its pixels.
-        points: (x, y, 1) of N pixels in and around it, [3, N].
-        middle, spread: mean (x, y) and deviation of the points, pixels.
-        weights: float32 [H, W].
-        levels: from blurred to sharp.
-        longest_step: pixels.
-    """
-
-    centre: tuple[float, float]
-    points: NDArray[np.float64]
-    middle: tuple[float, float]
-    spread: float
-    weights: Floats
-    levels: tuple[_Level, ...]
+    centre: tuple[float, float]  # (x, y), mean of all its pixels
+    points: NDArray[np.float64]  # (x, y, 1) of N pixels in and around it, [3, N]
+    middle: tuple[float, float]  # mean (x, y) of the points
+    spread: float  # deviation of the points
+    weights: Floats  # [H, W]
+    levels: tuple[_Level, ...]  # from blurred to sharp
     longest_step: float
 
 
@@ -83,7 +74,7 @@ def object_frames(rgb: Bytes, modal: Bools, amodal: Bools) -> list[ObjectFrame |
 def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) -> ObjectFrame:
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 3) for m in (whole, ~whole))
     distance = inside - outside
-    # Hidden pixels get the mean colour, so that an occluder's edge is not taken for one of the object.
+    # Hidden pixels get the mean colour, so that an occluder's edge does not count as one of the object.
     mean = picture[seen].mean(axis=0) if seen.any() else np.full(3, 128.0)
     colours = np.where(seen[..., None], picture, np.where(whole[..., None], mean, 255))
     outline = 128 + _OUTLINE_LEVELS * np.clip(distance / max(_REACH * diameter, 1.0), -1, 1)
@@ -97,8 +88,9 @@ def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) ->
     middle = (float(columns.mean()), float(rows.mean()))
     spread = max(float(columns.std()), float(rows.std()), 1.0)
     x, y = (columns - middle[0]) / spread, (rows - middle[1]) / spread
+    blurs = [max(share * diameter, _SHARP) for share in _BLURS]
     levels = []
-    for blur in _blurs(diameter):
+    for blur in [*blurs, _SHARP] if blurs[-1] > 1.5 * _SHARP else blurs:
         blurred = np.asarray(cv2.GaussianBlur(features, (0, 0), blur), np.float32)
         dx, dy = (cv2.Sobel(blurred, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
         slopes = _slopes(dx[rows, columns], dy[rows, columns], x[:, None], y[:, None])
@@ -109,13 +101,8 @@ def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) ->
     return ObjectFrame(centre, points, middle, spread, weights, tuple(levels), max(_LONGEST_STEP * diameter, 1.0))
 
 
-def _blurs(diameter: float) -> list[float]:
-    blurs = [max(share * diameter, _SHARP) for share in _BLURS]
-    return [*blurs, _SHARP] if blurs[-1] > 1.5 * _SHARP else blurs
-
-
 def _slopes(dx: Any, dy: Any, x: Any, y: Any) -> Floats:
-    """Derivatives of the points' values by shift (x, y), scale, turn, stretch and shear, [6, N, 4]."""
+    """Returns the derivatives of the points' values by shift (x, y), scale, turn, stretch and shear, [6, N, 4]."""
     return np.stack([dx, dy, dx * x + dy * y, dy * x - dx * y, dx * x - dy * y, dx * y + dy * x]).astype(np.float32)
 
 
@@ -166,7 +153,7 @@ def _sampled(picture: NDArray[Any], x: Floats, y: Floats, border: int) -> NDArra
 
 
 def _as_motion(step: NDArray[np.float64], target: ObjectFrame) -> Motion:
-    """The motion within a frame with the parameters of `_slopes`."""
+    """Converts parameters, as `_slopes` has them, into a motion within a frame."""
     scale, turn, stretch, shear = step[2:] / target.spread
     motion = np.eye(3)
     motion[:2, :2] += [[scale + stretch, shear - turn], [shear + turn, scale - stretch]]

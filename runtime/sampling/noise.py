@@ -1,10 +1,10 @@
-"""torch's CPU noise, bit for bit, without torch.
+"""Draws the same noise as torch on the CPU, bit for bit, without torch.
 
-The reference draws its latents with `torch.randn` on the CPU, so results can be compared only if the noise is equal to
+The reference draws its latents with `torch.randn` on the CPU, and results can be compared only if the noise is equal to
 the last bit. `NoiseStream(seed).randn(shape)` equals
 `torch.randn(shape, generator=torch.Generator().manual_seed(seed))` of torch 2.13:
 
-* The random words are MT19937's, seeded with the low 32 bits of the seed.
+* The random words are those of MT19937, seeded with the low 32 bits of the seed.
 * 16 values or more: Box-Muller on blocks of 16 words (`normal_fill` in ATen/native/cpu/
   DistributionTemplates.h). A word gives u = (word mod 2^24) / 2^24. For j < 8, r = sqrt(-2 log(1 - u[j])) and
   theta = 2 pi u[j + 8]; the normals are r cos(theta) at j and r sin(theta) at j + 8.
@@ -15,9 +15,9 @@ the last bit. `NoiseStream(seed).randn(shape)` equals
   DistributionsHelper.h). A pair's second normal waits for the next small draw, across large ones too.
 * float16 is the float32 draw rounded to half, except that a ragged end uses up fewer words.
 
-The generator runs on the host; the rest of a draw may run on a device (`NoiseStream.draw`, `Draw.normals`). Its sums,
-products, square roots and conversions are correctly rounded by IEEE 754 and each is a call of its own, never fused with
-the next, so the bits are the same everywhere.
+The generator runs on the host; the rest of a draw can run on a device (`NoiseStream.draw`, `Draw.normals`). Its sums,
+products, square roots and conversions are correctly rounded by IEEE 754, and each is a call of its own that is never
+fused with the next, so the bits are the same everywhere.
 
 Other builds of torch draw other values: without AVX2 the last bits differ (by about 2e-6), and before 2.13 (seen with
 2.7) float16 values are different altogether.
@@ -25,10 +25,11 @@ Other builds of torch draw other values: without AVX2 the last bits differ (by a
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,6 @@ from ..errors import InputError
 F32: TypeAlias = NDArray[np.float32]
 U32: TypeAlias = NDArray[np.uint32]
 NoiseDtype = Literal["float32", "float16"]
-Pieces: TypeAlias = Iterable[tuple[int, U32]]  # where each piece's normals begin, and its words
 
 _BLOCK = 16
 # Words at a time, with 4 MB of working memory. Half as many are as fast alone, but every numpy call takes the GIL
@@ -48,7 +48,7 @@ _DEVICE_PASS = 8 * _PASS  # a kernel launch costs the host the same for any size
 
 
 def _single(*decimals: float) -> list[float]:
-    """The float32 numbers nearest to Cephes' decimal constants, exact in float64."""
+    """Rounds Cephes' decimal constants to float32; the results are exact in float64."""
     return [float(np.float32(decimal)) for decimal in decimals]
 
 
@@ -74,7 +74,7 @@ _SIGN = np.int32(-(2**31))
 
 
 class _BoxMuller:
-    """`normal_fill` for a fixed number of words; holds its working memory."""
+    """torch's `normal_fill` for a fixed number of words; holds its working memory."""
 
     def __init__(self, words: int, xp: Any = np) -> None:
         self.words, self.xp, pairs = words, xp, words // 2
@@ -84,7 +84,7 @@ class _BoxMuller:
         self.out: F32 = xp.empty(words, np.float32)
 
     def __call__(self, words: U32) -> F32:
-        """Turns uint32 words [16 n] into normals, float32 [16 n]; the next call overwrites them."""
+        """Turns uint32 words [16 n] into float32 normals [16 n], which the next call overwrites."""
         xp, k = self.xp, self.k
         rows = self._rows
         halves, normals = rows(words.view(np.int32)), rows(self.out)
@@ -99,24 +99,23 @@ class _BoxMuller:
         return self.out
 
     def _rows(self, values: NDArray[Any]) -> NDArray[Any]:
-        """A view by half blocks, eight words each."""
-        # numpy copies 32-byte items twice as fast as rows of eight; CuPy has no such items.
+        # Half blocks of eight words. numpy copies 32-byte items twice as fast as rows of eight; CuPy has no such items.
         return values.view("V32") if self.xp is np else values.reshape(-1, _BLOCK // 2)
 
     def _fma(self, a: F32 | float, c: F32 | float, out: F32) -> None:
-        """out = a * arg + c, rounded to float32 once; the product is exact in float64."""
+        """Computes out = a * arg + c, rounded to float32 once; the product is exact in float64."""
         self.xp.multiply(a, self.arg, out=self.wide)
         self.xp.add(self.wide, c, out=out, casting="same_kind")
 
     def _polynomial(self, coefficients: Sequence[float], out: F32) -> None:
-        """Horner's rule at arg, highest power first."""
+        """Evaluates a polynomial at arg by Horner's rule, highest power first."""
         value: F32 | float = coefficients[0]
         for c in coefficients[1:]:
             self._fma(value, c, out)
             value = out
 
     def _find_radius(self, k: NDArray[np.int32]) -> None:
-        """radius = sqrt(-2 log(1 - k / 2^24))."""
+        """Computes radius = sqrt(-2 log(1 - k / 2^24))."""
         x, y, e, z, t, i = self.x, self.radius, self.cos, self.z, self.t, self.i
         self.xp.subtract(1 << 24, k, out=i)
         x[:] = i
@@ -144,7 +143,7 @@ class _BoxMuller:
         self.xp.sqrt(y, out=y)
 
     def _find_cos_sin(self, k: NDArray[np.int32]) -> None:
-        """The cosine and sine of theta = 2 pi k / 2^24."""
+        """Computes the cosine and sine of theta = 2 pi k / 2^24."""
         x, cos, sin, z, t, i = self.x, self.cos, self.sin, self.z, self.t, self.i
         x[:] = k
         x *= _SCALE
@@ -184,35 +183,24 @@ class _BoxMuller:
 
 
 class Draw(NamedTuple):
-    """Random words of a draw, whose normals are still to be computed.
-
-    Attributes:
-        shape, dtype: of the normals.
-        pieces: index of the first normal, and words.
-        few: the normals, float32, where they are fewer than 16.
-    """
+    """A draw whose normals are still to be computed."""
 
     shape: tuple[int, ...]
     dtype: NoiseDtype
-    pieces: Sequence[tuple[int, U32]]
-    few: F32 | None = None
+    pieces: Iterable[tuple[int, U32]]  # index of the first normal and random words; may overlap the piece before
+    few: F32 | None  # the normals themselves, if they are fewer than 16
 
     def normals(self, xp: Any = np) -> Any:
-        """Computes the normals on the device of `xp` (numpy, or CuPy), with the same bits everywhere."""
+        """Computes the normals on the device of `xp` (numpy or CuPy), with the same bits everywhere."""
         if self.few is not None:
             return xp.asarray(self.few.astype(self.dtype)).reshape(self.shape)
         out = xp.empty(math.prod(self.shape), self.dtype)
-        _fill(out, self.pieces, xp)
+        box_muller = None
+        for start, words in self.pieces:
+            if box_muller is None or box_muller.words != words.size:
+                box_muller = _BoxMuller(words.size, xp)
+            out[start : start + words.size] = box_muller(xp.asarray(words))
         return out.reshape(self.shape)
-
-
-def _fill(out: Any, pieces: Pieces, xp: Any = np) -> None:
-    """Fills a flat float32 or float16 array with the normals of words; a piece may overwrite the end of the last."""
-    box_muller = None
-    for start, words in pieces:
-        if box_muller is None or box_muller.words != words.size:
-            box_muller = _BoxMuller(words.size, xp)
-        out[start : start + words.size] = box_muller(xp.asarray(words))
 
 
 class NoiseStream:
@@ -221,11 +209,11 @@ class NoiseStream:
     A stream belongs to one thread; two streams in the same state draw the same values.
 
     Args:
-        seed: what `manual_seed` takes, an integer from -2^63 to 2^64 - 1. A negative seed stands for
-            seed + 2^64; only the low 32 bits count.
+        seed: an integer from -2^63 to 2^64 - 1, as for `manual_seed`. A negative seed stands for seed + 2^64; only the
+            low 32 bits count.
 
     Raises:
-        InputError: the seed is no integer, or out of range.
+        InputError: the seed is not an integer, or is out of range.
     """
 
     def __init__(self, seed: int) -> None:
@@ -240,47 +228,35 @@ class NoiseStream:
 
     def clone(self) -> NoiseStream:
         """Copies the stream and its state, including the waiting normal of a small draw."""
-        twin = NoiseStream(0)
-        twin._state.set_state(self._state.get_state())
-        twin._waiting = self._waiting
-        return twin
+        return copy.deepcopy(self)
 
     def randn(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> NDArray[Any]:
-        """Draws standard normals.
+        """Draws standard normals, equal to torch's in every bit, as a new contiguous array.
 
         Args:
             shape: sizes, each 0 or more; () gives an array of no dimensions.
             dtype: "float32", or "float16" as torch 2.13 draws it.
 
-        Returns:
-            A new contiguous array of that shape and dtype, equal to torch's in every bit.
-
         Raises:
-            InputError: a size is negative or no integer, or the dtype is another.
+            InputError: a size is negative or not an integer, or the dtype is another.
         """
         size = _size(shape, dtype)
-        out = np.empty(size, dtype)
-        if size < _BLOCK:
-            out[:] = self._few(size)
-        else:
-            _fill(out, self._pieces(size, dtype, _PASS))
-        return out.reshape(shape)
+        drawn = Draw(shape, dtype, self._pieces(size, dtype, _PASS), self._few(size))
+        return cast("NDArray[Any]", drawn.normals())
 
     def draw(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> Draw:
         """Draws only the random words, four bytes per value; `Draw.normals` computes the rest on a device."""
         size = _size(shape, dtype)
-        if size < _BLOCK:
-            return Draw(shape, dtype, (), self._few(size))
-        return Draw(shape, dtype, list(self._pieces(size, dtype, _DEVICE_PASS)))
+        return Draw(shape, dtype, list(self._pieces(size, dtype, _DEVICE_PASS)), self._few(size))
 
     def _words(self, n: int) -> U32:
         return self._state.randint(0, 2**32, size=n, dtype=np.uint32)
 
-    def _few(self, size: int) -> F32:
-        return np.array([self._small() for _ in range(size)], np.float32)
+    def _few(self, size: int) -> F32 | None:
+        return np.array([self._small() for _ in range(size)], np.float32) if size < _BLOCK else None
 
     def _small(self) -> float:
-        """Draws one normal of fewer than 16: the waiting one, or the first of a new pair."""
+        """Draws a single normal: the waiting one, or the first of a new pair."""
         if self._waiting is not None:
             normal, self._waiting = self._waiting, None
             return normal
@@ -291,14 +267,14 @@ class NoiseStream:
         return radius * math.cos(theta)
 
     def _pieces(self, size: int, dtype: NoiseDtype, most: int) -> Iterator[tuple[int, U32]]:
-        """Yields the words of a draw of 16 or more, `most` at a time."""
+        """Yields the words of a draw, `most` at a time; none for fewer than 16 normals."""
         ragged = size % _BLOCK
         whole = size - ragged
         for start in range(0, whole, most):
             yield start, self._words(min(most, whole - start))
-        if ragged:
-            # The last 16 values are drawn again, over the end of the whole blocks. Before that, a float32 draw uses a
-            # word for every value, a float16 draw only for the whole blocks.
+        if ragged and whole:
+            # The last 16 values are drawn again, over the end of the whole blocks. Before that, a float32 draw uses one
+            # word per value, a float16 draw only those of the whole blocks.
             if dtype == "float32":
                 self._words(ragged)
             yield size - _BLOCK, self._words(_BLOCK)

@@ -1,7 +1,6 @@
 """The sampling loop of EDM (Karras et al. 2022, algorithm 2): Euler steps with optional churn.
 
-The noise levels come from `schedule`; a denoiser is put together from a network, `preconditioning` and `guidance`.
-All are written against the array API: `xp` is numpy, or CuPy on a GPU. Latents are float32 throughout.
+Written against the array API: `xp` is numpy, or CuPy on a GPU. Latents are float32 throughout.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..arrays.interop import Array
 from ..errors import InputError, NonFiniteError
 from .finiteness import Finiteness
 from .schedule import Schedule
 
-Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray
 Callback: TypeAlias = Callable[[int, float, Array], None]
 
 
@@ -29,12 +28,12 @@ def sample(
     finite: Finiteness | None = None,
     xp: Any = np,
 ) -> Array:
-    """Euler's method from noise to a sample (EDM algorithm 2 without the second-order correction).
+    """Integrates from noise to a sample (EDM algorithm 2 without the second-order correction).
 
     Args:
         denoise: (x, step) -> D(x; schedule.hats[step]), the denoised x.
         latents: float32, unit noise times `schedule.initial_scale`.
-        draw_noise: draws unit noise like `latents`; called only at steps with churn.
+        draw_noise: draws unit noise of the latents' shape; called only at steps with churn.
         callback: called after each step with (step, sigma, latents).
         finite: records whether the latents of each step are finite, for the caller to raise; None to raise here.
 
@@ -42,7 +41,7 @@ def sample(
         float32 latents at noise level 0.
 
     Raises:
-        NonFiniteError: a latent was NaN or infinite after a step; names the step.
+        NonFiniteError: a latent was NaN or infinite after a step.
         InputError: the schedule has churn and there is no `draw_noise`.
     """
     x = latents

@@ -15,16 +15,13 @@ Floats: TypeAlias = NDArray[np.float32]
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Floats:
-    """Noise levels, from sigma_max down to sigma_min and a final 0 (EDM eq. 5).
-
-    Returns:
-        float32 [steps + 1], computed in float64.
+    """Computes the noise levels from sigma_max down to sigma_min, then 0 (EDM eq. 5): float32 [steps + 1].
 
     Raises:
         InputError: fewer than one step.
     """
     if steps < 1:
-        raise InputError(f"{steps} steps were asked for; expected 1 or more.", field="steps")
+        raise InputError(f"{steps} steps: expected 1 or more.", field="steps")
     ramp = np.linspace(0.0, 1.0, steps)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return np.append((high + ramp * (low - high)) ** rho, 0.0).astype(np.float32)
@@ -32,7 +29,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
 
 @dataclass(frozen=True)
 class Churn:
-    """EDM's stochasticity (algorithm 2): before a step, fresh noise raises sigma by a share `gamma`.
+    """EDM's stochasticity (algorithm 2): fresh noise before a step, which raises its sigma by a share gamma.
 
     Attributes:
         s_churn: total amount; 0 is the deterministic sampler.
@@ -54,7 +51,7 @@ class Churn:
             )
 
     def gammas(self, sigmas: Floats) -> Floats:
-        """Relative increase of each step's sigma, float32 [steps]; at most sqrt(2) - 1."""
+        """Returns the relative increase of each step's sigma: float32 [steps], at most sqrt(2) - 1."""
         steps = len(sigmas) - 1
         gamma = min(self.s_churn / steps, math.sqrt(2.0) - 1.0)
         inside = (sigmas[:-1] >= self.s_tmin) & (sigmas[:-1] <= self.s_tmax)
@@ -67,8 +64,8 @@ class Schedule:
 
     Attributes:
         sigmas: float32 [steps + 1], the last is 0.
-        hats: float32 [steps], sigma (1 + gamma): where each step evaluates the denoiser.
-        s_noise: factor on churn's noise.
+        hats: float32 [steps], sigma (1 + gamma), at which each step evaluates the denoiser.
+        s_noise: factor on the noise that churn adds.
     """
 
     sigmas: Floats
@@ -77,7 +74,7 @@ class Schedule:
 
     @classmethod
     def of(cls, sigmas: Floats, churn: Churn | None = None) -> Schedule:
-        """The schedule of `sigmas`, raised by `churn`."""
+        """Returns the schedule of `sigmas`, raised by `churn`."""
         churn = churn or Churn()
         return cls(sigmas, sigmas[:-1] * (1 + churn.gammas(sigmas)), churn.s_noise)
 
@@ -87,7 +84,7 @@ class Schedule:
         return len(self.hats)
 
     def first(self, steps: int) -> Schedule:
-        """The schedule cut off after `steps` steps."""
+        """Returns the first `steps` steps of the schedule."""
         return Schedule(self.sigmas[: steps + 1], self.hats[:steps], self.s_noise)
 
     @property

@@ -1,8 +1,10 @@
-"""Draws scenes: videos in which one object is partly hidden, with ground truth."""
+"""Draws scenes, videos in which one object is partly hidden, with ground truth, and writes them to disk."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files.results import write_frames_png, write_json, write_masks_png
+from ..paths import PathLike
 from .shapes import Outline
 from .textures import SIDE, scenery
 from .world import Thing, World, make_world
@@ -17,6 +21,8 @@ from .world import Thing, World, make_world
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+SCENE_FORMAT = "amodal-scene"
 
 _SUBPIXEL = 4  # bits after the point in cv2's polygons
 _REACH = 0.6  # a surface covers [-0.6, 0.6] of a thing's coordinates
@@ -46,20 +52,13 @@ class Scene:
 
     @property
     def visibility(self) -> Floats:
-        """float32 [T]: visible share of the object's pixels in the frame."""
+        """Visible share of the object's pixels in the frame, float32 [T]."""
         area = self.amodal.sum(axis=(1, 2))
         return np.asarray(self.modal.sum(axis=(1, 2)) / np.maximum(area, 1), np.float32)
 
-    @property
-    def leaving(self) -> Bools:
-        """bool [T]: the object extends beyond the frame by a pixel or more."""
-        height, width = self.amodal.shape[1:]
-        x, y, wide, high = self.boxes.T
-        return np.asarray((x < -1) | (y < -1) | (x + wide > width + 1) | (y + high > height + 1))
-
 
 def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) -> Scene:
-    """Makes a scene, the same for the same arguments; sizes of the same aspect ratio show the same world.
+    """Makes a scene, the same for the same arguments; sizes of one aspect ratio show the same world.
 
     Args:
         seed: at least 0.
@@ -77,27 +76,8 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) ->
         )
     rng = np.random.default_rng([seed, frames])
     world = make_world(rng, frames, width / height)
-    while not _shows_itself(world):
+    while not _is_recognisable(world):
         world = make_world(rng, frames, width / height)
-    return _draw(world, rng, frames, size, seed)
-
-
-def _shows_itself(world: World) -> bool:
-    """Whether some frame shows a third of the object; with less, its shape cannot be known."""
-    size = (32, 80)  # fixed, so that a seed is the same world at every size
-
-    def masks(thing: Thing) -> Bools:
-        parts = [part * size[0] - 0.5 for part in thing.parts()]
-        return np.stack([_alpha([part[t] for part in parts], size) >= 128 for t in range(len(thing.pose))])
-
-    whole = masks(world.target)
-    seen = whole & ~np.any([masks(thing) for thing in world.before], axis=0)
-    shares = seen.sum(axis=(1, 2)) / np.maximum(whole.sum(axis=(1, 2)), 1)
-    return bool(shares.max() >= 1 / 3)
-
-
-def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int], seed: int) -> Scene:
-    height, width = size
     pictures, depth = _background(world, rng, frames, size)
     whole = np.full((frames, height, width, 3), 255, np.uint8)
     for thing in world.behind:
@@ -109,6 +89,52 @@ def _draw(world: World, rng: np.random.Generator, frames: int, size: tuple[int, 
     low, high = (corner * height for corner in _corners(world.target.parts()))
     boxes = np.concatenate([low, high - low], axis=1).astype(np.float32)
     return Scene(pictures, modal, amodal, depth, whole, boxes, seed)
+
+
+def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
+    """Writes a scene into a folder, such as one of `amodal.runtime.files.atomic.staged_folder`.
+
+    Layout: `frames/*.png`, `masks/*.png` (the visible part), `depth/*.png` (16 bit, nearer is larger),
+    `truth/amodal_masks/*.png`, `truth/completed/*.png` (the whole object on white), and `scene.json` with `format`,
+    `version`, `seed`, `object_id`, `image_ids`, `fps`, `visibility` (share per frame) and `boxes` (as in `Scene`).
+
+    Raises:
+        InputError: `fps` is not a number above 0.
+    """
+    if not 0 < fps < math.inf:
+        raise InputError(f"fps {fps}: expected a number above 0.", field="fps")
+    root = Path(folder)
+    write_frames_png(root / "frames", scene.frames)
+    write_masks_png(root / "masks", scene.modal)
+    write_frames_png(root / "depth", np.rint(scene.depth * 65535).astype(np.uint16))
+    write_masks_png(root / "truth" / "amodal_masks", scene.amodal)
+    write_frames_png(root / "truth" / "completed", scene.whole)
+    facts = {
+        "format": SCENE_FORMAT,
+        "version": 1,
+        "seed": scene.seed,
+        "object_id": 1,
+        # Unique over all seeds, for scenes of up to 10,000 frames.
+        "image_ids": [scene.seed * 10_000 + index for index in range(len(scene.frames))],
+        "fps": fps,
+        "visibility": np.round(scene.visibility.astype(np.float64), 4),
+        "boxes": np.round(scene.boxes.astype(np.float64), 2),
+    }
+    write_json(root / "scene.json", facts)
+
+
+def _is_recognisable(world: World) -> bool:
+    """Returns whether some frame shows a third of the object; with less, nobody could know its shape."""
+    size = (32, 80)  # fixed, so that a seed is the same world at every size
+
+    def masks(thing: Thing) -> Bools:
+        parts = [part * size[0] - 0.5 for part in thing.parts()]
+        return np.stack([_alpha([part[t] for part in parts], size) >= 128 for t in range(len(thing.pose))])
+
+    whole = masks(world.target)
+    seen = whole & ~np.any([masks(thing) for thing in world.before], axis=0)
+    shares = seen.sum(axis=(1, 2)) / np.maximum(whole.sum(axis=(1, 2)), 1)
+    return bool(shares.max() >= 1 / 3)
 
 
 def _background(world: World, rng: np.random.Generator, frames: int, size: tuple[int, int]) -> tuple[Bytes, Floats]:
@@ -152,7 +178,7 @@ def _paint(thing: Thing, pictures: Bytes, depth: Floats, alone: Bytes | None = N
 
 
 def _alpha(parts: list[Any], size: tuple[int, int]) -> Bytes:
-    """Coverage of pixels by a union of polygons, uint8, smooth at the edges."""
+    """Returns how much polygons cover each pixel, uint8 [h, w], smooth at the edges."""
     alpha = np.zeros(size, np.uint8)
     for part in parts:
         # Far outside the frame, cv2's fixed-point coordinates would overflow.
@@ -163,7 +189,7 @@ def _alpha(parts: list[Any], size: tuple[int, int]) -> Bytes:
 
 def _colours(thing: Thing, t: int, height: int, corner: tuple[int, int], size: tuple[int, ...]) -> Bytes:
     """Warps the thing's surface into a window of the frame: uint8 [h, w, 3]."""
-    # From pixels of the window to the frame's coordinates, the thing's own, and pixels of the surface.
+    # From pixels of the window to coordinates of the frame, those of the thing, and pixels of the surface.
     back, centre = np.linalg.inv(thing.pose[t, :, :2]), thing.pose[t, :, 2]
     scale = SIDE / (2 * _REACH)
     linear = scale * back / height
@@ -171,13 +197,10 @@ def _colours(thing: Thing, t: int, height: int, corner: tuple[int, int], size: t
     offset = scale * (back @ at_corner + _REACH) - 0.5
     window = (size[1], size[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(
-            thing.surface, np.column_stack([linear, offset]), window, flags=flags, borderMode=cv2.BORDER_REFLECT_101
-        )
-    )
+    matrix = np.column_stack([linear, offset])
+    return np.asarray(cv2.warpAffine(thing.surface, matrix, window, flags=flags, borderMode=cv2.BORDER_REFLECT_101))
 
 
 def _corners(parts: Outline) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest (x, y) of an outline in each frame, [T, 2] each."""
+    """Returns the lowest and highest (x, y) of an outline in each frame, [T, 2] each."""
     return np.min([part.min(axis=1) for part in parts], axis=0), np.max([part.max(axis=1) for part in parts], axis=0)

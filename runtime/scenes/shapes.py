@@ -1,7 +1,8 @@
-"""Draws outlines of things: closed polygons in a thing's own coordinates, in every frame of a clip.
+"""Draws the outlines of things in every frame of a clip.
 
-A thing is about one unit across and centred on the origin; y points down. `moments` are the times of the frames in
-[0, 1]. An outline is a list of parts, float64 [T, N, 2] (x, y), that may overlap; the thing is their union.
+An outline is a list of closed polygons, float64 [T, N, 2] (x, y), that may overlap; the thing is their union. In its
+own coordinates, a thing is about one unit across and centred on the origin; y points down. `moments` are the times of
+the frames in [0, 1].
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def star(rng: np.random.Generator, moments: Floats) -> Outline:
 
 
 def blob(rng: np.random.Generator, moments: Floats) -> Outline:
-    """A closed curve of four harmonics, slowly changing."""
+    """A closed curve of a few harmonics that changes slowly."""
     angle = np.linspace(0, _TURN, 48, endpoint=False)
     radius = np.full((len(moments), 48), 0.45)
     for harmonic in (2, 3, 4):
@@ -64,13 +65,13 @@ def cross(rng: np.random.Generator, moments: Floats) -> Outline:
 
 
 def walker(rng: np.random.Generator, moments: Floats) -> Outline:
-    """A figure on two legs, swinging arms and legs."""
+    """A figure on two legs, with swinging arms and legs."""
     stride, phase = rng.uniform(0.25, 0.6), rng.uniform(0, _TURN)
     swing = stride * np.sin(_TURN * rng.uniform(0.8, 2.0) * moments + phase)
     thick = rng.uniform(0.09, 0.13)
     hip, shoulder = np.array([0.0, 0.05]), np.array([0.0, -0.24])
     torso = _limb(np.array([0.0, -0.2]), np.zeros_like(moments), 0.26, 1.5 * thick)
-    parts = [_still(_round(0.0, -0.42, 0.115), moments)[0], torso]
+    parts = [*_still(_round(0.0, -0.42, 0.115), moments), torso]
     for side in (1, -1):
         parts += _jointed(hip, side * swing, 0.24, 0.22, thick, -0.5 * np.abs(swing))
         parts += _jointed(shoulder, -0.9 * side * swing, 0.17, 0.16, 0.75 * thick, 0.6 + 0 * swing)
@@ -85,8 +86,8 @@ def walker_on_four(rng: np.random.Generator, moments: Floats) -> Outline:
     head = _round(0.48, -0.32, 0.11)
     neck = _limb(np.array([0.3, -0.12]), np.full_like(moments, 2.4), 0.26, 1.3 * thick)
     wag = -1.9 + 0.4 * np.sin(_TURN * 2 * rate * moments)
-    parts = [_still(body, moments)[0], _still(head, moments)[0], neck]
-    parts.append(_limb(np.array([-0.38, -0.14]), wag, 0.2, 0.6 * thick))
+    tail = _limb(np.array([-0.38, -0.14]), wag, 0.2, 0.6 * thick)
+    parts = [*_still(body, moments), *_still(head, moments), neck, tail]
     for leg, x in enumerate((-0.28, -0.22, 0.22, 0.28)):
         swing = stride * np.sin(_TURN * rate * moments + phase + np.pi * (leg in (1, 2)))
         parts += _jointed(np.array([x, 0.0]), swing, 0.2, 0.2, thick, -0.4 * np.abs(swing))
@@ -99,7 +100,7 @@ def pole(rng: np.random.Generator, moments: Floats) -> Outline:
 
 
 def hedge(rng: np.random.Generator, moments: Floats) -> Outline:
-    """A wavy upper edge with everything below it; the origin lies on the edge."""
+    """Everything below a wavy edge, on which the origin lies."""
     x = np.linspace(-8, 8, 161)
     wave = sum(
         rng.uniform(0, 0.12) / k * np.sin(k * x * rng.uniform(1.5, 3.0) + rng.uniform(0, _TURN)) for k in (1, 2, 3)
@@ -113,7 +114,6 @@ FIGURES: tuple[Shape, ...] = (walker, walker_on_four)
 
 
 def _circle(count: int) -> Floats:
-    """Points of the unit circle, [N, 2]."""
     angle = np.linspace(0, _TURN, count, endpoint=False)
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 
@@ -131,7 +131,7 @@ def _round(x: float, y: float, radius: float) -> Floats:
 
 
 def _limb(root: Floats, angle: Floats, length: float, thick: float) -> Floats:
-    """A capsule from `root` ([2] or [T, 2]), hanging down at angle 0: [T, N, 2]."""
+    """Draws a capsule that starts at `root` ([2] or [T, 2]) and hangs down at angle 0: [T, N, 2]."""
     half = np.linspace(0, np.pi, 7)
     cap = 0.5 * thick * np.stack([np.cos(half), np.sin(half)], -1)
     capsule = np.concatenate([cap + np.array([0, length]), -cap])
@@ -141,6 +141,6 @@ def _limb(root: Floats, angle: Floats, length: float, thick: float) -> Floats:
 
 
 def _jointed(root: Floats, angle: Floats, upper: float, lower: float, thick: float, bend: Floats) -> Outline:
-    """Two capsules, the lower one bent against the upper."""
+    """Draws two capsules with a joint that bends the lower one."""
     joint = root + upper * np.stack([np.sin(angle), np.cos(angle)], -1)
     return [_limb(root, angle, upper, thick), _limb(joint, angle + bend, lower, 0.9 * thick)]

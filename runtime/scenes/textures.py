@@ -1,8 +1,9 @@
-"""Paints surfaces: small RGB pictures for things, and large ones for backgrounds."""
+"""Paints the surfaces of things and the backgrounds."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -15,27 +16,23 @@ SIDE = 64  # pixels of a thing's surface along each side
 
 
 def surface(rng: np.random.Generator) -> Bytes:
-    """Paints a thing, uint8 [SIDE, SIDE, 3]: bands, stripes, halves, dots, rings or clouds in two or three colours."""
+    """Paints a surface, uint8 [SIDE, SIDE, 3]: gradients, stripes, halves, dots, rings or clouds in a few colours."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float32) / SIDE - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
     kind = rng.choice(7, p=[0.22, 0.16, 0.14, 0.12, 0.12, 0.12, 0.12])
     rate = rng.uniform(1.5, 4.0)
-    if kind == 0:
-        share = _soft(along, 2.0)
-    elif kind == 1:
-        share = _soft(np.sin(2 * np.pi * rate * along + angle), 1.5)
-    elif kind == 2:
-        share = (along > rng.uniform(-0.15, 0.15)).astype(np.float32)
-    elif kind == 3:
-        share = _soft(np.sin(2 * np.pi * rate * x) * np.sin(2 * np.pi * rate * y) - 0.2, 4.0)
-    elif kind == 4:
-        share = _soft(np.sin(2 * np.pi * rate * np.hypot(x, y) + angle), 1.5)
-    elif kind == 5:
-        share = ((along > 0) ^ (across > 0)).astype(np.float32)
-    else:
-        share = _clouds(rng, (SIDE, SIDE), 5)
+    patterns: list[Callable[[], Floats]] = [
+        lambda: _soft(along, 2.0),
+        lambda: _soft(np.sin(2 * np.pi * rate * along + angle), 1.5),
+        lambda: (along > rng.uniform(-0.15, 0.15)).astype(np.float32),
+        lambda: _soft(np.sin(2 * np.pi * rate * x) * np.sin(2 * np.pi * rate * y) - 0.2, 4.0),
+        lambda: _soft(np.sin(2 * np.pi * rate * np.hypot(x, y) + angle), 1.5),
+        lambda: ((along > 0) ^ (across > 0)).astype(np.float32),
+        lambda: _clouds(rng, (SIDE, SIDE), 5),
+    ]
+    share = patterns[kind]()
     first, second, third = colour(rng), colour(rng), colour(rng)
     picture = first + (second - first) * share[..., None]
     if rng.random() < 0.35:  # a band of a third colour, such as clothes or a horizon

@@ -1,7 +1,7 @@
-"""Draws worlds: a target, things in front of it and behind it, and the camera, with their motions.
+"""Draws worlds: the motions of a target, of things in front of it and behind it, and of the camera.
 
-Lengths are in frame heights, x to the right and y down from the frame's upper left corner; nearness is from 0
-(farthest) to 1 (nearest). A world has no pixels: it can be drawn at any size.
+Lengths are in frame heights, x to the right and y down from the frame's upper left corner. Nearness is from 0
+(farthest) to 1 (nearest). A world has no pixels and can be drawn at any size.
 """
 
 from __future__ import annotations
@@ -20,42 +20,28 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thing:
-    """A moving thing with an outline and a painted surface.
+    """A moving thing with an outline and a painted surface."""
 
-    Attributes:
-        outline: parts [T, N, 2] in its own coordinates, see `shapes`.
-        surface: uint8 [64, 64, 3], spread over [-0.6, 0.6] of its own coordinates.
-        pose: [T, 2, 3], from its own coordinates to the frame's.
-        near: [T] nearness of its centre.
-        slope: change of nearness per length along (x, y).
-    """
-
-    outline: Outline
-    surface: NDArray[np.uint8]
-    pose: Floats
-    near: float
-    slope: tuple[float, float]
+    outline: Outline  # parts [T, N, 2] in its own coordinates, see `shapes`
+    surface: NDArray[np.uint8]  # [64, 64, 3], spread over [-0.6, 0.6] of its own coordinates
+    pose: Floats  # [T, 2, 3], from its own coordinates to the frame's
+    near: float  # nearness of its centre
+    slope: tuple[float, float]  # change of nearness per length along (x, y)
 
     def parts(self) -> Outline:
-        """The outline's parts [T, N, 2] in the frame's coordinates."""
+        """Returns the outline's parts [T, N, 2] in the frame's coordinates."""
         turned, moved = self.pose[:, :, :2], self.pose[:, None, :, 2]
         return [np.einsum("tnj,tij->tni", part, turned) + moved for part in self.outline]
 
 
 @dataclass(frozen=True)
 class World:
-    """Contents of a clip: the target, everything nearer, everything farther, and the background's motion.
-
-    Attributes:
-        before: things nearer than the target, farthest first.
-        behind: things farther than it, farthest first.
-        drift: [T, 2] movement of the background.
-    """
+    """Contents of a clip."""
 
     target: Thing
-    before: tuple[Thing, ...]
-    behind: tuple[Thing, ...]
-    drift: Floats
+    before: tuple[Thing, ...]  # nearer than the target, farthest first
+    behind: tuple[Thing, ...]  # farther than the target, farthest first
+    drift: Floats  # [T, 2], motion of the background
 
 
 def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
@@ -79,7 +65,7 @@ def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
 
 
 def _camera(rng: np.random.Generator, moments: Floats) -> Floats:
-    """Position of the camera, [T, 2]: still, panning, or held by hand."""
+    """Draws the position of the camera, [T, 2]: still, panning, or held by hand."""
     reach = rng.choice([0.0, 0.15, 0.5], p=[0.3, 0.35, 0.35])
     pan = rng.uniform(-reach, reach, 2) * [1, 0.3]
     strength, phases = 0.015 * rng.random(), rng.uniform(0, 6, 2)
@@ -88,7 +74,7 @@ def _camera(rng: np.random.Generator, moments: Floats) -> Floats:
 
 
 def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size: float) -> Floats:
-    """The target's centre [T, 2]; it stays in the frame, though parts of the target may leave it."""
+    """Draws the path of the target's centre, [T, 2], in the frame; parts of the target may leave it."""
     leaving = rng.random() < 0.3
     margin = 0.08 if leaving else min(0.55 * size, 0.42)
     beside, above = min(margin, 0.42 * aspect), max(margin, 0.3)  # a frame may be narrower than two margins
@@ -107,7 +93,7 @@ def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size:
 
 
 def _reflected(path: Floats, low: Floats, high: Floats) -> Floats:
-    """A path that turns back at the edges."""
+    """Reflects a path at the edges."""
     span = np.maximum(high - low, 1e-6)
     folded = np.mod(path - low, 2 * span)
     return np.asarray(low + np.where(folded > span, 2 * span - folded, folded))
@@ -153,7 +139,7 @@ def _occluder(
     target_near: float,
     scale: float = 1.0,
 ) -> Thing:
-    """Draws a nearer thing that meets the target: a pole, a hedge, or a thing on a path of its own."""
+    """Draws a nearer thing that crosses the target: a pole, a hedge, or another thing."""
     near = rng.uniform(target_near + 0.1, 0.98)
     when = rng.uniform(0.05, 0.95)
     meeting = np.array([np.interp(when, moments, target[:, i]) for i in range(2)])

@@ -263,7 +263,7 @@ def test_buffers_that_do_not_fit_are_refused_before_anything_runs(toy: Model, ou
     with pytest.raises(InputError, match=message):
         toy.segment(**clip(), out=out)
     assert not toy.session.components.timings
-    with pytest.raises(InputError, match="out takes the results of one sample, and 2 were asked for"):
+    with pytest.raises(InputError, match="out takes the results of one sample, not of 2"):
         toy.segment(**clip(), samples=2, out={"masks": np.zeros((FRAMES, *SIZE), bool)})
 
 

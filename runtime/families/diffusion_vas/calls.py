@@ -1,16 +1,15 @@
-"""The calls of a run of Diffusion-VAS: which component runs how often, on which shapes.
+"""The calls that a run of Diffusion-VAS makes: which component runs how often, on which shapes.
 
-The stage, the engines' profiles, the memory plan and the benchmarks' cost model all cut clips as it is written here.
+The stage, the engines' profiles, the memory plan and the benchmarks' cost model all split clips as described here.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, NamedTuple
 
 from ...builds.store import Profile, make_profile
 from ...bundle.manifest import Manifest, TensorEntry
@@ -21,11 +20,10 @@ from .config import STAGES, Config, StageName, config_of
 from .shape import RunShape
 
 ENCODE_FRAMES = 5
-"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the cores are full."""
+"""Frames that the VAE encodes at once on a GPU: half the memory of ten, and the GPU is still fully used."""
 LARGEST_STEPS = 200
-"""Sampler steps that a conditioner's engine takes."""
-_CLIP_FRAMES = 5  # that CLIP sees at once on a CPU
-
+"""The most sampler steps that a conditioner's engine accepts."""
+_CLIP_FRAMES = 5  # frames that CLIP encodes at once on a CPU
 
 PHASE_ROLES: dict[str, tuple[str, ...]] = {
     "depth": ("depth",),
@@ -34,36 +32,27 @@ PHASE_ROLES: dict[str, tuple[str, ...]] = {
     "denoise": ("unet",),
     "decode": ("vae_decoder",),
 }
-"""The phases of a stage, in their order, and the roles of the components that run in each, one after the other."""
+"""The phases of a stage in order, and the roles of the components that run in each, one after the other."""
 
 
-class FramesAtOnce(NamedTuple):
-    """How many frames a component takes in one call.
+def frames_at_once(frames: int, decode_chunk: int, on_gpu: bool) -> dict[str, int]:
+    """Returns how many of a clip's frames each component takes in one call.
 
-    On a CPU the VAE encodes one at a time, which takes least memory and was no slower than five.
+    On a CPU the VAE encodes one frame at a time, which takes the least memory and was no slower than five.
     """
-
-    depth: int
-    image_encoder: int
-    vae_encoder: int
-    vae_decoder: int
-
-    @classmethod
-    def of(cls, frames: int, decode_chunk: int, on_gpu: bool) -> FramesAtOnce:
-        """That of a clip of `frames`."""
-        encoded = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
-        return cls(1, *encoded, min(decode_chunk, frames))
+    clip, vae = (frames, min(ENCODE_FRAMES, frames)) if on_gpu else (min(_CLIP_FRAMES, frames), 1)
+    return {"depth": 1, "image_encoder": clip, "vae_encoder": vae, "vae_decoder": min(decode_chunk, frames)}
 
 
 def calls(manifest: Manifest, run: Run | None = None) -> Calls:
-    """Every call of a run; see `amodal.runtime.execution.family.Family`.
+    """Returns every call of a run; see `amodal.runtime.execution.family.Family`.
 
-    For another frame size, activations grow with the area (an attention that is not fused grows faster); with a smaller
-    decode chunk, the decoder's shrink with it.
+    For another frame size, activations are taken to grow with the area (unfused attention grows faster); with a smaller
+    decode chunk, those of the decoder shrink with it.
 
     Raises:
-        InputError: a stage that the bundle lacks, a frame size that it cannot have, or a decode chunk that its engines
-            do not take.
+        InputError: a stage that the bundle lacks, a frame size that no bundle can have, or a decode chunk that its
+            engines do not accept.
     """
     config = config_of(manifest)
     shape = _resolved(manifest, config, run)
@@ -78,44 +67,39 @@ def calls(manifest: Manifest, run: Run | None = None) -> Calls:
 
 
 def profiles(manifest: Manifest, component: str) -> tuple[Profile, ...]:
-    """The shapes that an engine of a component accepts; see `amodal.runtime.execution.family.Family`."""
+    """Returns the profiles of a component's engine; see `amodal.runtime.execution.family.Family`."""
     config, entry = config_of(manifest), manifest.components[component]
     return profiles_of(entry.kind, entry.inputs, config.frames, config.decode_chunk)
 
 
 def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:
-    """One or more profiles of a component.
+    """Returns the profiles of a component of some kind (its role), with the inputs of its graph.
 
-    `unet` has one for a single CFG row and one for both, so that the memory of each is known and rows one after the
-    other take less. `vae_decoder` takes 1 to `decode_chunk` frames. Frames of the others are independent.
-
-    Args:
-        kind: the component's name in the vocabulary.
-        inputs: of its graph; axes given as text are free.
-        frames, decode_chunk: the bundle's.
+    `unet` has one profile for a single CFG row and one for both, so that the memory of each is known and separate rows
+    take less. `vae_decoder` accepts 1 to `decode_chunk` frames. The other components treat frames independently.
     """
     if kind == "unet":
         return tuple(make_profile(f"rows={rows}", inputs, {"rows": (rows, rows, rows)}) for rows in (1, 2))
     if kind == "unet_conditioner":
         return (make_profile("any", inputs, {"rows": (1, 2, 2), "steps": (1, 25, LARGEST_STEPS)}),)
-    most = getattr(FramesAtOnce.of(frames, decode_chunk, on_gpu=True), kind)
+    most = frames_at_once(frames, decode_chunk, on_gpu=True)[kind]
     return (make_profile(f"frames<={most}", inputs, {"frames": (1, most, most)}),)
 
 
 def _phases(
     manifest: Manifest, config: Config, stage: StageName, shape: RunShape
 ) -> Iterator[tuple[str, list[ComponentCall]]]:
-    """The phases of a stage in their order, and the calls in each, one after the other."""
+    """Yields the name and the calls of each phase, in order."""
     keys = manifest.tasks[stage].components
     chunk = shape.decode_chunk or config.decode_chunk
-    at_once = FramesAtOnce.of(config.frames, chunk, shape.on_gpu)
-    largest = FramesAtOnce.of(config.frames, config.decode_chunk, on_gpu=True)
+    at_once = frames_at_once(config.frames, chunk, shape.on_gpu)
+    largest = frames_at_once(config.frames, config.decode_chunk, on_gpu=True)
     samples = shape.samples if stage == "segment" else 1
     assert shape.size is not None
     area = Fraction(math.prod(shape.size), math.prod(config.size))
 
     def over_frames(role: str, times: int = 1, share: Fraction = Fraction(1)) -> list[ComponentCall]:
-        size, profile = getattr(at_once, role), f"frames<={getattr(largest, role)}"
+        size, profile = at_once[role], f"frames<={largest[role]}"
         pieces = Counter(min(size, config.frames - start) for start in range(0, config.frames, size))
         return [
             ComponentCall(keys[role], {"frames": frames}, times * count, profile, share)
@@ -125,15 +109,15 @@ def _phases(
     if stage == "segment" and shape.depth and config.depth is not None:
         network = Fraction(math.prod(depth_size(config, shape)), config.depth.height * config.depth.width)
         yield "depth", over_frames("depth", share=network)
-    # Both conditions of every sample are encoded, since its noise is added to them first.
+    # Both conditions are encoded for every sample, because its noise is added to them first.
     yield "encode", [*over_frames("image_encoder"), *over_frames("vae_encoder", 2 * samples, area)]
-    constants = {"rows": shape.rows, "steps": shape.steps}
-    yield "condition", [ComponentCall(keys["unet_conditioner"], constants, 1, "any")]
+    axes = {"rows": shape.rows, "steps": shape.steps}
+    yield "condition", [ComponentCall(keys["unet_conditioner"], axes, 1, "any")]
     batches = shape.rows if shape.cfg_rows == "separate" else 1
     rows = shape.rows // batches
     count = batches * shape.steps * samples
     yield "denoise", [ComponentCall(keys["unet"], {"rows": rows}, count, f"rows={rows}", area)]
-    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once.vae_decoder, largest.vae_decoder))
+    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once["vae_decoder"], largest["vae_decoder"]))
 
 
 def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
@@ -143,14 +127,13 @@ def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:
             raise InputError(
                 f"the bundle has no {stage} stage; export it again with `amodal export --{stage} CHECKPOINT`."
             )
-    stages: Mapping[str, Any] = dict.fromkeys(shape.tasks) or manifest.tasks
-    tasks = tuple(stage for stage in STAGES if stage in stages)
+    tasks = tuple(stage for stage in STAGES if stage in (shape.tasks or manifest.tasks))
     size, multiple = shape.size or config.size, config.multiple
     if size != config.size and any(n < 1 or n % multiple for n in size):
         nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
-        are = " and ".join(dict.fromkeys(nearest))
         raise InputError(
-            f"size {size[0]}x{size[1]} does not fit: frames are multiples of {multiple}; the nearest: {are}.",
+            f"size {size[0]}x{size[1]} does not fit: expected multiples of {multiple}; the nearest: "
+            f"{' and '.join(dict.fromkeys(nearest))}.",
             field="size",
         )
     largest = min(config.decode_chunk, config.frames)

@@ -1,4 +1,4 @@
-"""What a manifest says of Diffusion-VAS: the clip's shape, and the constants of its checkpoints."""
+"""The `config` of a Diffusion-VAS bundle's manifest: the clip's shape and the constants of the checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ StageName = Literal["segment", "complete"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 ROLES = ("image_encoder", "vae_encoder", "unet_conditioner", "unet", "vae_decoder")
-"""The components of either stage; `segment` may have `depth` as well."""
+"""The components of both stages; `segment` may also have `depth`."""
 
 
 class _Record(BaseModel):
@@ -31,7 +31,7 @@ class SchedulerEntry(_Record):
 
 
 class ImageEncoderEntry(_Record):
-    """What the image encoder expects: side in pixels, mean and deviation of values in [0, 1]."""
+    """Input of the image encoder: side in pixels, mean and deviation of values in [0, 1]; width of its embeddings."""
 
     side: PositiveInt
     mean: tuple[float, float, float]
@@ -40,7 +40,7 @@ class ImageEncoderEntry(_Record):
 
 
 class DepthEntry(_Record):
-    """What the depth component expects: (h, w) of its input and the model's name."""
+    """Input size of the depth component, and the model's name."""
 
     height: PositiveInt
     width: PositiveInt
@@ -53,13 +53,12 @@ class Config(_Record):
     Attributes:
         frames, height, width: the clip's static shape.
         latent_channels, vae_factor: latents are [frames, latent_channels, height / vae_factor, width / vae_factor].
-        size_multiple: what height and width must be multiples of: the VAE's factor times the U-Net's; None in
-            bundles that were exported before it was recorded.
-        decode_chunk: frames the VAE decoder takes at once; part of the result, since the decoder is temporal.
+        size_multiple: number that divides height and width, the VAE's factor times the U-Net's; None in bundles older
+            than this field.
+        decode_chunk: frames that the VAE decodes at once; it changes the result, because the decoder is temporal.
         noise_dtype: dtype in which the latents' noise is drawn (a half-precision reference draws it in float16).
         noise_augmentation, motion_bucket: the conditioning constants of the checkpoint's demo.
-        propagate: whether `complete` copies hidden pixels from other frames unless told otherwise; the authors' code
-            does not.
+        propagate: whether `complete` copies hidden pixels from other frames by default; the authors' code does not.
     """
 
     frames: PositiveInt
@@ -91,21 +90,17 @@ class Config(_Record):
 
     @property
     def multiple(self) -> int:
-        """What height and width must be multiples of; where it is not recorded, of the released U-Net (factor 8)."""
+        """`size_multiple`; if it is None, that of the released U-Net (factor 8)."""
         return self.size_multiple or 8 * self.vae_factor
 
 
 def config_of(manifest: Manifest) -> Config:
-    """The `config` of a manifest.
-
-    Raises:
-        pydantic.ValidationError: it is not that of a Diffusion-VAS bundle.
-    """
+    """Returns a manifest's `config`; raises `pydantic.ValidationError` if it is not that of Diffusion-VAS."""
     return Config.model_validate(manifest.config)
 
 
 def check(manifest: Manifest) -> Config:
-    """Validates a manifest: its `config`, its tasks and their components; returns the `config`.
+    """Validates a manifest's `config`, tasks and components; returns the `config`.
 
     Raises:
         ValueError: something is missing or out of range (pydantic's `ValidationError` is one).
@@ -114,9 +109,8 @@ def check(manifest: Manifest) -> Config:
     for task, entry in manifest.tasks.items():
         if task not in STAGES:
             raise ValueError(f"task {task!r} is unknown; expected {' or '.join(STAGES)}")
-        wanted = (*ROLES, "depth") if task == "segment" and config.depth is not None else ROLES
-        for role in wanted:
+        for role in (*ROLES, "depth") if task == "segment" and config.depth is not None else ROLES:
             key = entry.components.get(role)
             if key is None or manifest.components[key].kind != role:
-                raise ValueError(f"{task} has no component {role} ({key!r} is none)")
+                raise ValueError(f"{task} has no component {role} ({key!r} is not one)")
     return config

@@ -1,4 +1,4 @@
-"""Diffusion-VAS as a family: `segment`, from visible masks and depth to whole masks, and `complete`, to whole RGB."""
+"""Diffusion-VAS as a family: `segment` turns visible masks and depth into whole masks, `complete` draws their RGB."""
 
 from __future__ import annotations
 
@@ -8,42 +8,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...builds.store import Profile
-from ...bundle.manifest import Manifest
 from ...errors import InputError
 from ...execution.family import Task, Trial
-from ...execution.run import Calls, Run
 from ...execution.session import Session, components_of
 from ...pictures.images import prepare_rgb
 from ...scenes import make_scene
 from . import calls as description
-from .config import STAGES, Config, StageName, check
+from .config import STAGES, StageName, check
 from .running import CompleteInputs, Request, SegmentInputs, find_depth, run_complete, run_segment
 from .settings import Settings
 
 
 class StageTask:
-    """One of the two tasks; each is a stage."""
+    """One of the two tasks, each of which is a stage."""
 
     def __init__(self, name: StageName) -> None:
         self.name = name
 
     def trial(self, session: Session, trial: Trial) -> dict[str, NDArray[Any]]:
-        """Runs the stage over a scene; `complete` is given the true masks, so that it does not depend on `segment`.
+        """Runs the stage on a scene; `complete` gets the true masks, so that it does not depend on `segment`.
 
         Returns:
-            `latents` float32 [T, 4, h, w], the last; `frames` uint8 [T, H, W, 3]; of `segment`, `masks` bool [T, H, W].
+            `latents` float32 [T, 4, h, w] of the last step, `frames` uint8 [T, H, W, 3] and, from `segment`, `masks`
+            bool [T, H, W].
         """
         config = check(session.manifest)
         scene = make_scene(trial.seed, config.frames, config.size)
         keys = dict(components_of(session.bundle, self.name))
-        depth = keys.pop("depth", None)
-        wanted = trial.components
-        if depth is not None and (wanted is None or depth in wanted):
+        wanted = {*(keys.values() if trial.components is None else trial.components)}
+        if keys.pop("depth", None) in wanted:
             trial.progress("depth")
             with session.backend.active():
                 find_depth(session, prepare_rgb(scene.frames[:1], config.size, session.backend.xp))
-        if wanted is not None and not {*wanted} & {*keys.values()}:
+        if not wanted & {*keys.values()}:
             return {}
         latents: list[NDArray[np.float32]] = []
 
@@ -64,28 +61,12 @@ class DiffusionVas:
     """The family; see `amodal.runtime.execution.family.Family`."""
 
     tasks: Mapping[str, Task] = {name: StageTask(name) for name in STAGES}
-
-    def config(self, manifest: Manifest) -> Config:
-        """Validates a manifest, and returns its `config`."""
-        return check(manifest)
-
-    def profiles(self, manifest: Manifest, component: str) -> tuple[Profile, ...]:
-        """The shapes that an engine of a component accepts."""
-        return description.profiles(manifest, component)
-
-    def calls(self, manifest: Manifest, run: Run | None = None) -> Calls:
-        """Every call that a run makes."""
-        return description.calls(manifest, run)
+    config = staticmethod(check)
+    profiles = staticmethod(description.profiles)
+    calls = staticmethod(description.calls)
 
     def run(self, task: str, session: Session, inputs: Any) -> Any:
-        """Runs `segment` on `SegmentInputs`, or `complete` on `CompleteInputs`.
-
-        Returns:
-            A `Segmentation`, or a `Completion`.
-
-        Raises:
-            InputError: the bundle lacks the task, or inputs that do not fit.
-        """
+        """Runs `segment` on `SegmentInputs`, or `complete` on `CompleteInputs`; see `Model` for results and errors."""
         components_of(session.bundle, task)
         if isinstance(inputs, SegmentInputs):
             return run_segment(session, inputs)

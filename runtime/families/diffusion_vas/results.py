@@ -1,4 +1,4 @@
-"""What the tasks of Diffusion-VAS find."""
+"""Results of `Model.segment` and `Model.complete`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ...sampling.noise import NoiseStream
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What `Model.segment` found.
+    """Result of `Model.segment`.
 
-    Arrays are numpy's; those of the backend with `to="device"` (CuPy's on a GPU); or the buffers of `out`.
+    Arrays are numpy's; with `to="device"`, the backend's (CuPy's on a GPU); with `out`, the given buffers.
 
     Attributes:
         masks: bool [T, H, W], the whole object, at the bundle's size.
-        masks_full: bool [T, h, w], the same at the size of the masks handed in; with `padding`, of the padded frame.
-        frames: uint8 [T, H, W, 3], the decoded picture before the threshold.
-        noise: the noise stream after this stage; hand it to `complete` as its seed to go on with it.
-        seconds: wall time, of all samples together; `timings` has it by component.
-        others: what the further seeds found, if `samples` were asked for.
+        masks_full: bool [T, h, w], the same at the size of the input masks; with `padding`, of the padded frame.
+        frames: uint8 [T, H, W, 3], the decoded pictures before the threshold.
+        noise: the noise stream after this stage; pass it to `complete` as its seed to continue it.
+        seconds: wall time of all samples together; `timings` has it by component.
+        others: the results of the further seeds, with several `samples`.
     """
 
     masks: NDArray[np.bool_]
@@ -36,22 +36,21 @@ class Segmentation:
 
     @property
     def samples(self) -> tuple[Segmentation, ...]:
-        """One per seed, this one first."""
+        """The results of all seeds, this one first."""
         return self, *self.others
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What `Model.complete` drew; arrays as in `Segmentation`.
+    """Result of `Model.complete`; arrays as in `Segmentation`.
 
     Attributes:
         frames: uint8 [T, H, W, 3], RGB of the whole object, at the bundle's size.
-        frames_full: uint8 [T, h, w, 3], the same at the size of the frames handed in; with `padding`, of the padded
-            frame.
+        frames_full: uint8 [T, h, w, 3], the same at the size of the input frames; with `padding`, of the padded frame.
         noise: the noise stream after this stage.
         seconds: wall time; `timings` has it by component.
-        known: bool [T, H, W], the pixels of `frames` that are visible or carried over from other frames; all others
-            are drawn. None without propagation: then all are.
+        known: bool [T, H, W], the pixels of `frames` that are visible or copied from other frames; the network drew all
+            others. None without propagation: then it drew all.
     """
 
     frames: NDArray[np.uint8]

@@ -1,24 +1,27 @@
-"""Runs a task: prepares what the caller handed over, runs its stage, and delivers the results."""
+"""Runs a task: prepares the caller's arrays, runs the stage, and delivers the results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays.interop import Array
 from ...arrays.resampling import Size
 from ...errors import InputError
 from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
 from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
+from ...pictures.padding import Padding
 from ...pictures.propagation import Propagated, propagate
 from ...sampling.finiteness import Finiteness
 from ...sampling.noise import NoiseStream
-from ...sampling.sampler import Array, Callback
+from ...sampling.sampler import Callback
 from .config import StageName, config_of
 from .inputs import Inputs, complete_inputs, segment_inputs
 from .results import Completion, Segmentation
@@ -26,17 +29,10 @@ from .settings import Settings
 from .shape import RunShape, run_shape
 from .stage import Stage, StageOutput, run_stage
 
-if TYPE_CHECKING:
-    from ...pictures.padding import Padding
-
 
 @dataclass(frozen=True)
 class Request:
-    """Arguments of one `Model` call, without its arrays.
-
-    Attributes:
-        propagate: see `Model.complete`; None for the bundle's default.
-    """
+    """Arguments of `Model.segment` and `Model.complete` other than arrays."""
 
     settings: Settings = field(default_factory=Settings)
     seed: int | NoiseStream = 23
@@ -73,34 +69,32 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
     start, backend, request = time.perf_counter(), session.backend, inputs.request
     modal, depth, rgb = inputs.modal, inputs.depth, inputs.rgb
     xp, padding, config = backend.xp, request.padding, config_of(session.manifest)
-    handed = _sizes_of(modal, rgb if depth is None else depth)
-    stage, streams = _begin(session, "segment", request, handed, depth is None)
+    stage, streams = _begin(session, "segment", request, (modal, rgb if depth is None else depth), depth is None)
     if request.out and request.samples > 1:
-        raise InputError(f"out takes the results of one sample, and {request.samples} were asked for.")
+        raise InputError(f"out takes the results of one sample, not of {request.samples}.")
     deliver, finite = Delivery(backend, request.to, request.out), Finiteness(xp)
 
-    def ready(count: int, full_size: tuple[int, int]) -> None:
+    def ready(count: int, full_size: Size) -> None:
         at_size = (count, *config.size)
         deliver.expect(
             {"masks": (at_size, bool), "masks_full": ((count, *full_size), bool), "frames": ((*at_size, 3), np.uint8)}
         )
 
     with backend.active():
-        given = segment_inputs(
-            config, backend, modal, depth, rgb, padding, lambda pictures: find_depth(session, pictures), ready
-        )
-        outputs = _run(stage, given, streams, request, finite)
-        found: list[dict[str, Any]] = []
+        find = partial(find_depth, session)
+        prepared = segment_inputs(config, backend, modal, depth, rgb, padding, find, ready)
+        outputs = _run(stage, prepared, streams, request, finite)
+        results: list[dict[str, Any]] = []
         for output in outputs:
-            frames = output.frames[: given.count]
-            masks = threshold(frames, given.visible)
-            full = padding.masks(frames, given.raw, xp) if padding else resize_masks(masks, given.full_size, xp)
-            found.append({"masks": masks, "masks_full": full, "frames": frames})
-        found = deliver(found, finite)
+            frames = output.frames[: prepared.count]
+            masks = threshold(frames, prepared.visible)
+            full = padding.masks(frames, prepared.raw, xp) if padding else resize_masks(masks, prepared.full_size, xp)
+            results.append({"masks": masks, "masks_full": full, "frames": frames})
+        results = deliver(results, finite)
     seconds, timings = time.perf_counter() - start, dict(session.components.timings)
     one, *others = (
-        Segmentation(**drawn, noise=output.noise, seconds=seconds, timings=timings)
-        for drawn, output in zip(found, outputs, strict=True)
+        Segmentation(**result, noise=output.noise, seconds=seconds, timings=timings)
+        for result, output in zip(results, outputs, strict=True)
     )
     return replace(one, others=tuple(others))
 
@@ -108,13 +102,13 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
 def run_complete(session: Session, inputs: CompleteInputs) -> Completion:
     """Runs `Model.complete`."""
     start, backend, request = time.perf_counter(), session.backend, inputs.request
+    arrays = (inputs.rgb, inputs.modal, inputs.amodal)
     xp, config = backend.xp, config_of(session.manifest)
-    handed = _sizes_of(inputs.rgb, inputs.modal, inputs.amodal)
-    stage, streams = _begin(session, "complete", request, handed)
+    stage, streams = _begin(session, "complete", request, arrays)
     propagates = config.propagate if request.propagate is None else request.propagate
     deliver, finite = Delivery(backend, request.to, request.out), Finiteness(xp)
 
-    def ready(count: int, full_size: tuple[int, int]) -> None:
+    def ready(count: int, full_size: Size) -> None:
         at_size = (count, *config.size)
         wanted: dict[str, tuple[tuple[int, ...], Any]] = {
             "frames": ((*at_size, 3), np.uint8),
@@ -122,34 +116,28 @@ def run_complete(session: Session, inputs: CompleteInputs) -> Completion:
         }
         deliver.expect(wanted | ({"known": (at_size, bool)} if propagates else {}))
 
-    def carry(pictures: NDArray[np.uint8], seen: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Propagated:
+    def timed(*clip: NDArray[Any]) -> Propagated:
         begin = time.perf_counter()
-        shown = propagate(pictures, seen, whole)
+        propagated = propagate(*clip)
         session.components.timings["propagation"] = time.perf_counter() - begin
-        return shown
+        return propagated
 
     with backend.active():
-        carrying = carry if propagates else None
-        arrays = (inputs.rgb, inputs.modal, inputs.amodal)
-        given = complete_inputs(config, backend, *arrays, request.padding, carrying, ready)
-        (output,) = _run(stage, given, streams, request, finite)
-        drawn = {"frames": output.frames[: given.count]}
-        if given.shown is not None:
-            drawn = composed(drawn["frames"], given.shown, xp)
-        drawn["frames_full"] = resize_frames(drawn["frames"], given.full_size, xp)
-        (found,) = deliver([drawn], finite)
+        prepared = complete_inputs(config, backend, *arrays, request.padding, timed if propagates else None, ready)
+        (output,) = _run(stage, prepared, streams, request, finite)
+        result = {"frames": output.frames[: prepared.count]}
+        if prepared.propagated is not None:
+            result = paste_known(result["frames"], prepared.propagated, xp)
+        result["frames_full"] = resize_frames(result["frames"], prepared.full_size, xp)
+        (result,) = deliver([result], finite)
     seconds, timings = time.perf_counter() - start, dict(session.components.timings)
-    return Completion(**found, noise=output.noise, seconds=seconds, timings=timings)
+    return Completion(**result, noise=output.noise, seconds=seconds, timings=timings)
 
 
 def rehearse(
-    session: Session,
-    stages: Sequence[str],
-    request: Request,
-    frame_size: Size | None,
-    from_rgb: bool,
+    session: Session, stages: Sequence[str], request: Request, frame_size: Size | None, from_rgb: bool
 ) -> None:
-    """Runs everything that clips will run, once, on blank pictures; see `Model.warm_up`."""
+    """Makes every kind of call that clips will make, once, on blank pictures; see `Model.warm_up`."""
     config, backend, padding = config_of(session.manifest), session.backend, request.padding
     height, width = frame_size or (config.size if padding is None else (padding.height, padding.width))
     seen = np.zeros((config.frames, height, width), np.uint8)
@@ -165,14 +153,14 @@ def rehearse(
     session.components.start_timing()
 
 
-def composed(frames: Array, shown: Propagated, xp: Any) -> dict[str, Array]:
-    """Drawn frames uint8 [T, H, W, 3] with what the clip shows in its place, and where that is, bool [T, H, W]."""
-    known = xp.asarray(shown.known)
-    return {"frames": xp.where(known[..., None], xp.asarray(shown.rgb), frames), "known": known}
+def paste_known(frames: Array, propagated: Propagated, xp: Any) -> dict[str, Array]:
+    """Pastes the known pixels into drawn frames uint8 [T, H, W, 3]; returns both as `frames` and `known`."""
+    known = xp.asarray(propagated.known)
+    return {"frames": xp.where(known[..., None], xp.asarray(propagated.rgb), frames), "known": known}
 
 
 def find_depth(session: Session, pictures: Array) -> Array:
-    """Computes prepared depth float32 [T, H, W] of prepared frames [T, 3, H, W], on the backend's device.
+    """Computes prepared depth float32 [T, H, W] from prepared frames [T, 3, H, W], on the backend's device.
 
     Raises:
         InputError: the bundle has no depth component.
@@ -197,55 +185,48 @@ def find_depth(session: Session, pictures: Array) -> Array:
 
 
 def _begin(
-    session: Session, name: StageName, request: Request, handed: Sequence[Size], depth: bool = False
+    session: Session, name: StageName, request: Request, arrays: Sequence[Any], depth: bool = False
 ) -> tuple[Stage, list[NoiseStream]]:
-    """Finds out what this bundle cannot do before anything runs; returns the stage and the noise of every sample.
+    """Returns the stage and the noise of each sample; raises if this bundle or the memory plan cannot serve the call.
 
     Args:
-        handed: sizes of what was handed over.
-        depth: whether it is computed.
+        arrays: the caller's unchecked pictures.
+        depth: whether depth is computed.
     """
     stage = Stage(session.components, name, request.settings)
     session.components.start_timing()
-    streams = _streams(request)
+    seed, samples = request.seed, request.samples
+    if samples < 1:
+        raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
+    if isinstance(seed, NoiseStream) and samples > 1:
+        raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
+    streams = [seed] if isinstance(seed, NoiseStream) else [NoiseStream(seed + index) for index in range(samples)]
     if session.planned is None:
         return stage, streams
-    sizes = [*handed, *((request.padding.size,) if request.padding else ())]
+    sizes = [*_sizes_of(arrays), *((request.padding.size,) if request.padding else ())]
     largest = (max(height for height, _ in sizes), max(width for _, width in sizes)) if sizes else None
     shape = run_shape((name,), request.settings, samples=request.samples, depth=depth, given=largest)
     fitted: RunShape = session.planned.fit_to_budget(shape)
     return replace(stage, settings=replace(request.settings, cfg_rows=fitted.cfg_rows)), streams
 
 
-def _sizes_of(*given: Any) -> list[Size]:
-    """(h, w) of masks and pictures that nobody has looked at yet; without those that do not say."""
-    shapes = [_shape_of(pictures) for pictures in given]
+def _sizes_of(arrays: Sequence[Any]) -> list[Size]:
+    """Returns the (h, w) of unchecked masks and pictures, leaving out those of no plausible shape."""
+    shapes = [_shape_of(array) for array in arrays]
     shapes = [shape[:3] if len(shape) == 4 and shape[-1] == 3 else shape for shape in shapes]  # RGB, channels last
     return [(int(shape[-2]), int(shape[-1])) for shape in shapes if len(shape) in (3, 4) and 0 not in shape]
 
 
-def _shape_of(given: Any) -> tuple[int, ...]:
-    if isinstance(given, list | tuple):
-        return (len(given), *_shape_of(given[0])) if given else ()
-    found = getattr(given, "shape", None) or getattr(given, "__cuda_array_interface__", {}).get("shape", ())
-    return tuple(found)
+def _shape_of(array: Any) -> tuple[int, ...]:
+    if isinstance(array, list | tuple):
+        return (len(array), *_shape_of(array[0])) if array else ()
+    shape = getattr(array, "shape", None) or getattr(array, "__cuda_array_interface__", {}).get("shape", ())
+    return tuple(shape)
 
 
 def _run(
-    stage: Stage, given: Inputs, streams: list[NoiseStream], request: Request, finite: Finiteness
+    stage: Stage, prepared: Inputs, streams: list[NoiseStream], request: Request, finite: Finiteness
 ) -> list[StageOutput]:
-    callback, count = request.callback, given.count
+    callback, count = request.callback, prepared.count
     trimmed = None if callback is None else lambda step, sigma, latents: callback(step, sigma, latents[:count])
-    return run_stage(stage, given.conditions, streams, trimmed, finite)
-
-
-def _streams(request: Request) -> list[NoiseStream]:
-    """Returns the noise of all samples."""
-    seed, samples = request.seed, request.samples
-    if samples < 1:
-        raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
-    if isinstance(seed, NoiseStream):
-        if samples > 1:
-            raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
-        return [seed]
-    return [NoiseStream(seed + index) for index in range(samples)]
+    return run_stage(stage, prepared.conditions, streams, trimmed, finite)

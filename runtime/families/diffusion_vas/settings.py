@@ -1,14 +1,13 @@
-"""How a stage is run."""
+"""Sampler and conditioning settings of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-import numpy as np
-
 from ...errors import InputError
-from ...sampling.guidance import guidance_ramp, is_guided
+from ...sampling.denoiser import guidance_ramp, is_guided
 from ...sampling.schedule import Churn, karras_sigmas
 from .config import ContextLayout
 
@@ -17,19 +16,19 @@ CfgRows = Literal["auto", "batched", "separate"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a stage is run.
+    """Settings of a run.
 
     Attributes:
         steps: sampler steps.
-        guidance: guidance scale of the first and of the last frame, linear in between; at most 1 throughout means none,
-            at half the cost.
+        guidance: guidance scale of the first and of the last frame, linear in between. If neither exceeds 1, there is
+            no guidance and a step costs half.
         fps: frames per second of the clip, a condition of the U-Net (8 in the authors' demo, 2 for TAO-Amodal).
-        churn: EDM's stochasticity; none by default, as released.
-        context: context layout, `reference` or `aligned` where the bundle's graphs serve both; None for the bundle's.
-        decode_chunk: frames that the VAE decodes at once; None for the bundle's. Part of the result: the decoder is
-            temporal.
-        cfg_rows: both CFG rows in one call (`batched`), one after the other, in less memory (`separate`), or what the
-            memory plan says, and where there is none, the backend is best at (`auto`): on a CPU, side by side.
+        churn: EDM's stochasticity; None for none, as released.
+        context: context layout, `reference` or `aligned` if the bundle's graphs serve both; None for the bundle's.
+        decode_chunk: frames that the VAE decodes at once; None for the bundle's. It changes the result, because the
+            decoder is temporal.
+        cfg_rows: both CFG rows in one call (`batched`), or one after the other in less memory (`separate`). `auto`
+            follows the memory plan; without one, on a CPU, the rows run side by side.
 
     Raises:
         InputError: a value out of its range.
@@ -38,13 +37,13 @@ class Settings:
     steps: int = 25
     guidance: tuple[float, float] = (1.5, 1.5)
     fps: float = 8.0
-    churn: Churn = field(default_factory=Churn)
+    churn: Churn | None = None
     context: ContextLayout | None = None
     decode_chunk: int | None = None
     cfg_rows: CfgRows = "auto"
 
     def __post_init__(self) -> None:
-        # Checked here so that nothing runs before.
+        # These two raise for steps and guidance out of range.
         karras_sigmas(self.steps, 1.0, 2.0)
         guidance_ramp(self.guidance, 1)
         if self.decode_chunk is not None and self.decode_chunk < 1:
@@ -53,7 +52,7 @@ class Settings:
             raise InputError(
                 f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.", field="cfg_rows"
             )
-        if not np.isfinite(self.fps) or self.fps <= 0:
+        if not 0 < self.fps < math.inf:
             raise InputError(f"fps {self.fps}: expected a number above 0.", field="fps")
 
     @property
@@ -63,7 +62,7 @@ class Settings:
 
 
 class SettingsKeywords(TypedDict, total=False):
-    """The fields of `Settings` as keywords; `churn` may be None."""
+    """The fields of `Settings` as keyword arguments."""
 
     steps: int
     guidance: tuple[float, float]
@@ -72,16 +71,3 @@ class SettingsKeywords(TypedDict, total=False):
     context: ContextLayout | None
     decode_chunk: int | None
     cfg_rows: CfgRows
-
-
-def settings_of(keywords: SettingsKeywords) -> Settings:
-    """Settings from keywords.
-
-    Raises:
-        InputError: a value out of its range.
-        TypeError: a keyword that `Settings` does not have.
-    """
-    given = dict(keywords)
-    if given.get("churn", ...) is None:
-        del given["churn"]
-    return Settings(**given)  # type: ignore[arg-type]

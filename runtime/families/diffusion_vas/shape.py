@@ -1,4 +1,4 @@
-"""What of a run of Diffusion-VAS decides its calls and its memory."""
+"""The settings of a run that decide its calls and its memory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from .settings import CfgRows, Settings
 
 @dataclass(frozen=True)
 class RunShape(Run):
-    """What of a run decides its calls and its memory.
+    """The settings of a run that decide its calls and its memory; see `Settings` for those not listed.
 
     Attributes:
         tasks: the stages that run; empty for all of the bundle's.
         depth: whether `segment` computes depth, if the bundle has the component for it.
         guided: whether there is an unconditional row.
-        steps: sampler steps.
-        samples: seeds that `segment` draws.
-        decode_chunk: frames decoded at once; None for the bundle's.
-        cfg_rows: both CFG rows in one call, or one after the other; `auto` for either.
-        size: (H, W) of the frames; None for the bundle's. Any other is an estimate, of a bundle yet to be exported.
-        given: (h, w) of the pictures that are handed over; None for that size.
-        on_gpu: whether a GPU runs it: more frames at once.
+        samples: number of seeds of `segment`.
+        cfg_rows: as in `Settings`; `auto` for either way.
+        size: (H, W) of the frames; None for the bundle's. Any other stands for a bundle yet to be exported, and is
+            estimated.
+        given: (h, w) of the caller's pictures; None for `size`.
+        on_gpu: whether a GPU runs it, with more frames at once.
     """
 
     depth: bool = True
@@ -44,32 +43,32 @@ class RunShape(Run):
 
     @property
     def rows(self) -> int:
-        """CFG rows of the run, in however many calls."""
+        """Number of CFG rows."""
         return 2 if self.guided else 1
 
     @property
     def variant(self) -> str:
-        """How its CFG rows are called."""
+        """The way to call CFG rows, as messages name it."""
         return f"{self.cfg_rows} CFG rows"
 
     @property
     def pictures(self) -> str:
-        """What pictures it is of, for people."""
+        """The size of the frames, as messages name it; empty for the bundle's."""
         return "" if self.size is None else f"frames of {self.size[0]}x{self.size[1]}"
 
     def variants(self) -> tuple[Self, ...]:
-        """Two CFG rows in one call, which reads the weights once for both, and one after the other."""
-        batched, separate = replace(self, cfg_rows="batched"), replace(self, cfg_rows="separate")
+        """Returns the run with CFG rows in one call, which reads the weights once for both, and in separate calls."""
         if self.cfg_rows != "auto":
             return (self,)
-        return (batched, separate) if self.guided else (batched,)
+        ways: tuple[CfgRows, ...] = ("batched", "separate") if self.guided else ("batched",)
+        return tuple(replace(self, cfg_rows=way) for way in ways)
 
     def open_variant(self) -> Self:
-        """This run with either way of calling CFG rows."""
+        """Returns this run with the way to call CFG rows left open."""
         return replace(self, cfg_rows="auto")
 
     def smaller(self, manifest: Manifest) -> Iterator[Iterator[tuple[str, Self]]]:
-        """One stage, fewer samples, fewer frames decoded at once, smaller frames of nearly the same form."""
+        """Yields one stage, fewer samples, fewer frames decoded at once, smaller frames of nearly the same shape."""
         assert self.decode_chunk is not None
         yield from super().smaller(manifest)
         yield ((f"`samples={n}`", replace(self, samples=n)) for n in range(self.samples - 1, 0, -1))
@@ -84,27 +83,21 @@ class RunShape(Run):
         yield ((f"a bundle exported for frames of {h}x{w}", replace(self, size=(h, w))) for h, w in sizes)
 
     def beside(self, loaded: Self, resident: bool) -> Self:
-        """This run on a model that was loaded for another; see `Run.beside`."""
+        """Returns this run on a model that was loaded for another; see `Run.beside`."""
         if self.depth and not loaded.depth:
-            raise InputError("this model was loaded to be given depth; pass it, or load it for runs that compute it.")
+            raise InputError("this model was loaded for given depth; pass it, or load it for runs that compute depth.")
         together = super().beside(loaded, resident)
         if self.cfg_rows == "auto" and loaded.cfg_rows == "separate":
             together = replace(together, cfg_rows="separate")
         return replace(together, depth=self.depth or (resident and loaded.depth))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form."""
+        """Returns the run as plain values."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"cfg_rows": self.cfg_rows, "shape": {"stages": plain.pop("tasks"), **plain}}
 
 
 def run_shape(tasks: tuple[str, ...], settings: Settings, **more: Any) -> RunShape:
-    """The run of some stages with these settings; `more` are further fields of `RunShape`."""
-    return RunShape(
-        tasks,
-        guided=settings.guided,
-        steps=settings.steps,
-        decode_chunk=settings.decode_chunk,
-        cfg_rows=settings.cfg_rows,
-        **more,
-    )
+    """Returns the run of some stages with these settings; `more` are further fields of `RunShape`."""
+    same = {name: getattr(settings, name) for name in ("guided", "steps", "decode_chunk", "cfg_rows")}
+    return RunShape(tasks, **same, **more)

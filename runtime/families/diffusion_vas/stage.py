@@ -1,9 +1,8 @@
-"""One stage of Diffusion-VAS: two conditions in, decoded pictures out.
+"""Runs one stage of Diffusion-VAS: two conditions in, decoded pictures out.
 
-Both stages run the same pipeline (the authors' `pipeline(images, rgb_images)`); they differ in their weights and in
-what their two conditions are. A stage is four functions, `encode`, `condition`, `denoise` and `decode`, around values
-that can be kept: what does not depend on the noise, or on the object, is computed once and used again. Written against
-the array API, on the backend's arrays.
+Both stages run the same pipeline (the authors' `pipeline(images, rgb_images)`) with other weights and conditions. A
+stage is four functions, `encode`, `condition`, `denoise` and `decode`. Their results can be kept, so that what does not
+depend on the noise or the object is computed once. Written against the array API, on the backend's arrays.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays.interop import Array
 from ...errors import InputError, NonFiniteError
 from ...execution.components import Component, Components
 from ...execution.session import components_of
 from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
+from ...sampling.denoiser import denoised_of, guidance_ramp, guide, scale_input
 from ...sampling.finiteness import Finiteness
-from ...sampling.guidance import guidance_ramp, guide
 from ...sampling.noise import Draw, NoiseStream
-from ...sampling.preconditioning import denoised_of, scale_input
-from ...sampling.sampler import Array, Callback
+from ...sampling.sampler import Callback
 from ...sampling.sampler import sample as run_sampler
 from ...sampling.schedule import Schedule, karras_sigmas
-from .calls import LARGEST_STEPS, FramesAtOnce
+from .calls import LARGEST_STEPS, frames_at_once
 from .config import Config, StageName, config_of
 from .context import check_layout, context_rows
 from .settings import Settings
@@ -38,22 +37,22 @@ _DECODER_OVERFLOWED = (
     "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with `amodal export "
     "--precision fp32`, or check the checkpoint's weights."
 )
-_REHEARSED_STEPS = 2  # the second finds whatever the first has made
+_REHEARSED_STEPS = 2  # the second runs with the memory that the first has allocated
 
 
 class Conditions:
-    """A stage's two conditions, to be taken once: their memory goes when they have been encoded.
+    """A stage's two conditions. They are taken once, so that their memory is freed after encoding.
 
     Args:
-        images: float32 [T, 3, H, W] in [-1, 1], the first; the one that CLIP sees.
-        rgb_images: float32 [T, 3, H, W] in [-1, 1], the second.
+        images: float32 [T, 3, H, W] in [-1, 1], the first condition, which CLIP also sees.
+        rgb_images: likewise, the second.
     """
 
     def __init__(self, images: Array, rgb_images: Array) -> None:
         self._held: tuple[Array, Array] | None = (images, rgb_images)
 
     def take(self) -> tuple[Array, Array]:
-        """Both; afterwards this holds neither."""
+        """Returns both, and drops the references to them."""
         assert self._held is not None
         held, self._held = self._held, None
         return held
@@ -61,10 +60,10 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a bundle with its settings, on loaded components.
+    """A stage of a bundle with its settings.
 
     Raises:
-        InputError: the bundle lacks the stage, or cannot serve the settings.
+        InputError: the bundle lacks the stage, or cannot run with the settings.
     """
 
     components: Components
@@ -81,12 +80,12 @@ class Stage:
 
     @cached_property
     def config(self) -> Config:
-        """The bundle's."""
+        """The bundle's config."""
         return config_of(self.components.bundle.manifest)
 
     @cached_property
     def keys(self) -> dict[str, str]:
-        """Its components: role -> key in the bundle."""
+        """Components of the stage: role -> key in the bundle."""
         return components_of(self.components.bundle, self.name)
 
     @property
@@ -97,45 +96,34 @@ class Stage:
     @cached_property
     def schedule(self) -> Schedule:
         """Noise levels of the run."""
-        levels = self.config.scheduler
-        sigmas = karras_sigmas(self.settings.steps, levels.sigma_min, levels.sigma_max, levels.rho)
+        scheduler = self.config.scheduler
+        sigmas = karras_sigmas(self.settings.steps, scheduler.sigma_min, scheduler.sigma_max, scheduler.rho)
         return Schedule.of(sigmas, self.settings.churn)
 
     @cached_property
-    def frames_at_once(self) -> FramesAtOnce:
-        """How many frames each component takes in one call."""
+    def frames_at_once(self) -> dict[str, int]:
+        """Frames that each component takes in one call."""
         chunk = self.settings.decode_chunk or self.config.decode_chunk
-        return FramesAtOnce.of(self.config.frames, chunk, self.xp is not np)
+        return frames_at_once(self.config.frames, chunk, self.xp is not np)
 
 
 class EncodedSample(NamedTuple):
-    """What one sample's sampler starts from.
+    """Where the sampler of one sample starts."""
 
-    Attributes:
-        conditioning: float32 [B, T, 2C, h, w], latents of both conditions; B = 2 if guided, the first row zero.
-        start: float32 [1, T, C, h, w], unit noise.
-        stream: the sample's noise, as far as it was drawn.
-    """
-
-    conditioning: Array
-    start: Array
-    stream: NoiseStream
+    conditioning: Array  # float32 [B, T, 2C, h, w], latents of both conditions; B = 2 if guided, the first row zero
+    start: Array  # float32 [1, T, C, h, w], unit noise
+    stream: NoiseStream  # after these draws
 
 
 class Encoded(NamedTuple):
-    """A stage's conditions, encoded.
+    """A stage's encoded conditions."""
 
-    Attributes:
-        embeddings: float32 [T, D], CLIP's of the first condition; they do not depend on noise.
-        samples: one per noise stream.
-    """
-
-    embeddings: Array
-    samples: list[EncodedSample]
+    embeddings: Array  # float32 [T, D], CLIP's of the first condition, independent of the noise
+    samples: list[EncodedSample]  # one per noise stream
 
 
 class StageOutput(NamedTuple):
-    """Decoded pictures uint8 [T, H, W, 3], on the backend's device, and the noise stream where the run left it."""
+    """Decoded pictures uint8 [T, H, W, 3] on the backend's device, and the noise stream after the run."""
 
     frames: Array
     noise: NoiseStream
@@ -148,23 +136,20 @@ def run_stage(
     callback: Callback | None = None,
     finite: Finiteness | None = None,
 ) -> list[StageOutput]:
-    """Runs a stage, once for each noise stream.
+    """Runs a stage once for each noise stream.
 
     Samples share what does not depend on noise, CLIP and `unet_conditioner`, and each component is loaded once for all.
     A sample is the same bit for bit, whatever the others.
 
     Args:
         conditions: on the backend's device; taken.
-        noises: one or more; each draws, in this order: images' noise, rgb_images' noise, latents, churn. Left as they
-            were; the stream after the run is in the result.
+        noises: one or more, not changed. A sample draws, in this order, the noise of images and of rgb_images, latents,
+            and churn.
         callback: called after each step with (step, sigma, latents [T, 4, h, w]), sample after sample.
-        finite: notes whether everything was, for the caller to raise; None to raise before this returns.
-
-    Returns:
-        One result per noise stream.
+        finite: records whether latents and pictures are finite, for the caller to raise; None to raise here.
 
     Raises:
-        NonFiniteError: latents or decoded frames became NaN or infinite.
+        NonFiniteError: latents or pictures are NaN or infinite.
     """
     watched = Finiteness(stage.xp) if finite is None else finite
     encoded = encode(stage, conditions, noises)
@@ -179,10 +164,10 @@ def run_stage(
 
 
 def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) -> Encoded:
-    """Encodes both conditions, with each sample's noise added to them first."""
+    """Adds each sample's noise to both conditions and encodes them."""
     images, rgb_images = conditions.take()
     xp, config, components = stage.xp, stage.config, stage.components
-    strength = np.float32(config.noise_augmentation)
+    strength, at_once = np.float32(config.noise_augmentation), stage.frames_at_once
 
     def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
         return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
@@ -193,23 +178,22 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
         clip = config.image_encoder
         with components.use(stage.keys["image_encoder"], len(images)) as image_encoder:
             pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
-            at_once = stage.frames_at_once.image_encoder
-            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once, xp)
+            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
             del pixels
+        chunk = at_once["vae_encoder"]
         with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
-            for stream, noise in zip(streams, draws, strict=True):
-                pairs = ((images, noise.images), (rgb_images, noise.rgb_images))
-                at_once = stage.frames_at_once.vae_encoder
-                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", at_once, xp) for pair in pairs]
+            for stream, (*noise, start) in zip(streams, draws, strict=True):
+                pairs = list(zip((images, rgb_images), noise, strict=True))
+                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
-                samples.append(EncodedSample(rows, _normals(noise.latents, xp), stream))
-                del noise, pairs, latents, joined, rows
+                samples.append(EncodedSample(rows, _normals(start, xp), stream))
+                del noise, start, pairs, latents, joined, rows
     return Encoded(embeddings, samples)
 
 
 def condition(stage: Stage, embeddings: Array) -> dict[str, Array]:
-    """Computes what the U-Net needs at every step and does not depend on the latents: context and times."""
+    """Computes the U-Net's inputs that do not depend on the latents: context and times."""
     xp, config, settings = stage.xp, stage.config, stage.settings
     layout = check_layout(settings.context, config.context_layout)
     ids = [settings.fps - 1, config.motion_bucket, config.noise_augmentation]
@@ -230,7 +214,7 @@ def denoise(
     callback: Callback | None,
     finite: Finiteness,
 ) -> list[Array]:
-    """Draws the latents float32 [1, T, C, h, w] of every sample, one sample after the other.
+    """Samples the latents float32 [1, T, C, h, w], one sample after the other.
 
     Args:
         constants: from `condition`.
@@ -271,29 +255,26 @@ def denoise(
 def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[Array]:
     """Decodes latents float32 [1, T, C, h, w] into pictures uint8 [T, H, W, 3]."""
     xp, schedule, factor = stage.xp, stage.schedule, np.float32(stage.config.scaling_factor)
-    if stage.components.rehearsal:  # two steps leave noise that is far beyond what the decoder takes
+    if stage.components.rehearsal:  # after two steps, the noise is far out of the decoder's range
         latents = [xp.zeros_like(x) for x in latents]
     with stage.components.use(stage.keys["vae_decoder"]) as vae_decoder:
-        # Never padded: the decoder mixes neighbouring frames, so a padded last chunk would be another result.
-        at_once = stage.frames_at_once.vae_decoder
+        # The last chunk is not padded: the decoder mixes neighbouring frames, so that would change the result.
+        at_once = stage.frames_at_once["vae_decoder"]
         decoded = [_map_frames(vae_decoder, "latents", x[0] / factor, "frames", at_once, xp) for x in latents]
     for frames in decoded:
         finite.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
     return [to_bytes(frames, xp) for frames in decoded]
 
 
-class _Noise(NamedTuple):
-    images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
-    rgb_images: NDArray[np.float32] | Draw  # [T, 1, 3, H, W]
-    latents: NDArray[Any] | Draw  # [1, T, 4, h, w]
+_Noise: TypeAlias = tuple[Any, Any, Any]
 
 
 @contextmanager
 def _drawn_ahead(streams: Sequence[NoiseStream], config: Config, xp: Any) -> Iterator[Iterator[_Noise]]:
-    """Draws the noise of each stream on a thread, one sample ahead of the one that is used.
+    """Draws the noise of each stream on a thread, one sample ahead.
 
-    The first is drawn while CLIP runs, which does not need it. Held for all samples at once, noise would take 80 MB
-    each at the real size.
+    The first is drawn while CLIP runs, which does not need it. Drawn for all samples at once, it would take 80 MB per
+    sample at the real size.
     """
     with ThreadPoolExecutor(1, "amodal-noise") as pool:
         first = pool.submit(_draw, streams[0], config, xp)
@@ -308,11 +289,11 @@ def _drawn_ahead(streams: Sequence[NoiseStream], config: Config, xp: Any) -> Ite
 
 
 def _draw(stream: NoiseStream, config: Config, xp: Any) -> _Noise:
-    """Draws the noise of one sample; for a GPU only the random words are drawn, on the host."""
+    """Draws the noise of images, rgb_images and latents of one sample; for a GPU, only the random words."""
     frames, (height, width), (h, w) = config.frames, config.size, config.latent_size
     draw: Callable[..., Any] = stream.randn if xp is np else stream.draw
     pictures = (frames, 1, 3, height, width)
-    return _Noise(draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype))
+    return draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype)
 
 
 def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
@@ -320,7 +301,7 @@ def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
 
 
 def _map_frames(component: Component, name: str, frames: Array, wanted: str, size: int, xp: Any) -> Array:
-    """Runs a component over frames, `size` at a time."""
+    """Runs a component on frames, `size` at a time."""
     chunks = [{name: frames[i : i + size]} for i in range(0, len(frames), size)]
     return xp.concatenate([out[wanted] for out in component.map(chunks)])
 
@@ -328,13 +309,11 @@ def _map_frames(component: Component, name: str, frames: Array, wanted: str, siz
 def _rows(
     unet: Component, conditioning: Array, constants: dict[str, Array], batched: bool, xp: Any
 ) -> Callable[[Array, Array], Array]:
-    """The U-Net as a function of (scaled latents, one row of the time table), over all CFG rows."""
+    """Returns the U-Net as a function of scaled latents and a row of the time table, for all CFG rows."""
     count = len(conditioning)
     parts = [slice(0, count)] if batched else [slice(i, i + 1) for i in range(count)]
-    fixed = [
-        {"conditioning": conditioning[part], **{name: value[part] for name, value in constants.items()}}
-        for part in parts
-    ]
+    constants = {"conditioning": conditioning, **constants}
+    fixed = [{name: value[part] for name, value in constants.items()} for part in parts]
 
     def evaluate(latents: Array, time: Array) -> Array:
         outputs = unet.map([{"latents": latents, "time": time, **inputs} for inputs in fixed])

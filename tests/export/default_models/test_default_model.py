@@ -30,7 +30,7 @@ from amodal.export.default_models.unet import _context, hidden_windows, noised, 
 from amodal.export.default_models.vae import train_vae, trained_vae  # noqa: E402
 from amodal.export.families.diffusion_vas.reference import UnrepeatedContext  # noqa: E402
 from amodal.runtime.errors import InputError  # noqa: E402
-from amodal.runtime.sampling.preconditioning import denoised_of  # noqa: E402
+from amodal.runtime.sampling.denoiser import denoised_of  # noqa: E402
 from amodal.runtime.scenes import make_scene  # noqa: E402
 
 SMALL = replace(

@@ -295,7 +295,7 @@ def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
     for name in ("x.npz", "y.npy"):
         with pytest.raises(InputError, match=rf"{name} cannot be read as a numpy file "):
             read_depth(tmp_path / name)
-    with pytest.raises(InputError, match=r"z\.exr is of a kind that is not read"):
+    with pytest.raises(InputError, match=r"z\.exr is not a supported kind of file"):
         read_depth(tmp_path / "z.exr")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.masks import check_clip, read_masks
-from amodal.runtime.pictures.masks import binarise
+from amodal.runtime.pictures.images import binarise
 
 from ...places import SHARED
 
@@ -213,7 +213,7 @@ def test_wrong_archives_say_what_they_hold(tmp_path: Path, stored: dict[str, Any
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.mat").touch()
-    with pytest.raises(InputError, match=r"m\.mat is of a kind that is not read; give a folder of mask"):
+    with pytest.raises(InputError, match=r"m\.mat is not a supported kind of file; give a folder of mask"):
         read_masks(tmp_path / "m.mat")
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.results import png_names, write_frames_png, write_json, write_masks_json, write_masks_png
-from amodal.runtime.files.rle import decode_rle
+from amodal.runtime.files.rle import decode_rle, encode_rle
 
 
 def clip() -> tuple[Any, Any]:
@@ -49,7 +49,7 @@ def test_names_never_collide_and_never_leave_the_folder() -> None:
 
 def test_masks_json_is_read_back_as_modal_and_as_amodal(tmp_path: Path) -> None:
     modal, amodal = clip()
-    write_masks_json(tmp_path / "masks.json", modal, amodal, ["a", "b", "c"], {"seed": np.int64(23)})
+    write_masks_json(tmp_path / "masks.json", modal, amodal, ["a", "b", "c"])
     assert np.array_equal(read_masks(tmp_path / "masks.json"), modal)
     assert np.array_equal(read_masks(tmp_path / "masks.json", key="amodal"), amodal)
 
@@ -58,9 +58,9 @@ def test_masks_json_says_size_area_and_box(tmp_path: Path) -> None:
     from pycocotools import mask as coco
 
     modal, amodal = clip()
-    write_masks_json(tmp_path / "masks.json", modal, amodal, ["a", "b", "c"], {"seed": 23})
+    write_masks_json(tmp_path / "masks.json", modal, amodal, ["a", "b", "c"])
     document = json.loads((tmp_path / "masks.json").read_text())
-    assert list(document) == ["format", "version", "seed", "frames"]
+    assert list(document) == ["format", "version", "frames"]
     assert [frame["name"] for frame in document["frames"]] == ["a", "b", "c"]
     first = document["frames"][0]["amodal"]
     assert first["size"] == [12, 16]
@@ -72,15 +72,19 @@ def test_masks_json_says_size_area_and_box(tmp_path: Path) -> None:
 
 def test_masks_json_may_hold_one_kind_only(tmp_path: Path) -> None:
     _, amodal = clip()
-    write_masks_json(tmp_path / "masks.json", None, amodal)
-    assert list(json.loads((tmp_path / "masks.json").read_text())["frames"][0]) == ["index", "amodal"]
+    frames = [{"index": i, "amodal": encode_rle(mask)} for i, mask in enumerate(amodal)]
+    write_json(tmp_path / "masks.json", {"frames": frames})
     assert np.array_equal(read_masks(tmp_path / "masks.json", key="amodal"), amodal)
     with pytest.raises(ValueError, match=r"masks\.json has frames without modal masks, only index, amodal"):
         read_masks(tmp_path / "masks.json")
-    with pytest.raises(ValueError, match="one length"):
-        write_masks_json(tmp_path / "x.json", None, None)
-    with pytest.raises(ValueError, match="one length"):
-        write_masks_json(tmp_path / "x.json", amodal[:2], amodal)
+
+
+def test_masks_of_different_lengths_are_not_written(tmp_path: Path) -> None:
+    _, amodal = clip()
+    for arguments in ((amodal[:2], amodal), (amodal, amodal[:2]), (amodal, amodal, ["a", "b"])):
+        with pytest.raises(ValueError, match="argument"):
+            write_masks_json(tmp_path / "x.json", *arguments)
+    assert not (tmp_path / "x.json").exists()
 
 
 def test_json_keeps_the_order_of_keys_takes_numpy_and_ends_with_a_newline(tmp_path: Path) -> None:

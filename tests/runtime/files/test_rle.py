@@ -79,7 +79,7 @@ def test_rle_agrees_with_pycocotools_on_long_runs() -> None:
         ({"size": [5, 5], "counts": [30, -5]}, "list of whole numbers"),
         ({"size": [5, 5], "counts": [12.5, 12.5]}, "list of whole numbers"),
         ({"size": [5, 5], "counts": None}, "neither a string"),
-        ({"size": [5, 5], "counts": "o"}, "break off"),
+        ({"size": [5, 5], "counts": "o"}, "truncated"),
         ({"size": [5, 5], "counts": "0\u00e90"}, "the character"),
         ({"size": [5], "counts": "0"}, r"not \[height, width\]"),
         ({"size": [0, 5], "counts": []}, r"not \[height, width\]"),
@@ -256,7 +256,7 @@ def test_what_is_no_json_is_named(tmp_path: Path, text: str) -> None:
     [[], {}, 3, None, "x", [1], [[1, 2]], [{"image_id": 1}], {"a": 1}, {"annotations": []}, {"frames": [1]}],
 )
 def test_json_of_another_layout_is_named(tmp_path: Path, document: Any) -> None:
-    with pytest.raises(InputError, match=r"m\.json has none of the layouts that are read"):
+    with pytest.raises(InputError, match=r"m\.json has none of the supported layouts"):
         read_masks(save(tmp_path / "m.json", document))
 
 

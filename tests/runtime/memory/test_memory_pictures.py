@@ -18,9 +18,9 @@ import pytest
 from amodal.runtime.arrays import resampling
 from amodal.runtime.execution.delivery import Delivery
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.buffers import delivering
 from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
-from amodal.runtime.families.diffusion_vas.picture_memory import delivering
-from amodal.runtime.families.diffusion_vas.running import composed
+from amodal.runtime.families.diffusion_vas.running import paste_known
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import Planner
 from amodal.runtime.memory.plan import Footprint, plan_memory
@@ -145,7 +145,7 @@ def test_delivering_takes_no_more_than_planned(
                 full = images.resize_masks(masks, given, device)
                 found.append({"masks": masks, "masks_full": full, "frames": pictured})
             else:
-                drawn = {"frames": pictured, **(composed(pictured, shown, device) if propagates else {})}
+                drawn = {"frames": pictured, **(paste_known(pictured, shown, device) if propagates else {})}
                 found.append({**drawn, "frames_full": images.resize_frames(drawn["frames"], given, device)})
                 kept.append(pictured)
             del pictured

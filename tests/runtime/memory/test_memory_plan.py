@@ -833,7 +833,7 @@ def test_a_model_planned_to_be_given_depth_does_not_compute_it(bundle: Bundle, g
         amodal.load(bundle.path, "tensorrt_rtx")
     with amodal.load(bundle.path, "tensorrt_rtx", shape=RunShape(depth=False)) as model:
         model.segment(MODAL, depth=MAPS, steps=2)
-        with pytest.raises(InputError, match="loaded to be given depth; pass it"):
+        with pytest.raises(InputError, match="loaded for given depth; pass it"):
             model.segment(MODAL, rgb=RGB, steps=2)
 
 

@@ -112,12 +112,10 @@ def test_preparing_frames_is_bit_for_bit_what_opencv_does_in_the_authors_order(s
         np.testing.assert_array_equal(prepared, np.transpose(image, (2, 0, 1)).astype(np.float32))
 
 
-def test_without_the_swap_the_network_sees_red_first() -> None:
-    rgb = frames(1, 12, 20)
-    plain = prepare_depth_input(rgb, swap_channels=False, side=28)
-    np.testing.assert_array_equal(plain, prepare_depth_input(rgb[..., ::-1].copy(), side=28))
-    assert plain.dtype == np.float32
-    assert plain.flags.c_contiguous
+def test_the_networks_input_is_contiguous_float32() -> None:
+    prepared = prepare_depth_input(frames(1, 12, 20), side=28)
+    assert prepared.dtype == np.float32
+    assert prepared.flags.c_contiguous
 
 
 def test_quantised_frames_are_the_demos_truncation() -> None:

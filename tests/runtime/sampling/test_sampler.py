@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import AmodalError, InputError, NonFiniteError
-from amodal.runtime.sampling.guidance import guidance_ramp, guide, is_guided
-from amodal.runtime.sampling.preconditioning import denoised_of, scale_input
+from amodal.runtime.sampling.denoiser import denoised_of, guidance_ramp, guide, is_guided, scale_input
 from amodal.runtime.sampling.sampler import sample
 from amodal.runtime.sampling.schedule import Churn, Schedule, karras_sigmas
 

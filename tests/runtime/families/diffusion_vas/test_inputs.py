@@ -57,7 +57,7 @@ def segment(backend: Any, given: dict[str, Any], find_depth: Any = no_depth, **m
 
 
 def complete(backend: Any, given: dict[str, Any], **more: Any) -> Inputs:
-    options = {"padding": None, "carry": None, "ready": Ready(), **given, **more}
+    options = {"padding": None, "propagate": None, "ready": Ready(), **given, **more}
     options.pop("depth", None)
     return complete_inputs(MANIFEST, backend, **options)
 
@@ -86,7 +86,7 @@ def test_segmentation_reads_masks_and_depth_three_times_each(count: int, backend
         np.testing.assert_array_equal(got[count:], np.broadcast_to(got[count - 1], got[count:].shape))
     assert (inputs.count, inputs.full_size, ready) == (count, SIZE, [(count, SIZE)])
     assert inputs.raw is None
-    assert inputs.shown is None
+    assert inputs.propagated is None
     np.testing.assert_array_equal(backend.to_host(inputs.visible), given["modal"])
 
 
@@ -165,12 +165,12 @@ def test_what_is_carried_over_is_visible_to_the_network_and_kept(backend: Any) -
     known = given["modal"] | (hidden & (np.arange(SIZE[1]) % 2 == 0))
     handed: list[Any] = []
 
-    def carry(rgb: Any, modal: Any, amodal: Any) -> Propagated:
+    def propagate(rgb: Any, modal: Any, amodal: Any) -> Propagated:
         handed.extend((rgb, modal, amodal))
         filled = np.where((known & ~modal)[..., None], np.uint8(255 - 51), rgb)
         return Propagated(filled, known)
 
-    inputs = complete(backend, given, carry=carry)
+    inputs = complete(backend, given, propagate=propagate)
     for got, name in zip(handed, ("rgb", "modal", "amodal"), strict=True):
         assert type(got) is np.ndarray
         np.testing.assert_array_equal(got, given[name])
@@ -178,8 +178,8 @@ def test_what_is_carried_over_is_visible_to_the_network_and_kept(backend: Any) -
     pictures = given["rgb"].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1
     want = np.where(given["modal"][:, None], pictures, np.where(known[:, None], np.float32(0.6), np.float32(1)))
     np.testing.assert_allclose(seen[:3], want, atol=1e-6)
-    assert inputs.shown is not None
-    assert inputs.shown.known is known
+    assert inputs.propagated is not None
+    assert inputs.propagated.known is known
     np.testing.assert_array_equal(backend.to_host(inputs.visible), known)
 
 
