@@ -1,4 +1,4 @@
-"""Which frame sizes a checkpoint can have, and at which size its graphs are compared with torch."""
+"""Frame sizes that fit a checkpoint, and the size at which its graphs are compared with torch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .unet_structure import UNetStructure
 Check = Literal["full", "small", "none"]
 
 SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
-# Norms over groups of one or two values amplify rounding without bound: toys at sizes like 64x64 then differ between
-# two runs of torch, too. From four values on, none differed by more than the usual.
+# Norms over groups of one or two values amplify rounding without bound: toys at sizes like 64x64 then differ even
+# between two runs of torch. From four values on, differences were as usual.
 _GROUP = 4
 
 
 def vae_factor(vae: Network) -> int:
-    """Pixels per latent, along each side."""
+    """Returns the pixels per latent, along each side."""
     return int(2 ** (len(vae.config["block_out_channels"]) - 1))
 
 
 def size_multiple(checkpoint: StageCheckpoint) -> int:
-    """What height and width must be multiples of: the VAE's factor times the U-Net's."""
+    """Returns the number that divides height and width: the VAE's factor times the U-Net's."""
     return vae_factor(checkpoint.vae) * UNetStructure.of(checkpoint.unet.config).downscale
 
 
 def require_divisible(size: Size, multiple: int) -> None:
-    """Raises InputError, with the nearest sizes that fit, if a size is not divisible by `multiple`."""
+    """Raises InputError, with the nearest sizes that fit, unless a size is divisible by `multiple`."""
     if all(n > 0 and n % multiple == 0 for n in size):
         return
     nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
@@ -44,9 +44,9 @@ def require_divisible(size: Size, multiple: int) -> None:
 
 
 def check_size_of(size: Size, checkpoint: StageCheckpoint, check: Check) -> Size:
-    """The size at which graphs are compared: their own, or a small one that is not square.
+    """Returns the size at which graphs are compared with torch: their own, or a small one that is not square.
 
-    The latter where their own is large, or so small that the comparison would be of rounding alone.
+    A small one, unless `check` is `full`, if their own is large, or so small that only rounding would be compared.
     """
     multiple, factor = size_multiple(checkpoint), vae_factor(checkpoint.vae)
     structure = UNetStructure.of(checkpoint.unet.config)
