@@ -1,4 +1,4 @@
-"""Training a stage's VAE decoder once more, on latents that its U-Net drew."""
+"""Further training of a stage's VAE decoder, on latents that its U-Net sampled."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .unet import hidden_windows, set_attention, velocities
 from .vae import OBJECT_WEIGHT, trained_vae
 
 _SALT = 505
-# What people run: few steps or many, without guidance or with the default.
+# As people run it: few steps or many, without guidance or with the default.
 _STEPS = (6, 10, 25)
 _GUIDANCE = (1.0, 1.5)
 
 
 def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu") -> None:
-    """Goes on with the decoder of `folder/vae_STAGE.pt` when the U-Net is done; the result is `decoder_STAGE.pt`.
+    """Trains the decoder of `folder/vae_STAGE.pt` further, after the U-Net; writes `decoder_STAGE.pt`.
 
-    What a U-Net draws is not quite what the encoder gives: noise is left in it, the more the more steps it took. A
-    decoder that has seen such latents does not paint their noise. Every other step shows it the encoder's latents, so
-    that it stays their inverse. The encoder, and with it what the U-Net reads, stays as it is. The loss is the square
+    Latents that a U-Net samples differ from the encoder's: some noise is left, the more the more steps it took. A
+    decoder that has seen such latents does not paint their noise. Every other step uses the encoder's latents, so that
+    the decoder stays their inverse. The encoder, and with it the U-Net's input, does not change. The loss is the square
     error, which PSNR measures, with the U-Net's weight on hidden parts.
     """
     steps = recipe.of(stage, "decoder_steps")
@@ -50,11 +50,11 @@ def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT, 1, step])
         number = int(rng.integers(len(drawn)))
-        source = ("encoded", "drawn")[step % 2]
-        latents = (encoded.target, drawn)[step % 2][number]
+        source, latents = (("encoded", encoded.target), ("drawn", drawn))[step % 2]
+        latents = latents[number]
         clip = pictures(number, recipe)
         target = clip.target(stage)
-        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.share_of(stage, "hidden_weight") * clip.hidden
+        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.of(stage, "hidden_weight") * clip.hidden
         if step < whole_from:
             (columns,) = hidden_windows(encoded.hidden[number][None], rng)
             cell = recipe.width // latents.shape[-1]
@@ -73,7 +73,7 @@ def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = 
 
 
 def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, device: str) -> NDArray[np.float16]:
-    """Latents [N, T, 4, h, w] that the U-Net draws of the first scenes, drawn once and kept."""
+    """Samples latents [N, T, 4, h, w] of the first scenes with the U-Net, or reads those sampled before."""
     file = folder / f"drawn_{stage}.npy"
     if not file.exists():
         unet = make_unet(recipe.seed, stage)
@@ -82,9 +82,9 @@ def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, dev
         torch.nn.Module.to(unet, device)
         count = min(recipe.decoder_scenes, recipe.of(stage, "scenes"))
         firsts = range(0, count, recipe.clips)
-        parts = [_draw(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
+        drawn = [_draw(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
         part = file.with_suffix(".part.npy")
-        np.save(part, np.concatenate(parts))
+        np.save(part, np.concatenate(drawn))
         os.replace(part, file)
     return np.asarray(np.load(file), np.float16)
 

@@ -1,4 +1,4 @@
-"""The logs of a training, drawn."""
+"""Plots of training logs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _POINTS = 120
 
 
 def plot_losses(folder: Path) -> Path:
-    """Draws every log of `folder` (NAME.jsonl) into `folder/losses.png`, one panel each: means of equal parts.
+    """Plots the logs of `folder` (NAME.jsonl) into `folder/losses.png`, one panel each, averaged over equal parts.
 
     Raises:
-        InputError: no log is there.
+        InputError: `folder` has no log.
     """
     logs = sorted(log for log in folder.glob("*.jsonl") if log.stat().st_size)
     if not logs:

@@ -138,7 +138,7 @@ def test_a_streamed_module_gives_what_the_loaded_one_gives_and_stays_empty() -> 
     with torch.no_grad():
         expected = network.load().encode(frames).latent_dist.mode()
     module = network.build()
-    with streamed(module, network.module_weights()) as live:
+    with streamed(module, network.weights_for(module)) as live:
         got = live.encode(frames).latent_dist.mode()
     assert torch.equal(got, expected)
     assert all(parameter.is_meta for parameter in module.parameters())

@@ -120,4 +120,5 @@ class StageReference:
 
 
 def _running(network: Network) -> AbstractContextManager[Any]:
-    return streamed(network.build(), network.module_weights())
+    module = network.build()
+    return streamed(module, network.weights_for(module))
