@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -77,17 +78,17 @@ class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         self.model = model
-        self.shapes: dict[str, list[int | None]] = {
-            info.name: [d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim]
-            for info in (*inferred.input, *inferred.value_info, *inferred.output)
-        }
+        self.shapes: dict[str, list[int | None]] = defaultdict(list)  # None for free axes; empty if unknown
+        for info in (*inferred.input, *inferred.value_info, *inferred.output):
+            axes = info.type.tensor_type.shape.dim
+            self.shapes[info.name] = [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
         self.constants = {i.name: i for i in model.graph.initializer}
         self.shapes.update({name: list(i.dims) for name, i in self.constants.items()})
         self.maker: dict[str, NodeProto] = {out: node for node in model.graph.node for out in node.output}
-        self.users: dict[str, list[NodeProto]] = {}
+        self.users: dict[str, list[NodeProto]] = defaultdict(list)
         for node in model.graph.node:
             for name in node.input:
-                self.users.setdefault(name, []).append(node)
+                self.users[name].append(node)
         self.outputs = {o.name for o in model.graph.output}
         self.replaced: dict[str, NodeProto] = {}
 
@@ -101,7 +102,7 @@ class _Graph:
     def after(self, node: NodeProto, kind: str) -> NodeProto:
         """Returns the only user of a node's only result, if it is of that kind."""
         (name,) = node.output
-        users = self.users.get(name, [])
+        users = self.users[name]
         _require(len(users) == 1 and users[0].op_type == kind and name not in self.outputs)
         return users[0]
 
@@ -118,13 +119,9 @@ class _Graph:
             cast is not None and cast.op_type == "Cast" and cast.input[0] in self.constants
         )
 
-    def shape(self, name: str) -> list[int | None]:
-        """Returns a value's axes, None for a free one; empty if unknown."""
-        return self.shapes.get(name, [])
-
     def sizes(self, name: str, axes: slice, count: int) -> list[int]:
         """Returns `count` axes of a value, none of them free."""
-        found = [n for n in self.shape(name)[axes] if n is not None]
+        found = [n for n in self.shapes[name][axes] if n is not None]
         _require(len(found) == count)
         return found
 
@@ -169,28 +166,21 @@ def _fuse_group_norm(graph: _Graph, norm: NodeProto) -> None:
     scale = graph.after(second, "Conv")
     x, weights, (ones, zeros) = first.input[0], scale.input[1:], map(graph.value, norm.input[1:])
     _require(len(weights) == 2 and all(map(graph.is_weight, weights)) and bool((ones == 1).all()) and not zeros.any())
-    shape, back, kernel = (graph.shape(name) for name in (x, second.output[0], weights[0]))
+    shape, back, kernel = (graph.shapes[name] for name in (x, second.output[0], weights[0]))
     channels = _attribute(scale, "group", 1)
     _require(len(shape) > 2 and shape[1:] == back[1:] and shape[1] == channels)
     _require(kernel == [channels, *[1] * len(back[1:])])
     _require(not any(_attribute(scale, "pads", [])) and set(_attribute(scale, "strides", [1])) == {1})
-    _require(_splits_groups([int(n) for n in graph.value(first.input[1])], shape, len(ones)))
-    last, users = scale, sorted(graph.users.get(scale.output[0], []), key=lambda n: n.op_type)
+    known = [n for n in shape[1:] if n is not None]
+    group = math.prod(known) // len(ones) if len(known) == len(shape) - 1 else None
+    target = graph.value(first.input[1]).tolist()
+    _require(target == [-1, len(ones), group] or (shape[0] == 1 and target == [1, len(ones), -1]))
+    last, users = scale, sorted(graph.users[scale.output[0]], key=lambda n: n.op_type)
     if [n.op_type for n in users] == ["Mul", "Sigmoid"]:
         times, sigmoid = users
         last = times if set(times.input) == {scale.output[0], sigmoid.output[0]} else scale
     epsilon, silu = _attribute(norm, "epsilon", 1e-5), int(last is not scale)
     graph.replace(last, "GroupNorm", [x, *weights], epsilon=epsilon, groups=len(ones), silu=silu)
-
-
-def _splits_groups(target: list[int], shape: Sequence[int | None], groups: int) -> bool:
-    """Returns whether a Reshape of [N, C, ..] to `target` gives [N, groups, rest]."""
-    if len(target) != 3 or target[1] != groups:
-        return False
-    if target[0] == 1:
-        return shape[0] == 1 and target[2] == -1
-    known = [n for n in shape[1:] if n is not None]
-    return target[0] == -1 and len(known) == len(shape) - 1 and target[2] * groups == math.prod(known)
 
 
 def _fuse_convolution(graph: _Graph, node: NodeProto) -> None:
@@ -200,7 +190,7 @@ def _fuse_convolution(graph: _Graph, node: NodeProto) -> None:
     plain ones, would take more than 4 MB and more than the maps of one frame.
     """
     plain = (
-        graph.shape(node.input[1])[2:] == [3, 3]
+        graph.shapes[node.input[1]][2:] == [3, 3]
         and _attribute(node, "pads") == [1, 1, 1, 1]
         and _attribute(node, "strides", [1, 1]) == [1, 1]
         and _attribute(node, "dilations", [1, 1]) == [1, 1]
@@ -227,11 +217,11 @@ def _fuse_feed_forward(graph: _Graph, gelu: NodeProto) -> None:
     inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
     width, hidden = graph.sizes(value.input[1], slice(None), 2)
     expected = [[width], [width], *2 * [[width, hidden], [hidden]], [hidden, width], [width]]
-    _require([graph.shape(name) for name in inputs[1:]] == expected and all(map(graph.is_weight, inputs[1:])))
+    _require([graph.shapes[name] for name in inputs[1:]] == expected and all(map(graph.is_weight, inputs[1:])))
     _require(width % _LANES == hidden % _LANES == 0 and hidden <= _WIDEST)
-    shape = graph.shape(x)
+    shape = graph.shapes[x]
     _require([*graph.value(flat.input[1])] == [-1, width] and len(shape) > 1 and shape[-1] == width)
-    _require(graph.shape(add.output[0]) == shape and _attribute(norm, "axis", -1) == -1)
+    _require(graph.shapes[add.output[0]] == shape and _attribute(norm, "axis", -1) == -1)
     _require(all(map(_plain_gemm, (value, gate, out))))
     graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
 
@@ -251,8 +241,8 @@ def _fuse_attention(graph: _Graph, softmax: NodeProto) -> None:
         with suppress(_NoMatchError):
             sides = (scaled.input[0], keys.input[0], mixed.input[1])
             (q, cut), (k, cut_k), (v, cut_v) = (_before_split(graph, name, split, axes) for name in sides)
-            joined, shape = _joined(graph, mixed, join, axes), graph.shape(q)
-            _require(all(graph.shape(name) == shape for name in (k, v, joined.output[0])))
+            joined, shape = _joined(graph, mixed, join, axes), graph.shapes[q]
+            _require(all(graph.shapes[name] == shape for name in (k, v, joined.output[0])))
             *free, heads, dim = cut
             # The first axis is free, or the same for all by their common origin; the kernel refuses others.
             _require(len(shape) == axes + 1 and shape[1:] == [*free[1:], heads * dim] and free[0] == -1)
@@ -283,7 +273,7 @@ def _joined(graph: _Graph, node: NodeProto, perm: list[int], axes: int) -> NodeP
 def _fuse_interleave(graph: _Graph, spread: NodeProto) -> None:
     """Four maps joined and spread over space."""
     joined = graph.before(spread.input[0], "Concat")
-    shapes = [graph.shape(name)[1:] for name in joined.input]
+    shapes = [graph.shapes[name][1:] for name in joined.input]
     _require(len(shapes) == 4 and _attribute(joined, "axis") == 1 and shapes == 4 * shapes[:1])
     _require(len(shapes[0]) == 3 and None not in shapes[0])
     _require(_attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR")

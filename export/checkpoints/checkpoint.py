@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -242,8 +243,13 @@ def _renamed(kind: Kind, weights: Weights) -> Weights:
 
 def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
     """Returns exactly the tensors of `module`, after checking that they are there in the right shape."""
-    names = {_canonical(kind, name): name for name in module.state_dict()}
-    weights.renamed({new: own for new, own in names.items() if new != own and new in weights}).check(module)
+    names = {_canonical(kind, name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name, shape in names.items():
+        if weights[name].shape != shape:
+            raise CheckpointError(
+                f"{weights.source}: tensor {weights[name].stored_as or name} has shape {list(weights[name].shape)} where "
+                f"the config asks for {list(shape)}; weights and config.json do not belong together."
+            )
     parts = {name.partition(".")[0] for name in names}
     for name in weights:
         # Parts that the module does not have (a text tower) are ignored, but not layers beyond the config's.
@@ -334,17 +340,13 @@ def _schedule(sigmas: dict[str, float], timesteps: int) -> dict[str, Any]:
 
 
 def _read_normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    if not folder.is_dir():
-        return _CLIP_MEAN, _CLIP_STD
     file = folder / "preprocessor_config.json"
-    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | read_json(file)
-    try:
+    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | (read_json(file) if folder.is_dir() else {})
+    with suppress(TypeError, ValueError):
         (r, g, b), (sr, sg, sb) = (map(float, raw[key]) for key in ("image_mean", "image_std"))
-    except (TypeError, ValueError):
-        sr = sg = sb = 0.0
-    if not min(sr, sg, sb) > 0:
-        raise CheckpointError(
-            f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
-            "numbers each, those of image_std > 0."
-        )
-    return (r, g, b), (sr, sg, sb)
+        if min(sr, sg, sb) > 0:
+            return (r, g, b), (sr, sg, sb)
+    raise CheckpointError(
+        f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
+        "numbers each, those of image_std > 0."
+    )

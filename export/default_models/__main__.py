@@ -68,7 +68,7 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
         sys.exit(failed[0])
 
     from .checkpoint import write_bundle
-    from .losses import plot_losses
+    from .loop import plot_losses
 
     plot_losses(folder)
     out = bundle or folder / "bundle"

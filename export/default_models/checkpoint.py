@@ -15,23 +15,13 @@ from ..bundle import Exported, export_bundle
 from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint
 from ..families.diffusion_vas.plan import ExportSettings, plan_export
 from .loop import load_average
-from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
+from .recipe import CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
 
 LICENCE = "apache-2.0"
 
-_FEATURE_EXTRACTOR = {
-    "crop_size": {"height": CLIP_CONFIG["image_size"], "width": CLIP_CONFIG["image_size"]},
-    "do_center_crop": True,
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": CLIP_MEAN,
-    "image_processor_type": "CLIPImageProcessor",
-    "image_std": CLIP_STD,
-    "size": {"shortest_edge": CLIP_CONFIG["image_size"]},
-}
+# What it lacks has CLIP's values.
+_FEATURE_EXTRACTOR = {"image_processor_type": "CLIPImageProcessor", "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 _INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
     "feature_extractor": ["transformers", "CLIPImageProcessor"],

@@ -1,4 +1,4 @@
-"""The training loop of all parts: averaged weights, a log, and a saved state to continue from."""
+"""The training loop of all parts: averaged weights, a log with its plot, and a saved state to continue from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+
+from amodal.runtime.errors import InputError
 
 Loss = Callable[[int], tuple[torch.Tensor, dict[str, float]]]
 
 _SAVE_SECONDS = 120.0
 _WARM_UP = 100
 _LARGEST_NORM = 1.0  # of a gradient
+_NOT_PLOTTED = {"step", "norm", "lr", "seconds", "kl", "std"}
+_POINTS = 120
 
 
 def train(
@@ -95,3 +100,31 @@ def _cut(log: Path, step: int) -> None:
         lines = log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] < step]
         log.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def plot_losses(folder: Path) -> Path:
+    """Plots the logs of `folder` (NAME.jsonl) into `folder/losses.png`, one panel each, averaged over equal parts.
+
+    Raises:
+        InputError: `folder` has no log.
+    """
+    from matplotlib.figure import Figure
+
+    logs = sorted(log for log in folder.glob("*.jsonl") if log.stat().st_size)
+    if not logs:
+        raise InputError(f"{folder} holds no training log (NAME.jsonl); train first.")
+    across = min(2, len(logs))
+    down = -(-len(logs) // across)
+    figure = Figure(figsize=(5.5 * across, 3.5 * down), layout="constrained")
+    for place, log in enumerate(logs):
+        axes = figure.add_subplot(down, across, place + 1, title=log.stem, xlabel="step", yscale="log")
+        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for name in sorted({key for record in records for key in record} - _NOT_PLOTTED):
+            points = np.array([(r["step"], r[name]) for r in records if r.get(name, 0) > 0])
+            if len(points):
+                parts = np.array_split(points, min(_POINTS, len(points)))
+                axes.plot(*np.stack([part.mean(axis=0) for part in parts]).T, label=name, linewidth=1)
+        axes.legend(fontsize="small")
+    out = folder / "losses.png"
+    figure.savefig(out, dpi=100)
+    return out

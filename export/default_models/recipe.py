@@ -24,50 +24,32 @@ SIGMA_RANGE = 0.002, 700.0  # of the sampler's noise levels
 
 @dataclass(frozen=True)
 class Recipe:
-    """All parameters of the training; pairs are for `segment` and `complete`.
-
-    Attributes:
-        frames, height, width: of a clip.
-        scenes: clips encoded for a U-Net.
-        vae_steps, vae_scenes, vae_lr: steps, scenes per step and learning rate of a VAE.
-        vae_kl, vae_chroma: weights of the Kullback-Leibler divergence per latent value, and of the error's chroma.
-        crop_share: share of the VAE's steps on quarter crops; the rest see whole frames of one scene.
-        steps, clips, lr: steps, clips per step and learning rate of a U-Net.
-        sigma_mean, sigma_std: of log sigma.
-        window_share: share of steps on windows of half the width around hidden parts.
-        hidden_weight: how much more an error counts where the object is hidden.
-        decoder_steps, decoder_lr: steps of one clip each on the decoder alone, after the U-Net, and learning rate.
-        decoder_scenes: scenes whose latents the U-Net samples for the decoder.
-        dropout: share of clips without conditions, for guidance.
-        ema: decay of the averaged weights, reached gradually.
-        cooldown: share of the steps at the end over which the learning rate falls to zero.
-        seed: of weights, data and noise.
-    """
+    """All parameters of the training; pairs are for `segment` and `complete`."""
 
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (3600, 3200)
+    scenes: tuple[int, int] = (3600, 3200)  # encoded for a U-Net
     vae_steps: tuple[int, int] = (1800, 1700)
-    vae_scenes: tuple[int, int] = (2, 1)
+    vae_scenes: tuple[int, int] = (2, 1)  # per step
     vae_lr: float = 1e-3
-    vae_kl: float = 3e-4
-    vae_chroma: float = 4.0
-    crop_share: float = 0.97
-    steps: tuple[int, int] = (6420, 11500)
-    clips: int = 8
+    vae_kl: float = 3e-4  # weight of the Kullback-Leibler divergence, per latent value
+    vae_chroma: float = 4.0  # weight of the error's chroma
+    crop_share: float = 0.97  # of the VAE's steps, on quarter crops; the others see whole frames of one scene
+    steps: tuple[int, int] = (6420, 11500)  # of a U-Net
+    clips: int = 8  # per step
     lr: float = 1e-3
-    sigma_mean: float = 0.7
+    sigma_mean: float = 0.7  # of log sigma
     sigma_std: float = 1.6
-    window_share: tuple[float, float] = (0.0, 0.8)
-    hidden_weight: tuple[float, float] = (0.0, 10.0)
-    decoder_steps: tuple[int, int] = (0, 500)
-    decoder_scenes: int = 240
+    window_share: tuple[float, float] = (0.0, 0.8)  # of the steps, on windows of half the width around hidden parts
+    hidden_weight: tuple[float, float] = (0.0, 10.0)  # how much more an error counts where the object is hidden
+    decoder_steps: tuple[int, int] = (0, 500)  # of one clip each, on the decoder alone, after the U-Net
+    decoder_scenes: int = 240  # whose latents the U-Net samples for the decoder
     decoder_lr: float = 3e-4
-    dropout: float = 0.1
-    ema: float = 0.999
-    cooldown: float = 0.3
-    seed: int = 0
+    dropout: float = 0.1  # share of clips without conditions, for guidance
+    ema: float = 0.999  # decay of the averaged weights, reached gradually
+    cooldown: float = 0.3  # share of the steps at the end over which the learning rate falls to zero
+    seed: int = 0  # of weights, data and noise
 
     def __post_init__(self) -> None:
         may_be_zero = {"window_share", "hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "crop_share"}

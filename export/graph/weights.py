@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,29 +24,17 @@ class Weight(NamedTuple):
     stored_as: str = ""
 
 
-class Weights(Mapping[str, Weight]):
+class Weights(dict[str, Weight]):
     """Named tensors, each loaded on request; `source` says where they come from, in messages and the manifest."""
 
     def __init__(self, entries: Mapping[str, Weight], source: str) -> None:
-        self._entries = dict(entries)
+        super().__init__(entries)
         self.source = source
 
-    def __getitem__(self, name: str) -> Weight:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise CheckpointError(
-                f"{self.source} lacks the tensor {name}; the download is incomplete, or the config is of another model."
-            ) from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def __missing__(self, name: str) -> Weight:
+        raise CheckpointError(
+            f"{self.source} lacks the tensor {name}; the download is incomplete, or the config is of another model."
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns a tensor's shape without loading it."""
@@ -59,7 +47,7 @@ class Weights(Mapping[str, Weight]):
     def fingerprint(self) -> str:
         """Hashes names, shapes and values (SHA-256), reading all tensors."""
         digest = hashlib.sha256()
-        for name in sorted(self._entries):
+        for name in sorted(self):
             tensor = self.load(name).contiguous()
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
@@ -67,18 +55,8 @@ class Weights(Mapping[str, Weight]):
 
     def renamed(self, names: Mapping[str, str]) -> Weights:
         """Renames tensors (old -> new), replacing any that had a new name."""
-        kept = {n: w for n, w in self._entries.items() if n not in names and n not in names.values()}
+        kept = {n: w for n, w in self.items() if n not in names and n not in names.values()}
         return Weights(kept | {new: self[old] for old, new in names.items()}, self.source)
-
-    def check(self, module: nn.Module) -> None:
-        """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
-        for name, tensor in module.state_dict().items():
-            found = self[name]
-            if found.shape != tuple(tensor.shape):
-                raise CheckpointError(
-                    f"{self.source}: tensor {found.stored_as or name} has shape {list(found.shape)} where the config "
-                    f"asks for {list(tensor.shape)}; weights and config.json do not belong together."
-                )
 
 
 def read_safetensors(files: list[Path]) -> Weights:

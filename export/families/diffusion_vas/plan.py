@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +24,6 @@ from ...graph.writer import Dtypes, Graph
 from ...plan import ComponentPlan, ExportPlan, Size
 from .clip import write_image_encoder
 from .reference import StageReference
-from .sizes import SMALL, Check, check_size_of, require_divisible, size_multiple, vae_factor
 from .unet import write_conditioner, write_unet
 from .unet_structure import UNetStructure
 from .vae import write_decoder, write_encoder
@@ -31,36 +31,31 @@ from .vae import write_decoder, write_encoder
 NOISE_AUGMENTATION = 0.02  # the authors' demo
 MOTION_BUCKET = 127.0
 
+Check = Literal["full", "small", "none"]
+
+_SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
 _SMALL_DEPTH = (4 * 14, 6 * 14)
+# Norms over groups of one or two values amplify rounding without bound: toys at sizes like 64x64 then differ even
+# between two runs of torch. From four values on, differences were as usual.
+_GROUP = 4
 _FLOAT32 = ("vae_encoder", "unet_conditioner")  # overflows in half precision; runs once per clip
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How to export checkpoints.
+    """How to export checkpoints."""
 
-    Attributes:
-        size: (H, W) of the clip; a multiple of `size_multiple`.
-        frames: T, the most frames in a clip.
-        precision: of the weights, and of the arithmetic where the reference uses half precision.
-        stored: dtype of the weights in the files; None for `precision`. `fp16` under `fp32` halves the bundle, and
-            computes in float32 with the rounded weights.
-        decode_chunk: frames that the VAE decodes at once.
-        variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
-        propagate: whether `complete` copies hidden pixels from other frames by default.
-        check: whether each graph is compared with torch at its own size (`full`), at a small one (`small`; see
-            `check_size_of`), or not at all (`none`).
-    """
-
-    size: Size = (256, 512)
-    frames: int = 25
-    precision: Precision = "fp16"
+    size: Size = (256, 512)  # (H, W) of the clip; see `size_multiple` in the manifest
+    frames: int = 25  # T, the most frames in a clip
+    precision: Precision = "fp16"  # of the weights, and of the arithmetic where the reference uses half precision
+    # Dtype of the weights in the files; None for `precision`. `fp16` under `fp32` halves the bundle, and computes in
+    # float32 with the rounded weights.
     stored: Precision | None = None
     context: ContextLayout = "reference"
-    decode_chunk: int = 8
-    variant: str | None = None
-    propagate: bool = False
-    check: Check = "small"
+    decode_chunk: int = 8  # frames that the VAE decodes at once
+    variant: str | None = None  # in `VARIANTS`; None for `engine` (to build engines from) with fp16, `cpu` with fp32
+    propagate: bool = False  # whether `complete` copies hidden pixels from other frames by default
+    check: Check = "small"  # compare graphs with torch: at their own size, at a small one if that is large, or not
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -106,8 +101,8 @@ def plan_export(
     if not stages:
         raise InputError("nothing to export: give a checkpoint for `segment`, for `complete`, or for both.")
     # Stages may differ in how often their U-Nets halve the latents; the size has to fit all of them.
-    multiple = math.lcm(*map(size_multiple, stages.values()))
-    require_divisible(settings.size, multiple)
+    multiple = math.lcm(*map(_size_multiple, stages.values()))
+    _require_divisible(settings.size, multiple)
     components: list[ComponentPlan] = []
     tasks: dict[str, TaskEntry] = {}
     for stage, checkpoint in stages.items():
@@ -149,7 +144,7 @@ def _common_config(stages: Mapping[StageName, StageCheckpoint]) -> dict[str, Any
         pixels = {"side": clip["image_size"], "mean": checkpoint.image_mean, "std": checkpoint.image_std}
         return {
             "noise schedule": checkpoint.scheduler,
-            "VAE factor": vae_factor(checkpoint.vae),
+            "VAE factor": _vae_factor(checkpoint.vae),
             "VAE scaling factor": vae["scaling_factor"],
             "latent channels": vae["latent_channels"],
             "image encoder's input and width": pixels | {"width": clip["projection_dim"]},
@@ -173,10 +168,10 @@ def _common_config(stages: Mapping[StageName, StageCheckpoint]) -> dict[str, Any
 def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[ComponentPlan]:
     """Plans the five graphs of a stage, in the order in which they run."""
     variant, dtypes, frames, layout = settings.graph_variant, settings.dtypes, settings.frames, settings.context
-    factor, structure = vae_factor(checkpoint.vae), UNetStructure.of(checkpoint.unet.config)
+    factor, structure = _vae_factor(checkpoint.vae), UNetStructure.of(checkpoint.unet.config)
     clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
     reference = StageReference(checkpoint, structure, layout == "sequence")
-    check_size = check_size_of(settings.size, checkpoint, settings.check)
+    check_size = _check_size_of(settings.size, checkpoint, settings.check)
 
     def latent(size: Size) -> Size:
         return size[0] // factor, size[1] // factor
@@ -220,7 +215,47 @@ def _depth_component(network: DepthNetwork, settings: ExportSettings) -> Compone
         source=network.source,
         write=lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
         size=size,
-        check_size=size if settings.check == "full" or size[0] * size[1] <= SMALL else _SMALL_DEPTH,
+        check_size=size if settings.check == "full" or size[0] * size[1] <= _SMALL else _SMALL_DEPTH,
         bfloat16=False,
         reference=lambda inputs: (inputs, {"depth": network(torch.from_numpy(inputs["pixels"]))}),
     )
+
+
+def _vae_factor(vae: Network) -> int:
+    """Returns the pixels per latent, along each side."""
+    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
+
+
+def _size_multiple(checkpoint: StageCheckpoint) -> int:
+    """Returns the number that divides height and width: the VAE's factor times the U-Net's."""
+    return _vae_factor(checkpoint.vae) * UNetStructure.of(checkpoint.unet.config).downscale
+
+
+def _require_divisible(size: Size, multiple: int) -> None:
+    """Raises InputError, with the nearest sizes that fit, unless a size is divisible by `multiple`."""
+    if all(n > 0 and n % multiple == 0 for n in size):
+        return
+    nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
+    are = f"nearest are {nearest[0]} and {nearest[1]}" if nearest[0] != nearest[1] else f"nearest is {nearest[0]}"
+    raise InputError(
+        f"size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
+        f"the {are}.",
+        field="size",
+    )
+
+
+def _check_size_of(size: Size, checkpoint: StageCheckpoint, check: Check) -> Size:
+    """Returns the size at which graphs are compared with torch: their own, or a small one that is not square.
+
+    A small one, unless `check` is `full`, if their own is large, or so small that only rounding would be compared.
+    """
+    multiple, factor = _size_multiple(checkpoint), _vae_factor(checkpoint.vae)
+    structure = UNetStructure.of(checkpoint.unet.config)
+
+    def well_conditioned(size: Size) -> bool:
+        return structure.group_values((size[0] // factor, size[1] // factor)) >= _GROUP
+
+    small = size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple)
+    if check == "full" or (small and well_conditioned(size)):
+        return size
+    return next(at for n in itertools.count(1) if well_conditioned(at := (n * multiple, 2 * n * multiple)))

@@ -196,13 +196,9 @@ class _UNet:
             ]
         widths = [t.channels for t, _, _ in layers for _ in range(2 if sequence else 1)]
         streams = [iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed]
-        for _, spatial_name, temporal_name in layers:
-            if sequence:
-                for name in (spatial_name, temporal_name):
-                    self.contexts[name] = tuple(next(s) for s in streams)
-            else:
-                self.contexts[spatial_name] = (next(streams[0]),)
-                self.contexts[temporal_name] = (next(streams[1]),)
+        for _, *names in layers:
+            for name, stream in zip(names, streams, strict=True):
+                self.contexts[name] = tuple(map(next, streams)) if sequence else (next(stream),)
 
     def _layer(self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]) -> ir.Value:
         with self.g.scope(block.name):
