@@ -244,11 +244,12 @@ def _renamed(kind: Kind, weights: Weights) -> Weights:
 def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
     """Returns exactly the tensors of `module`, after checking that they are there in the right shape."""
     names = {_canonical(kind, name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    for name, shape in names.items():
-        if weights[name].shape != shape:
+    for name, expected in names.items():
+        shape, _, stored_as = weights[name]
+        if shape != expected:
             raise CheckpointError(
-                f"{weights.source}: tensor {weights[name].stored_as or name} has shape {list(weights[name].shape)} where "
-                f"the config asks for {list(shape)}; weights and config.json do not belong together."
+                f"{weights.source}: tensor {stored_as or name} has shape {list(shape)} where the config asks for "
+                f"{list(expected)}; weights and config.json do not belong together."
             )
     parts = {name.partition(".")[0] for name in names}
     for name in weights:
@@ -290,20 +291,20 @@ def _filled(kind: Kind, module: Any) -> dict[str, Any]:
 def _check_stage(checkpoint: StageCheckpoint) -> None:
     """Raises CheckpointError unless the three networks fit together as an amodal stage."""
     unet, vae, clip = checkpoint.unet.config, checkpoint.vae.config, checkpoint.image_encoder.config
-    latent, drawn, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
-    if channels != drawn + 2 * latent:
+    latent, out, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
+    if channels != out + 2 * latent:
         layer = checkpoint.unet.weights["conv_in.weight"].stored_as
         alone = "" if layer.startswith("conv_in2") else " and there is no conv_in2.weight"
-        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == drawn + latent else ""
+        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == out + latent else ""
         raise CheckpointError(
             f"{checkpoint.unet.source}: {layer} takes {channels} channels{alone}; expected "
-            f"{drawn + 2 * latent}, the latents' {drawn} and {latent} for each of two conditions{plain}."
+            f"{out + 2 * latent}, the latents' {out} and {latent} for each of two conditions{plain}."
         )
     time_key = "projection_class_embeddings_input_dim"
     time_width = 3 * unet["addition_time_embed_dim"]
     down_blocks = ["DownEncoderBlock2D"] * len(vae["block_out_channels"])
     for network, key, found, expected in (
-        (checkpoint.unet, "out_channels", drawn, latent),
+        (checkpoint.unet, "out_channels", out, latent),
         (checkpoint.unet, "cross_attention_dim", unet["cross_attention_dim"], clip["projection_dim"]),
         (checkpoint.unet, time_key, unet[time_key], time_width),
         (checkpoint.vae, "down_block_types", list(vae["down_block_types"]), down_blocks),

@@ -42,15 +42,15 @@ def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = 
     if not steps:
         return
     encoded = Latents(folder, stage, recipe)
-    drawn = _drawn(folder, stage, recipe, encoded, device)
+    sampled = _sampled(folder, stage, recipe, encoded, device)
     vae = torch.nn.Module.to(trained_vae(folder, stage, recipe), device)
     vae.decoder.requires_grad_(True)
     whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT, 1, step])
-        number = int(rng.integers(len(drawn)))
-        source, latents = (("encoded", encoded.target), ("drawn", drawn))[step % 2]
+        number = int(rng.integers(len(sampled)))
+        source, latents = (("encoded", encoded.target), ("drawn", sampled))[step % 2]
         latents = latents[number]
         clip = pictures(number, recipe)
         target = clip.target(stage)
@@ -60,19 +60,19 @@ def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = 
             cell = recipe.width // latents.shape[-1]
             pixels = slice(cell * columns[0], cell * (columns[-1] + 1))
             latents, target, weights = latents[..., columns], target[..., pixels], weights[..., pixels]
-        given, wanted, weight = (
+        inputs, expected, weight = (
             torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in (latents, target, weights)
         )
-        with torch.autocast(given.device.type, torch.bfloat16):
-            decoded = vae.decode(given, num_frames=recipe.frames).sample
-        squares = (decoded.float() - wanted).square()
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            decoded = vae.decode(inputs, num_frames=recipe.frames).sample
+        squares = (decoded.float() - expected).square()
         return (weight * squares).sum() / (3 * weight.sum()), {f"mse_{source}": squares.detach().mean().item()}
 
     name, lr = f"decoder_{stage}", recipe.decoder_lr
     train(folder, name, vae.decoder, loss_of, steps=steps, lr=lr, ema=0.995, cooldown=recipe.cooldown)
 
 
-def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, device: str) -> NDArray[np.float16]:
+def _sampled(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, device: str) -> NDArray[np.float16]:
     """Samples latents [N, T, 4, h, w] of the first scenes with the U-Net, or reads those sampled before."""
     file = folder / f"drawn_{stage}.npy"
     if not file.exists():
@@ -82,14 +82,14 @@ def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, dev
         torch.nn.Module.to(unet, device)
         count = min(recipe.decoder_scenes, recipe.of(stage, "scenes"))
         firsts = range(0, count, recipe.clips)
-        drawn = [_draw(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
+        parts = [_sample(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
         part = file.with_suffix(".part.npy")
-        np.save(part, np.concatenate(drawn))
+        np.save(part, np.concatenate(parts))
         os.replace(part, file)
     return np.asarray(np.load(file), np.float16)
 
 
-def _draw(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[np.float16]:
+def _sample(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[np.float16]:
     device = next(unet.parameters()).device
     rng = np.random.default_rng([recipe.seed, _SALT, 0, clips.start])
     schedule = Schedule.of(karras_sigmas(int(rng.choice(_STEPS)), *SIGMA_RANGE))
@@ -100,11 +100,11 @@ def _draw(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[
     rows = np.stack([context_rows(e, "reference", guided) for e in embeddings])
 
     def velocity(x: Floats, step: int, conditioned: bool) -> Floats:
-        given = np.concatenate([x, conditioning if conditioned else np.zeros_like(conditioning)], axis=2)
+        inputs = np.concatenate([x, conditioning if conditioned else np.zeros_like(conditioning)], axis=2)
         log_sigma = np.full(len(x), np.log(schedule.hats[step]), np.float32)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            sampled = torch.from_numpy(given).to(device)
-            predicted = velocities(unet, sampled, log_sigma, rows[:, -1 if conditioned else 0], "reference")
+            tensor = torch.from_numpy(inputs).to(device)
+            predicted = velocities(unet, tensor, log_sigma, rows[:, -1 if conditioned else 0], "reference")
         return np.asarray(predicted.float().cpu().numpy())
 
     def denoise(x: Floats, step: int) -> Floats:

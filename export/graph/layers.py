@@ -159,18 +159,16 @@ def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.V
     half = double // 2
     flat = g.op("Reshape", x, g.constant([-1, width]))
     if g.variant.gates == "split":
-        value, gate = (
-            g.op("Gemm", flat, transposed(g, f"{proj}.weight", rows), _bias_rows(g, f"{proj}.bias", rows))
-            for rows in (slice(0, half), slice(half, double))
-        )
+
+        def project(rows: slice) -> ir.Value:
+            weight, label = transposed(g, f"{proj}.weight", rows), f"{proj}.bias[{rows.start}:{rows.stop}]"
+            bias = g.derived(label, (half,), lambda: g.weights.load(f"{proj}.bias")[rows].contiguous())
+            return g.op("Gemm", flat, weight, bias)
+
+        value, gate = project(slice(0, half)), project(slice(half, double))
     else:
         value, gate = g.ops("Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1)
     return linear(g, g.op("Mul", value, g.op("Gelu", gate)), out, shape)
-
-
-def _bias_rows(g: Graph, name: str, rows: slice) -> ir.Value:
-    label = f"{name}[{rows.start}:{rows.stop}]"
-    return g.derived(label, (rows.stop - rows.start,), lambda: g.weights.load(name)[rows].contiguous())
 
 
 def temporal_conv(

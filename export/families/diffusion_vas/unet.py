@@ -163,8 +163,9 @@ class _UNet:
                 skips.append(x)
                 at = (at[0] // 2, at[1] // 2)
 
-        first, transformer, second = structure.mid
-        x = self._layer(self._layer(x, first, transformer, at), second, None, at)
+        for block, transformer in structure.mid.layers:
+            x = self._layer(x, block, transformer, at)
+
         for level in structure.up:
             for block, transformer in level.layers:
                 x = self._layer(g.op("Concat", x, skips.pop(), axis=1), block, transformer, at)

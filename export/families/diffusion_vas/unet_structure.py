@@ -32,7 +32,7 @@ class Transformer(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A down or up block: its layers, and whether a resampling convolution follows."""
+    """A down, middle or up block: its layers, and whether a resampling convolution follows."""
 
     name: str
     layers: list[tuple[ResBlock, Transformer | None]]
@@ -48,7 +48,7 @@ class UNetStructure:
 
     config: dict[str, Any]
     down: list[Level]
-    mid: tuple[ResBlock, Transformer, ResBlock]
+    mid: Level
     up: list[Level]
 
     @classmethod
@@ -72,19 +72,19 @@ class UNetStructure:
             for i, kind in enumerate(config["up_block_types"])
         ]
         before, after = (ResBlock(f"mid_block.resnets.{i}", last, 1e-5) for i in (0, 1))
-        return cls(config, down, (before, _transformer(config, "mid_block.attentions.0", -1), after), up)
+        transformer = _transformer(config, "mid_block.attentions.0", -1)
+        mid = Level("mid_block", [(before, transformer), (after, None)], resample=False)
+        return cls(config, down, mid, up)
 
     @property
     def res_blocks(self) -> list[ResBlock]:
         """All residual blocks."""
-        down, up = ([r for level in levels for r, _ in level.layers] for levels in (self.down, self.up))
-        return [*down, self.mid[0], self.mid[2], *up]
+        return [block for level in (*self.down, self.mid, *self.up) for block, _ in level.layers]
 
     @property
     def transformers(self) -> list[Transformer]:
         """All transformers."""
-        down, up = ([t for level in levels for _, t in level.layers if t] for levels in (self.down, self.up))
-        return [*down, self.mid[1], *up]
+        return [t for level in (*self.down, self.mid, *self.up) for _, t in level.layers if t]
 
     @property
     def layers(self) -> list[tuple[Transformer, str, str]]:
