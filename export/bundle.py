@@ -1,4 +1,4 @@
-"""Writes a bundle: the graphs of a family's plan, checked against torch, in a folder that is put in place whole."""
+"""Writes a bundle: the graphs of a family's plan, each compared with torch, in a folder that appears complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from amodal import __version__
 from amodal.engines.compare import TOLERANCES
-from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileRole, Manifest, TaskEntry
+from amodal.runtime.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileRole, Manifest
 from amodal.runtime.errors import ExportError
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.results import write_json
@@ -21,7 +21,6 @@ from amodal.runtime.progress import Progress, silent
 
 from .check import check_structure, measure_differences
 from .fusing import can_be_fused, file_entry, write_fused
-from .graph.writer import StoredWeight
 from .plan import ComponentPlan, ExportPlan
 
 
@@ -30,8 +29,8 @@ class Exported:
     """One component of a finished export.
 
     Attributes:
-        check_size: size (H, W) at which `entry.difference` was measured.
-        seconds: for writing, comparing and hashing.
+        check_size: (H, W) at which `entry.difference` was measured.
+        seconds: time to write, compare and hash.
     """
 
     key: str
@@ -51,19 +50,18 @@ def export_bundle(
     """Writes a bundle.
 
     Args:
-        out: the folder to make.
-        plan: what goes into it, from the family.
+        out: the folder to write.
         overwrite: replace a bundle there.
-        inputs: paths that are being read, and must survive.
-        progress: called with a component and what is done with it: `read`, `write` (bytes), `compare`, `hash`, or
-            `shared` with an earlier one.
+        inputs: paths that the export reads, and must not replace.
+        progress: called with a component and a phase: `read`, `write` (bytes), `compare`, `hash`, or `shared` with an
+            earlier component.
 
     Returns:
         One row per component, in order of writing.
 
     Raises:
-        InputError: `out` is not empty, or holds one of the inputs.
-        CheckpointError: weights that are missing, misshapen or out of range.
+        InputError: `out` is not empty, or contains one of the inputs.
+        CheckpointError: weights are missing, misshapen or out of range.
         ExportError: a graph, or its fused twin, differs from its torch module by more than the tolerance.
         OutputError: the disk is full or read-only; nothing is left behind.
     """
@@ -76,17 +74,9 @@ def export_bundle(
 
 
 def _manifest(plan: ExportPlan, keys: Mapping[str, str], rows: Iterable[Exported]) -> Manifest:
-    """Joins the generic part of the manifest with the family's.
-
-    Args:
-        keys: key in the plan -> key in the bundle, of the graph that the component may share.
-    """
+    """Returns the manifest; `keys` maps a component's key in the plan to its graph's in the bundle."""
     tasks = {
-        name: TaskEntry(
-            components={role: keys[key] for role, key in task.components.items()},
-            source=task.source,
-            licence=task.licence,
-        )
+        name: task.model_copy(update={"components": {role: keys[key] for role, key in task.components.items()}})
         for name, task in plan.tasks.items()
     }
     return Manifest.model_validate(
@@ -103,7 +93,7 @@ def _manifest(plan: ExportPlan, keys: Mapping[str, str], rows: Iterable[Exported
 
 
 class _Writer:
-    """Writes the graphs of a plan into a new folder, those of equal networks once."""
+    """Writes the graphs of a plan into a new folder; equal networks share one."""
 
     def __init__(self, folder: Path, plan: ExportPlan, progress: Progress) -> None:
         folder.mkdir()
@@ -113,7 +103,7 @@ class _Writer:
         self._kinds = Counter(component.kind for component in plan.components)
 
     def add(self, component: ComponentPlan) -> str:
-        """Writes one graph, unless the same one is there; returns its key in the bundle."""
+        """Writes one graph, unless an equal one is there; returns its key in the bundle."""
         start, kind = time.perf_counter(), component.kind
         shareable = component.fingerprint is not None and kind not in {row.key for row in self.rows}
         key = kind if shareable else component.key
@@ -134,13 +124,13 @@ class _Writer:
         weights = graph.save(file, partial(self.progress, key, "write"))
         check_structure(file)
         twin = write_fused(file) if can_be_fused(component.precision, plan.variant.name) else None
-        difference = self._compare(component, key, file, twin, weights) if plan.compare else None
+        difference = None
+        if plan.compare:
+            self.progress(key, "compare")
+            difference = self._check(key, measure_differences(component, file, twin, weights))
         self.progress(key, "hash")
-        files: dict[FileRole, Path | None] = {
-            "graph": file,
-            "weights": file.with_name(file.name + ".data"),
-            "fused": twin,
-        }
+        data = file.with_name(file.name + ".data")
+        files: dict[FileRole, Path | None] = {"graph": file, "weights": data, "fused": twin}
         return ComponentEntry(
             kind=component.kind,
             files=tuple(file_entry(f, role) for role, f in files.items() if f is not None and f.exists()),
@@ -157,16 +147,13 @@ class _Writer:
             bfloat16=component.bfloat16,
         )
 
-    def _compare(
-        self, component: ComponentPlan, key: str, file: Path, twin: Path | None, weights: Mapping[str, StoredWeight]
-    ) -> float:
-        """The largest difference of the component's graphs from torch."""
-        self.progress(key, "compare")
-        differences, limit = measure_differences(component, file, twin, weights), TOLERANCES[self.plan.stored]
-        for what, difference in differences.items():
+    def _check(self, key: str, differences: Mapping[str, float]) -> float:
+        """Returns the largest difference from torch, which must be within the tolerance."""
+        limit = TOLERANCES[self.plan.stored]
+        for name, difference in differences.items():
             if not difference <= limit:
                 raise ExportError(
-                    f"the {what} of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
+                    f"the {name} of {key} differs from its torch module by {difference:.2g} (relative L2), more than "
                     f'{limit:.0e}; try `precision="fp32"`, and please report it.'
                 )
         return max(differences.values())

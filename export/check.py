@@ -1,4 +1,4 @@
-"""Checks written graphs: their structure, and their difference from the torch module on random input."""
+"""Checks of written graphs: their structure, and their difference from the torch module on random input."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from amodal.engines.compare import relative_l2
 from amodal.runtime.backends.onnxruntime.graph import run_graph
@@ -14,7 +15,6 @@ from amodal.runtime.backends.onnxruntime.kernels import find_kernels, fused_file
 from amodal.runtime.errors import ExportError
 
 from .fusing import write_fused
-from .graph.writer import StoredWeight
 from .plan import ComponentPlan
 
 _FREE_AXIS = 2
@@ -22,7 +22,7 @@ _SEED = 20250611
 
 
 def check_structure(file: Path) -> None:
-    """Infers every shape of a graph and compares the declared ones; weights are not read.
+    """Infers every shape of a graph, without reading its weights, and compares those that are declared.
 
     Raises:
         ExportError: the graph contradicts itself.
@@ -38,16 +38,16 @@ def check_structure(file: Path) -> None:
 
 
 def measure_differences(
-    component: ComponentPlan, file: Path, twin: Path | None, weights: Mapping[str, StoredWeight]
+    component: ComponentPlan, file: Path, twin: Path | None, weights: Mapping[str, ir.ExternalTensor]
 ) -> dict[str, float]:
-    """Relative L2 differences from the torch module: of the `graph` and, where it can run here, of its `fused graph`.
+    """Measures relative L2 differences from the torch module: of the `graph`, and of its `fused graph` if it can run.
+
+    If the component's `check_size` differs from its `size`, temporary graphs of that size are compared instead, with
+    the same weights.
 
     Args:
-        component: where its `check_size` is not its `size`, the graphs are written once more, for that size and with
-            the same weights, and removed after.
-        file: the graph in the bundle.
-        twin: its fused twin, if it has one; it runs only where the kernels are.
-        weights: where the graph's weights lie.
+        twin: the graph's fused twin, if it has one; it runs only with the kernels.
+        weights: where the graph's weights are stored.
     """
     graphs = {"graph": file}
     if twin is not None and find_kernels().library is not None:
@@ -66,14 +66,13 @@ def measure_differences(
 
 def _differences(component: ComponentPlan, graphs: Mapping[str, Path]) -> dict[str, float]:
     rng = np.random.default_rng(_SEED)
-    shapes = {entry.name: entry.shape for entry in component.write(component.check_size).inputs}
     random = {
-        name: rng.standard_normal([_FREE_AXIS if isinstance(n, str) else n for n in shape], np.float32)
-        for name, shape in shapes.items()
+        entry.name: rng.standard_normal([_FREE_AXIS if isinstance(n, str) else n for n in entry.shape], np.float32)
+        for entry in component.write(component.check_size).inputs
     }
     inputs, expected = component.reference(random)
-    outputs = {what: run_graph(graph, inputs) for what, graph in graphs.items()}
-    return {
-        what: max(relative_l2(found[name], value.numpy()) for name, value in expected.items())
-        for what, found in outputs.items()
-    }
+    differences = {}
+    for name, graph in graphs.items():
+        outputs = run_graph(graph, inputs)
+        differences[name] = max(relative_l2(outputs[key], value.numpy()) for key, value in expected.items())
+    return differences

@@ -1,22 +1,24 @@
-"""Graphs whose operators are fused for the kernels in `runtime/backends/onnxruntime/kernels`, beside the plain ones.
+"""CPU twins of graphs: the same graphs with operators fused for `runtime/backends/onnxruntime/kernels`.
 
-A graph for ONNX Runtime on a CPU has a twin, `<name>.fused.onnx`, of the same weights on disk, in which groups of
-operators are one of the kernels' (`kernels.cpp` there lists them). The plain graph stays what other libraries read, and
-what is run where there are no kernels. Groups are found in the plain graph as it was written, so a bundle
-exported before can be given its twins: `python -m amodal.export.fusing BUNDLE`.
+A graph for ONNX Runtime on a CPU has a twin, `<name>.fused.onnx`, with the same weights on disk, in which groups of
+operators are replaced by the kernels' (listed in `kernels.cpp` there). Other libraries, and ONNX Runtime without the
+kernels, read the plain graph. Groups are found in the plain graph as written, so that twins can be added to an older
+bundle: `python -m amodal.export.fusing BUNDLE`.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from amodal.runtime.backends.onnxruntime.kernels import DOMAIN, fused_file
 from amodal.runtime.bundle.manifest import MANIFEST_NAME, ComponentFile, FileRole
@@ -24,18 +26,16 @@ from amodal.runtime.bundle.reading import read_manifest, sha256_of
 from amodal.runtime.families import Bundle
 from amodal.runtime.files.results import write_json
 
-_VARIANT = "cpu"  # how graphs are written in which these groups are found
-
-_LANES = 16  # what the kernels' widths are multiples of: the floats of their widest vector
-_WIDEST = 1280  # hidden values of a feed-forward block; beyond, ONNX Runtime's packed weights are the faster
+_LANES = 16  # the kernels' widths are multiples of the floats of their widest vector
+_WIDEST = 1280  # hidden values of a feed-forward block; beyond, ONNX Runtime's packed weights are faster
 _SMALL_WEIGHTS = 2**20  # floats; a convolution's transformed weights, where a map is not larger
-_SPATIAL = ([0, 2, 1, 3], [0, 2, 1, 3])  # perms that split the heads of [N, L, C], and join them again
-_TEMPORAL = ([0, 2, 3, 1, 4], [0, 3, 1, 2, 4])  # of [B, T, P, C]
+_SPATIAL = ([0, 2, 1, 3], [0, 2, 1, 3], 2)  # perms that split the heads of [N, L, C] and join them; axes before C
+_TEMPORAL = ([0, 2, 3, 1, 4], [0, 3, 1, 2, 4], 3)  # of [B, T, P, C]
 
 
 def can_be_fused(precision: str, variant: str | None) -> bool:
-    """Whether a graph gets a twin, by its arithmetic and its variant's name; graphs for engines get none."""
-    return precision == "fp32" and variant == _VARIANT
+    """Returns whether a graph gets a twin, by its arithmetic and its variant's name."""
+    return precision == "fp32" and variant == "cpu"
 
 
 def write_fused(file: Path) -> Path | None:
@@ -48,92 +48,106 @@ def write_fused(file: Path) -> Path | None:
         The twin; None if there was nothing to fuse.
     """
     graph = _Graph(onnx.load(file, load_external_data=False))
-    for fuse in _FUSERS:
-        fuse(graph)
-    if not graph.fused:
+    for kind, fuse in _FUSERS.items():
+        for node in graph.model.graph.node:
+            if node.op_type == kind:
+                with suppress(_NoMatchError):
+                    fuse(graph, node)
+    if not graph.replaced:
         return None
     twin = fused_file(file)
     twin.write_bytes(graph.finished().SerializeToString())
     return twin
 
 
-class _Graph:
-    """A graph whose nodes are replaced while it is read.
+class _NoMatchError(Exception):
+    """The nodes around are not the group that is searched for."""
 
-    Attributes:
-        shapes: value -> its axes; None for one that is not known.
+
+def _require(condition: bool) -> None:
+    if not condition:
+        raise _NoMatchError
+
+
+class _Graph:
+    """A graph with its shapes and edges, and the nodes that replace others in the end.
+
+    Methods that look for a node or value raise _NoMatchError if there is none.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
         self.model = model
-        self.shapes: dict[str, list[int | None]] = {
-            info.name: [d.dim_value if d.HasField("dim_value") else None for d in info.type.tensor_type.shape.dim]
-            for info in (*inferred.input, *inferred.value_info, *inferred.output)
-        }
+        self.shapes: dict[str, list[int | None]] = defaultdict(list)  # None for free axes; empty if unknown
+        for info in (*inferred.input, *inferred.value_info, *inferred.output):
+            axes = info.type.tensor_type.shape.dim
+            self.shapes[info.name] = [axis.dim_value if axis.HasField("dim_value") else None for axis in axes]
         self.constants = {i.name: i for i in model.graph.initializer}
         self.shapes.update({name: list(i.dims) for name, i in self.constants.items()})
-        self.maker = {out: node for node in model.graph.node for out in node.output}
-        self.users: dict[str, list[onnx.NodeProto]] = {}
+        self.maker: dict[str, NodeProto] = {out: node for node in model.graph.node for out in node.output}
+        self.users: dict[str, list[NodeProto]] = defaultdict(list)
         for node in model.graph.node:
             for name in node.input:
-                self.users.setdefault(name, []).append(node)
-        self._given = {o.name for o in model.graph.output}
-        self._instead: dict[str, onnx.NodeProto] = {}
+                self.users[name].append(node)
+        self.outputs = {o.name for o in model.graph.output}
+        self.replaced: dict[str, NodeProto] = {}
 
-    def nodes(self, kind: str) -> Iterator[onnx.NodeProto]:
-        """All nodes of a kind, as the graph was written."""
-        return (n for n in self.model.graph.node if n.op_type == kind)
+    def before(self, name: str, kind: str) -> NodeProto:
+        """Returns the node that makes a value, if it is of that kind."""
+        node: NodeProto | None = self.maker.get(name)
+        if node is None or node.op_type != kind:
+            raise _NoMatchError
+        return node
 
-    def before(self, name: str, kind: str) -> onnx.NodeProto | None:
-        """The node of that kind that makes a value."""
-        node = self.maker.get(name)
-        return node if node is not None and node.op_type == kind else None
-
-    def after(self, node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
-        """The node of that kind that alone uses a node's only result."""
+    def after(self, node: NodeProto, kind: str) -> NodeProto:
+        """Returns the only user of a node's only result, if it is of that kind."""
         (name,) = node.output
-        users = self.users.get(name, [])
-        return users[0] if len(users) == 1 and users[0].op_type == kind and name not in self._given else None
+        users = self.users[name]
+        _require(len(users) == 1 and users[0].op_type == kind and name not in self.outputs)
+        return users[0]
 
-    def weight(self, name: str) -> bool:
-        """Whether a value is the same in every run: stored, at most in another dtype."""
-        cast = self.before(name, "Cast")
-        return name in self.constants or (cast is not None and cast.input[0] in self.constants)
+    def past_reshape(self, node: NodeProto) -> NodeProto:
+        """Returns the Reshape that alone uses a node's result, or the node itself."""
+        with suppress(_NoMatchError):
+            return self.after(node, "Reshape")
+        return node
 
-    def shape(self, name: str) -> list[int | None]:
-        """A value's axes; none where nothing is known of it."""
-        return self.shapes.get(name, [])
+    def is_weight(self, name: str) -> bool:
+        """Returns whether a value is a stored weight, with or without a Cast."""
+        cast = self.maker.get(name)
+        return name in self.constants or (
+            cast is not None and cast.op_type == "Cast" and cast.input[0] in self.constants
+        )
 
-    def value(self, name: str) -> NDArray[Any] | None:
-        """A small constant's."""
+    def sizes(self, name: str, axes: slice, count: int) -> list[int]:
+        """Returns `count` axes of a value, none of them free."""
+        found = [n for n in self.shapes[name][axes] if n is not None]
+        _require(len(found) == count)
+        return found
+
+    def value(self, name: str) -> NDArray[Any]:
+        """Returns a constant that is stored in the graph."""
         constant = self.constants.get(name)
-        stored = constant is not None and constant.data_location != onnx.TensorProto.EXTERNAL
-        return numpy_helper.to_array(constant) if constant is not None and stored else None
+        if constant is None or constant.data_location == onnx.TensorProto.EXTERNAL:
+            raise _NoMatchError
+        return numpy_helper.to_array(constant)
 
-    def replace(self, node: onnx.NodeProto, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
-        """Has an operator of the kernels make what a node makes; what only that needed goes at the end."""
-        name = f"{node.name.rpartition('/')[0]}/{kind}_{len(self._instead)}"
+    def replace(self, node: NodeProto, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """Computes a node's result with one of the kernels' operators instead."""
+        name = f"{node.name.rpartition('/')[0]}/{kind}_{len(self.replaced)}"
         made = helper.make_node(kind, inputs, list(node.output), name=name, domain=DOMAIN, **attributes)
-        self._instead[node.output[0]] = made
-
-    @property
-    def fused(self) -> int:
-        """How many operators of the kernels there are."""
-        return len(self._instead)
+        self.replaced[node.output[0]] = made
 
     def finished(self) -> onnx.ModelProto:
-        """The graph without what was replaced, and without what only that needed."""
+        """Returns the graph with the replacements, and without nodes and weights that nothing uses any more."""
         graph = self.model.graph
-        nodes = [self._instead.get(n.output[0], n) for n in graph.node]
-        while True:
-            used = {name for n in nodes for name in n.input} | self._given
-            left = [n for n in nodes if used.intersection(n.output)]
-            if len(left) == len(nodes):
-                break
-            nodes = left
+        nodes, count = [self.replaced.get(n.output[0], n) for n in graph.node], -1
+        while len(nodes) != count:
+            count = len(nodes)
+            used = {name for n in nodes for name in n.input} | self.outputs
+            nodes = [n for n in nodes if used.intersection(n.output)]
         weights = [i for i in graph.initializer if i.name in used]
-        kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        kept = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(kept)
         graph.initializer.extend(weights)
@@ -141,228 +155,169 @@ class _Graph:
         return self.model
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+def _attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     found = [helper.get_attribute_value(a) for a in node.attribute if a.name == name]
     return found[0] if found else default
 
 
-def _group_norms(graph: _Graph) -> None:
+def _fuse_group_norm(graph: _Graph, norm: NodeProto) -> None:
     """Reshape, InstanceNormalization, Reshape, depthwise convolution, and SiLU where it follows."""
-    for norm in graph.nodes("InstanceNormalization"):
-        first, second = graph.before(norm.input[0], "Reshape"), graph.after(norm, "Reshape")
-        scale = second and graph.after(second, "Conv")
-        if first is None or second is None or scale is None or len(scale.input) != 3:
-            continue
-        weights, (ones, zeros) = scale.input[1:], (graph.value(n) for n in norm.input[1:])
-        if not all(map(graph.weight, weights)) or ones is None or zeros is None or (ones != 1).any() or zeros.any():
-            continue
-        x = first.input[0]
-        shape, back, kernel = (graph.shape(name) for name in (x, second.output[0], weights[0]))
-        channels, cut = _attribute(scale, "group", 1), graph.value(first.input[1])
-        if (
-            len(shape) < 3
-            or shape[1:] != back[1:]
-            or shape[1] != channels
-            or kernel != [channels, *[1] * len(back[1:])]
-        ):
-            continue
-        if any(_attribute(scale, "pads", [])) or set(_attribute(scale, "strides", [1])) != {1}:
-            continue
-        if cut is None or not _cuts_groups([int(n) for n in cut], shape, len(ones)):
-            continue
-        last, users = scale, graph.users.get(scale.output[0], [])
-        if sorted(n.op_type for n in users) == ["Mul", "Sigmoid"]:
-            times, sigmoid = sorted(users, key=lambda n: n.op_type)
-            last = times if set(times.input) == {scale.output[0], sigmoid.output[0]} else scale
-        epsilon, silu = _attribute(norm, "epsilon", 1e-5), int(last is not scale)
-        graph.replace(last, "GroupNorm", [x, *weights], epsilon=epsilon, groups=len(ones), silu=silu)
-
-
-def _cuts_groups(cut: list[int], shape: Sequence[int | None], groups: int) -> bool:
-    """Whether a Reshape of [N, C, ..] to `cut` makes [N, groups, rest] of it."""
-    if len(cut) != 3 or cut[1] != groups:
-        return False
-    if cut[0] == 1:
-        return shape[0] == 1 and cut[2] == -1
+    first, second = graph.before(norm.input[0], "Reshape"), graph.after(norm, "Reshape")
+    scale = graph.after(second, "Conv")
+    x, weights, (ones, zeros) = first.input[0], scale.input[1:], map(graph.value, norm.input[1:])
+    _require(len(weights) == 2 and all(map(graph.is_weight, weights)) and bool((ones == 1).all()) and not zeros.any())
+    shape, back, kernel = (graph.shapes[name] for name in (x, second.output[0], weights[0]))
+    channels = _attribute(scale, "group", 1)
+    _require(len(shape) > 2 and shape[1:] == back[1:] and shape[1] == channels)
+    _require(kernel == [channels, *[1] * len(back[1:])])
+    _require(not any(_attribute(scale, "pads", [])) and set(_attribute(scale, "strides", [1])) == {1})
     known = [n for n in shape[1:] if n is not None]
-    return cut[0] == -1 and len(known) == len(shape) - 1 and cut[2] * groups == math.prod(known)
+    group = math.prod(known) // len(ones) if len(known) == len(shape) - 1 else None
+    target = graph.value(first.input[1]).tolist()
+    _require(target == [-1, len(ones), group] or (shape[0] == 1 and target == [1, len(ones), -1]))
+    last, users = scale, sorted(graph.users[scale.output[0]], key=lambda n: n.op_type)
+    if [n.op_type for n in users] == ["Mul", "Sigmoid"]:
+        times, sigmoid = users
+        last = times if set(times.input) == {scale.output[0], sigmoid.output[0]} else scale
+    epsilon, silu = _attribute(norm, "epsilon", 1e-5), int(last is not scale)
+    graph.replace(last, "GroupNorm", [x, *weights], epsilon=epsilon, groups=len(ones), silu=silu)
 
 
-def _convolutions(graph: _Graph) -> None:
+def _fuse_convolution(graph: _Graph, node: NodeProto) -> None:
     """3x3 convolutions of stride 1.
 
-    Except where much of the 4x4 tiles would lie outside of the map, and where the transformed weights, four times what
-    they were, would count: they may be 4 MB, or what the maps of one frame take.
+    Not where much of the 4x4 tiles would lie outside of the map, nor where the transformed weights, four times the
+    plain ones, would take more than 4 MB and more than the maps of one frame.
     """
-    for node in graph.nodes("Conv"):
-        shape, weights = graph.shape(node.output[0]), graph.shape(node.input[1])
-        plain = (
-            weights[2:] == [3, 3]
-            and _attribute(node, "pads") == [1, 1, 1, 1]
-            and _attribute(node, "strides", [1, 1]) == [1, 1]
-            and _attribute(node, "dilations", [1, 1]) == [1, 1]
-            and _attribute(node, "group", 1) == 1
-        )
-        if not plain or len(node.input) != 3 or len(shape) != 4 or not all(map(graph.weight, node.input[1:])):
-            continue
-        (height, across), (out, width) = shape[2:], weights[:2]
-        if out is None or width is None or height is None or across is None or out % _LANES or width % _LANES:
-            continue
-        tiles, most = 16 * -(-height // 4) * -(-across // 4), max(_SMALL_WEIGHTS, height * across * (out + width))
-        if 4 * height * across >= 3 * tiles and 36 * out * width <= most:
-            graph.replace(node, "Conv3x3", node.input)
+    plain = (
+        graph.shapes[node.input[1]][2:] == [3, 3]
+        and _attribute(node, "pads") == [1, 1, 1, 1]
+        and _attribute(node, "strides", [1, 1]) == [1, 1]
+        and _attribute(node, "dilations", [1, 1]) == [1, 1]
+        and _attribute(node, "group", 1) == 1
+    )
+    _require(plain and len(node.input) == 3 and all(map(graph.is_weight, node.input[1:])))
+    height, width = graph.sizes(node.output[0], slice(2, None), 2)
+    after, before = graph.sizes(node.input[1], slice(2), 2)
+    tiles, most = 16 * -(-height // 4) * -(-width // 4), max(_SMALL_WEIGHTS, height * width * (after + before))
+    _require(after % _LANES == before % _LANES == 0 and 4 * height * width >= 3 * tiles and 36 * after * before <= most)
+    graph.replace(node, "Conv3x3", node.input)
 
 
-def _feed_forwards(graph: _Graph) -> None:
-    """x + feed_forward(layer_norm(x)), GEGLU's value and gate projected apart."""
-    for gelu in graph.nodes("Gelu"):
-        gate, times = graph.before(gelu.input[0], "Gemm"), graph.after(gelu, "Mul")
-        if gate is None or times is None or _attribute(gelu, "approximate", b"none") != b"none":
-            continue
-        other = next(name for name in times.input if name != gelu.output[0])
-        value, flat = graph.before(other, "Gemm"), graph.before(gate.input[0], "Reshape")
-        norm = flat and graph.before(flat.input[0], "LayerNormalization")
-        if value is None or flat is None or norm is None or value.input[0] != gate.input[0]:
-            continue
-        out = graph.after(graph.after(times, "Reshape") or times, "Gemm")
-        back = out and graph.after(out, "Reshape")
-        add = graph.after(back or out, "Add") if out is not None else None
-        x = norm.input[0]
-        if out is None or add is None or x not in add.input:
-            continue
-        inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
-        shape, (width, hidden) = graph.shape(x), [*graph.shape(value.input[1]), None, None][:2]
-        wanted = [[width], [width], *2 * [[width, hidden], [hidden]], [hidden, width], [width]]
-        if [graph.shape(name) for name in inputs[1:]] != wanted or not all(map(graph.weight, inputs[1:])):
-            continue
-        if width is None or hidden is None or width % _LANES or hidden % _LANES or hidden > _WIDEST:
-            continue
-        rows = graph.value(flat.input[1])
-        if rows is None or [*rows] != [-1, width] or len(shape) < 2 or shape[-1] != width:
-            continue
-        if graph.shape(add.output[0]) != shape or _attribute(norm, "axis", -1) != -1:
-            continue
-        if all(map(_plain_gemm, (value, gate, out))):
-            graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
+def _fuse_feed_forward(graph: _Graph, gelu: NodeProto) -> None:
+    """x + feed_forward(layer_norm(x)), with GEGLU's value and gate projected apart."""
+    _require(_attribute(gelu, "approximate", b"none") == b"none")
+    gate, times = graph.before(gelu.input[0], "Gemm"), graph.after(gelu, "Mul")
+    other = next((name for name in times.input if name != gelu.output[0]), "")
+    value, flat = graph.before(other, "Gemm"), graph.before(gate.input[0], "Reshape")
+    norm = graph.before(flat.input[0], "LayerNormalization")
+    out = graph.after(graph.past_reshape(times), "Gemm")
+    add, x = graph.after(graph.past_reshape(out), "Add"), norm.input[0]
+    _require(value.input[0] == gate.input[0] and x in add.input)
+    inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
+    width, hidden = graph.sizes(value.input[1], slice(None), 2)
+    expected = [[width], [width], *2 * [[width, hidden], [hidden]], [hidden, width], [width]]
+    _require([graph.shapes[name] for name in inputs[1:]] == expected and all(map(graph.is_weight, inputs[1:])))
+    _require(width % _LANES == hidden % _LANES == 0 and hidden <= _WIDEST)
+    shape = graph.shapes[x]
+    _require([*graph.value(flat.input[1])] == [-1, width] and len(shape) > 1 and shape[-1] == width)
+    _require(graph.shapes[add.output[0]] == shape and _attribute(norm, "axis", -1) == -1)
+    _require(all(map(_plain_gemm, (value, gate, out))))
+    graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
 
 
-def _plain_gemm(node: onnx.NodeProto) -> bool:
+def _plain_gemm(node: NodeProto) -> bool:
     usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     return all(helper.get_attribute_value(a) == usual.get(a.name) for a in node.attribute)
 
 
-def _attentions(graph: _Graph) -> None:
+def _fuse_attention(graph: _Graph, softmax: NodeProto) -> None:
     """Softmax attention of tokens among themselves, with the moves that split heads and join them."""
-    for softmax in graph.nodes("Softmax"):
-        scores, mixed = graph.before(softmax.input[0], "MatMul"), graph.after(softmax, "MatMul")
-        scaled = scores and graph.before(scores.input[0], "Mul")
-        keys = scores and graph.before(scores.input[1], "Transpose")
-        if scores is None or mixed is None or scaled is None or keys is None:
-            continue
-        if _attribute(keys, "perm") != [0, 1, 3, 2] or _attribute(softmax, "axis", -1) != -1:
-            continue
-        scale = graph.value(scaled.input[1])
-        for perms, length in ((_SPATIAL, 2), (_TEMPORAL, 3)):
-            sides = [_split(graph, name, perms[0], length) for name in (scaled.input[0], keys.input[0], mixed.input[1])]
-            joined = _joined(graph, mixed, perms[1], length)
-            if joined is None or scale is None or scale.size != 1 or any(side is None for side in sides):
-                continue
-            q, k, v = (side for side in sides if side is not None)
-            shape = graph.shape(q[0])
-            same = all(graph.shape(name) == shape for name in (k[0], v[0], joined.output[0]))
-            *cut, heads, dim = q[1]
-            # Free, or the same for all by their common origin; the kernel refuses others.
-            if not same or len(shape) != length + 1 or shape[1:] != [*cut[1:], heads * dim] or cut[0] != -1:
-                continue
-            if not q[1] == k[1] == v[1] or dim % _LANES or abs(scale.item() * dim**0.5 - 1) > 1e-6:
-                continue
-            graph.replace(joined, "SelfAttention", [q[0], k[0], v[0]], heads=heads)
-            break
+    scores, mixed = graph.before(softmax.input[0], "MatMul"), graph.after(softmax, "MatMul")
+    scaled, keys = graph.before(scores.input[0], "Mul"), graph.before(scores.input[1], "Transpose")
+    scale = graph.value(scaled.input[1])
+    _require(_attribute(keys, "perm") == [0, 1, 3, 2] and _attribute(softmax, "axis", -1) == -1 and scale.size == 1)
+    for split, join, axes in (_SPATIAL, _TEMPORAL):
+        with suppress(_NoMatchError):
+            sides = (scaled.input[0], keys.input[0], mixed.input[1])
+            (q, cut), (k, cut_k), (v, cut_v) = (_before_split(graph, name, split, axes) for name in sides)
+            joined, shape = _joined(graph, mixed, join, axes), graph.shapes[q]
+            _require(all(graph.shapes[name] == shape for name in (k, v, joined.output[0])))
+            *free, heads, dim = cut
+            # The first axis is free, or the same for all by their common origin; the kernel refuses others.
+            _require(len(shape) == axes + 1 and shape[1:] == [*free[1:], heads * dim] and free[0] == -1)
+            _require(cut == cut_k == cut_v and dim % _LANES == 0 and abs(scale.item() * dim**0.5 - 1) <= 1e-6)
+            graph.replace(joined, "SelfAttention", [q, k, v], heads=heads)
+            return
 
 
-_Side = tuple[str, list[int]]
-
-
-def _split(graph: _Graph, name: str, perm: list[int], length: int) -> _Side | None:
-    """What was split into heads to make a value: its name, and to which shape."""
-    if length == 3:  # temporal: a Reshape of batch and pixels into one axis comes last
-        last = graph.before(name, "Reshape")
-        if last is None:
-            return None
-        name = last.input[0]
+def _before_split(graph: _Graph, name: str, perm: list[int], axes: int) -> tuple[str, list[int]]:
+    """Returns the value that was split into heads to make another, and the shape of the split."""
+    if axes == 3:  # temporal: a Reshape of batch and pixels into one axis comes last
+        name = graph.before(name, "Reshape").input[0]
     turn = graph.before(name, "Transpose")
-    first = turn and graph.before(turn.input[0], "Reshape")
-    if turn is None or first is None or _attribute(turn, "perm") != perm:
-        return None
+    first = graph.before(turn.input[0], "Reshape")
     shape = graph.value(first.input[1])
-    if shape is None or len(shape) != length + 2:
-        return None
+    _require(_attribute(turn, "perm") == perm and len(shape) == axes + 2)
     return first.input[0], [int(n) for n in shape]
 
 
-def _joined(graph: _Graph, node: onnx.NodeProto, perm: list[int], length: int) -> onnx.NodeProto | None:
-    """The node after which heads are side by side again."""
-    at: onnx.NodeProto | None = node
-    for kind in ("Reshape", "Transpose", "Reshape")[3 - length :]:
-        at = at and graph.after(at, kind)
-        if at is None or (kind == "Transpose" and _attribute(at, "perm") != perm):
-            return None
-    return at
+def _joined(graph: _Graph, node: NodeProto, perm: list[int], axes: int) -> NodeProto:
+    """Returns the node after which heads are side by side again."""
+    for kind in ("Reshape", "Transpose", "Reshape")[3 - axes :]:
+        node = graph.after(node, kind)
+        _require(kind != "Transpose" or _attribute(node, "perm") == perm)
+    return node
 
 
-def _interleaved(graph: _Graph) -> None:
+def _fuse_interleave(graph: _Graph, spread: NodeProto) -> None:
     """Four maps joined and spread over space."""
-    for spread in graph.nodes("DepthToSpace"):
-        joined = graph.before(spread.input[0], "Concat")
-        if joined is None or len(joined.input) != 4 or _attribute(joined, "axis") != 1:
-            continue
-        shapes = [graph.shape(name)[1:] for name in joined.input]
-        alike = len(shapes[0]) == 3 and None not in shapes[0] and all(shape == shapes[0] for shape in shapes)
-        if alike and _attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR":
-            graph.replace(spread, "Interleave", joined.input)
+    joined = graph.before(spread.input[0], "Concat")
+    shapes = [graph.shapes[name][1:] for name in joined.input]
+    _require(len(shapes) == 4 and _attribute(joined, "axis") == 1 and shapes == 4 * shapes[:1])
+    _require(len(shapes[0]) == 3 and None not in shapes[0])
+    _require(_attribute(spread, "blocksize") == 2 and _attribute(spread, "mode", b"DCR") == b"DCR")
+    graph.replace(spread, "Interleave", joined.input)
 
 
-_FUSERS: tuple[Callable[[_Graph], None], ...] = (
-    _group_norms,
-    _convolutions,
-    _feed_forwards,
-    _attentions,
-    _interleaved,
-)
+_FUSERS: dict[str, Callable[[_Graph, NodeProto], None]] = {
+    "InstanceNormalization": _fuse_group_norm,
+    "Conv": _fuse_convolution,
+    "Gelu": _fuse_feed_forward,
+    "Softmax": _fuse_attention,
+    "DepthToSpace": _fuse_interleave,
+}
 
 
 def file_entry(file: Path, role: FileRole) -> ComponentFile:
-    """The manifest's entry for one file of a component."""
+    """Returns the manifest's entry for one file of a component."""
     path = f"{file.parent.name}/{file.name}"
     return ComponentFile(path=path, bytes=file.stat().st_size, sha256=sha256_of(file), role=role)
 
 
 def fuse_bundle(path: Path) -> list[str]:
-    """Gives the graphs of a bundle their fused twins, those that it had before replaced, and rewrites its manifest.
-
-    As an export does: graphs for engines get none.
+    """Writes the fused twins of a bundle's graphs, as an export does, replacing any it has, and updates its manifest.
 
     Returns:
-        The components that have one now.
+        The components that have a twin now.
 
     Raises:
-        BundleError: there is no bundle, or its plain graphs are not what the manifest says.
+        BundleError: there is no bundle, or its plain graphs differ from the manifest.
     """
     before = read_manifest(path)
-    plain = {
-        key: tuple(file for file in entry.files if file.role != "fused") for key, entry in before.components.items()
+    entries = {
+        key: entry.model_copy(update={"files": tuple(file for file in entry.files if file.role != "fused")})
+        for key, entry in before.components.items()
     }
-    entries = {key: entry.model_copy(update={"files": plain[key]}) for key, entry in before.components.items()}
-    manifest = before.model_copy(update={"components": entries})
-    # Without twins first: interrupted, the bundle is whole, and the same command goes on.
-    write_json(path / MANIFEST_NAME, manifest.as_json())
+    # Without twins first: if this is interrupted, the bundle is whole, and the same command continues.
+    write_json(path / MANIFEST_NAME, before.model_copy(update={"components": entries}).as_json())
     bundle, made = Bundle(path), []
-    for key, entry in manifest.components.items():
+    for key, entry in entries.items():
         bundle.verify(key)
         graph = bundle.files(key)[0]
         fused_file(graph).unlink(missing_ok=True)
         if can_be_fused(entry.precision, entry.variant.get("name")) and (twin := write_fused(graph)):
-            entries[key] = entry.model_copy(update={"files": (*plain[key], file_entry(twin, "fused"))})
+            entries[key] = entry.model_copy(update={"files": (*entry.files, file_entry(twin, "fused"))})
             made.append(key)
     write_json(path / MANIFEST_NAME, before.model_copy(update={"components": entries}).as_json())
     return made

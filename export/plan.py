@@ -1,4 +1,4 @@
-"""What a family hands to the bundle writer: its graphs, the torch modules to compare them with, and its config."""
+"""The export plan of a family: its graphs, the torch modules to compare them with, and its config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from amodal.runtime.bundle.manifest import Precision
+from amodal.runtime.bundle.manifest import Precision, TaskEntry
 
 from .graph.variants import Variant
 from .graph.writer import Graph
@@ -19,29 +19,22 @@ Size = tuple[int, int]
 Arrays = dict[str, NDArray[np.float32]]
 
 Reference = Callable[[Arrays], tuple[Arrays, dict[str, Tensor]]]
-"""Runs a torch module on the inputs of its graph, which are standard normal.
+"""Runs a torch module on standard normal inputs.
 
-Returns the inputs to run the graph with, some replaced where random values mean nothing, and the outputs to expect."""
+Returns the inputs for the graph, of which some may be replaced by meaningful values, and the expected outputs."""
 
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """One network to write as a graph.
+    """One network to write as a graph; fields that are not listed are those of the manifest's `ComponentEntry`.
 
     Attributes:
         key: its key in the manifest's components.
-        kind: its name in the vocabulary (`unet`, `vae_encoder`, ...).
-        precision: of the graph's arithmetic.
-        source: where its weights come from.
-        write: makes the graph for inputs of a size (H, W).
+        write: returns the graph for inputs of a size (H, W).
         size: the size to write it for.
         check_size: the size at which it is compared with torch.
-        reference: runs its torch module.
-        fingerprint: hashes the network, or None. Components of one kind with equal fingerprints share a graph, whose
-            key is their kind.
-        repeated: whether a run calls it many times on the same shapes, so that a GPU captures it as a CUDA graph.
-        least_precision: the lowest precision that its arithmetic can have; `fp32` for what overflows in half.
-        bfloat16: whether it keeps its accuracy in bfloat16, which has eight bits of mantissa.
+        fingerprint: hashes the network. Components of one kind with equal fingerprints share a graph, whose key is
+            their kind; None never shares.
     """
 
     key: str
@@ -59,37 +52,20 @@ class ComponentPlan:
 
 
 @dataclass(frozen=True)
-class TaskPlan:
-    """One task of the bundle.
-
-    Attributes:
-        components: the family's name for a component (its role) -> key of its `ComponentPlan`.
-        source: where the checkpoint comes from.
-        licence: of the weights, if the checkpoint names one.
-    """
-
-    components: Mapping[str, str]
-    source: str
-    licence: str | None
-
-
-@dataclass(frozen=True)
 class ExportPlan:
     """Everything that goes into a bundle.
 
     Attributes:
-        family: its name in the manifest.
-        config: the manifest's `config`, as the family's runtime validates it.
-        tasks: what the bundle can be asked for.
+        config: the manifest's `config`, which the family's runtime validates.
+        tasks: the manifest's tasks, with components by their keys in this plan.
         components: in order of writing.
-        variant: how the graphs are written.
         stored: dtype of the weights in the files.
         compare: whether to compare the graphs with torch.
     """
 
     family: str
     config: Mapping[str, Any]
-    tasks: Mapping[str, TaskPlan]
+    tasks: Mapping[str, TaskEntry]
     components: tuple[ComponentPlan, ...]
     variant: Variant
     stored: Precision

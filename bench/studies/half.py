@@ -10,11 +10,9 @@ minutes.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -23,39 +21,37 @@ from rich.console import Console
 from rich.progress import track
 
 from amodal.engines.compare import mask_iou
-from amodal.runtime.errors import AmodalError
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal
 from amodal.runtime.scenes import make_scene
 
 from ..quality import ClipPrediction, ClipTruth, evaluate
 from ..running.scene_runs import FIRST_SEED, SEED
+from . import reported_errors
 
 Masks = NDArray[np.bool_]
 _PRODUCTS = frozenset({"linear", "mm", "addmm", "bmm", "baddbmm", "matmul", "convolution", "conv2d", "conv3d"})
 
 
-@dataclass(frozen=True)
-class HalfPrecisionLoss:
+class HalfPrecisionLoss(NamedTuple):
     """Half precision beside float32, over all clips.
 
     Attributes:
-        iou: of the two masks of each clip, over the pixels of all its frames.
+        iou: between the two masks of each clip, over the pixels of all its frames.
         latents: relative L2 difference of each clip's last latents.
-        miou: mean IoU with the truth, in percent, in float32 and in half.
-        miou_occ: the same of the hidden parts (strict).
+        single, half: mIoU, and mIoU_occ (strict), in percent.
     """
 
     iou: list[float]
     latents: list[float]
-    miou: tuple[float, float]
-    miou_occ: tuple[float, float]
+    single: tuple[float, float]
+    half: tuple[float, float]
 
 
 def measure_loss(checkpoint: Path, scenes: int, steps: int, frames: int, size: tuple[int, int]) -> HalfPrecisionLoss:
     """Runs a checkpoint of the first stage over unseen scenes in both precisions.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the checkpoint cannot be read.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -70,7 +66,7 @@ def measure_loss(checkpoint: Path, scenes: int, steps: int, frames: int, size: t
     single.dtype = torch.float32
 
     truths: list[ClipTruth] = []
-    drawn: dict[str, list[Masks]] = {"single": [], "half": []}
+    masks: dict[str, list[Masks]] = {"single": [], "half": []}
     latents: list[float] = []
     for seed in track(range(FIRST_SEED, FIRST_SEED + scenes), "scenes", console=Console(stderr=True), transient=True):
         scene = make_scene(seed, frames, size)
@@ -82,30 +78,25 @@ def measure_loss(checkpoint: Path, scenes: int, steps: int, frames: int, size: t
             # Attention as its two products and a softmax between them, each rounded, as in an engine's graph.
             with summed_in_single(), sdpa_kernel(SDPBackend.MATH):
                 result = pipeline(images, conditions, generator=generator, steps=steps, noise_dtype=torch.float16)
-            drawn[name].append(amodal_masks(result.frames_u8, modal))
+            masks[name].append(amodal_masks(result.frames_u8, modal))
             last[name] = result.latents[-1].double()
         latents.append(float((last["half"] - last["single"]).norm() / last["single"].norm()))
         truths.append(ClipTruth(f"scene {seed}", scene.modal, scene.amodal, None, None, scene.boxes))
 
-    single_scores, half_scores = (_scores(truths, drawn[name]) for name in ("single", "half"))
-    return HalfPrecisionLoss(
-        [mask_iou(a, b) for a, b in zip(drawn["single"], drawn["half"], strict=True)],
-        latents,
-        (single_scores[0], half_scores[0]),
-        (single_scores[1], half_scores[1]),
-    )
+    iou = [mask_iou(a, b) for a, b in zip(masks["single"], masks["half"], strict=True)]
+    return HalfPrecisionLoss(iou, latents, *(_scores(truths, masks[name]) for name in ("single", "half")))
 
 
 def _scores(truths: list[ClipTruth], masks: list[Masks]) -> tuple[float, float]:
     """mIoU and mIoU_occ in percent."""
-    pairs = [(truth, ClipPrediction([drawn])) for truth, drawn in zip(truths, masks, strict=True)]
+    pairs = [(truth, ClipPrediction([mask])) for truth, mask in zip(truths, masks, strict=True)]
     strict = evaluate(pairs, "strict").row("Top-1").strict
     assert strict is not None
     return 100 * strict.miou, 100 * (strict.miou_occ or 0)
 
 
 def summed_in_single() -> AbstractContextManager[Any]:
-    """A context in which products of half tensors (linear, convolution, matmul) are summed in float32 and rounded once.
+    """Returns a context in which products of half tensors are summed in float32 and rounded once.
 
     Rounding every partial sum would depend on the order of summation, which differs between devices; all of them round
     the result.
@@ -114,16 +105,18 @@ def summed_in_single() -> AbstractContextManager[Any]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_map
 
-    def to(dtype: torch.dtype, other: torch.dtype) -> Callable[[Any], Any]:
-        return lambda x: x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype == other else x
+    def single(x: Any) -> Any:
+        return x.float() if isinstance(x, torch.Tensor) and x.dtype == torch.float16 else x
+
+    def half(x: Any) -> Any:
+        return x.half() if isinstance(x, torch.Tensor) and x.dtype == torch.float32 else x
 
     class Single(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            half = any(isinstance(a, torch.Tensor) and a.dtype == torch.float16 for a in args)
-            if not half or func.overloadpacket.__name__ not in _PRODUCTS:
+            halves = any(isinstance(a, torch.Tensor) and a.dtype == torch.float16 for a in args)
+            if not halves or func.overloadpacket.__name__ not in _PRODUCTS:
                 return func(*args, **kwargs or {})
-            single = to(torch.float32, torch.float16)
-            return tree_map(to(torch.float16, torch.float32), func(*tree_map(single, args), **kwargs or {}))
+            return tree_map(half, func(*tree_map(single, args), **kwargs or {}))
 
     return Single()  # type: ignore[no-untyped-call]
 
@@ -133,21 +126,19 @@ def summed_in_single() -> AbstractContextManager[Any]:
 @click.option("-n", "--scenes", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=25, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all.")
+@reported_errors()
 def main(checkpoint: Path, scenes: int, steps: int, threads: int | None) -> None:
     """Masks of a first-stage CHECKPOINT in half precision against float32, on clips of 8 frames of 64x128."""
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        found = measure_loss(checkpoint, scenes, steps, 8, (64, 128))
-    except AmodalError as error:
-        raise click.ClickException(str(error)) from error
+    loss = measure_loss(checkpoint, scenes, steps, 8, (64, 128))
     click.echo(
-        f"mask IoU, half against float32, {scenes} clips: mean {statistics.mean(found.iou):.4f}, least "
-        f"{min(found.iou):.4f}; median difference of the latents {statistics.median(found.latents):.1e}"
+        f"mask IoU, half against float32, {scenes} clips: mean {statistics.mean(loss.iou):.4f}, least "
+        f"{min(loss.iou):.4f}; median difference of the latents {statistics.median(loss.latents):.1e}"
     )
-    for name, (single, half) in (("mIoU", found.miou), ("mIoU_occ", found.miou_occ)):
+    for name, single, half in zip(("mIoU", "mIoU_occ"), loss.single, loss.half, strict=True):
         click.echo(f"{name} against the truth: float32 {single:.2f}, half {half:.2f} ({half - single:+.2f})")
 
 

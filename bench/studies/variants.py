@@ -1,7 +1,7 @@
 """What each way of writing a graph costs an engine: `python -m amodal.bench.studies.variants`, on any machine.
 
-Every variant of every component asked for is compiled, one after the other, and what the compiler says of it is laid
-side by side: device memory, layers, file, time. Speed needs the GPU.
+Compiles every variant of the given components one after the other, and tabulates what the compiler reports: device
+memory, layers, file size, time. Speed needs the GPU.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,26 +21,25 @@ from rich.console import Console
 
 from amodal.engines.build import BuildSettings, target_of
 from amodal.engines.compilation import compile_graph, describe
-from amodal.runtime.errors import AmodalError, EngineBuildError, InputError
+from amodal.runtime.builds.store import Profile
+from amodal.runtime.errors import EngineBuildError, InputError
 from amodal.runtime.families.diffusion_vas.calls import profiles_of
+
+from . import reported_errors
 
 if TYPE_CHECKING:
     from amodal.export.checkpoints.checkpoint import StageCheckpoint
     from amodal.export.families.diffusion_vas.plan import ExportSettings
     from amodal.export.graph.writer import Graph
 
-Size = tuple[int, int]
+
+Written = tuple[str, str, "Graph", Path, tuple[Profile, ...]]
+"""A component in a variant, on disk with the shapes it must accept."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One component in one variant.
-
-    Attributes:
-        weights_bytes, activation_bytes: device memory; the latter by profile.
-        layers: as read.
-        error: why there is no engine, if there is none.
-    """
+class Built:
+    """An engine of one component in one variant; `activation_bytes` by profile; `error`: why there is none."""
 
     component: str
     variant: str
@@ -52,140 +51,99 @@ class Row:
     peak_bytes: int = 0
     error: str | None = None
 
-
-def compare_variants(
-    checkpoint: StageCheckpoint,
-    kinds: Sequence[str],
-    variants: Sequence[str],
-    *,
-    size: Size,
-    frames: int,
-    target: str,
-) -> Iterator[Row]:
-    """Compiles components of a first-stage checkpoint for TensorRT for RTX, in half precision.
-
-    Args:
-        kinds: components by their names in the vocabulary.
-        variants: names in `amodal.export.graph.variants.VARIANTS`.
-
-    Raises:
-        InputError: an unknown component or target.
-        BackendUnavailableError: the compiler is not installed.
-    """
-    from amodal.export.families.diffusion_vas.plan import ExportSettings
-
-    settings = BuildSettings(target=target)
-    aim = target_of(settings, describe(settings.backend))
-    with TemporaryDirectory() as folder:
-        shared: dict[str, dict[str, Any]] = {}
-        for variant in variants:
-            export = ExportSettings(size=size, frames=frames, variant=variant)
-            for kind in kinds:
-                graph = _graph(checkpoint, kind, export)
-                file = Path(folder) / f"{variant}-{kind}.onnx"
-                places = graph.save(file, shared=shared.get(kind))
-                shared[kind] = {**shared.get(kind, {}), **places}
-                engine = Path(folder) / "engine"
-                profiles = profiles_of(kind, graph.inputs, frames, export.decode_chunk)
-                try:
-                    made = compile_graph(file, settings.backend, aim, profiles, {}, engine)
-                except EngineBuildError as error:
-                    yield Row(kind, variant, error=str(error))
-                    continue
-                yield Row(
-                    kind,
-                    variant,
-                    made.weights_bytes,
-                    made.activation_bytes,
-                    made.layers[0],
-                    made.bytes,
-                    made.seconds,
-                    made.peak_bytes,
-                )
+    def __str__(self) -> str:
+        if self.activation_bytes is None:
+            return f"| {self.component} | {self.variant} | {self.error} | | | | | |"
+        activations = " / ".join(f"{size / 1e9:.3f}" for size in self.activation_bytes.values())
+        cells = f"{self.weights_bytes / 1e9:.3f} | {activations} | {self.layers} | {self.engine_bytes / 1e9:.3f}"
+        return f"| {self.component} | {self.variant} | {cells} | {self.seconds:.0f} | {self.peak_bytes / 1e9:.1f} |"
 
 
 @dataclass(frozen=True)
-class CpuRow:
-    """One component in one variant, in float32 on ONNX Runtime's CPU provider: seconds per call, raw."""
+class Timed:
+    """Seconds per call of one component in one variant, in float32 on ONNX Runtime's CPU provider."""
 
     component: str
     variant: str
     seconds: list[float]
 
 
-def time_variants(
+def write_graphs(
     checkpoint: StageCheckpoint,
-    kinds: Sequence[str],
+    components: Sequence[str],
     variants: Sequence[str],
-    *,
-    size: Size,
-    frames: int,
-    repeats: int,
-) -> list[CpuRow]:
-    """Runs components of a first-stage checkpoint on random input, variant after variant in turns.
-
-    The first turn warms up and does not count. `unet` gets both rows, `vae_decoder` a whole chunk.
+    settings: ExportSettings,
+    folder: Path,
+) -> Iterator[Written]:
+    """Writes each component of a first-stage checkpoint in each variant.
 
     Raises:
         InputError: an unknown component or variant.
     """
+    from amodal.export.families.diffusion_vas.plan import stage_components
+
+    for kind in components:
+        places: dict[str, Any] = {}
+        for variant in variants:
+            plans = {c.kind: c for c in stage_components("segment", checkpoint, replace(settings, variant=variant))}
+            if kind not in plans:
+                raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(plans)}.")
+            graph, file = plans[kind].write(settings.size), folder / f"{variant}-{kind}.onnx"
+            places |= graph.save(file, shared=places)
+            profiles = profiles_of(kind, graph.inputs, settings.frames, settings.decode_chunk)
+            yield kind, variant, graph, file, profiles
+
+
+def build_engines(graphs: Iterable[Written], target: str) -> Iterator[Built]:
+    """Compiles graphs for TensorRT for RTX, in half precision.
+
+    Raises:
+        InputError: an unknown target.
+        BackendUnavailableError: the compiler is not installed.
+    """
+    settings = BuildSettings(target=target)
+    aim = target_of(settings, describe(settings.backend))
+    with Console(stderr=True).status("compiling"):
+        for kind, variant, _, file, profiles in graphs:
+            try:
+                made = compile_graph(file, settings.backend, aim, profiles, {}, file.with_name("engine"))
+            except EngineBuildError as error:
+                yield Built(kind, variant, error=str(error))
+                continue
+            memory, layers = (made.weights_bytes, made.activation_bytes), made.layers[0]
+            yield Built(kind, variant, *memory, layers, made.bytes, made.seconds, made.peak_bytes)
+
+
+def time_graphs(graphs: Iterable[Written], repeats: int) -> list[Timed]:
+    """Runs graphs on random input, in turns, of which the first is a warm-up.
+
+    `unet` gets both CFG rows, `vae_decoder` a whole chunk.
+    """
     import onnxruntime as ort
 
-    from amodal.export.families.diffusion_vas.plan import ExportSettings
-
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # one's threads would slow the next down
-    rows: list[CpuRow] = []
-    with TemporaryDirectory() as folder:
-        runs: list[tuple[Any, dict[str, Any]]] = []
-        for kind in kinds:
-            for variant in variants:
-                export = ExportSettings(size=size, frames=frames, variant=variant, precision="fp32")
-                graph = _graph(checkpoint, kind, export)
-                file = Path(folder) / f"{variant}-{kind}.onnx"
-                graph.save(file)
-                (profile,) = profiles_of(kind, graph.inputs, frames, export.decode_chunk)[-1:]
-                shapes: dict[str, Any] = {entry.name: entry.shape for entry in graph.inputs}
-                shapes |= {name: largest for name, (_, largest, _) in profile.shapes.items()}
-                rng = np.random.default_rng(0)
-                inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-                session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-                runs.append((session, inputs))
-                rows.append(CpuRow(kind, variant, []))
-        for turn in range(repeats + 1):
-            for row, (session, inputs) in zip(rows, runs, strict=True):
-                begin = time.perf_counter()
-                session.run(None, inputs)
-                if turn:
-                    row.seconds.append(time.perf_counter() - begin)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow the next session
+    rows: list[Timed] = []
+    runs: list[tuple[Any, dict[str, Any]]] = []
+    for kind, variant, graph, file, profiles in graphs:
+        shapes: dict[str, Any] = {entry.name: entry.shape for entry in graph.inputs}
+        shapes |= {name: largest for name, (_, largest, _) in profiles[-1].shapes.items()}
+        rng = np.random.default_rng(0)
+        inputs = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        runs.append((ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"]), inputs))
+        rows.append(Timed(kind, variant, []))
+    for turn in range(repeats + 1):
+        for row, (session, inputs) in zip(rows, runs, strict=True):
+            begin = time.perf_counter()
+            session.run(None, inputs)
+            if turn:
+                row.seconds.append(time.perf_counter() - begin)
     return rows
 
 
-def _graph(checkpoint: StageCheckpoint, kind: str, export: ExportSettings) -> Graph:
-    from amodal.export.families.diffusion_vas.plan import stage_components
-
-    components = {c.kind: c for c in stage_components("segment", checkpoint, export)}
-    if kind not in components:
-        raise InputError(f"component {kind!r} is unknown; expected one or more of {', '.join(components)}.")
-    return components[kind].write(export.size)
-
-
-_HEAD = "| component | variant | weights GB | activations GB | layers read | engine GB | seconds | host peak GB |"
-
-
-def _line(row: Row) -> str:
-    if row.activation_bytes is None:
-        return f"| {row.component} | {row.variant} | {row.error} | | | | | |"
-    activations = " / ".join(f"{size / 1e9:.3f}" for size in row.activation_bytes.values())
-    cells = (
-        f"{row.weights_bytes / 1e9:.3f}",
-        activations,
-        str(row.layers),
-        f"{row.engine_bytes / 1e9:.3f}",
-        f"{row.seconds:.0f}",
-        f"{row.peak_bytes / 1e9:.1f}",
-    )
-    return f"| {row.component} | {row.variant} | {' | '.join(cells)} |"
+_BUILT = """| component | variant | weights GB | activations GB | layers read | engine GB | seconds | host peak GB |
+|---|---|---:|---:|---:|---:|---:|---:|"""
+_TIMED = "| component | variant | median s | of the first |\n|---|---|---:|---:|"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -199,58 +157,34 @@ def _line(row: Row) -> str:
 @click.option("--target", default="sm86", show_default=True)
 @click.option("--cpu", "repeats", type=click.IntRange(min=1), metavar="N", help="Time N calls on this CPU instead.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line instead of a Markdown table.")
-def main(**options: Any) -> None:
-    """Device memory and build time of every variant, as TensorRT for RTX tells them, or its time on this CPU."""
-    try:
-        from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
-        from amodal.export.graph.variants import VARIANTS
+@reported_errors()
+def main(target: str, repeats: int | None, as_json: bool, **options: Any) -> None:
+    """Device memory and build time of every variant with TensorRT for RTX, or its time on this CPU."""
+    from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
+    from amodal.export.families.diffusion_vas.plan import ExportSettings
+    from amodal.export.graph.variants import VARIANTS
 
-        checkpoint = (
-            read_checkpoint(options["segment"])
-            if options["segment"]
-            else random_checkpoint(options["kind"], "segment", 0)
-        )
-        names = (
-            options["variants"].split(",") if options["variants"] else [n for n in VARIANTS if n.startswith("engine")]
-        )
-        if options["repeats"]:
-            _print_times(checkpoint, [*names, "cpu"] if not options["variants"] else names, options)
-            return
-        rows = compare_variants(
-            checkpoint,
-            options["components"].split(","),
-            names,
-            size=(options["height"], options["width"]),
-            frames=options["frames"],
-            target=options["target"],
-        )
-        if not options["as_json"]:
-            click.echo(f"{_HEAD}\n|---|---|---:|---:|---:|---:|---:|---:|")
-        with Console(stderr=True).status("compiling"):
-            for row in rows:
-                click.echo(json.dumps(asdict(row)) if options["as_json"] else _line(row))
-    except AmodalError as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _print_times(checkpoint: StageCheckpoint, names: list[str], options: dict[str, Any]) -> None:
-    rows = time_variants(
-        checkpoint,
-        options["components"].split(","),
-        names,
-        size=(options["height"], options["width"]),
-        frames=options["frames"],
-        repeats=options["repeats"],
-    )
-    if options["as_json"]:
+    segment, components = options["segment"], options["components"].split(",")
+    checkpoint = read_checkpoint(segment) if segment else random_checkpoint(options["kind"], "segment", 0)
+    default = [name for name in VARIANTS if name.startswith("engine")] + ["cpu"] * bool(repeats)
+    variants = options["variants"].split(",") if options["variants"] else default
+    size, precision = (options["height"], options["width"]), "fp32" if repeats else "fp16"
+    settings = ExportSettings(size=size, frames=options["frames"], precision=precision)  # type: ignore[arg-type]
+    with TemporaryDirectory() as folder:
+        graphs = write_graphs(checkpoint, components, variants, settings, Path(folder))
+        rows: Iterable[Built | Timed] = time_graphs(graphs, repeats) if repeats else build_engines(graphs, target)
+        if not as_json:
+            click.echo(_TIMED if repeats else _BUILT)
+        first: dict[str, float] = {}
         for row in rows:
-            click.echo(json.dumps(asdict(row)))
-        return
-    click.echo("| component | variant | median s | of the first |\n|---|---|---:|---:|")
-    first = {row.component: row for row in reversed(rows)}
-    for row in rows:
-        median, base = statistics.median(row.seconds), statistics.median(first[row.component].seconds)
-        click.echo(f"| {row.component} | {row.variant} | {median:.4f} | {median / base:.2f} |")
+            if as_json:
+                click.echo(json.dumps(asdict(row)))
+            elif isinstance(row, Built):
+                click.echo(row)
+            else:
+                median = statistics.median(row.seconds)
+                share = median / first.setdefault(row.component, median)
+                click.echo(f"| {row.component} | {row.variant} | {median:.4f} | {share:.2f} |")
 
 
 if __name__ == "__main__":

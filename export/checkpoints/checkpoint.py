@@ -2,8 +2,8 @@
 
 A checkpoint is a diffusers pipeline folder: model_index.json, scheduler/, unet/, vae/, image_encoder/,
 feature_extractor/. The authors' U-Net class has two input convolutions, `conv_in` with the 8 channels that
-config.json names, which never runs, and `conv_in2` with 12, which does; here the live one is `conv_in`.
-Tensors are loaded when a graph asks for them.
+config.json names, which never runs, and `conv_in2` with 12, which does; here that one is called `conv_in`.
+Tensors are loaded when a graph needs them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,9 @@ from huggingface_hub.errors import StrictDataclassError
 
 from amodal.runtime.errors import CheckpointError
 
+from ..graph.files import one_line, read_json
 from ..graph.weights import Weights, random_weights, read_safetensors
-from .files import locate, one_line, read_json, read_licence, weight_files
+from .files import locate, read_licence, weight_files
 
 Kind = Literal["unet", "vae", "image_encoder"]
 
@@ -45,14 +47,14 @@ _RENAMES: dict[Kind, tuple[tuple[str, str], ...]] = {
         (r"\.value\.(?=\w+$)", ".to_v."),
         (r"\.proj_attn\.(?=\w+$)", ".to_out.0."),
     ),
-    # transformers moves this prefix about between releases; files have it once.
+    # transformers' modules have this prefix or not, depending on the release; files have it once.
     "image_encoder": (
         (r"^(?:vision_model\.)*(?=(?:embeddings|encoder|pre_layrnorm|post_layernorm)\.)", "vision_model."),
     ),
 }
 
-# What the classes raise over a config that they cannot make sense of.
-_REFUSALS = (
+# Exceptions of the classes for an unusable config.
+_CONFIG_ERRORS = (
     *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
     StrictDataclassError,
 )
@@ -60,7 +62,7 @@ _REFUSALS = (
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-# The sampler knows this schedule only: key, expected value, diffusers' default where the key is absent.
+# The only schedule of the sampler: key, expected value, diffusers' default.
 _SCHEDULER: tuple[tuple[str, Any, Any], ...] = (
     ("_class_name", "EulerDiscreteScheduler", None),
     ("prediction_type", "v_prediction", "epsilon"),
@@ -99,10 +101,9 @@ class Network:
     """One network of a checkpoint.
 
     Attributes:
-        config: the keys of the module's config, defaults filled in.
-        weights: exactly the module's tensors, shapes checked, not loaded, by the names in stock files.
+        config: the module's config, with defaults.
+        weights: exactly the module's tensors, not loaded, by their names in stock files; shapes are checked.
         source: its folder, or hub id and revision with the folder's name.
-        kind: which of the three networks.
     """
 
     config: dict[str, Any]
@@ -111,39 +112,38 @@ class Network:
     kind: Kind
 
     def build(self) -> torch.nn.Module:
-        """The untouched diffusers or transformers module, its parameters on the meta device."""
+        """Builds the untouched diffusers or transformers module on the meta device."""
         return _build(self.kind, self.config, self.source)
 
-    def module_weights(self) -> Weights:
-        """The weights by the module's own names; some releases of transformers have others than files."""
-        names = {name: self.weights[_canonical(self.kind, name)] for name in self.build().state_dict()}
+    def weights_for(self, module: torch.nn.Module) -> Weights:
+        """Returns the weights by the module's own names, which differ from the files' in some transformers releases."""
+        names = {name: self.weights[_canonical(self.kind, name)] for name in module.state_dict()}
         return Weights(names, self.weights.source)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over config and weights, all of which it reads: equal for equal networks, wherever they come from."""
+        """SHA-256 over config and weights, all of which it reads."""
         config = repr(sorted(self.config.items()))
         return hashlib.sha256((config + self.weights.fingerprint()).encode()).hexdigest()
 
     def load(self) -> torch.nn.Module:
-        """The same module with its weights as float32, in eval mode."""
+        """Builds the module with its weights as float32, in eval mode."""
         module = self.build()
-        state = {name: self.weights.load(_canonical(self.kind, name)) for name in module.state_dict()}
-        module.load_state_dict(state, assign=True)
+        weights = self.weights_for(module)
+        module.load_state_dict({name: weights.load(name) for name in weights}, assign=True)
         return module.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class StageCheckpoint:
-    """What one stage is exported from.
+    """The networks and settings of one stage.
 
     Attributes:
         source: the folder, or hub id and revision.
-        licence: of the weights, if the checkpoint says so.
-        scheduler: `sigma_min` and `sigma_max` (> 0), `num_train_timesteps`, and what is always the same:
-            `prediction_type`, `timestep_type`, `use_karras_sigmas`, `final_sigmas_type`.
-        image_mean: per channel, for pixels in [0, 1] on their way to the image encoder.
-        image_std: likewise.
+        licence: of the weights, if the checkpoint names one.
+        scheduler: `sigma_min` and `sigma_max` (> 0), `num_train_timesteps`, and the constant `prediction_type`,
+            `timestep_type`, `use_karras_sigmas`, `final_sigmas_type`.
+        image_mean, image_std: normalisation of the image encoder's pixels, per channel, for pixels in [0, 1].
     """
 
     source: str
@@ -162,13 +162,13 @@ def read_checkpoint(
     """Opens the checkpoint of one stage, in the authors' format or with a stock 12-channel U-Net.
 
     Args:
-        path_or_id: a folder, or a Hugging Face id "org/name" (from the cache alone under HF_HUB_OFFLINE=1).
-        variant: which weight files, such as "fp16"; None takes the plain ones, or the only variant there is.
+        path_or_id: a folder, or a Hugging Face id "org/name" (with HF_HUB_OFFLINE=1 only from the cache).
+        variant: which weight files, such as "fp16"; None for the plain ones, or the only variant.
         revision: branch, tag or commit, for a Hugging Face id.
 
     Raises:
-        CheckpointError: nothing there, a file that is missing or unreadable, pickled weights, a missing or
-            misshapen tensor (the first one is named), or another kind of model.
+        CheckpointError: no checkpoint, a file that is missing or unreadable, pickled weights, a missing or misshapen
+            tensor (the first one is named), or another kind of model.
     """
     root, source = locate(path_or_id, tuple(_CLASSES), variant, revision)
     read_json(root / "model_index.json")
@@ -185,17 +185,17 @@ def read_checkpoint(
 def random_checkpoint(
     kind: Literal["diffusion-vas", "tiny"], stage: Literal["segment", "complete"], seed: int = 0
 ) -> StageCheckpoint:
-    """Seeded random weights at the real sizes, or at a toy's, made tensor by tensor when asked for.
+    """Returns a stage with seeded random weights at the real sizes or a toy's; each tensor is made when loaded.
 
     As in the authors' release, the stages of one seed share the VAE and the image encoder.
     """
     source = f"random {kind} (seed {seed})"
     unet, vae, clip = _SIZES[kind]
-    own = 1 if stage == "segment" else 2
+    unet_seed = 3 * seed + (1 if stage == "segment" else 2)
     return StageCheckpoint(
         source,
         "none (random weights)",
-        _random_network("unet", dict(zip(_UNET_KEYS, unet, strict=True)), 3 * seed + own, source),
+        _random_network("unet", dict(zip(_UNET_KEYS, unet, strict=True)), unet_seed, source),
         _random_network("vae", dict(zip(_VAE_KEYS, vae, strict=True)), 3 * seed, source),
         _random_network("image_encoder", dict(zip(_CLIP_KEYS, clip, strict=True)), 3 * seed, source),
         _schedule(_SIGMAS, 1000),
@@ -221,7 +221,7 @@ def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) ->
         if isinstance(widths, list) and widths and widths == widths[:1] * len(widths):
             config["cross_attention_dim"] = widths[0]
     if kind == "image_encoder":
-        if isinstance(raw.get("vision_config"), dict):  # a whole CLIP, whose text tower is left alone
+        if isinstance(raw.get("vision_config"), dict):  # a whole CLIP, of which the text tower is ignored
             config = {"projection_dim": raw.get("projection_dim", 512)} | raw["vision_config"]
         config = {key: config[key] for key in _CLIP_KEYS if key in config}
     module = _build(kind, config, str(folder / "config.json"))
@@ -236,18 +236,24 @@ def _canonical(kind: Kind, name: str) -> str:
 
 def _renamed(kind: Kind, weights: Weights) -> Weights:
     names = {name: _canonical(kind, name) for name in weights}
-    if "conv_in2.weight" in weights:  # should its bias be missing, that of the dead layer must not step in
+    if "conv_in2.weight" in weights:  # if its bias is missing, the unused layer's must not replace it
         names["conv_in2.bias"] = "conv_in.bias"
     return weights.renamed({old: new for old, new in names.items() if old != new})
 
 
 def _fitted(kind: Kind, weights: Weights, module: torch.nn.Module) -> Weights:
-    """Exactly the tensors of `module`, all of which must be there in the right shape."""
-    names = {_canonical(kind, name): name for name in module.state_dict()}
-    weights.renamed({new: own for new, own in names.items() if new != own and new in weights}).check(module)
+    """Returns exactly the tensors of `module`, after checking that they are there in the right shape."""
+    names = {_canonical(kind, name): tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name, expected in names.items():
+        shape, _, stored_as = weights[name]
+        if shape != expected:
+            raise CheckpointError(
+                f"{weights.source}: tensor {stored_as or name} has shape {list(shape)} where the config asks for "
+                f"{list(expected)}; weights and config.json do not belong together."
+            )
     parts = {name.partition(".")[0] for name in names}
     for name in weights:
-        # Parts that the module does not have (a text tower) are left out; layers beyond the config's are not.
+        # Parts that the module does not have (a text tower) are ignored, but not layers beyond the config's.
         extra = name not in names and name.partition(".")[0] in parts
         if extra and not name.endswith(".position_ids"):
             raise CheckpointError(
@@ -263,14 +269,14 @@ def _build(kind: Kind, config: dict[str, Any], source: str) -> torch.nn.Module:
         with torch.device("meta"):
             clip = kind == "image_encoder"
             module: Any = make(transformers.CLIPVisionConfig(**config)) if clip else make.from_config(config)
-    except _REFUSALS as error:
+    except _CONFIG_ERRORS as error:
         raise CheckpointError(
             f"{source} does not describe a {make.__name__} ({one_line(error)}); give a Diffusion-VAS "
             "checkpoint, or download it again."
         ) from error
-    torch.nn.Module.to(module, "meta")  # diffusers makes its mixing factors on the CPU come what may
+    torch.nn.Module.to(module, "meta")  # diffusers always makes its mixing factors on the CPU
     for part in module.modules():
-        if "position_ids" in part._buffers:  # in no file: whoever loads the weights would leave it on meta
+        if "position_ids" in part._buffers:  # not in the files: it would stay on meta when the weights are loaded
             part.position_ids = torch.arange(part.num_positions)[None]
     built: torch.nn.Module = module
     return built
@@ -283,22 +289,22 @@ def _filled(kind: Kind, module: Any) -> dict[str, Any]:
 
 
 def _check_stage(checkpoint: StageCheckpoint) -> None:
-    """Whether the three networks fit together as an amodal stage."""
+    """Raises CheckpointError unless the three networks fit together as an amodal stage."""
     unet, vae, clip = checkpoint.unet.config, checkpoint.vae.config, checkpoint.image_encoder.config
-    latent, drawn, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
-    if channels != drawn + 2 * latent:
+    latent, out, channels = vae["latent_channels"], unet["out_channels"], unet["in_channels"]
+    if channels != out + 2 * latent:
         layer = checkpoint.unet.weights["conv_in.weight"].stored_as
         alone = "" if layer.startswith("conv_in2") else " and there is no conv_in2.weight"
-        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == drawn + latent else ""
+        plain = " (this is a plain Stable Video Diffusion U-Net)" if channels == out + latent else ""
         raise CheckpointError(
             f"{checkpoint.unet.source}: {layer} takes {channels} channels{alone}; expected "
-            f"{drawn + 2 * latent}, the latents' {drawn} and {latent} for each of two conditions{plain}."
+            f"{out + 2 * latent}, the latents' {out} and {latent} for each of two conditions{plain}."
         )
     time_key = "projection_class_embeddings_input_dim"
     time_width = 3 * unet["addition_time_embed_dim"]
     down_blocks = ["DownEncoderBlock2D"] * len(vae["block_out_channels"])
     for network, key, found, expected in (
-        (checkpoint.unet, "out_channels", drawn, latent),
+        (checkpoint.unet, "out_channels", out, latent),
         (checkpoint.unet, "cross_attention_dim", unet["cross_attention_dim"], clip["projection_dim"]),
         (checkpoint.unet, time_key, unet[time_key], time_width),
         (checkpoint.vae, "down_block_types", list(vae["down_block_types"]), down_blocks),
@@ -335,17 +341,13 @@ def _schedule(sigmas: dict[str, float], timesteps: int) -> dict[str, Any]:
 
 
 def _read_normalisation(folder: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    if not folder.is_dir():
-        return _CLIP_MEAN, _CLIP_STD
     file = folder / "preprocessor_config.json"
-    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | read_json(file)
-    try:
+    raw = {"image_mean": _CLIP_MEAN, "image_std": _CLIP_STD} | (read_json(file) if folder.is_dir() else {})
+    with suppress(TypeError, ValueError):
         (r, g, b), (sr, sg, sb) = (map(float, raw[key]) for key in ("image_mean", "image_std"))
-    except (TypeError, ValueError):
-        sr = sg = sb = 0.0
-    if not min(sr, sg, sb) > 0:
-        raise CheckpointError(
-            f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
-            "numbers each, those of image_std > 0."
-        )
-    return (r, g, b), (sr, sg, sb)
+        if min(sr, sg, sb) > 0:
+            return (r, g, b), (sr, sg, sb)
+    raise CheckpointError(
+        f"{file}: image_mean is {raw['image_mean']} and image_std {raw['image_std']}; expected three "
+        "numbers each, those of image_std > 0."
+    )

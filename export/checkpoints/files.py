@@ -1,26 +1,29 @@
-"""The files of a checkpoint, whatever its networks: the folder or hub id, JSON, weights and licence."""
+"""The files of a checkpoint: its folder or hub id, weights and licence."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from amodal.runtime.errors import CheckpointError
+
+from ..graph.files import one_line, shards_of
 
 
 def locate(
     path_or_id: str | Path, folders: Sequence[str], variant: str | None, revision: str | None
 ) -> tuple[Path, str]:
-    """The folder of a checkpoint, fetched from the Hugging Face hub if need be, and what to call it.
+    """Finds the folder of a checkpoint, or downloads it from the Hugging Face hub.
 
     Args:
-        folders: those that hold a network each.
+        folders: its subfolders with a network each.
+
+    Returns:
+        The folder, and its name for messages and the manifest.
 
     Raises:
-        CheckpointError: it is neither a folder nor can it be fetched.
+        CheckpointError: there is no such folder, and it could not be downloaded.
     """
     path = Path(path_or_id)
     if path.is_dir():
@@ -42,7 +45,7 @@ def locate(
 
 
 def _download(repo: str, folders: Sequence[str], variant: str | None, revision: str | None) -> Path:
-    """Fetches what is read and nothing else: a release may hold each network several times over."""
+    """Downloads only what is read: a release may contain each network several times."""
     from huggingface_hub import snapshot_download
 
     def fetch(weights: str, ignored: str | None = None) -> Path:
@@ -53,41 +56,21 @@ def _download(repo: str, folders: Sequence[str], variant: str | None, revision: 
 
     if variant:
         return fetch(f"*.{variant}*.safetensors")
-    # A variant's file has a second dot: fetched only where there are no plain weights.
+    # A variant's file has a second dot; it is downloaded only if there are no plain weights.
     root = fetch("*.safetensors", "*.*.safetensors")
     whole = all(any((root / name).glob("*.safetensors")) for name in folders)
     return root if whole else fetch("*.safetensors")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        CheckpointError: the file is missing, or is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path} is missing; expected a whole checkpoint (model_index.json, unet/, vae/, image_encoder/, "
-            "scheduler/): check the path, or download it again."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({one_line(error)}); download it again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object; download it again.")
-    return content
-
-
 def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
-    """The safetensors files of one network: one, or the shards that an index names.
+    """Returns the safetensors files of one network: one, or the shards that an index names.
 
     Args:
         stem: "model" for transformers, "diffusion_pytorch_model" for diffusers.
-        variant: such as "fp16"; None takes the plain files, or the only variant there is.
+        variant: such as "fp16"; None for the plain files, or the only variant.
 
     Raises:
-        CheckpointError: there are none, or pickles only, or not the variant, or a shard is missing.
+        CheckpointError: there are no such files, or only pickles, or a shard is missing.
     """
     names = sorted(file.name for file in folder.iterdir())
     pattern = re.compile(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
@@ -111,22 +94,11 @@ def weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         there = ", ".join(name or "plain" for name in found)
         raise CheckpointError(f"{folder} has {asked}; choose from what is there: {there}.", field="weights")
     file = found[variant] if variant in found else next(iter(found.values()))
-    return [file] if file.suffix != ".json" else _shards(file)
-
-
-def _shards(index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map; download it again.")
-    shards = [index.parent / Path(str(name)).name for name in sorted(set(map(str, weight_map.values())))]
-    for shard in shards:
-        if not shard.is_file():
-            raise CheckpointError(f"{shard} is missing, which {index.name} names; download the checkpoint again.")
-    return shards
+    return [file] if file.suffix != ".json" else shards_of(file)
 
 
 def read_licence(root: Path) -> str | None:
-    """The id in README.md's front matter (the hub knows no other), or a licence file's title and name."""
+    """Returns the id in README.md's front matter, which the hub uses, or a licence file's title and name."""
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     if front := re.match(r"---\s*\n(.*?)\n---\s*$", text, re.DOTALL | re.MULTILINE):
@@ -140,9 +112,3 @@ def read_licence(root: Path) -> str | None:
         title = next((line for line in lines if line), "")
         return f"{title} ({file.name})" if title else file.name
     return None
-
-
-def one_line(error: Exception) -> str:
-    """An exception's message, fit to stand inside a sentence."""
-    text = f"unknown {error}" if isinstance(error, KeyError) else str(error)
-    return " ".join(text.split()).rstrip(".") or type(error).__name__

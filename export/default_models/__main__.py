@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -25,17 +24,16 @@ _NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxruntime
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--stage", type=click.Choice(STAGES), help="Only this stage, and no bundle.")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Where the bundle goes. Default: DIR/bundle.")
-@click.option("--threads", type=int, default=1, show_default=True, help="Of each stage; stages run side by side.")
-@click.option("--device", default="cpu", show_default=True, help="Of the trainings: cpu, or cuda for one GPU.")
-@click.option("--quick", is_flag=True, help="A few steps of everything, to see that it runs.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Per stage; stages run in parallel.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, or cuda for one GPU.")
+@click.option("--quick", is_flag=True, help="A few steps of everything, as a test run.")
 def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: int, device: str, quick: bool) -> None:
-    """Trains the default model from nothing, and exports it.
+    """Trains the default model from random weights, and exports it.
 
-    Everything goes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/), the U-Net
-    (STAGE.pt), for RGB what the U-Net draws (drawn_complete.npy) and the decoder that learnt from it
-    (decoder_complete.pt), and for each training a log (.jsonl); then losses.png, checkpoints/, the bundle, and
-    bundle_sequence, the same weights for the context layout `sequence`. Interrupted, the same command goes on where it
-    was.
+    Writes into DIR: per stage the VAE (vae_STAGE.pt), the encoded scenes (latents_STAGE/) and the U-Net (STAGE.pt), for
+    RGB the U-Net's samples (drawn_complete.npy) and the decoder trained on them (decoder_complete.pt), for each
+    training a log (.jsonl); then losses.png, checkpoints/, the bundle, and bundle_sequence, the same weights for the
+    context layout `sequence`. If interrupted, run the same command again to continue.
 
     \b
     Examples:
@@ -51,7 +49,9 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     from .recipe import Recipe
 
     _check_device(device)
-    recipe = _quick(Recipe()) if quick else Recipe()
+    few: dict[str, Any] = dict.fromkeys(("scenes", "vae_steps", "steps"), (4, 4))
+    few |= {"clips": 2, "decoder_steps": (0, 4), "decoder_scenes": 4}
+    recipe = Recipe(**few) if quick else Recipe()
     folder.mkdir(parents=True, exist_ok=True)
     if stage is not None:
         _train(folder, stage, recipe, threads, device)
@@ -64,18 +64,18 @@ def main(folder: Path, stage: StageName | None, bundle: Path | None, threads: in
     finally:
         for process in running:
             process.terminate()
-    if any(codes):
-        sys.exit(next(code for code in codes if code))
+    if failed := [code for code in codes if code]:
+        sys.exit(failed[0])
 
     from .checkpoint import write_bundle
-    from .losses import plot_losses
+    from .loop import plot_losses
 
     plot_losses(folder)
     out = bundle or folder / "bundle"
     rows = write_bundle(folder, out, recipe, overwrite=True)
     write_bundle(folder, folder / "bundle_sequence", recipe, "sequence", overwrite=True)
-    size = sum(row.entry.bytes for row in rows)
-    click.echo(f"Wrote {out}: {sum(row.entry.parameters for row in rows) / 1e6:.1f} M parameters, {size / 1e6:.1f} MB.")
+    parameters, size = (sum(getattr(row.entry, name) for row in rows) / 1e6 for name in ("parameters", "bytes"))
+    click.echo(f"Wrote {out}: {parameters:.1f} M parameters, {size:.1f} MB.")
 
 
 def _train(folder: Path, stage: StageName, recipe: Recipe, threads: int, device: str) -> None:
@@ -112,12 +112,6 @@ def _check_device(device: str) -> None:
         raise click.ClickException(
             f"--device {device} cannot be used here ({reason}); expected cpu, or cuda."
         ) from error
-
-
-def _quick(recipe: Recipe) -> Recipe:
-    changes: dict[str, Any] = {"scenes": (4, 4), "vae_steps": (4, 4), "steps": (4, 4), "clips": 2}
-    changes |= {"decoder_steps": (0, 4), "decoder_scenes": 4}
-    return dataclasses.replace(recipe, **changes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The trained networks as checkpoints that `amodal export` reads, and as the bundle."""
+"""Writes the trained networks as checkpoints that `amodal export` reads, and as a bundle."""
 
 from __future__ import annotations
 
@@ -15,23 +15,13 @@ from ..bundle import Exported, export_bundle
 from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint
 from ..families.diffusion_vas.plan import ExportSettings, plan_export
 from .loop import load_average
-from .recipe import CLIP_CONFIG, CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
+from .recipe import CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
 
 LICENCE = "apache-2.0"
 
-_FEATURE_EXTRACTOR = {
-    "crop_size": {"height": CLIP_CONFIG["image_size"], "width": CLIP_CONFIG["image_size"]},
-    "do_center_crop": True,
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "image_mean": CLIP_MEAN,
-    "image_processor_type": "CLIPImageProcessor",
-    "image_std": CLIP_STD,
-    "size": {"shortest_edge": CLIP_CONFIG["image_size"]},
-}
+# What it lacks has CLIP's values.
+_FEATURE_EXTRACTOR = {"image_processor_type": "CLIPImageProcessor", "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 _INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
     "feature_extractor": ["transformers", "CLIPImageProcessor"],
@@ -43,23 +33,18 @@ _INDEX = {
 
 
 def write_checkpoints(folder: Path, recipe: Recipe) -> dict[StageName, Path]:
-    """Writes `folder/checkpoints/STAGE` from what was trained so far: averaged weights, rounded to half precision.
-
-    Returns:
-        The folder of each stage, a diffusers pipeline.
-    """
+    """Writes the averaged weights, in half precision, as diffusers pipelines; returns each stage's folder."""
     scheduler: Any = diffusers.EulerDiscreteScheduler
     places: dict[StageName, Path] = {}
     for stage in STAGES:
         place = places[stage] = folder / "checkpoints" / stage
-        unet = _averaged(make_unet(recipe.seed, stage), folder / f"{stage}.pt")
-        networks = {
-            "vae": _with_decoder(trained_vae(folder, stage, recipe), folder / f"decoder_{stage}.pt"),
-            "unet": unet,
-            "image_encoder": make_image_encoder(recipe.seed),
-        }
+        vae, unet = trained_vae(folder, stage, recipe), make_unet(recipe.seed, stage)
+        load_average(unet, folder / f"{stage}.pt")
+        if (decoder := folder / f"decoder_{stage}.pt").exists():
+            load_average(vae.decoder, decoder)
+        networks = {"vae": vae, "unet": unet, "image_encoder": make_image_encoder(recipe.seed)}
         for name, network in networks.items():
-            network.half().save_pretrained(place / name)
+            network.eval().half().save_pretrained(place / name)
         scheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -79,46 +64,22 @@ def write_checkpoints(folder: Path, recipe: Recipe) -> dict[StageName, Path]:
 
 
 def write_bundle(
-    folder: Path,
-    out: Path,
-    recipe: Recipe,
-    context: ContextLayout = "reference",
-    *,
-    overwrite: bool = False,
+    folder: Path, out: Path, recipe: Recipe, context: ContextLayout = "reference", *, overwrite: bool = False
 ) -> list[Exported]:
-    """Exports the checkpoints: weights in half precision, arithmetic in single, graphs in the form for CPUs."""
+    """Exports the checkpoints for CPUs: weights in half precision, arithmetic in float32."""
     places = write_checkpoints(folder, recipe)
-    settings = ExportSettings(
-        size=recipe.size,
-        frames=recipe.frames,
-        precision="fp32",
-        stored="fp16",
-        context=context,
-        decode_chunk=recipe.frames,
-        propagate=True,
-    )
+    settings = ExportSettings(recipe.size, recipe.frames, "fp32", "fp16", context, recipe.frames, propagate=True)
     checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
     return export_bundle(out, plan_export(checkpoints, settings=settings), overwrite=overwrite)
 
 
 def _named(checkpoint: StageCheckpoint, stage: StageName) -> StageCheckpoint:
-    """With the recipe as its source, for the manifest, instead of a folder on one machine."""
+    """Replaces the checkpoint's source, a folder on one machine, by the recipe, for the manifest."""
     source = f"amodal.export.default_models/{stage}"
     networks = {
         kind: replace(getattr(checkpoint, kind), source=f"{source}/{kind}") for kind in ("unet", "vae", "image_encoder")
     }
     return replace(checkpoint, source=source, **networks)
-
-
-def _with_decoder(vae: Any, state: Path) -> Any:
-    if state.exists():
-        _averaged(vae.decoder, state)
-    return vae
-
-
-def _averaged(network: Any, state: Path) -> Any:
-    load_average(network, state)
-    return network.eval()
 
 
 def _write(file: Path, content: Any) -> None:

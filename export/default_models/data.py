@@ -1,4 +1,4 @@
-"""Scenes as the networks see them, prepared by the runtime's own functions."""
+"""Training clips: scenes prepared by the runtime's own functions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.pictures.images import (
-    prepare_depth,
-    prepare_modal,
-    prepare_rgb,
-    rescale_unsigned,
-    to_signed,
-    visible_rgb,
-)
+from amodal.runtime.pictures import images
 from amodal.runtime.scenes import make_scene
 
 from .recipe import FIRST_SEED, Recipe
@@ -41,40 +34,40 @@ class Pictures:
 
     @property
     def hidden(self) -> NDArray[np.bool_]:
-        """What the object covers unseen, bool [T, 1, H, W]."""
+        """Where the object is hidden, bool [T, 1, H, W]."""
         return np.asarray((self.amodal[:, :1] > 0) & (self.modal[:, :1] <= 0))
 
     def conditions(self, stage: str) -> tuple[Floats, Floats]:
-        """The stage's two conditions, the first of which the image encoder sees."""
+        """Returns the stage's two conditions; the image encoder sees the first."""
         return (self.modal, self.depth) if stage == "segment" else (self.visible, self.amodal)
 
     def target(self, stage: str) -> Floats:
-        """What the stage draws."""
+        """Returns the stage's target."""
         return self.amodal if stage == "segment" else self.whole
 
 
 def pictures(index: int, recipe: Recipe) -> Pictures:
-    """Clip number `index` of the training set.
+    """Returns clip number `index` of the training set.
 
-    Every other clip's inputs come from frames of twice the size, as a user's do, so that their edges are grey.
+    Every other clip's inputs are resized from frames of twice the size, as a user's are, so that their edges are grey.
     """
     seed = FIRST_SEED + index
     scene = make_scene(seed, recipe.frames, recipe.size)
     height, width = recipe.size
     source = make_scene(seed, recipe.frames, (2 * height, 2 * width)) if index % 2 else scene
-    modal = prepare_modal(source.modal, recipe.size)
-    rgb = prepare_rgb(source.frames, recipe.size)
-    depth = prepare_depth(source.depth, recipe.size)
+    modal = images.prepare_modal(source.modal, recipe.size)
+    rgb = images.prepare_rgb(source.frames, recipe.size)
+    depth = images.prepare_depth(source.depth, recipe.size)
     amodal = np.where(scene.amodal, np.float32(1), np.float32(-1))
-    whole = to_signed(scene.whole).transpose(0, 3, 1, 2)
-    visible = visible_rgb(rgb, modal)
+    whole = images.to_signed(scene.whole).transpose(0, 3, 1, 2)
+    visible = images.visible_rgb(rgb, modal)
     return Pictures(_three(modal), _three(depth), _three(amodal), visible, np.ascontiguousarray(whole), rgb)
 
 
 def augmented(frames: Floats, strength: float, rng: np.random.Generator) -> Floats:
-    """A condition as the pipeline hands it to the VAE: the reference's rescaling, then noise."""
+    """Prepares a condition for the VAE as the pipeline does: the reference's rescaling, then noise."""
     noise = rng.standard_normal(frames.shape, dtype=np.float32)
-    return np.asarray(rescale_unsigned(frames) + np.float32(strength) * noise, np.float32)
+    return np.asarray(images.rescale_unsigned(frames) + np.float32(strength) * noise, np.float32)
 
 
 def _three(maps: Floats) -> Floats:

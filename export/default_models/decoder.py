@@ -1,4 +1,4 @@
-"""Training a stage's VAE decoder once more, on latents that its U-Net drew."""
+"""Further training of a stage's VAE decoder, on latents that its U-Net sampled."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ from .unet import hidden_windows, set_attention, velocities
 from .vae import OBJECT_WEIGHT, trained_vae
 
 _SALT = 505
-# What people run: few steps or many, without guidance or with the default.
+# As people run it: few steps or many, without guidance or with the default.
 _STEPS = (6, 10, 25)
 _GUIDANCE = (1.0, 1.5)
 
 
 def train_decoder(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu") -> None:
-    """Goes on with the decoder of `folder/vae_STAGE.pt` when the U-Net is done; the result is `decoder_STAGE.pt`.
+    """Trains the decoder of `folder/vae_STAGE.pt` further, after the U-Net; writes `decoder_STAGE.pt`.
 
-    What a U-Net draws is not quite what the encoder gives: noise is left in it, the more the more steps it took. A
-    decoder that has seen such latents does not paint their noise. Every other step shows it the encoder's latents, so
-    that it stays their inverse. The encoder, and with it what the U-Net reads, stays as it is. The loss is the square
+    Latents that a U-Net samples differ from the encoder's: some noise is left, the more the more steps it took. A
+    decoder that has seen such latents does not paint their noise. Every other step uses the encoder's latents, so that
+    the decoder stays their inverse. The encoder, and with it the U-Net's input, does not change. The loss is the square
     error, which PSNR measures, with the U-Net's weight on hidden parts.
     """
     steps = recipe.of(stage, "decoder_steps")
     if not steps:
         return
     encoded = Latents(folder, stage, recipe)
-    drawn = _drawn(folder, stage, recipe, encoded, device)
+    sampled = _sampled(folder, stage, recipe, encoded, device)
     vae = torch.nn.Module.to(trained_vae(folder, stage, recipe), device)
     vae.decoder.requires_grad_(True)
     whole_from = round(recipe.crop_share * steps)
 
     def loss_of(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng([recipe.seed, _SALT, 1, step])
-        number = int(rng.integers(len(drawn)))
-        source = ("encoded", "drawn")[step % 2]
-        latents = (encoded.target, drawn)[step % 2][number]
+        number = int(rng.integers(len(sampled)))
+        source, latents = (("encoded", encoded.target), ("drawn", sampled))[step % 2]
+        latents = latents[number]
         clip = pictures(number, recipe)
         target = clip.target(stage)
-        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.share_of(stage, "hidden_weight") * clip.hidden
+        weights = 1 + OBJECT_WEIGHT * (clip.amodal[:, :1] > 0) + recipe.of(stage, "hidden_weight") * clip.hidden
         if step < whole_from:
             (columns,) = hidden_windows(encoded.hidden[number][None], rng)
             cell = recipe.width // latents.shape[-1]
             pixels = slice(cell * columns[0], cell * (columns[-1] + 1))
             latents, target, weights = latents[..., columns], target[..., pixels], weights[..., pixels]
-        given, wanted, weight = (
+        inputs, expected, weight = (
             torch.from_numpy(np.ascontiguousarray(a, np.float32)).to(device) for a in (latents, target, weights)
         )
-        with torch.autocast(given.device.type, torch.bfloat16):
-            decoded = vae.decode(given, num_frames=recipe.frames).sample
-        squares = (decoded.float() - wanted).square()
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            decoded = vae.decode(inputs, num_frames=recipe.frames).sample
+        squares = (decoded.float() - expected).square()
         return (weight * squares).sum() / (3 * weight.sum()), {f"mse_{source}": squares.detach().mean().item()}
 
     name, lr = f"decoder_{stage}", recipe.decoder_lr
     train(folder, name, vae.decoder, loss_of, steps=steps, lr=lr, ema=0.995, cooldown=recipe.cooldown)
 
 
-def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, device: str) -> NDArray[np.float16]:
-    """Latents [N, T, 4, h, w] that the U-Net draws of the first scenes, drawn once and kept."""
+def _sampled(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, device: str) -> NDArray[np.float16]:
+    """Samples latents [N, T, 4, h, w] of the first scenes with the U-Net, or reads those sampled before."""
     file = folder / f"drawn_{stage}.npy"
     if not file.exists():
         unet = make_unet(recipe.seed, stage)
@@ -81,14 +81,14 @@ def _drawn(folder: Path, stage: StageName, recipe: Recipe, encoded: Latents, dev
         torch.nn.Module.to(unet, device)
         count = min(recipe.decoder_scenes, recipe.of(stage, "scenes"))
         firsts = range(0, count, recipe.clips)
-        parts = [_draw(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
+        parts = [_sample(unet, recipe, encoded, slice(first, min(first + recipe.clips, count))) for first in firsts]
         part = file.with_suffix(".part.npy")
         np.save(part, np.concatenate(parts))
         os.replace(part, file)
     return np.asarray(np.load(file), np.float16)
 
 
-def _draw(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[np.float16]:
+def _sample(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[np.float16]:
     device = next(unet.parameters()).device
     rng = np.random.default_rng([recipe.seed, _SALT, 0, clips.start])
     schedule = Schedule.of(karras_sigmas(int(rng.choice(_STEPS)), *SIGMA_RANGE))
@@ -99,11 +99,11 @@ def _draw(unet: Any, recipe: Recipe, encoded: Latents, clips: slice) -> NDArray[
     rows = np.stack([context_rows(e, "reference", guided) for e in embeddings])
 
     def velocity(x: Floats, step: int, conditioned: bool) -> Floats:
-        given = np.concatenate([x, conditioning if conditioned else np.zeros_like(conditioning)], axis=2)
+        inputs = np.concatenate([x, conditioning if conditioned else np.zeros_like(conditioning)], axis=2)
         log_sigma = np.full(len(x), np.log(schedule.hats[step]), np.float32)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-            sampled = torch.from_numpy(given).to(device)
-            predicted = velocities(unet, sampled, log_sigma, rows[:, -1 if conditioned else 0], "reference")
+            tensor = torch.from_numpy(inputs).to(device)
+            predicted = velocities(unet, tensor, log_sigma, rows[:, -1 if conditioned else 0], "reference")
         return np.asarray(predicted.float().cpu().numpy())
 
     def denoise(x: Floats, step: int) -> Floats:

@@ -1,4 +1,4 @@
-"""Every scene as a stage's U-Net reads it, encoded once, before it is trained."""
+"""Encoding of all scenes for a stage's U-Net, once, before its training."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _SALT = 202
 
 
 class Latents:
-    """What a stage is trained on.
+    """A stage's training data, read from `folder`.
 
     Attributes:
-        conditioning: float16 [N, T, 8, h, w], both conditions, as the VAE encoder gives them.
-        target: float16 [N, T, 4, h, w], of unit variance.
-        embeddings: float16 [N, T, D], of the first condition.
-        hidden: float16 [N, T, 1, h, w], share of a cell's pixels that the object covers unseen.
+        conditioning: latents of both conditions, float16 [N, T, 8, h, w].
+        target: latents of the target, float16 [N, T, 4, h, w], of unit variance.
+        embeddings: of the first condition, float16 [N, T, D].
+        hidden: share of a cell's pixels where the object is hidden, float16 [N, T, 1, h, w].
     """
 
     def __init__(self, folder: Path, stage: StageName, recipe: Recipe) -> None:
         blocks = [np.load(_file(folder, stage, block)) for block in range(_blocks(stage, recipe))]
-        self.conditioning = np.concatenate([b["conditioning"] for b in blocks])
-        self.target = np.concatenate([b["target"] for b in blocks])
-        self.embeddings = np.concatenate([b["embeddings"] for b in blocks])
-        self.hidden = np.concatenate([b["hidden"] for b in blocks])
+        self.conditioning, self.target, self.embeddings, self.hidden = (
+            np.concatenate([block[name] for block in blocks])
+            for name in ("conditioning", "target", "embeddings", "hidden")
+        )
 
 
 def encode_scenes(folder: Path, stage: StageName, recipe: Recipe, workers: int) -> None:
-    """Encodes all scenes of the recipe that `folder` does not hold yet, into files of some scenes each.
+    """Encodes those scenes of the recipe that `folder` does not have yet.
 
     Args:
-        folder: with the stage's trained VAE (`vae_STAGE.pt`).
-        workers: processes, of one thread each.
+        folder: contains the stage's trained VAE (`vae_STAGE.pt`).
+        workers: number of processes, of one thread each.
     """
     _file(folder, stage, 0).parent.mkdir(parents=True, exist_ok=True)
     missing = [block for block in range(_blocks(stage, recipe)) if not _file(folder, stage, block).exists()]
@@ -58,7 +58,8 @@ def encode_scenes(folder: Path, stage: StageName, recipe: Recipe, workers: int) 
 
 
 def _blocks(stage: StageName, recipe: Recipe) -> int:
-    return -(-recipe.of(stage, "scenes") // _BLOCK)
+    scenes: int = recipe.of(stage, "scenes")
+    return -(-scenes // _BLOCK)
 
 
 def _file(folder: Path, stage: StageName, block: int) -> Path:
@@ -73,19 +74,16 @@ def _encode_block(folder: Path, stage: StageName, recipe: Recipe, block: int) ->
         rng = np.random.default_rng([recipe.seed, _SALT + STAGES.index(stage), index])
         clip = pictures(index, recipe)
         first, second = clip.conditions(stage)
-        noisy = [augmented(first, NOISE_AUGMENTATION, rng), augmented(second, NOISE_AUGMENTATION, rng)]
+        noisy = [augmented(condition, NOISE_AUGMENTATION, rng) for condition in (first, second)]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             frames = torch.from_numpy(np.concatenate([*noisy, clip.target(stage)]))
             latents = vae.encode(frames).latent_dist.mode().float().unflatten(0, (3, recipe.frames)).numpy()
         pixels = clip_pixels(first, CLIP_CONFIG["image_size"], CLIP_MEAN, CLIP_STD)
         with torch.no_grad():
             embeddings = image_encoder(torch.from_numpy(pixels)).image_embeds.numpy()
-        for name, value in (
-            ("conditioning", np.concatenate([latents[0], latents[1]], axis=1)),
-            ("target", latents[2]),
-            ("embeddings", embeddings),
-            ("hidden", hidden_share(clip, latents.shape[-2:])),
-        ):
+        conditioning, hidden = np.concatenate(latents[:2], axis=1), hidden_share(clip, latents.shape[-2:])
+        encoded = {"conditioning": conditioning, "target": latents[2], "embeddings": embeddings, "hidden": hidden}
+        for name, value in encoded.items():
             arrays.setdefault(name, []).append(value.astype(np.float16))
     file = _file(folder, stage, block)
     part = file.with_suffix(".part.npz")
@@ -94,7 +92,7 @@ def _encode_block(folder: Path, stage: StageName, recipe: Recipe, block: int) ->
 
 
 def hidden_share(clip: Pictures, size: tuple[int, int]) -> Floats:
-    """The share of each latent cell's pixels that the object covers unseen, float32 [T, 1, h, w]."""
+    """Returns the share of each latent cell's pixels where the object is hidden, float32 [T, 1, h, w]."""
     hidden = clip.hidden
     frames, _, height, width = hidden.shape
     cells = hidden.reshape(frames, 1, size[0], height // size[0], size[1], width // size[1])

@@ -1,4 +1,4 @@
-"""What the default model is, and how long it is trained."""
+"""The default model's networks and its training recipe."""
 
 from __future__ import annotations
 
@@ -18,68 +18,45 @@ _UNet: Any = diffusers.UNetSpatioTemporalConditionModel
 _VAE: Any = diffusers.AutoencoderKLTemporalDecoder
 _CLIP: Any = transformers.CLIPVisionModelWithProjection
 
-# Training draws scenes from here on; what lies below is for demonstration and measurement.
-FIRST_SEED = 1_000_000
-
-
-# Least and largest noise level of the sampler.
-SIGMA_RANGE = 0.002, 700.0
+FIRST_SEED = 1_000_000  # of training scenes; those below are for demonstration and measurement
+SIGMA_RANGE = 0.002, 700.0  # of the sampler's noise levels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training; where there are two, of `segment` and of `complete`.
-
-    Attributes:
-        frames, height, width: of a clip.
-        scenes: clips encoded for a U-Net.
-        vae_steps, vae_scenes, vae_lr, vae_kl: steps, scenes per step, learning rate, and weight of the Kullback-Leibler
-            divergence per latent value.
-        vae_chroma: weight of the error's chroma.
-        crop_share: share of the VAE's steps on quarter crops; the rest sees whole frames of one scene.
-        steps, clips, lr: the same for a U-Net.
-        sigma_mean, sigma_std: of log sigma.
-        window_share: share of steps on windows of half the width about hidden parts, per stage.
-        hidden_weight: how much more an error counts where the object is hidden, per stage.
-        decoder_steps, decoder_scenes, decoder_lr: steps on the decoder alone once the U-Net is done, of one clip each,
-            scenes that the U-Net draws for it, and learning rate.
-        dropout: share of clips without conditions, for guidance.
-        ema: decay of the averaged weights, reached gradually.
-        cooldown: share of the steps at the end over which the learning rate falls to zero.
-        seed: of weights, data and noise.
-    """
+    """All parameters of the training; pairs are for `segment` and `complete`."""
 
     frames: int = 8
     height: int = 64
     width: int = 128
-    scenes: tuple[int, int] = (3600, 3200)
+    scenes: tuple[int, int] = (3600, 3200)  # encoded for a U-Net
     vae_steps: tuple[int, int] = (1800, 1700)
-    vae_scenes: tuple[int, int] = (2, 1)
+    vae_scenes: tuple[int, int] = (2, 1)  # per step
     vae_lr: float = 1e-3
-    vae_kl: float = 3e-4
-    vae_chroma: float = 4.0
-    crop_share: float = 0.97
-    steps: tuple[int, int] = (6420, 11500)
-    clips: int = 8
+    vae_kl: float = 3e-4  # weight of the Kullback-Leibler divergence, per latent value
+    vae_chroma: float = 4.0  # weight of the error's chroma
+    crop_share: float = 0.97  # of the VAE's steps, on quarter crops; the others see whole frames of one scene
+    steps: tuple[int, int] = (6420, 11500)  # of a U-Net
+    clips: int = 8  # per step
     lr: float = 1e-3
-    sigma_mean: float = 0.7
+    sigma_mean: float = 0.7  # of log sigma
     sigma_std: float = 1.6
-    window_share: tuple[float, float] = (0.0, 0.8)
-    hidden_weight: tuple[float, float] = (0.0, 10.0)
-    decoder_steps: tuple[int, int] = (0, 500)
-    decoder_scenes: int = 240
+    window_share: tuple[float, float] = (0.0, 0.8)  # of the steps, on windows of half the width around hidden parts
+    hidden_weight: tuple[float, float] = (0.0, 10.0)  # how much more an error counts where the object is hidden
+    decoder_steps: tuple[int, int] = (0, 500)  # of one clip each, on the decoder alone, after the U-Net
+    decoder_scenes: int = 240  # whose latents the U-Net samples for the decoder
     decoder_lr: float = 3e-4
-    dropout: float = 0.1
-    ema: float = 0.999
-    cooldown: float = 0.3
-    seed: int = 0
+    dropout: float = 0.1  # share of clips without conditions, for guidance
+    ema: float = 0.999  # decay of the averaged weights, reached gradually
+    cooldown: float = 0.3  # share of the steps at the end over which the learning rate falls to zero
+    seed: int = 0  # of weights, data and noise
 
     def __post_init__(self) -> None:
-        free = {"window_share", "hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "crop_share", "dropout"}
-        free |= {"cooldown", "seed", "sigma_mean"}
+        may_be_zero = {"window_share", "hidden_weight", "decoder_steps", "vae_kl", "vae_chroma", "crop_share"}
+        may_be_zero |= {"dropout", "cooldown", "seed", "sigma_mean"}
         for name, value in asdict(self).items():
             least = min(value) if isinstance(value, tuple) else value
-            if least < 0 or (name not in free and least == 0):
+            if least < 0 or (name not in may_be_zero and least == 0):
                 raise InputError(f"recipe: {name} is {value}; expected a number above 0.")
 
     @property
@@ -87,15 +64,9 @@ class Recipe:
         """(H, W)."""
         return self.height, self.width
 
-    def of(self, stage: StageName, name: str) -> int:
-        """A stage's own number."""
-        pair: tuple[int, int] = getattr(self, name)
-        return pair[STAGES.index(stage)]
-
-    def share_of(self, stage: StageName, name: str) -> float:
-        """The same, of what is no count: `window_share`, `hidden_weight`."""
-        pair: tuple[float, float] = getattr(self, name)
-        return pair[STAGES.index(stage)]
+    def of(self, stage: StageName, name: str) -> Any:
+        """Returns a stage's own value of a pair."""
+        return getattr(self, name)[STAGES.index(stage)]
 
 
 STAGES: tuple[StageName, ...] = ("segment", "complete")
@@ -141,7 +112,7 @@ def _vae_config(*channels: int) -> dict[str, Any]:
     }
 
 
-# A norm has 32 groups: over 32 channels it takes each one's mean away, which masks do not mind.
+# A norm has 32 groups: over 32 channels it removes each one's mean, which does no harm to masks.
 VAE_CONFIGS: dict[StageName, dict[str, Any]] = {"segment": _vae_config(32, 32, 64), "complete": _vae_config(64, 64, 64)}
 CLIP_CONFIG: dict[str, Any] = {
     "hidden_size": 64,
@@ -157,9 +128,9 @@ CLIP_MEAN = CLIP_STD = (0.5, 0.5, 0.5)
 
 
 def make_vae(seed: int, stage: StageName) -> Any:
-    """A stage's VAE with seeded random weights.
+    """Returns a stage's VAE with seeded random weights.
 
-    Its last layer, over time and channels, starts as the identity; that of `complete` starts as a blur (see
+    Its last layer, over time and channels, starts as the identity; the VAE of `complete` starts as a blur (see
     `start_as_blur`).
     """
     vae = _seeded(lambda: _VAE(**VAE_CONFIGS[stage]), 3 * seed)
@@ -171,12 +142,12 @@ def make_vae(seed: int, stage: StageName) -> Any:
 
 
 def make_unet(seed: int, stage: StageName) -> Any:
-    """A stage's U-Net with seeded random weights."""
+    """Returns a stage's U-Net with seeded random weights."""
     return _seeded(lambda: _UNet(**UNET_CONFIGS[stage]), 3 * seed + (1 if stage == "segment" else 2))
 
 
 def make_image_encoder(seed: int) -> Any:
-    """The image encoder: never trained, a fixed random projection of the picture; its embeddings have unit variance."""
+    """Returns the image encoder: an untrained random projection of the picture to embeddings of unit variance."""
     encoder = _seeded(lambda: _CLIP(transformers.CLIPVisionConfig(**CLIP_CONFIG)), 3 * seed)
     encoder.eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Training a stage's VAE, on what the stage reads and draws."""
+"""Training of a stage's VAE, on the stage's conditions and targets."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MEASURED = 16
 
 
 def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu") -> Any:
-    """The trained VAE, from `folder` as far as it got there.
+    """Trains a stage's VAE, continuing from what is in `folder`.
 
-    L1 plus squared distance plus a small Kullback-Leibler divergence; a pixel of the object weighs five times one of
-    the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more. Most steps see
-    quarter crops at a quarter of the cost; the last ones see whole frames, because the statistics of the norms are
-    those of what they see.
+    The loss is L1 plus squared distance plus a small Kullback-Leibler divergence. A pixel of the object weighs five
+    times one of the background, which is mostly plain, and the error's chroma counts `recipe.vae_chroma` times more.
+    Most steps see quarter crops at a quarter of the cost; the last ones see whole frames, because the norms' statistics
+    depend on the size.
     """
     vae, steps = make_vae(recipe.seed, stage), recipe.of(stage, "vae_steps")
     torch.manual_seed(recipe.seed)
@@ -42,8 +42,7 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
         rng = np.random.default_rng([recipe.seed, _SALT[stage], step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         whole = step >= whole_from
-        scenes = 1 if whole else recipe.of(stage, "vae_scenes")
-        kinds = _KINDS[stage]
+        scenes, kinds = 1 if whole else recipe.of(stage, "vae_scenes"), _KINDS[stage]
         frames, weight = (x.to(device) for x in _batch(rng, kinds, recipe, scenes, crop=not whole))
         with torch.autocast(frames.device.type, torch.bfloat16):
             posterior = vae.encode(frames).latent_dist
@@ -51,12 +50,14 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
             noise = torch.randn(mean.shape, generator=generator).to(device)
             decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
-        distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(error - error.mean(1, keepdim=True), weight)
+        chroma = error - error.mean(1, keepdim=True)
+        distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(chroma, weight)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        sizes = error.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4))
-        values = {f"l1_{'/'.join(kind)}": sizes[i :: len(kinds)].mean().item() for i, kind in enumerate(kinds)}
-        chroma = (error - error.mean(1, keepdim=True)).detach().abs().unflatten(0, (-1, recipe.frames))
-        values |= {"chroma": chroma.mean(dim=(1, 2, 3, 4))[len(kinds) - 1 :: len(kinds)].mean().item()}
+        l1, l1_chroma = (
+            x.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4)) for x in (error, chroma)
+        )
+        values = {f"l1_{'/'.join(kind)}": l1[i :: len(kinds)].mean().item() for i, kind in enumerate(kinds)}
+        values |= {"chroma": l1_chroma[len(kinds) - 1 :: len(kinds)].mean().item()}
         values |= {"kl": divergence.item(), "std": mean.detach().std().item()}
         return distance + recipe.vae_kl * divergence, values
 
@@ -66,9 +67,9 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
 
 
 def trained_vae(folder: Path, stage: StageName, recipe: Recipe) -> Any:
-    """The averaged VAE that `train_vae` left in `folder`, its latents scaled to unit variance over the stage's targets.
+    """Loads the averaged VAE that `train_vae` wrote, its latents scaled to unit variance over the stage's targets.
 
-    The scale lies in the weights, so that VAEs with different latents go into one bundle, which has one scaling factor.
+    The weights include the scale, because a bundle has one scaling factor for the VAEs of both stages.
     """
     vae = make_vae(recipe.seed, stage)
     load_average(vae, folder / f"vae_{stage}.pt")
@@ -90,7 +91,7 @@ def _weighted(error: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def _batch(
     rng: np.random.Generator, groups: Groups, recipe: Recipe, scenes: int, crop: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips [N, 3, H, W], one of each group of kinds, or quarters of them, and each pixel's weight [N, 1, H, W]."""
+    """Draws clips [N, 3, H, W], or quarters of them, one of each group of kinds, and pixel weights [N, 1, H, W]."""
     chosen: list[Floats] = []
     weights: list[Floats] = []
     for _ in range(scenes):
@@ -103,13 +104,12 @@ def _batch(
             chosen.append(getattr(clip, kind)[(..., *area)][..., turn])
             plain = np.ones_like(weight) if kind in ("depth", "rgb") else weight
             weights.append(plain[(..., *area)][..., turn])
-    both = (torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays))) for arrays in (chosen, weights))
-    frames, weight_of = both
+    frames, weight_of = (torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays))) for arrays in (chosen, weights))
     return frames, weight_of
 
 
 def _around(rng: np.random.Generator, inside: np.ndarray[Any, Any]) -> tuple[slice, slice]:
-    """A quarter of the frame that holds a pixel of the object."""
+    """Draws a quarter of the frame that contains a pixel of the object."""
     height, width = inside.shape[1:]
     rows, columns = np.nonzero(inside.any(axis=0))
     pixel = rng.integers(len(rows))

@@ -1,24 +1,22 @@
-"""Depth Anything V2's two checkpoint layouts, and how their tensors fit transformers' module.
+"""Reads Depth Anything V2's two checkpoint layouts into transformers' module.
 
-Read are a transformers folder (`DepthAnythingForDepthEstimation`: config.json and safetensors) and the
-authors' state dict (`depth_anything_v2_vitl.pth` or the like, github.com/DepthAnything/Depth-Anything-V2).
-Tensors are mapped from disk, and a fused `qkv` becomes three views, so that loading takes no second copy of
-the weights.
+They are a transformers folder (`DepthAnythingForDepthEstimation`: config.json and safetensors) and the authors' state
+dict (such as `depth_anything_v2_vitl.pth`, github.com/DepthAnything/Depth-Anything-V2). Tensors are mapped from disk,
+and a fused `qkv` becomes three views, so that loading takes no second copy of the weights.
 
-What a state dict does not tell: Depth Anything V1, and V2 for metric depth, have the same tensors under the
-same names, and would be taken for V2's relative depth. transformers folders say what they are.
+A state dict does not identify its model: Depth Anything V1, and V2 for metric depth, have the same tensors under the
+same names, and would be read as V2's relative depth. transformers folders do.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +24,19 @@ from torch import Tensor, nn
 from amodal.runtime.errors import CheckpointError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
+from ..graph.files import one_line, read_json, shards_of
+from ..graph.weights import read_safetensors
+
 GRID = 37
 """Patches per side at which the position embedding was trained: 518 / 14."""
 
 
 @dataclass(frozen=True)
 class DepthVariant:
-    """The sizes that tell one Depth Anything from another.
+    """The sizes of a Depth Anything V2.
 
-    `taps` are the 0-based blocks whose outputs the head reads (`intermediate_layer_idx` in the authors'
-    dpt.py), `neck` the channels they are projected to, `fusion` the channels of the refinement blocks.
+    `taps` are the 0-based blocks whose outputs the head reads (`intermediate_layer_idx` in the authors' dpt.py), `neck`
+    the channels they are projected to, `fusion` the channels of the refinement blocks.
     """
 
     name: str
@@ -57,13 +58,11 @@ VARIANTS: Mapping[str, DepthVariant] = {
     )
 }
 
-# Where a checkpoint keeps a parameter of the module: its name there, and which of three stacked parts it is.
-_Place = tuple[str, int | None]
+_Place = tuple[str, int | None]  # of a parameter in a checkpoint: the tensor's name, and which of three stacked parts
 
 
-@dataclass(frozen=True)
-class DepthCheckpoint:
-    """A checkpoint's tensors as they lie on disk; `place` says where among them a parameter is."""
+class DepthCheckpoint(NamedTuple):
+    """A checkpoint's tensors as on disk; `place` finds a parameter of the module among them."""
 
     path: Path
     variant: DepthVariant
@@ -72,10 +71,10 @@ class DepthCheckpoint:
 
 
 def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
-    """Open a checkpoint of either layout (`load_depth` lists them) and find out its variant.
+    """Opens a checkpoint of either layout (see `load_depth`), and determines its variant.
 
     Raises:
-        CheckpointError: no checkpoint, another architecture or width, or files that cannot be read.
+        CheckpointError: no checkpoint, another architecture or width, or unreadable files.
     """
     if path.is_dir() and not (path / "config.json").is_file():
         found = sorted(path.glob("*.pth"))
@@ -87,22 +86,21 @@ def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
         path = found[0]
     if path.is_dir():
         variant = _read_config(path / "config.json")
-        return DepthCheckpoint(path, variant, _read_folder(path), _transformers_place)
+        return DepthCheckpoint(path, variant, _read_safetensors(_folder_files(path)), _transformers_place)
     if not path.is_file():
         raise CheckpointError(
             f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder or the "
             "authors' .pth."
         )
-    tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pth(path)
+    tensors = _read_safetensors([path]) if path.suffix == ".safetensors" else _read_pth(path)
     return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place)
 
 
 def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> None:
-    """Give the module the checkpoint's tensors, as float32 and without a copy where they are that already.
+    """Gives the module the checkpoint's tensors as float32, without a copy of those that already are.
 
     Raises:
-        CheckpointError: a missing, misshapen or unknown tensor; the first one is named as the checkpoint
-        names it.
+        CheckpointError: a missing, misshapen or unknown tensor; the first one is named as in the checkpoint.
     """
     path, tensors = checkpoint.path, checkpoint.tensors
     state: dict[str, Tensor] = {}
@@ -156,7 +154,7 @@ _TO_AUTHORS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def current_name(name: str) -> str:
-    """A parameter's name in transformers 5, given that in transformers 4 or 5."""
+    """Returns a parameter's name in transformers 5, given its name in transformers 4 or 5."""
     for old, new in _RENAMED:
         name = name.replace(old, new)
     return name
@@ -180,7 +178,7 @@ def _transformers_place(name: str, tensors: Mapping[str, Tensor]) -> _Place:
 
 
 def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
-    """The variant of a state dict's width; heads and taps cannot be read off the tensors."""
+    """Returns the variant with a state dict's width; the tensors do not show heads and taps."""
     token = tensors.get("pretrained.cls_token")
     if token is None or token.ndim == 0:
         raise CheckpointError(f"{path} is no Depth Anything V2 state dict: there is no tensor 'pretrained.cls_token'.")
@@ -192,7 +190,7 @@ def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
-    """A plain state dict, mapped from disk; nothing but tensors is unpickled."""
+    """Maps a plain state dict from disk; only tensors are unpickled."""
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is truncated or not in torch's zip format: download it again, or re-save it.")
     try:
@@ -202,7 +200,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
             f"{path} is a pickle with more in it than tensors; expected a plain state dict."
         ) from None
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+        raise CheckpointError(f"{path} cannot be read: {one_line(error)}.") from error
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
@@ -210,53 +208,28 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
+def _read_safetensors(files: list[Path]) -> dict[str, Tensor]:
+    return {name: weight.load() for name, weight in read_safetensors(files).items()}
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a transformers folder, sharded or not."""
-    index = folder / "model.safetensors.index.json"
+def _folder_files(folder: Path) -> list[Path]:
+    """Returns the safetensors files of a transformers folder, sharded or not."""
+    index, plain = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        weight_map = _read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{index} has no 'weight_map'.")
-        files = [folder / Path(str(name)).name for name in dict.fromkeys(weight_map.values())]
-    else:
-        files = [folder / "model.safetensors"]
-        if not files[0].is_file():
-            # A `variant`, such as model.fp16.safetensors.
-            files = sorted(folder.glob("model.*.safetensors"))[:1]
-        if not files:
-            raise CheckpointError(f"{folder} has no model.safetensors; pickled weights (.bin) are not read.")
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        tensors.update(_read_safetensors(file))
-    return tensors
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return content
+        return shards_of(index)
+    # Without the plain file, a variant such as model.fp16.safetensors.
+    files = [plain] if plain.is_file() else sorted(folder.glob("model.*.safetensors"))[:1]
+    if not files:
+        raise CheckpointError(f"{folder} has no model.safetensors; pickled weights (.bin) are not read.")
+    return files
 
 
 def _read_config(path: Path) -> DepthVariant:
-    """The sizes in a transformers config.json; a field that is absent has transformers' default."""
-    config = _read_json(path)
+    """Reads the sizes from a transformers config.json; missing fields have transformers' defaults."""
+    config = read_json(path)
     backbone = config.get("backbone_config")
     backbone = backbone if isinstance(backbone, dict) else {}
-    fixed = (  # everything that the skeleton takes for granted
+    fixed = (  # what the module is built for: name, value, expected
         ("model_type", config.get("model_type"), "depth_anything"),
         ("backbone_config.model_type", backbone.get("model_type"), "dinov2"),
         ("depth_estimation_type", config.get("depth_estimation_type", "relative"), "relative"),
@@ -288,14 +261,10 @@ def _read_config(path: Path) -> DepthVariant:
             fusion=int(config.get("fusion_hidden_size", 64)),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no usable config: {_first_line(error)}.") from error
+        raise CheckpointError(f"{path} is no usable config: {one_line(error)}.") from error
     positive = min(variant.width, variant.layers, variant.heads, variant.fusion, *variant.neck) > 0
     ordered = list(variant.taps) == sorted(set(variant.taps) & set(range(variant.layers)))
     fours = len(variant.taps) == len(variant.neck) == 4
     if not (positive and ordered and fours) or variant.width % variant.heads:
         raise CheckpointError(f"{path} is no usable config: {variant}.")
     return next((v for v in VARIANTS.values() if replace(v, name="custom") == variant), variant)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,9 +1,8 @@
 """Depth Anything V2 as a graph: a DINOv2 ViT, tapped at four blocks, and the DPT head that fuses the taps.
 
-It follows transformers' `DepthAnythingForDepthEstimation`, with the authors' position rule. Two things are
-restructured, exactly: layer scales go into the linears before them, and a refinement's 1x1 convolution runs
-before its upsampling, on a quarter of the pixels (bilinear weights sum to one, so that the two commute, bias
-included).
+It follows transformers' `DepthAnythingForDepthEstimation`, with the authors' position rule. Two restructurings are
+exact: layer scales are multiplied into the linears before them, and a refinement's 1x1 convolution runs before its
+upsampling, on a quarter of the pixels (bilinear weights sum to one, so that the two commute, bias included).
 """
 
 from __future__ import annotations
@@ -33,17 +32,13 @@ _SCALED = {"attention.o_proj": "layer_scale1.lambda1", "mlp.fc2": "layer_scale2.
 
 
 def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: Dtypes) -> Graph:
-    """The `depth` graph.
+    """Writes the `depth` graph; the network's weights are read when it is saved.
 
-    Input: `pixels` [N, 3, h, w] as `amodal.runtime.pictures.depth.prepare_depth_input` makes them. Output: `depth`
-    [N, h, w], relative, >= 0, nearer is larger.
-
-    Args:
-        network: its weights are read when the graph is saved.
-        size: (h, w), multiples of 14 (`amodal.runtime.pictures.depth.depth_input_size`).
+    Input: `pixels` [N, 3, h, w] from `amodal.runtime.pictures.depth.prepare_depth_input`. Output: `depth` [N, h, w],
+    relative, >= 0, nearer is larger.
 
     Raises:
-        InputError: a size that is no multiple of 14.
+        InputError: h or w is not a multiple of 14.
     """
     if min(size) < DEPTH_MULTIPLE or any(side % DEPTH_MULTIPLE for side in size):
         raise InputError(f"Depth input of {size[0]}x{size[1]}: expected multiples of {DEPTH_MULTIPLE}.")
@@ -69,7 +64,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
 
 
 def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size) -> Sequence[ir.Value]:
-    """DINOv2 of pixels [N, 3, h, w]: each tap's normalised patch tokens as a map [N, C, rows, columns]."""
+    """Appends DINOv2 of pixels [N, 3, h, w]; returns each tap's normalised tokens as a map [N, C, rows, columns]."""
     width, heads, tokens = network.variant.width, network.variant.heads, grid[0] * grid[1] + 1
     shape, hidden = (-1, tokens, width), (-1, _MLP_RATIO * width)
     with g.scope("embeddings"):
@@ -79,11 +74,8 @@ def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size) -> Seque
         rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, width]), axis=0)
         x = g.op("Concat", g.op("Expand", g.weight(f"{_EMBEDDINGS}.cls_token"), rows), x, axis=1)
         table = f"{_EMBEDDINGS}.position_embeddings"
-        positions = g.derived(
-            f"{table}:{grid[0]}x{grid[1]}",
-            (1, tokens, width),
-            lambda: interpolate_positions(g.weights.load(table), grid),
-        )
+        name = f"{table}:{grid[0]}x{grid[1]}"
+        positions = g.derived(name, (1, tokens, width), lambda: interpolate_positions(g.weights.load(table), grid))
         x = g.op("Add", x, positions)
 
     taps = []
@@ -104,7 +96,7 @@ def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size) -> Seque
 
 
 def _reassemble(g: Graph, x: ir.Value, index: int) -> ir.Value:
-    """One tap [N, C, rows, columns] at its own resolution, with the refinements' number of channels."""
+    """Brings a tap [N, C, rows, columns] to its own resolution and the refinements' number of channels."""
     name, factor = f"neck.reassemble_stage.layers.{index}", _FACTORS[index]
     with g.scope(name):
         x = conv(g, x, f"{name}.projection")
@@ -119,15 +111,15 @@ def _reassemble(g: Graph, x: ir.Value, index: int) -> ir.Value:
 
 
 def _residual(g: Graph, x: ir.Value, name: str) -> ir.Value:
-    """DPT's residual unit, activations first."""
+    """Appends DPT's residual unit, activations first."""
     h = conv(g, g.op("Relu", x), f"{name}.convolution1")
     return g.op("Add", conv(g, g.op("Relu", h), f"{name}.convolution2"), x)
 
 
 def _resize(g: Graph, x: ir.Value, size: Size) -> ir.Value:
-    """Bilinear, corners aligned.
+    """Appends bilinear resizing with aligned corners.
 
-    The free N is read off x, because TensorRT for RTX 1.7 takes the -1 for a size where `axes` leaves N out.
+    The free N is taken from x: with `axes`, which would leave N out, TensorRT for RTX 1.7 reads its -1 as a size.
     """
     sizes = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(size), axis=0)
     modes = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
@@ -135,7 +127,7 @@ def _resize(g: Graph, x: ir.Value, size: Size) -> ir.Value:
 
 
 def _weights(network: DepthNetwork) -> Weights:
-    """The network's tensors, not copied, by transformers 5's names; layer scales inside the linears."""
+    """Returns the network's tensors, uncopied, by transformers 5's names, with layer scales inside the linears."""
     state: dict[str, Tensor] = {current_name(n): t for n, t in network.module.state_dict().items()}
 
     def loader(name: str, tensor: Tensor) -> Callable[[], Tensor]:

@@ -3,7 +3,7 @@
 Each function appends one layer to a `Graph`, reading its weights under the name that the layer has in diffusers'
 modules. Nothing here approximates; where several forms compute the same, the graph's `Variant` chooses.
 
-Shapes in the comments: B CFG rows, T frames, C channels, H and W of the feature map, P = H * W; `[BT, C, H, W]` is
+In shapes, B is CFG rows, T frames, C channels, H and W those of the feature map, and P = H * W; `[BT, C, H, W]` is
 frames flattened into the batch, row by row.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def conv(
     padding: Sequence[int] | None = None,
     scale: Callable[[], Tensor] | None = None,
 ) -> ir.Value:
-    """Convolution of any rank with the weights `<name>.weight` and `<name>.bias`.
+    """Appends a convolution of any rank.
 
     Args:
         padding: as ONNX `pads`; half the kernel on every side by default.
@@ -51,13 +52,10 @@ def _scaled(g: Graph, name: str, scale: Callable[[], Tensor] | None) -> ir.Value
 
 
 def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
-    """A linear layer with a bias, over the last axis of x.
+    """Appends a linear layer with a bias over the last axis of x; the first axis of the result's `shape` may be -1.
 
-    It runs as one Gemm over all rows, with the bias inside: a MatMul over more than two axes would need an Add, a pass
-    of its own over memory.
-
-    Args:
-        shape: shape of the result; its first axis may be -1.
+    It is one Gemm over all rows, bias included: a MatMul over more than two axes would need an Add, which reads and
+    writes all of it once more.
     """
     out, width = g.weights.shape(f"{name}.weight")
     flat = g.op("Reshape", x, g.constant([-1, width]))
@@ -66,50 +64,40 @@ def linear(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
 
 
 def transposed(g: Graph, name: str, rows: slice | None = None) -> ir.Value:
-    """A linear layer's weight [out, in] the way MatMul reads it, [in, out]; or of some of its output rows."""
+    """Returns a linear layer's weight [out, in], or some of its output rows, as MatMul reads it: [in, out]."""
     out, width = g.weights.shape(name)
-    label = name if rows is None else f"{name}[{rows.start}:{rows.stop}]"
-    count = out if rows is None else rows.stop - rows.start
-
-    def load() -> Tensor:
-        tensor = g.weights.load(name)
-        return (tensor if rows is None else tensor[rows]).t().contiguous()
-
-    return g.derived(label, (width, count), load)
+    label, count = (name, out) if rows is None else (f"{name}[{rows.start}:{rows.stop}]", rows.stop - rows.start)
+    return g.derived(label, (width, count), lambda: g.weights.load(name)[rows or slice(None)].t().contiguous())
 
 
 def silu(g: Graph, x: ir.Value) -> ir.Value:
-    """x * sigmoid(x)."""
+    """Appends x * sigmoid(x)."""
     return g.op("Mul", x, g.op("Sigmoid", x))
 
 
+def _in_float32(g: Graph, kind: str, x: ir.Value, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+    if g.compute == FLOAT:
+        return g.op(kind, x, *inputs, **attributes)
+    return g.op("Cast", g.op(kind, g.op("Cast", x, to=FLOAT), *inputs, **attributes), to=g.compute)
+
+
 def layer_norm(g: Graph, x: ir.Value, name: str, eps: float = 1e-5) -> ir.Value:
-    """Layer normalisation over the last axis; statistics in float32 (ONNX's `stash_type` 1)."""
-    return g.op(
-        "LayerNormalization",
-        x,
-        g.weight(f"{name}.weight"),
-        g.weight(f"{name}.bias"),
-        axis=-1,
-        epsilon=eps,
-        stash_type=1,
-    )
+    """Appends layer normalisation over the last axis, with statistics in float32 (ONNX's `stash_type` 1)."""
+    scale, bias = g.weight(f"{name}.weight"), g.weight(f"{name}.bias")
+    return g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=eps, stash_type=1)
 
 
 def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float) -> ir.Value:
-    """Group normalisation of x [N, C, *rest], statistics in float32; one axis of `rest` may be -1 if N is 1."""
+    """Appends group normalisation of x [N, C, *rest]; statistics in float32. An axis of `rest` may be -1 if N is 1."""
     channels = g.weights.shape(f"{name}.weight")[0]
     if g.variant.group_norm == "native":
         scale, bias = g.weight(f"{name}.weight"), g.weight(f"{name}.bias")
         return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
-    free = -1 in rest
-    size = -1 if free else channels // GROUPS * math.prod(rest)
-    x = g.op("Reshape", x, g.constant([1 if free else -1, GROUPS, size]))
-    x = g.op("Cast", x, to=FLOAT) if g.compute != FLOAT else x
+    count, size = (1, -1) if -1 in rest else (-1, channels // GROUPS * math.prod(rest))
+    x = g.op("Reshape", x, g.constant([count, GROUPS, size]))
     ones, zeros = g.constant([1.0] * GROUPS, np.float32), g.constant([0.0] * GROUPS, np.float32)
-    x = g.op("InstanceNormalization", x, ones, zeros, epsilon=eps)
-    x = g.op("Cast", x, to=g.compute) if g.compute != FLOAT else x
-    x = g.op("Reshape", x, g.constant([1 if free else -1, channels, *rest]))
+    x = _in_float32(g, "InstanceNormalization", x, ones, zeros, epsilon=eps)
+    x = g.op("Reshape", x, g.constant([count, channels, *rest]))
     # The affine part as a depthwise 1x1 convolution: one pass over memory where Mul and Add are two.
     kernel = (channels, 1, *(1 for _ in rest))
     weight = g.derived(f"{name}.kernel", kernel, lambda: g.weights.load(f"{name}.weight").reshape(kernel))
@@ -117,7 +105,7 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
 
 
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
-    """Softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
+    """Appends softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
 
     The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
     """
@@ -125,78 +113,71 @@ def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.V
         return g.op("Attention", q, k, v, scale=dim**-0.5)
     q = g.op("Mul", q, g.scalar(dim**-0.5))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
-    if g.compute != FLOAT:
-        scores = g.op("Cast", scores, to=FLOAT)
-    scores = g.op("Softmax", scores, axis=-1)
-    if g.compute != FLOAT:
-        scores = g.op("Cast", scores, to=g.compute)
-    return g.op("MatMul", scores, v)
+    return g.op("MatMul", _in_float32(g, "Softmax", scores, axis=-1), v)
+
+
+def split_heads(g: Graph, x: ir.Value, tokens: int, heads: int, dim: int) -> ir.Value:
+    """Turns x [N, tokens, heads * dim] into [N, heads, tokens, dim]."""
+    return g.op("Transpose", g.op("Reshape", x, g.constant([-1, tokens, heads, dim])), perm=[0, 2, 1, 3])
+
+
+def join_heads(g: Graph, x: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """Turns x [N, heads, tokens, dim] into `shape`, a form of [N, tokens, heads * dim]."""
+    return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.constant(shape))
 
 
 def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int]) -> ir.Value:
-    """Attention among the tokens of x, as in vision transformers: with projections that have biases.
+    """Appends a vision transformer's attention among the tokens of x; its projections have biases.
 
     Args:
-        name: the attention's; it has `q_proj`, `k_proj`, `v_proj`, and for the result `out`.
+        name: layer with the projections `q_proj`, `k_proj` and `v_proj`, and `out` for the result.
         shape: of x and of the result: -1, tokens, width.
     """
-    _, tokens, width = shape
-    dim = width // heads
-
-    def split(x: ir.Value) -> ir.Value:
-        x = g.op("Reshape", x, g.constant([-1, tokens, heads, dim]))
-        return g.op("Transpose", x, perm=[0, 2, 1, 3])
-
-    q, k, v = (split(linear(g, x, f"{name}.{part}_proj", shape)) for part in "qkv")
-    x = g.op("Transpose", attention(g, q, k, v, dim), perm=[0, 2, 1, 3])
-    return linear(g, g.op("Reshape", x, g.constant(shape)), f"{name}.{out}", shape)
+    dim = shape[2] // heads
+    q, k, v = (split_heads(g, linear(g, x, f"{name}.{p}_proj", shape), shape[1], heads, dim) for p in "qkv")
+    return linear(g, join_heads(g, attention(g, q, k, v, dim), shape), f"{name}.{out}", shape)
 
 
 def project_qkv(g: Graph, x: ir.Value, name: str) -> Sequence[ir.Value]:
-    """Query, key and value of a bias-free attention, each [..., C]."""
+    """Appends the projections of a bias-free attention; returns query, key and value, each [..., C]."""
     names = [f"{name}.to_{part}.weight" for part in "qkv"]
     if g.variant.qkv == "split":
         return [g.op("MatMul", x, transposed(g, n)) for n in names]
     out, width = g.weights.shape(names[0])
-    weight = g.derived(
-        f"{name}.to_qkv.weight",
-        (width, 3 * out),
-        lambda: torch.cat([g.weights.load(n) for n in names]).t().contiguous(),
-    )
+
+    def load() -> Tensor:
+        return torch.cat([g.weights.load(n) for n in names]).t().contiguous()
+
+    weight = g.derived(f"{name}.to_qkv.weight", (width, 3 * out), load)
     return g.ops("Split", g.op("MatMul", x, weight), g.constant([out] * 3), outputs=3, axis=-1)
 
 
 def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.Value:
-    """diffusers' GEGLU feed-forward of x [..., C]: `(value * gelu(gate)) W + b`; result of shape `shape`."""
+    """Appends diffusers' GEGLU feed-forward of x [..., C], `(value * gelu(gate)) W + b`, with a result of `shape`."""
     proj, out = f"{name}.net.0.proj", f"{name}.net.2"
     double, width = g.weights.shape(f"{proj}.weight")
     half = double // 2
     flat = g.op("Reshape", x, g.constant([-1, width]))
     if g.variant.gates == "split":
-        value, gate = (
-            g.op("Gemm", flat, transposed(g, f"{proj}.weight", rows), _bias_rows(g, f"{proj}.bias", rows))
-            for rows in (slice(0, half), slice(half, double))
-        )
+
+        def project(rows: slice) -> ir.Value:
+            weight, label = transposed(g, f"{proj}.weight", rows), f"{proj}.bias[{rows.start}:{rows.stop}]"
+            bias = g.derived(label, (half,), lambda: g.weights.load(f"{proj}.bias")[rows].contiguous())
+            return g.op("Gemm", flat, weight, bias)
+
+        value, gate = project(slice(0, half)), project(slice(half, double))
     else:
         value, gate = g.ops("Split", linear(g, flat, proj, (-1, double)), g.constant([half, half]), outputs=2, axis=-1)
     return linear(g, g.op("Mul", value, g.op("Gelu", gate)), out, shape)
 
 
-def _bias_rows(g: Graph, name: str, rows: slice) -> ir.Value:
-    label = f"{name}[{rows.start}:{rows.stop}]"
-    return g.derived(label, (rows.stop - rows.start,), lambda: g.weights.load(name)[rows].contiguous())
-
-
 def temporal_conv(
-    g: Graph,
-    x: ir.Value,
-    name: str,
-    shape: Sequence[int],
-    scale: Callable[[], Tensor] | None = None,
+    g: Graph, x: ir.Value, name: str, shape: Sequence[int], scale: Callable[[], Tensor] | None = None
 ) -> ir.Value:
-    """A (3, 1, 1) convolution over time of x [B, C, T, P]; `shape` is that of the result without B.
+    """Appends a (3, 1, 1) convolution over time of x [B, C, T, P].
 
-    T may be -1 in `shape` if B is 1.
+    Args:
+        shape: (C, T, P) of the result; T may be -1 if B is 1.
     """
     out, width = g.weights.shape(f"{name}.weight")[:2]
     if g.variant.temporal_conv == "conv3d":
@@ -214,14 +195,9 @@ def temporal_conv(
 
 
 def res_block_2d(
-    g: Graph,
-    x: ir.Value,
-    name: str,
-    size: tuple[int, int],
-    eps: float,
-    time: ir.Value | None = None,
+    g: Graph, x: ir.Value, name: str, size: tuple[int, int], eps: float, time: ir.Value | None = None
 ) -> ir.Value:
-    """diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is this step's row of the time table."""
+    """Appends diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is a row of the time table."""
     h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps)), f"{name}.conv1")
     h = h if time is None else g.op("Add", h, time)
     h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps)), f"{name}.conv2")
@@ -240,7 +216,7 @@ def res_block(
     share_sign: float,
     time: tuple[ir.Value, ir.Value] | None = None,
 ) -> ir.Value:
-    """diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
+    """Appends diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
 
     The mix `a * s + (1 - a) * (s + f(s))` of the spatial result s and the temporal branch is `s + (1 - a) * f(s)`,
     and the factor goes into the branch's last convolution.
@@ -274,38 +250,30 @@ def res_block(
 
 
 def upsample(g: Graph, x: ir.Value, name: str) -> ir.Value:
-    """Nearest-neighbour doubling of [N, C, H, W], then the 3x3 convolution `<name>.conv`.
+    """Appends nearest-neighbour doubling of x [N, C, H, W] and the 3x3 convolution `<name>.conv`.
 
-    Every output pixel sees a 2x2 window of the small picture, with the kernel's rows and columns summed in one of two
-    ways each; `phases` convolves those four windows and interleaves, at 4/9 of the arithmetic.
+    Each output pixel depends on 2x2 pixels of the small picture, with the kernel's rows and columns summed in one of
+    two ways each; `phases` computes these four convolutions and interleaves them, at 4/9 of the arithmetic.
     """
     if g.variant.upsample == "resize":
-        attributes: dict[str, Any] = {
-            "mode": "nearest",
-            "coordinate_transformation_mode": "asymmetric",
-            "nearest_mode": "floor",
-        }
-        scales = g.constant([1.0, 1.0, 2.0, 2.0], np.float32)
-        return conv(g, g.op("Resize", x, None, scales, **attributes), f"{name}.conv")
+        scales, modes = g.constant([1.0, 1.0, 2.0, 2.0], np.float32), {"coordinate_transformation_mode": "asymmetric"}
+        x = g.op("Resize", x, None, scales, mode="nearest", **modes, nearest_mode="floor")
+        return conv(g, x, f"{name}.conv")
     out, width = g.weights.shape(f"{name}.conv.weight")[:2]
 
-    def kernel(row: int, column: int) -> Callable[[], Tensor]:
-        def load() -> Tensor:
-            weight = g.weights.load(f"{name}.conv.weight")
-            return _summed(_summed(weight, 2, row), 3, column)
-
-        return load
+    def kernel(row: int, column: int) -> Tensor:
+        return _summed(_summed(g.weights.load(f"{name}.conv.weight"), 2, row), 3, column)
 
     bias = g.weight(f"{name}.conv.bias")
     phases = []
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = g.derived(f"{name}.conv.weight[{row}{column}]", (out, width, 2, 2), kernel(row, column))
+        weight = g.derived(f"{name}.conv.weight[{row}{column}]", (out, width, 2, 2), partial(kernel, row, column))
         pads = [1 - row, 1 - column, row, column]
         phases.append(g.op("Conv", x, weight, bias, kernel_shape=[2, 2], strides=[1, 1], pads=pads))
     return g.op("DepthToSpace", g.op("Concat", *phases, axis=1), blocksize=2, mode="DCR")
 
 
 def _summed(kernel: Tensor, axis: int, phase: int) -> Tensor:
-    """Three taps over a doubled signal as two over the signal itself: (a, b + c) at even places, (a + b, c) at odd."""
+    """Turns three taps over a doubled signal into two over the signal: (a, b + c) at even places, (a + b, c) at odd."""
     a, b, c = kernel.unbind(axis)
     return torch.stack([a, b + c] if phase == 0 else [a + b, c], dim=axis)

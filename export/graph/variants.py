@@ -1,4 +1,4 @@
-"""The forms in which a graph can be written where several compute the same."""
+"""Variants of graphs: forms that compute the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Variant:
-    """How a graph is written where several forms compute the same; the manifest records it.
+    """The form of each layer of a graph where several compute the same; the manifest records it.
 
     Attributes:
         name: key in `VARIANTS`.
@@ -31,7 +31,7 @@ class Variant:
     upsample: Literal["phases", "resize"] = "resize"
 
     def as_dict(self) -> dict[str, str]:
-        """Plain form, for the manifest."""
+        """Returns the form for the manifest."""
         return asdict(self)
 
 

@@ -1,10 +1,11 @@
-"""Where a graph's weights come from: lazily, one tensor at a time, so that no checkpoint is ever held whole."""
+"""Weights that are loaded one tensor at a time, so that no checkpoint is ever in memory as a whole."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,120 +17,83 @@ from amodal.runtime.errors import CheckpointError
 
 
 class Weight(NamedTuple):
-    """A tensor that is not there yet: its shape, how to get it, and its name in the file, for messages."""
+    """A tensor that is not loaded yet; `stored_as` is its name in the file, for messages."""
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
     stored_as: str = ""
 
 
-class Weights(Mapping[str, Weight]):
-    """Named tensors, each made when it is asked for.
-
-    Args:
-        entries: tensor name -> shape and loader.
-        source: where they come from, for messages and for the manifest.
-    """
+class Weights(dict[str, Weight]):
+    """Named tensors, each loaded on request; `source` says where they come from, in messages and the manifest."""
 
     def __init__(self, entries: Mapping[str, Weight], source: str) -> None:
-        self._entries = dict(entries)
+        super().__init__(entries)
         self.source = source
 
-    def __getitem__(self, name: str) -> Weight:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise CheckpointError(
-                f"{self.source} lacks the tensor {name}; the download is incomplete, or the config is of another model."
-            ) from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def __missing__(self, name: str) -> Weight:
+        raise CheckpointError(
+            f"{self.source} lacks the tensor {name}; the download is incomplete, or the config is of another model."
+        )
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without loading it."""
+        """Returns a tensor's shape without loading it."""
         return self[name].shape
 
     def load(self, name: str) -> Tensor:
-        """A tensor as float32."""
+        """Loads a tensor as float32."""
         return self[name].load().to(torch.float32)
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and values: equal for equal weights, wherever they come from."""
+        """Hashes names, shapes and values (SHA-256), reading all tensors."""
         digest = hashlib.sha256()
-        for name in sorted(self._entries):
+        for name in sorted(self):
             tensor = self.load(name).contiguous()
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
     def renamed(self, names: Mapping[str, str]) -> Weights:
-        """The same tensors, some under other names (old -> new); what stood under a new name is dropped."""
-        kept = {n: w for n, w in self._entries.items() if n not in names and n not in names.values()}
+        """Renames tensors (old -> new), replacing any that had a new name."""
+        kept = {n: w for n, w in self.items() if n not in names and n not in names.values()}
         return Weights(kept | {new: self[old] for old, new in names.items()}, self.source)
-
-    def check(self, module: nn.Module) -> None:
-        """Raises CheckpointError, naming the first tensor of `module` that is missing or of another shape."""
-        for name, tensor in module.state_dict().items():
-            found = self[name]
-            if found.shape != tuple(tensor.shape):
-                raise CheckpointError(
-                    f"{self.source}: tensor {found.stored_as or name} has shape {list(found.shape)} where the config "
-                    f"asks for {list(tensor.shape)}; weights and config.json do not belong together."
-                )
 
 
 def read_safetensors(files: list[Path]) -> Weights:
-    """Opens safetensors files (the shards of one network) without reading the tensors.
+    """Opens the safetensors files of one network without reading the tensors.
 
     Raises:
-        CheckpointError: a file is no readable safetensors file.
+        CheckpointError: a file is not a readable safetensors file.
     """
     entries: dict[str, Weight] = {}
     for file in files:
         try:
             handle: Any = safe_open(file, framework="pt")
             for name in handle.keys():  # noqa: SIM118 (safe_open is no mapping)
-                entries[name] = Weight(tuple(handle.get_slice(name).get_shape()), _loader(handle, name), name)
+                shape = tuple(handle.get_slice(name).get_shape())
+                entries[name] = Weight(shape, partial(handle.get_tensor, name), name)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is not a readable safetensors file ({error}); download it again.") from error
     return Weights(entries, str(files[0].parent))
 
 
-def _loader(handle: Any, name: str) -> Callable[[], Tensor]:
-    def load() -> Tensor:
-        tensor: Tensor = handle.get_tensor(name)
-        return tensor
-
-    return load
-
-
 def random_weights(module: nn.Module, seed: int, source: str = "random weights") -> Weights:
-    """Seeded weights for every tensor of `module` (which may be on the meta device).
+    """Returns seeded weights for every tensor of `module`, which may be on the meta device.
 
     Matrices and kernels are normal with variance 1 / fan-in, norms near identity, biases small, mixers spread around
     1/2: activations stay of order one through the real architecture, in half precision too. Each tensor has its
-    own seed, so that its values do not depend on the order of asking.
+    own seed, so that its values do not depend on the order of loading.
     """
 
-    def loader(name: str, shape: tuple[int, ...]) -> Callable[[], Tensor]:
-        def load() -> Tensor:
-            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            value = torch.randn(shape, generator=generator)
-            if name.endswith("mix_factor"):
-                return value * 0.5
-            if len(shape) > 1:
-                return value.div_(math.sqrt(math.prod(shape[1:])))
-            return 1.0 + 0.1 * value if name.endswith("weight") else 0.02 * value
-
-        return load
+    def load(name: str, shape: tuple[int, ...]) -> Tensor:
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        value = torch.randn(shape, generator=generator)
+        if name.endswith("mix_factor"):
+            return value * 0.5
+        if len(shape) > 1:
+            return value.div_(math.sqrt(math.prod(shape[1:])))
+        return 1.0 + 0.1 * value if name.endswith("weight") else 0.02 * value
 
     shapes = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    return Weights({name: Weight(shape, loader(name, shape)) for name, shape in shapes.items()}, source)
+    return Weights({name: Weight(shape, partial(load, name, shape)) for name, shape in shapes.items()}, source)

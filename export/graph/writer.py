@@ -2,14 +2,15 @@
 
 The networks here are few and known, so their graphs are written rather than traced from torch: a 1.5 billion
 parameter U-Net takes seconds instead of minutes and a few MB instead of GB, every shape is static from the start, the
-operators are exactly those chosen, and node names say which layer they belong to. Weights are pending while a graph is
-written; `Graph.save` streams them, tensor by tensor, into one external-data file.
+operators are exactly those chosen, and node names say which layer they belong to. Weights are pending until
+`Graph.save` streams them, tensor by tensor, into one external-data file.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from .variants import VARIANTS, Variant
 from .weights import Weights
 
 OPSET = 23
-ALIGNMENT = 4096  # bytes; lets loaders map tensors straight from the file
+ALIGNMENT = 4096  # bytes; so that loaders can map tensors from the file
 _SMALL, _SMALL_ALIGNMENT = 1 << 16, 64  # bytes; in a small network, padding to pages would be a seventh of the file
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _NUMPY: dict[ir.DataType, type[np.generic]] = {FLOAT: np.float32, HALF: np.float16}
@@ -41,33 +42,23 @@ class Dtypes(NamedTuple):
 
     @classmethod
     def of(cls, precision: Precision, stored: Precision | None = None) -> Dtypes:
-        """By their names; weights are stored as they are computed with, unless told otherwise."""
+        """By their names; weights are stored in the compute dtype by default."""
         names = {"fp32": FLOAT, "fp16": HALF}
         return cls(names[precision], names[stored or precision])
 
 
-@dataclass(frozen=True)
-class PendingWeight:
-    """A weight that a graph still waits for.
+class PendingWeight(NamedTuple):
+    """A weight that is not written yet.
 
     Attributes:
-        stored: dtype in the file; `value` may follow it through a Cast.
-        load: makes the tensor, in float32, in the layout the graph reads.
+        stored: dtype in the file; a Cast may follow `value`.
+        load: returns the tensor in float32, in the layout that the graph reads.
     """
 
     value: ir.Value
+    shape: tuple[int, ...]
     stored: ir.DataType
     load: Callable[[], Tensor]
-
-
-class StoredWeight(NamedTuple):
-    """Where a weight lies on disk: file name beside the graph, offset, size, shape and dtype."""
-
-    location: str
-    offset: int
-    bytes: int
-    shape: tuple[int, ...]
-    dtype: ir.DataType
 
 
 @dataclass
@@ -76,11 +67,14 @@ class Graph:
 
     Args:
         name: the component.
-        weights: the checkpoint's tensors, by the names its modules have.
+        weights: the checkpoint's tensors, by their names in the torch module.
         compute: dtype of activations and arithmetic.
         stored: dtype of weights in the file. FLOAT16 under FLOAT arithmetic puts a Cast after each, as the reference
             runs its VAE encoder (diffusers' `force_upcast`).
         variant: how layers are written where several forms compute the same.
+
+    Attributes:
+        inputs, outputs: names, dtypes and shapes of the tensors declared so far.
     """
 
     name: str
@@ -88,6 +82,8 @@ class Graph:
     compute: ir.DataType = FLOAT
     stored: ir.DataType = FLOAT
     variant: Variant = VARIANTS["cpu"]
+    inputs: list[TensorEntry] = field(default_factory=list)
+    outputs: list[TensorEntry] = field(default_factory=list)
     _nodes: list[ir.Node] = field(default_factory=list)
     _inputs: list[ir.Value] = field(default_factory=list)
     _outputs: list[ir.Value] = field(default_factory=list)
@@ -98,9 +94,10 @@ class Graph:
     # Writing
 
     def input(self, name: str, shape: Shape) -> ir.Value:
-        """A float32 input; the arithmetic's dtype comes behind a Cast. Axes given as str are free."""
+        """Declares a float32 input, and returns it in the compute dtype. Axes given as str are free."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
         self._inputs.append(value)
+        self.inputs.append(TensorEntry(name=name, dtype="float32", shape=tuple(shape)))
         return self.cast(value, self.compute)
 
     def output(self, name: str, value: ir.Value, shape: Shape) -> None:
@@ -108,6 +105,7 @@ class Graph:
         out = self.op("Cast", value, to=FLOAT) if self.compute != FLOAT else self.op("Identity", value)
         out.name, out.shape, out.type = name, ir.Shape(shape), ir.TensorType(FLOAT)
         self._outputs.append(out)
+        self.outputs.append(TensorEntry(name=name, dtype="float32", shape=tuple(shape)))
 
     def op(self, kind: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """Appends a node with one output."""
@@ -125,118 +123,94 @@ class Graph:
         return node.outputs
 
     def constant(self, array: Any, dtype: type[np.generic] = np.int64) -> ir.Value:
-        """A small constant, stored once; int64 unless told otherwise."""
+        """Returns a small constant; equal ones are stored once."""
         array = np.asarray(array, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
-            value = ir.Value(
-                name=f"c{len(self._constants)}",
-                const_value=ir.tensor(array),
-                shape=ir.Shape(array.shape),
-                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-            )
+            name, kind = f"c{len(self._constants)}", ir.TensorType(ir.DataType.from_numpy(array.dtype))
+            value = ir.Value(name=name, const_value=ir.tensor(array), shape=ir.Shape(array.shape), type=kind)
             self._constants[key] = value
         return self._constants[key]
 
     def scalar(self, number: float) -> ir.Value:
-        """A scalar of the arithmetic's dtype."""
+        """Returns a scalar constant of the compute dtype."""
         return self.constant(number, _NUMPY[self.compute])
 
     def weight(self, name: str) -> ir.Value:
-        """A tensor of the checkpoint, as it is."""
+        """Returns a tensor of the checkpoint, unchanged, in the compute dtype."""
         return self.derived(name, self.weights.shape(name), lambda: self.weights.load(name))
 
     def derived(self, name: str, shape: Sequence[int], load: Callable[[], Tensor]) -> ir.Value:
-        """A tensor computed from the checkpoint's, under a name of its own; stored once per name."""
+        """Returns a tensor computed from the checkpoint's, in the compute dtype; stored once per name."""
         pending = self._pending.get(name)
         if pending is None:
             stored = HALF if self.stored == HALF and len(shape) > 1 else self.compute
             value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(stored))
-            pending = self._pending[name] = PendingWeight(value, stored, load)
+            pending = self._pending[name] = PendingWeight(value, tuple(shape), stored, load)
         return self.cast(pending.value, self.compute)
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """`value` in another dtype; the same value if it has that one already (inputs and weights know theirs)."""
+        """Casts a value unless it is known to have that dtype, as inputs and weights are."""
         return value if value.dtype == dtype else self.op("Cast", value, to=dtype)
 
-    def scope(self, name: str) -> _Scope:
-        """Names the nodes written inside after a layer."""
-        return _Scope(self._scope, name)
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Names the nodes that are added inside after a layer."""
+        self._scope.append(name)
+        yield
+        self._scope.pop()
 
     # Saving
 
     @property
-    def inputs(self) -> list[TensorEntry]:
-        """Names, dtypes and shapes of the inputs."""
-        return [_entry(value) for value in self._inputs]
-
-    @property
-    def outputs(self) -> list[TensorEntry]:
-        """Names, dtypes and shapes of the outputs."""
-        return [_entry(value) for value in self._outputs]
-
-    @property
     def parameters(self) -> int:
-        """Number of parameters, small constants apart."""
-        return sum(math.prod(_shape(w.value)) for w in self._pending.values())
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the weights take in the file, alignment apart."""
-        return int(sum(math.prod(_shape(w.value)) * w.stored.itemsize for w in self._pending.values()))
+        """Number of parameters, without small constants."""
+        return sum(math.prod(weight.shape) for weight in self._pending.values())
 
     def save(
         self,
         file: Path,
         progress: Callable[[int, int], object] = lambda done, total: None,
         *,
-        shared: Mapping[str, StoredWeight] | None = None,
-    ) -> dict[str, StoredWeight]:
+        shared: Mapping[str, ir.ExternalTensor] | None = None,
+    ) -> dict[str, ir.ExternalTensor]:
         """Writes the graph to `file`, its weights to `<file>.data` beside it.
 
         Args:
-            progress: called with the bytes of weights that are written, and of how many.
-            shared: weights that lie in the same folder already; those of equal name, shape and dtype are referred to
+            progress: called with the bytes of weights written so far, and in all.
+            shared: weights that are already in the same folder; those of equal name, shape and dtype are referred to
                 instead of being written again.
 
         Returns:
-            Where each weight lies, for another graph to share.
+            Where each weight is stored, for another graph to share.
 
         Raises:
-            CheckpointError: a tensor has another shape than it said, or does not fit into its stored dtype.
+            CheckpointError: a tensor has another shape than declared, or does not fit into its stored dtype.
         """
-        places: dict[str, StoredWeight] = {}
-        total = self.bytes
+        places: dict[str, ir.ExternalTensor] = {}
+        total = int(sum(math.prod(weight.shape) * weight.stored.itemsize for weight in self._pending.values()))
         progress(0, total)
         data = file.with_name(file.name + ".data")
         with open(data, "wb") as out:
-            for name, pending in self._pending.items():
-                shape = _shape(pending.value)
+            for name, weight in self._pending.items():
                 place = (shared or {}).get(name)
-                if place is None or (place.shape, place.dtype) != (shape, pending.stored):
-                    array = self._array(name, pending)
+                shape = ir.Shape(weight.shape)
+                if place is None or (place.shape, place.dtype) != (shape, weight.stored):
+                    array = self._array(name, weight)
                     alignment = ALIGNMENT if array.nbytes >= _SMALL else _SMALL_ALIGNMENT
                     out.write(b"\0" * (-out.tell() % alignment))
-                    place = StoredWeight(data.name, out.tell(), array.nbytes, shape, pending.stored)
+                    position = (out.tell(), array.nbytes, weight.stored)
+                    place = ir.ExternalTensor(data.name, *position, shape=shape, name=name, base_dir=file.parent)
                     array.tofile(out)
                     progress(out.tell(), total)
-                places[name] = place
-                pending.value.const_value = ir.ExternalTensor(
-                    place.location,
-                    place.offset,
-                    place.bytes,
-                    place.dtype,
-                    shape=ir.Shape(shape),
-                    name=name,
-                    base_dir=file.parent,
-                )
+                places[name] = weight.value.const_value = place
         if not data.stat().st_size:
             data.unlink()
         graph = ir.Graph(
             self._inputs,
             self._outputs,
             nodes=self._nodes,
-            initializers=[*self._constants.values(), *(w.value for w in self._pending.values())],
+            initializers=[*self._constants.values(), *(weight.value for weight in self._pending.values())],
             opset_imports={"": OPSET},
             name=self.name,
         )
@@ -244,42 +218,20 @@ class Graph:
         ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
         return places
 
-    def _array(self, name: str, pending: PendingWeight) -> np.ndarray[Any, Any]:
-        tensor = pending.load()
-        expected = list(_shape(pending.value))
-        source = self.weights.source
-        if list(tensor.shape) != expected:
+    def _array(self, name: str, weight: PendingWeight) -> np.ndarray[Any, Any]:
+        tensor, source = weight.load(), self.weights.source
+        if tuple(tensor.shape) != weight.shape:
             raise CheckpointError(
-                f"{source}: tensor {name} has shape {list(tensor.shape)}, the config asks for {expected}."
+                f"{source}: tensor {name} has shape {list(tensor.shape)}, the config asks for {list(weight.shape)}."
             )
         array: np.ndarray[Any, Any] = tensor.detach().contiguous().numpy()
         with np.errstate(over="ignore"):
-            stored = array.astype(_NUMPY[pending.stored], copy=False)
-        if not np.isfinite(stored).all():
-            if not np.isfinite(array).all():
-                raise CheckpointError(f"{source}: tensor {name} holds values that are not finite; download it again.")
-            raise CheckpointError(
-                f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
-                f'{pending.stored.name.lower()} can; export with `precision="fp32"`, or check the checkpoint.'
-            )
-        return stored
-
-
-def _shape(value: ir.Value) -> tuple[int, ...]:
-    return tuple(int(n) for n in value.shape or ())  # type: ignore[arg-type]
-
-
-def _entry(value: ir.Value) -> TensorEntry:
-    shape = tuple(n if isinstance(n, int) else str(n.value) for n in value.shape or ())
-    return TensorEntry(name=value.name or "", dtype="float32", shape=shape)
-
-
-class _Scope:
-    def __init__(self, stack: list[str], name: str) -> None:
-        self._stack, self._name = stack, name
-
-    def __enter__(self) -> None:
-        self._stack.append(self._name)
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.pop()
+            stored = array.astype(_NUMPY[weight.stored], copy=False)
+        if np.isfinite(stored).all():
+            return stored
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{source}: tensor {name} holds values that are not finite; download it again.")
+        raise CheckpointError(
+            f"{source}: tensor {name} holds values up to {float(np.abs(array).max()):.3g}, more than "
+            f'{weight.stored.name.lower()} can; export with `precision="fp32"`, or check the checkpoint.'
+        )

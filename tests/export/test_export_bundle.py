@@ -17,9 +17,9 @@ from amodal.engines.compare import TOLERANCES  # noqa: E402
 from amodal.export import bundle, check  # noqa: E402
 from amodal.export.bundle import export_bundle  # noqa: E402
 from amodal.export.checkpoints.checkpoint import random_checkpoint  # noqa: E402
-from amodal.export.checkpoints.streaming import streamed  # noqa: E402
 from amodal.export.depth_anything.network import random_depth  # noqa: E402
 from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export  # noqa: E402
+from amodal.export.families.diffusion_vas.reference import streamed  # noqa: E402
 from amodal.export.fusing import write_fused  # noqa: E402
 from amodal.export.graph import layers  # noqa: E402
 from amodal.runtime.backends.onnxruntime.kernels import find_kernels  # noqa: E402
@@ -138,7 +138,7 @@ def test_a_streamed_module_gives_what_the_loaded_one_gives_and_stays_empty() -> 
     with torch.no_grad():
         expected = network.load().encode(frames).latent_dist.mode()
     module = network.build()
-    with streamed(module, network.module_weights()) as live:
+    with streamed(module, network.weights_for(module)) as live:
         got = live.encode(frames).latent_dist.mode()
     assert torch.equal(got, expected)
     assert all(parameter.is_meta for parameter in module.parameters())

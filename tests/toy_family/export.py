@@ -13,7 +13,8 @@ from amodal.export.graph.layers import conv, silu
 from amodal.export.graph.variants import VARIANTS
 from amodal.export.graph.weights import random_weights
 from amodal.export.graph.writer import Dtypes, Graph
-from amodal.export.plan import Arrays, ComponentPlan, ExportPlan, Size, TaskPlan
+from amodal.export.plan import Arrays, ComponentPlan, ExportPlan, Size
+from amodal.runtime.bundle.manifest import TaskEntry
 
 FRAMES, SIZE, AT_ONCE, CHANNELS = 5, (16, 32), 2, 4
 _LAYERS = {"look": (3, CHANNELS, "pictures", "features"), "decide": (CHANNELS, 1, "features", "scores")}
@@ -23,7 +24,7 @@ def export_toy(folder: Path, family: str, precision: Any = "fp32") -> Path:
     """Writes a bundle of the toy family, checked against torch."""
     components = tuple(_component(role, precision) for role in _LAYERS)
     config = {"frames": FRAMES, "height": SIZE[0], "width": SIZE[1], "at_once": AT_ONCE}
-    tasks = {"outline": TaskPlan({role: role for role in _LAYERS}, "seed 7", None)}
+    tasks = {"outline": TaskEntry(components={role: role for role in _LAYERS}, source="seed 7")}
     export_bundle(folder, ExportPlan(family, config, tasks, components, VARIANTS["cpu"], precision))
     return folder
 

@@ -17,17 +17,16 @@ _EMBEDDINGS = "vision_model.embeddings"
 
 
 def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Variant, *, dtypes: Dtypes) -> Graph:
-    """The `image_encoder` graph.
+    """Writes the `image_encoder` graph.
 
     Input: `pixels` [N, 3, S, S], normalised with CLIP's mean and deviation. Output: `embeddings` [N, D].
 
     Raises:
-        CheckpointError: an activation that is not known.
+        CheckpointError: unknown activation.
     """
     g = Graph("image_encoder", weights, *dtypes, variant)
     width, heads, side, patch = (config[k] for k in ("hidden_size", "num_attention_heads", "image_size", "patch_size"))
-    eps, activation = config.get("layer_norm_eps", 1e-5), config.get("hidden_act", "quick_gelu")
-    tokens = (side // patch) ** 2 + 1
+    eps, tokens = config.get("layer_norm_eps", 1e-5), (side // patch) ** 2 + 1
     shape = (-1, tokens, width)
 
     x = g.input("pixels", ("frames", 3, side, side))
@@ -49,7 +48,8 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
             x = g.op("Add", x, self_attention(g, h, f"{name}.self_attn", "out_proj", heads, shape))
             h = layer_norm(g, x, f"{name}.layer_norm2", eps)
             h = linear(g, h, f"{name}.mlp.fc1", (-1, config["intermediate_size"]))
-            x = g.op("Add", x, linear(g, _activate(g, h, activation), f"{name}.mlp.fc2", shape))
+            h = _activate(g, h, config.get("hidden_act", "quick_gelu"))
+            x = g.op("Add", x, linear(g, h, f"{name}.mlp.fc2", shape))
 
     x = g.op("Gather", x, g.constant(0), axis=1)
     x = layer_norm(g, x, "vision_model.post_layernorm", eps)

@@ -1,16 +1,17 @@
-"""Plans the bundle of a Diffusion-VAS model: the five graphs of each stage and the depth network's."""
+"""The export plan of a Diffusion-VAS model: the five graphs of each stage, and the depth network's."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from amodal.runtime.bundle.manifest import Precision
+from amodal.runtime.bundle.manifest import Precision, TaskEntry
 from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
 from amodal.runtime.pictures.depth import depth_input_size
@@ -20,10 +21,9 @@ from ...depth_anything.graph import write_depth
 from ...depth_anything.network import DepthNetwork
 from ...graph.variants import VARIANTS, Variant
 from ...graph.writer import Dtypes, Graph
-from ...plan import ComponentPlan, ExportPlan, Size, TaskPlan
+from ...plan import ComponentPlan, ExportPlan, Size
 from .clip import write_image_encoder
 from .reference import StageReference
-from .sizes import SMALL, Check, check_size_of, require_divisible, size_multiple, vae_factor
 from .unet import write_conditioner, write_unet
 from .unet_structure import UNetStructure
 from .vae import write_decoder, write_encoder
@@ -31,37 +31,31 @@ from .vae import write_decoder, write_encoder
 NOISE_AUGMENTATION = 0.02  # the authors' demo
 MOTION_BUCKET = 127.0
 
+Check = Literal["full", "small", "none"]
+
+_SMALL = 64 * 128  # pixels up to which graphs are compared with torch at their own size
 _SMALL_DEPTH = (4 * 14, 6 * 14)
-_FLOAT32 = ("vae_encoder", "unet_conditioner")  # overflow in half precision, or are computed once per clip
+# Norms over groups of one or two values amplify rounding without bound: toys at sizes like 64x64 then differ even
+# between two runs of torch. From four values on, differences were as usual.
+_GROUP = 4
+_FLOAT32 = ("vae_encoder", "unet_conditioner")  # overflows in half precision; runs once per clip
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to export a checkpoint for.
+    """How to export checkpoints."""
 
-    Attributes:
-        size: (H, W) of the clip; divisible by what the VAE and the U-Net halve.
-        frames: T.
-        precision: `fp16` for half-precision weights and arithmetic (where the reference has them), or `fp32`.
-        stored: dtype of the weights in the files; None for `precision`. `fp16` under `fp32` halves the bundle and
-            computes as exactly as before with the rounded weights.
-        context: context layout.
-        decode_chunk: frames that the VAE decodes at once.
-        variant: name in `VARIANTS`; None for `engine` with fp16, which engines are built from, and `cpu` with fp32.
-        propagate: whether `complete` copies hidden pixels from other frames by default.
-        check: compare each graph with torch: at its own size (`full`), at a small one where that is large (`small`;
-            see `check_size_of`), or not at all (`none`).
-    """
-
-    size: Size = (256, 512)
-    frames: int = 25
-    precision: Precision = "fp16"
+    size: Size = (256, 512)  # (H, W) of the clip; see `size_multiple` in the manifest
+    frames: int = 25  # T, the most frames in a clip
+    precision: Precision = "fp16"  # of the weights, and of the arithmetic where the reference uses half precision
+    # Dtype of the weights in the files; None for `precision`. `fp16` under `fp32` halves the bundle, and computes in
+    # float32 with the rounded weights.
     stored: Precision | None = None
     context: ContextLayout = "reference"
-    decode_chunk: int = 8
-    variant: str | None = None
-    propagate: bool = False
-    check: Check = "small"
+    decode_chunk: int = 8  # frames that the VAE decodes at once
+    variant: str | None = None  # in `VARIANTS`; None for `engine` (to build engines from) with fp16, `cpu` with fp32
+    propagate: bool = False  # whether `complete` copies hidden pixels from other frames by default
+    check: Check = "small"  # compare graphs with torch: at their own size, at a small one if that is large, or not
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -79,19 +73,14 @@ class ExportSettings:
             )
 
     @property
-    def half(self) -> bool:
-        """Whether arithmetic is in half precision, where the reference has it so."""
-        return self.precision == "fp16"
-
-    @property
     def dtypes(self) -> Dtypes:
-        """The dtypes to write."""
+        """The dtypes of the graphs."""
         return Dtypes.of(self.precision, self.stored)
 
     @property
     def graph_variant(self) -> Variant:
-        """The variant to write."""
-        return VARIANTS[self.variant or ("engine" if self.half else "cpu")]
+        """The variant of the graphs."""
+        return VARIANTS[self.variant or ("engine" if self.precision == "fp16" else "cpu")]
 
 
 def plan_export(
@@ -99,53 +88,46 @@ def plan_export(
     depth: DepthNetwork | None = None,
     settings: ExportSettings | None = None,
 ) -> ExportPlan:
-    """The plan of a bundle.
+    """Returns the plan of a bundle.
 
     Args:
-        stages: the checkpoint of each stage.
-        depth: a depth network, or None for a bundle whose user brings depth.
+        depth: a depth network, or None for a bundle whose user provides depth.
 
     Raises:
-        InputError: a size that does not fit, or stages that do not fit each other.
-        CheckpointError: a checkpoint's config that makes no sense.
+        InputError: the size does not fit, or the stages do not fit each other.
+        CheckpointError: a checkpoint's config is not usable.
     """
     settings = settings or ExportSettings()
     if not stages:
         raise InputError("nothing to export: give a checkpoint for `segment`, for `complete`, or for both.")
-    # Stages may differ in how far their U-Nets halve the latents; a size has to fit all of them.
-    multiple = math.lcm(*map(size_multiple, stages.values()))
-    require_divisible(settings.size, multiple)
+    # Stages may differ in how often their U-Nets halve the latents; the size has to fit all of them.
+    multiple = math.lcm(*map(_size_multiple, stages.values()))
+    _require_divisible(settings.size, multiple)
     components: list[ComponentPlan] = []
-    tasks: dict[str, TaskPlan] = {}
+    tasks: dict[str, TaskEntry] = {}
     for stage, checkpoint in stages.items():
         planned = stage_components(stage, checkpoint, settings)
         components += planned
-        tasks[stage] = TaskPlan({c.kind: c.key for c in planned}, checkpoint.source, checkpoint.licence)
+        roles = {c.kind: c.key for c in planned} | ({"depth": "depth"} if depth and stage == "segment" else {})
+        tasks[stage] = TaskEntry(components=roles, source=checkpoint.source, licence=checkpoint.licence)
     config = _config(stages, settings) | {"size_multiple": multiple}
     if depth is not None:
-        component = _depth_component(depth, settings)
-        components.append(component)
-        if "segment" in tasks:
-            tasks["segment"] = replace(tasks["segment"], components={**tasks["segment"].components, "depth": "depth"})
-        height, width = component.size
+        components.append(_depth_component(depth, settings))
+        height, width = components[-1].size
         config["depth"] = {"height": height, "width": width, "model": f"Depth Anything V2 {depth.variant.name}"}
     stored, compare = settings.stored or settings.precision, settings.check != "none"
     return ExportPlan("diffusion-vas", config, tasks, tuple(components), settings.graph_variant, stored, compare)
 
 
 def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSettings) -> dict[str, Any]:
-    """The manifest's `config`, but for depth and `size_multiple`.
-
-    Raises:
-        InputError: the stages differ in what it has once for both.
-    """
+    """Returns the manifest's `config`, without depth and `size_multiple`."""
     return {
         "frames": settings.frames,
         "height": settings.size[0],
         "width": settings.size[1],
         "decode_chunk": settings.decode_chunk,
         "context_layout": settings.context,
-        "noise_dtype": "float16" if settings.half else "float32",
+        "noise_dtype": "float16" if settings.precision == "fp16" else "float32",
         "noise_augmentation": NOISE_AUGMENTATION,
         "motion_bucket": MOTION_BUCKET,
         "propagate": settings.propagate,
@@ -155,46 +137,41 @@ def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSetting
 
 
 def _common_config(stages: Mapping[StageName, StageCheckpoint]) -> dict[str, Any]:
-    """What stages must have in common, for the manifest's `config`."""
+    """Returns the part of the manifest's `config` that stages must have in common."""
 
-    def facts(checkpoint: StageCheckpoint) -> dict[str, tuple[str, Any]]:
-        vae, clip, scheduler = checkpoint.vae.config, checkpoint.image_encoder.config, checkpoint.scheduler
+    def facts(checkpoint: StageCheckpoint) -> dict[str, Any]:
+        vae, clip = checkpoint.vae.config, checkpoint.image_encoder.config
+        pixels = {"side": clip["image_size"], "mean": checkpoint.image_mean, "std": checkpoint.image_std}
         return {
-            "scheduler": ("noise schedule", scheduler),
-            "vae_factor": ("VAE factor", vae_factor(checkpoint.vae)),
-            "scaling_factor": ("VAE scaling factor", vae["scaling_factor"]),
-            "latent_channels": ("latent channels", vae["latent_channels"]),
-            "image_encoder": (
-                "image encoder's input and width",
-                {
-                    "side": clip["image_size"],
-                    "mean": checkpoint.image_mean,
-                    "std": checkpoint.image_std,
-                    "width": clip["projection_dim"],
-                },
-            ),
+            "noise schedule": checkpoint.scheduler,
+            "VAE factor": _vae_factor(checkpoint.vae),
+            "VAE scaling factor": vae["scaling_factor"],
+            "latent channels": vae["latent_channels"],
+            "image encoder's input and width": pixels | {"width": clip["projection_dim"]},
         }
 
     (name, first), *others = stages.items()
     common = facts(first)
     for other, checkpoint in others:
-        for key, (what, theirs) in facts(checkpoint).items():
-            if theirs != (mine := common[key][1]):
+        for fact, theirs in facts(checkpoint).items():
+            if theirs != common[fact]:
                 raise InputError(
-                    f"the stages do not fit together: the {what} is {mine} in {name} ({first.source}) and {theirs} in "
-                    f"{other} ({checkpoint.source}); export them into two bundles."
+                    f"the stages do not fit together: the {fact} is {common[fact]} in {name} ({first.source}) and "
+                    f"{theirs} in {other} ({checkpoint.source}); export them into two bundles."
                 )
-    sigmas = {key: first.scheduler[key] for key in ("sigma_min", "sigma_max")}
-    return {key: value for key, (_, value) in common.items()} | {"scheduler": sigmas}
+    scheduler, *values = common.values()
+    sigmas = {key: scheduler[key] for key in ("sigma_min", "sigma_max")}
+    names = ("vae_factor", "scaling_factor", "latent_channels", "image_encoder")
+    return {"scheduler": sigmas} | dict(zip(names, values, strict=True))
 
 
 def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: ExportSettings) -> list[ComponentPlan]:
-    """The five graphs of a stage, in the order in which they run."""
+    """Plans the five graphs of a stage, in the order in which they run."""
     variant, dtypes, frames, layout = settings.graph_variant, settings.dtypes, settings.frames, settings.context
-    factor, structure = vae_factor(checkpoint.vae), UNetStructure.of(checkpoint.unet.config)
+    factor, structure = _vae_factor(checkpoint.vae), UNetStructure.of(checkpoint.unet.config)
     clip, vae, unet = checkpoint.image_encoder, checkpoint.vae, checkpoint.unet
     reference = StageReference(checkpoint, structure, layout == "sequence")
-    check_size = check_size_of(settings.size, checkpoint, settings.check)
+    check_size = _check_size_of(settings.size, checkpoint, settings.check)
 
     def latent(size: Size) -> Size:
         return size[0] // factor, size[1] // factor
@@ -219,7 +196,7 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
             size=settings.size,
             check_size=check_size,
             reference=getattr(reference, kind),
-            fingerprint=None if network is unet else partial(_fingerprint_of, network),
+            fingerprint=None if network is unet else partial(getattr, network, "fingerprint"),
             repeated=kind == "unet",
             least_precision="fp32" if kind in _FLOAT32 else "fp16",
             bfloat16=kind != "unet_conditioner",
@@ -228,12 +205,8 @@ def stage_components(stage: StageName, checkpoint: StageCheckpoint, settings: Ex
     ]
 
 
-def _fingerprint_of(network: Network) -> str:
-    return network.fingerprint
-
-
 def _depth_component(network: DepthNetwork, settings: ExportSettings) -> ComponentPlan:
-    """The depth graph; its sizes are those of the network's own input, not of the frames."""
+    """Plans the depth graph, whose sizes are those of the network's own input, not of the frames."""
     size = depth_input_size(*settings.size)
     return ComponentPlan(
         key="depth",
@@ -242,7 +215,47 @@ def _depth_component(network: DepthNetwork, settings: ExportSettings) -> Compone
         source=network.source,
         write=lambda size: write_depth(network, size, settings.graph_variant, dtypes=settings.dtypes),
         size=size,
-        check_size=size if settings.check == "full" or size[0] * size[1] <= SMALL else _SMALL_DEPTH,
+        check_size=size if settings.check == "full" or size[0] * size[1] <= _SMALL else _SMALL_DEPTH,
         bfloat16=False,
         reference=lambda inputs: (inputs, {"depth": network(torch.from_numpy(inputs["pixels"]))}),
     )
+
+
+def _vae_factor(vae: Network) -> int:
+    """Returns the pixels per latent, along each side."""
+    return int(2 ** (len(vae.config["block_out_channels"]) - 1))
+
+
+def _size_multiple(checkpoint: StageCheckpoint) -> int:
+    """Returns the number that divides height and width: the VAE's factor times the U-Net's."""
+    return _vae_factor(checkpoint.vae) * UNetStructure.of(checkpoint.unet.config).downscale
+
+
+def _require_divisible(size: Size, multiple: int) -> None:
+    """Raises InputError, with the nearest sizes that fit, unless a size is divisible by `multiple`."""
+    if all(n > 0 and n % multiple == 0 for n in size):
+        return
+    nearest = ["x".join(str(max(f(n / multiple), 1) * multiple) for n in size) for f in (math.floor, math.ceil)]
+    are = f"nearest are {nearest[0]} and {nearest[1]}" if nearest[0] != nearest[1] else f"nearest is {nearest[0]}"
+    raise InputError(
+        f"size {size[0]}x{size[1]} does not fit: this checkpoint's VAE and U-Net need multiples of {multiple}; "
+        f"the {are}.",
+        field="size",
+    )
+
+
+def _check_size_of(size: Size, checkpoint: StageCheckpoint, check: Check) -> Size:
+    """Returns the size at which graphs are compared with torch: their own, or a small one that is not square.
+
+    A small one, unless `check` is `full`, if their own is large, or so small that only rounding would be compared.
+    """
+    multiple, factor = _size_multiple(checkpoint), _vae_factor(checkpoint.vae)
+    structure = UNetStructure.of(checkpoint.unet.config)
+
+    def well_conditioned(size: Size) -> bool:
+        return structure.group_values((size[0] // factor, size[1] // factor)) >= _GROUP
+
+    small = size[0] * size[1] <= max(_SMALL, 2 * multiple * multiple)
+    if check == "full" or (small and well_conditioned(size)):
+        return size
+    return next(at for n in itertools.count(1) if well_conditioned(at := (n * multiple, 2 * n * multiple)))

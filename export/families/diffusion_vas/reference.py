@@ -1,17 +1,19 @@
-"""Runs the untouched torch modules of a stage: the reference that every exported graph is compared with."""
+"""Runs the untouched torch modules of a stage, with which the exported graphs are compared."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...checkpoints.checkpoint import Network, StageCheckpoint
-from ...checkpoints.streaming import streamed
+from ...graph.weights import Weights
 from ...plan import Arrays
 from .unet_structure import UNetStructure
 
@@ -23,9 +25,9 @@ Outputs = dict[str, Tensor]
 
 
 class UnrepeatedContext:
-    """Context rows that diffusers' U-Net takes as they are.
+    """Context rows that diffusers' U-Net does not repeat.
 
-    diffusers' class repeats each clip's context over the frames; the authors' does not, and gets a row per frame.
+    diffusers' class repeats each clip's context over the frames; the authors' takes a row per frame instead.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -33,16 +35,16 @@ class UnrepeatedContext:
         self.shape = rows.shape
 
     def repeat_interleave(self, *_: Any, **__: Any) -> Tensor:
-        """The rows, unrepeated."""
+        """Returns the rows."""
         return self.rows
 
 
 @dataclass(frozen=True)
 class StageReference:
-    """A stage's modules, run on the inputs of its graphs; each method is an `amodal.export.plan.Reference`.
+    """A stage's modules; each method runs one on its graph's inputs, as an `amodal.export.plan.Reference`.
 
     Attributes:
-        sequence: whether every frame attends to all T context tokens of its row, instead of to its own one.
+        sequence: whether every frame attends to all T context tokens of its row, instead of its own.
     """
 
     checkpoint: StageCheckpoint
@@ -50,30 +52,30 @@ class StageReference:
     sequence: bool
 
     def image_encoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
-        """The embeddings of random pixels."""
+        """Embeds random pixels."""
         with _running(self.checkpoint.image_encoder) as module:
             return inputs, {"embeddings": module(torch.from_numpy(inputs["pixels"])).image_embeds}
 
     def vae_encoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
-        """The mode of the latents of random frames."""
+        """Encodes random frames; returns the mode of the posterior."""
         with _running(self.checkpoint.vae) as module:
             return inputs, {"latents": module.encode(torch.from_numpy(inputs["frames"])).latent_dist.mode()}
 
     def vae_decoder(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
-        """The frames of random latents."""
+        """Decodes random latents."""
         latents = torch.from_numpy(inputs["latents"])
         with _running(self.checkpoint.vae) as module:
             return inputs, {"frames": module.decode(latents, num_frames=len(latents)).sample}
 
     def unet_conditioner(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
-        """The constants of a random context, at noise levels and time ids as they occur."""
+        """Computes the constants of a random context, with realistic noise levels and time ids."""
         inputs = inputs | {"sigmas": np.asarray(_SIGMAS, np.float32), "time_ids": np.asarray(_TIME_IDS, np.float32)}
         context, sigmas, time_ids = (torch.from_numpy(inputs[name]) for name in ("context", "sigmas", "time_ids"))
         with _running(self.checkpoint.unet) as module:
             return inputs, self._constants(module, context, sigmas, time_ids)
 
     def unet(self, inputs: Arrays) -> tuple[Arrays, Outputs]:
-        """The v-prediction of random latents and context; the inputs get the constants of that context."""
+        """Predicts v from random latents and context; adds the context's constants to the inputs."""
         latents, conditioning = (torch.from_numpy(inputs[name]) for name in ("latents", "conditioning"))
         count, frames = conditioning.shape[:2]
         shape = (count, frames, self.structure.config["cross_attention_dim"])
@@ -89,13 +91,11 @@ class StageReference:
                 time_ids[None].expand(count, -1),
                 return_dict=False,
             )
-        time = constants.pop("time_table")[0]
-        return inputs | {name: value.numpy() for name, value in ({"time": time} | constants).items()}, {
-            "velocity": velocity
-        }
+        constants["time"] = constants.pop("time_table")[0]
+        return inputs | {name: value.numpy() for name, value in constants.items()}, {"velocity": velocity}
 
     def _constants(self, module: Any, context: Tensor, sigmas: Tensor, time_ids: Tensor) -> Outputs:
-        """What `unet_conditioner` computes, layer by layer from the U-Net's own modules."""
+        """Computes what `unet_conditioner` does, layer by layer with the U-Net's own modules."""
         layer = module.get_submodule
         added = module.add_time_proj(time_ids).reshape(1, -1)
         emb = module.time_embedding(module.time_proj(0.25 * torch.log(sigmas))) + module.add_embedding(added)
@@ -113,7 +113,7 @@ class StageReference:
                     packed.setdefault("keys", []).append(attn.to_k(context))
                     packed.setdefault("values", []).append(attn.to_v(context))
                     continue
-                # Every query has the same output over one key; the constant includes the preceding attention's bias.
+                # With one key, every query has the same output; the constant includes the preceding attention's bias.
                 query = torch.zeros(tokens[..., :1].numel(), 1, t.channels)
                 out = attn(query, encoder_hidden_states=tokens.reshape(-1, 1, tokens.shape[-1]))
                 bias = layer(f"{block}.attn1.to_out.0")(torch.zeros(1, t.channels))
@@ -122,4 +122,37 @@ class StageReference:
 
 
 def _running(network: Network) -> AbstractContextManager[Any]:
-    return streamed(network.build(), network.module_weights())
+    module = network.build()
+    return streamed(module, network.weights_for(module))
+
+
+@contextmanager
+def streamed(module: nn.Module, weights: Weights) -> Iterator[Any]:
+    """Makes a module on the meta device run in float32, in the memory of its largest layer.
+
+    Each layer has its weights only while it runs: all of a U-Net's 1.5 billion would need 6 GB.
+
+    Args:
+        weights: the module's tensors, by the names of `module.state_dict()`.
+    """
+
+    def fill(prefix: str, empty: dict[str, Any], layer: nn.Module, _: Any) -> None:
+        for name in empty:
+            tensor = weights.load(f"{prefix}.{name}" if prefix else name)
+            layer._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+
+    def drop(empty: dict[str, Any], layer: nn.Module, _: Any, __: Any) -> None:
+        layer._parameters.update(empty)
+
+    hooks = []
+    for prefix, layer in module.named_modules():
+        empty = {name: parameter for name, parameter in layer._parameters.items() if parameter is not None}
+        if empty:
+            hooks.append(layer.register_forward_pre_hook(partial(fill, prefix, empty)))
+            hooks.append(layer.register_forward_hook(partial(drop, empty), always_call=True))
+    try:
+        with torch.no_grad():
+            yield module.eval()
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -16,8 +16,7 @@ Exact restructurings (tested against diffusers' untouched `UNetSpatioTemporalCon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -32,11 +31,13 @@ from ...graph.layers import (
     conv,
     feed_forward,
     group_norm,
+    join_heads,
     layer_norm,
     linear,
     project_qkv,
     res_block,
     silu,
+    split_heads,
     transposed,
     upsample,
 )
@@ -49,7 +50,7 @@ from .unet_structure import ResBlock, Transformer, UNetStructure
 def write_conditioner(
     weights: Weights, structure: UNetStructure, frames: int, layout: ContextLayout, *, dtypes: Dtypes
 ) -> Graph:
-    """The `unet_conditioner` graph, in float32 arithmetic.
+    """Writes the `unet_conditioner` graph, in float32 arithmetic.
 
     Inputs: `context` [B, T, D] the CLIP rows, `sigmas` [S], `time_ids` [3] (fps - 1, motion bucket, noise
     augmentation). Outputs: `time_table` [S, P] and the two tensors of `UNetStructure.context_shapes`. B and S are free.
@@ -120,21 +121,17 @@ def write_unet(
     *,
     dtypes: Dtypes,
 ) -> Graph:
-    """The `unet` graph: one evaluation of the denoiser.
+    """Writes the `unet` graph: one evaluation of the denoiser.
 
     Inputs: `latents` [1, T, 4, h, w] already scaled by c_in, `conditioning` [B, T, 8, h, w], `time` [P] one row of
     the time table, and the two context tensors. Output: `velocity` [B, T, 4, h, w], the v-prediction of each
-    CFG row. B is free (1 or 2).
-
-    Args:
-        size: (h, w) of the latents; divisible by `structure.downscale`.
+    CFG row. B is free (1 or 2), and h and w are multiples of `structure.downscale`.
     """
-    g = Graph("unet", weights, *dtypes, variant)
-    return _UNet(g, structure, frames, layout).write(size)
+    return _UNet(Graph("unet", weights, *dtypes, variant), structure, frames, layout).write(size)
 
 
 class _UNet:
-    """What all blocks of one U-Net graph share while it is written."""
+    """A U-Net graph while it is written, with the inputs that its blocks share."""
 
     def __init__(self, g: Graph, structure: UNetStructure, frames: int, layout: ContextLayout) -> None:
         self.g, self.structure, self.frames, self.layout = g, structure, frames, layout
@@ -143,23 +140,19 @@ class _UNet:
 
     def write(self, size: tuple[int, int]) -> Graph:
         g, structure = self.g, self.structure
-        channels_in = g.weights.shape("conv_in.weight")[1]
-        channels_out = g.weights.shape("conv_out.weight")[0]
+        channels_in, channels_out = g.weights.shape("conv_in.weight")[1], g.weights.shape("conv_out.weight")[0]
         latents = g.input("latents", (1, self.frames, channels_out, *size))
         conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
         self._unpack_time(g.input("time", (structure.time_width,)))
         shapes = structure.context_shapes(self.layout, self.frames)
         self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
 
+        shape = (self.frames, channels_out, *size)
         rows = g.op("Shape", conditioning, start=0, end=1)
-        rest = g.constant([self.frames, channels_out, *size])
-        x = g.op("Expand", latents, g.op("Concat", rows, rest, axis=0))
+        x = g.op("Expand", latents, g.op("Concat", rows, g.constant(shape), axis=0))
         x = g.op("Concat", x, conditioning, axis=2)
-        x = g.op("Reshape", x, g.constant([-1, channels_in, *size]))
-
-        x = conv(g, x, "conv_in")
-        skips = [x]
-        at = size
+        x = conv(g, g.op("Reshape", x, g.constant([-1, channels_in, *size])), "conv_in")
+        skips, at = [x], size
         for level in structure.down:
             for block, transformer in level.layers:
                 x = self._layer(x, block, transformer, at)
@@ -170,9 +163,8 @@ class _UNet:
                 skips.append(x)
                 at = (at[0] // 2, at[1] // 2)
 
-        first, transformer, second = structure.mid
-        x = self._layer(x, first, transformer, at)
-        x = self._layer(x, second, None, at)
+        for block, transformer in structure.mid.layers:
+            x = self._layer(x, block, transformer, at)
 
         for level in structure.up:
             for block, transformer in level.layers:
@@ -183,7 +175,6 @@ class _UNet:
                 at = (at[0] * 2, at[1] * 2)
 
         x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5)), "conv_out")
-        shape = (self.frames, channels_out, *size)
         g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
         return g
 
@@ -206,13 +197,9 @@ class _UNet:
             ]
         widths = [t.channels for t, _, _ in layers for _ in range(2 if sequence else 1)]
         streams = [iter(g.ops("Split", p, g.constant(widths), outputs=len(widths), axis=-1)) for p in packed]
-        for _, spatial_name, temporal_name in layers:
-            if sequence:
-                for name in (spatial_name, temporal_name):
-                    self.contexts[name] = tuple(next(s) for s in streams)
-            else:
-                self.contexts[spatial_name] = (next(streams[0]),)
-                self.contexts[temporal_name] = (next(streams[1]),)
+        for _, *names in layers:
+            for name, stream in zip(names, streams, strict=True):
+                self.contexts[name] = tuple(map(next, streams)) if sequence else (next(stream),)
 
     def _layer(self, x: ir.Value, block: ResBlock, transformer: Transformer | None, size: tuple[int, int]) -> ir.Value:
         with self.g.scope(block.name):
@@ -231,17 +218,14 @@ class _UNet:
         h = g.op("Transpose", g.op("Reshape", h, g.constant([-1, channels, pixels])), perm=[0, 2, 1])
         h = linear(g, h, f"{t.name}.proj_in", flat)  # [BT, P, C]
         for i in range(t.layers):
-            spatial, temporal = (
-                f"{t.name}.transformer_blocks.{i}",
-                f"{t.name}.temporal_transformer_blocks.{i}",
-            )
-            h = self._attend(h, spatial, t, flat, self._spatial_heads(t, pixels))
+            spatial, temporal = (f"{t.name}.{part}transformer_blocks.{i}" for part in ("", "temporal_"))
+            h = self._attend(h, spatial, t, flat)
             h = g.op("Add", h, self._ff(h, spatial, "norm3", "ff", flat))
 
             h = g.op("Reshape", h, g.constant(clip))
             m = g.op("Add", h, self._frame_embedding(t))
             m = g.op("Add", m, self._ff(m, temporal, "norm_in", "ff_in", clip))
-            m = self._attend(m, temporal, t, clip, self._temporal_heads(t, pixels))
+            m = self._attend(m, temporal, t, clip)
             m = g.op("Add", m, self._ff(m, temporal, "norm3", "ff", clip))
             # share * spatial + (1 - share) * temporal
             h = g.op("Add", m, g.op("Mul", g.op("Sub", h, m), self._spatial_share(t)))
@@ -253,64 +237,34 @@ class _UNet:
     def _ff(self, x: ir.Value, block: str, norm: str, name: str, shape: Sequence[int]) -> ir.Value:
         return feed_forward(self.g, layer_norm(self.g, x, f"{block}.{norm}"), f"{block}.{name}", shape)
 
-    def _attend(
-        self,
-        x: ir.Value,
-        block: str,
-        t: Transformer,
-        shape: Sequence[int],
-        heads: tuple[Callable[[ir.Value], ir.Value], Callable[[ir.Value], ir.Value]],
-    ) -> ir.Value:
-        """Adds self-attention and cross-attention to x."""
-        g, dim, (split, join) = self.g, t.channels // t.heads, heads
+    def _attend(self, x: ir.Value, block: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
+        """Adds self-attention and cross-attention to x: [BT, P, C] over space, or [B, T, P, C] over time."""
+        g, dim, pixels = self.g, t.channels // t.heads, shape[-2]
         qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1")
-        query, key, value = (split(part) for part in qkv)
-        out = join(attention(g, query, key, value, dim))
+        if len(shape) == 3:
+            query, key, value = (split_heads(g, part, pixels, t.heads, dim) for part in qkv)
+            out = join_heads(g, attention(g, query, key, value, dim), shape)
+        else:
+            query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in qkv)
+            out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
+            out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, self.frames, dim]))
+            out = g.op("Reshape", g.op("Transpose", out, perm=[0, 3, 1, 2, 4]), g.constant(shape))
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
         if self.layout != "sequence":
-            # The constant carries the self-attention's output bias.
+            # The constant includes the self-attention's output bias.
             return g.op("Add", g.op("Add", out, self.contexts[block][0]), x)
         x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
-        # Every query of a row, whatever its frame, attends to the same T tokens: the frames need not be told apart.
+        # Every query of a row attends to the same T tokens whatever its frame, so that frames can be merged.
         query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
-        pixels = shape[-2] * self.frames
-
-        def heads_of(y: ir.Value, length: int) -> ir.Value:
-            y = g.op("Reshape", y, g.constant([-1, length, t.heads, dim]))
-            return g.op("Transpose", y, perm=[0, 2, 1, 3])
-
-        keys, values = (heads_of(c, self.frames) for c in self.contexts[block])
-        out = attention(g, heads_of(query, pixels), keys, values, dim)
-        out = g.op("Reshape", g.op("Transpose", out, perm=[0, 2, 1, 3]), g.constant(shape))
+        keys, values = (split_heads(g, c, self.frames, t.heads, dim) for c in self.contexts[block])
+        query = split_heads(g, query, pixels * self.frames, t.heads, dim)
+        out = join_heads(g, attention(g, query, keys, values, dim), shape)
         return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
 
-    def _spatial_heads(self, t: Transformer, pixels: int) -> Any:
-        g, dim = self.g, t.channels // t.heads
-
-        def split(x: ir.Value) -> ir.Value:  # [BT, P, C] -> [BT, heads, P, dim]
-            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, dim]))
-            return g.op("Transpose", x, perm=[0, 2, 1, 3])
-
-        def join(x: ir.Value) -> ir.Value:
-            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
-            return g.op("Reshape", x, g.constant([-1, pixels, t.channels]))
-
-        return split, join
-
-    def _temporal_heads(self, t: Transformer, pixels: int) -> Any:
-        g, dim, frames = self.g, t.channels // t.heads, self.frames
-
-        def split(x: ir.Value) -> ir.Value:  # [B, T, P, C] -> [BP, heads, T, dim]
-            x = g.op("Reshape", x, g.constant([-1, frames, pixels, t.heads, dim]))
-            x = g.op("Transpose", x, perm=[0, 2, 3, 1, 4])
-            return g.op("Reshape", x, g.constant([-1, t.heads, frames, dim]))
-
-        def join(x: ir.Value) -> ir.Value:
-            x = g.op("Reshape", x, g.constant([-1, pixels, t.heads, frames, dim]))
-            x = g.op("Transpose", x, perm=[0, 3, 1, 2, 4])
-            return g.op("Reshape", x, g.constant([-1, frames, pixels, t.channels]))
-
-        return split, join
+    def _split_over_time(self, x: ir.Value, pixels: int, heads: int, dim: int) -> ir.Value:
+        g, frames = self.g, self.frames
+        x = g.op("Reshape", x, g.constant([-1, frames, pixels, heads, dim]))
+        return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 3, 1, 4]), g.constant([-1, heads, frames, dim]))
 
     def _frame_embedding(self, t: Transformer) -> ir.Value:
         weights, frames = self.g.weights, self.frames

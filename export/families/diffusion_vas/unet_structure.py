@@ -1,9 +1,9 @@
-"""The U-Net's structure as its config gives it: which blocks there are, in which order, and how wide."""
+"""The blocks of the U-Net: which there are, in which order, and how wide."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from amodal.runtime.errors import CheckpointError
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
@@ -14,8 +14,7 @@ _CROSS = {"CrossAttnDownBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"}
 _KNOWN = _CROSS | {"DownBlockSpatioTemporal", "UpBlockSpatioTemporal"}
 
 
-@dataclass(frozen=True)
-class ResBlock:
+class ResBlock(NamedTuple):
     """A spatio-temporal residual block: its name, output channels and the epsilon of its norms."""
 
     name: str
@@ -23,9 +22,8 @@ class ResBlock:
     eps: float
 
 
-@dataclass(frozen=True)
-class Transformer:
-    """Where a transformer stands."""
+class Transformer(NamedTuple):
+    """A spatio-temporal transformer: its name, width, heads, and layers of each kind."""
 
     name: str
     channels: int
@@ -33,34 +31,32 @@ class Transformer:
     layers: int
 
 
-@dataclass(frozen=True)
-class Level:
-    """One down or up block: its layers, and whether a resampling convolution follows."""
+class Level(NamedTuple):
+    """A down, middle or up block: its layers, and whether a resampling convolution follows."""
 
     name: str
-    layers: tuple[tuple[ResBlock, Transformer | None], ...]
+    layers: list[tuple[ResBlock, Transformer | None]]
     resample: bool
 
 
 @dataclass(frozen=True)
 class UNetStructure:
-    """The U-Net's structure as its config gives it (diffusers' `UNetSpatioTemporalConditionModel`).
+    """The blocks of diffusers' `UNetSpatioTemporalConditionModel`.
 
-    The order of `res_blocks` and `transformers` is the order in which the conditioner packs what it computes.
+    The conditioner packs its outputs in the order of `res_blocks` and `transformers`, which is that of evaluation.
     """
 
     config: dict[str, Any]
-    down: tuple[Level, ...]
-    mid: tuple[ResBlock, Transformer, ResBlock]
-    up: tuple[Level, ...]
+    down: list[Level]
+    mid: Level
+    up: list[Level]
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> UNetStructure:
-        """Lays out the blocks.
+        """Reads the blocks from the U-Net's config.
 
         Raises:
-            CheckpointError: the config asks for a block this family does not have, or for heads that do not divide a
-                width.
+            CheckpointError: the config names an unknown block, or a number of heads that does not divide a width.
         """
         for kind in (*config["down_block_types"], *config["up_block_types"]):
             if kind not in _KNOWN:
@@ -68,38 +64,31 @@ class UNetStructure:
                     f"the U-Net's config asks for a {kind}; expected one of {', '.join(sorted(_KNOWN))}."
                 )
         count, last = len(config["block_out_channels"]), config["block_out_channels"][-1]
-        down = tuple(
-            _level(config, f"down_blocks.{i}", kind, i, resample=i < count - 1)
-            for i, kind in enumerate(config["down_block_types"])
-        )
-        up = tuple(
-            _level(config, f"up_blocks.{i}", kind, count - 1 - i, resample=i < count - 1)
+        down = [
+            _level(config, f"down_blocks.{i}", k, i, i < count - 1) for i, k in enumerate(config["down_block_types"])
+        ]
+        up = [
+            _level(config, f"up_blocks.{i}", kind, count - 1 - i, i < count - 1)
             for i, kind in enumerate(config["up_block_types"])
-        )
-        mid = (
-            ResBlock("mid_block.resnets.0", last, 1e-5),
-            _transformer(config, "mid_block.attentions.0", -1),
-            ResBlock("mid_block.resnets.1", last, 1e-5),
-        )
+        ]
+        before, after = (ResBlock(f"mid_block.resnets.{i}", last, 1e-5) for i in (0, 1))
+        transformer = _transformer(config, "mid_block.attentions.0", -1)
+        mid = Level("mid_block", [(before, transformer), (after, None)], resample=False)
         return cls(config, down, mid, up)
 
     @property
     def res_blocks(self) -> list[ResBlock]:
-        """Every residual block, in the order of evaluation."""
-        down = [r for level in self.down for r, _ in level.layers]
-        up = [r for level in self.up for r, _ in level.layers]
-        return [*down, self.mid[0], self.mid[2], *up]
+        """All residual blocks."""
+        return [block for level in (*self.down, self.mid, *self.up) for block, _ in level.layers]
 
     @property
     def transformers(self) -> list[Transformer]:
-        """Every transformer, in the order of evaluation."""
-        down = [t for level in self.down for _, t in level.layers if t]
-        up = [t for level in self.up for _, t in level.layers if t]
-        return [*down, self.mid[1], *up]
+        """All transformers."""
+        return [t for level in (*self.down, self.mid, *self.up) for _, t in level.layers if t]
 
     @property
     def layers(self) -> list[tuple[Transformer, str, str]]:
-        """Every transformer layer: the transformer, its spatial and its temporal block's name."""
+        """All transformer layers: the transformer, and the names of the spatial and the temporal block."""
         return [
             (t, f"{t.name}.transformer_blocks.{i}", f"{t.name}.temporal_transformer_blocks.{i}")
             for t in self.transformers
@@ -118,16 +107,16 @@ class UNetStructure:
 
     @property
     def downscale(self) -> int:
-        """What the latent's height and width must be divisible by."""
+        """The number that divides the height and width of latents."""
         return int(2 ** sum(level.resample for level in self.down))
 
     def group_values(self, size: tuple[int, int]) -> int:
-        """The fewest values that a group of a norm holds in one frame, for latents of (h, w)."""
+        """Returns the fewest values in a group of a norm in one frame, for latents of `size` (h, w)."""
         widths, pixels = self.config["block_out_channels"], size[0] * size[1]
         return int(min(width // GROUPS * (pixels >> 2 * i) for i, width in enumerate(widths)))
 
     def context_shapes(self, layout: ContextLayout, frames: int) -> dict[str, tuple[int | str, ...]]:
-        """Names and shapes of the two context tensors that go from the conditioner to the U-Net."""
+        """Returns names and shapes of the two context tensors that the conditioner computes for the U-Net."""
         if layout == "sequence":
             shape = ("rows", frames, 2 * self.context_width)
             return {"keys": shape, "values": shape}
@@ -135,7 +124,7 @@ class UNetStructure:
 
 
 def _at(config: dict[str, Any], key: str, i: int) -> int:
-    """A config value of level i; one number stands for all levels."""
+    """Returns a config value of level i, where one number stands for all levels."""
     value = config[key]
     return int(value if isinstance(value, int) else value[i])
 
@@ -150,18 +139,12 @@ def _transformer(config: dict[str, Any], name: str, i: int) -> Transformer:
     return Transformer(name, width, heads, _at(config, "transformer_layers_per_block", i))
 
 
-def _level(config: dict[str, Any], name: str, kind: str, i: int, *, resample: bool) -> Level:
-    # diffusers builds two of its blocks, this one and the middle, with another epsilon than the rest.
+def _level(config: dict[str, Any], name: str, kind: str, i: int, resample: bool) -> Level:
+    # diffusers builds this block and the middle one with another epsilon than the rest.
     eps = 1e-5 if kind == "DownBlockSpatioTemporal" else 1e-6
     layers = _at(config, "layers_per_block", i) + kind.endswith("UpBlockSpatioTemporal")
-    return Level(
-        name,
-        tuple(
-            (
-                ResBlock(f"{name}.resnets.{j}", config["block_out_channels"][i], eps),
-                _transformer(config, f"{name}.attentions.{j}", i) if kind in _CROSS else None,
-            )
-            for j in range(layers)
-        ),
-        resample,
-    )
+    blocks = [ResBlock(f"{name}.resnets.{j}", config["block_out_channels"][i], eps) for j in range(layers)]
+    transformers = [
+        _transformer(config, f"{name}.attentions.{j}", i) if kind in _CROSS else None for j in range(layers)
+    ]
+    return Level(name, list(zip(blocks, transformers, strict=True)), resample)

@@ -1,8 +1,8 @@
-"""The VAE of Stable Video Diffusion: a per-frame encoder, and a decoder that looks at neighbouring frames.
+"""The VAE of Stable Video Diffusion: a per-frame encoder, and a decoder that also uses neighbouring frames.
 
 Both follow diffusers' `AutoencoderKLTemporalDecoder`. The encoder's graph ends at the mode of the posterior (the mean,
-hence only half of `quant_conv`), which is not multiplied by the scaling factor; the decoder's takes latents that are
-already divided by it.
+hence only half of `quant_conv`), not multiplied by the scaling factor; the decoder's takes latents that are already
+divided by it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...graph.layers import (
-    attention,
-    conv,
-    group_norm,
-    linear,
-    res_block,
-    res_block_2d,
-    silu,
-    temporal_conv,
-    upsample,
-)
+from ...graph.layers import attention, conv, group_norm, linear, res_block, res_block_2d, silu, temporal_conv, upsample
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph
@@ -33,12 +23,9 @@ _DECODER_EPS = (1e-6, 1e-5)  # spatial, temporal
 def write_encoder(
     weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, dtypes: Dtypes
 ) -> Graph:
-    """The `vae_encoder` graph, always in float32 arithmetic, as the reference runs it (`force_upcast`).
+    """Writes the `vae_encoder` graph, in float32 arithmetic whatever `dtypes`, as the reference runs it.
 
-    Input: `frames` [N, 3, H, W] in [-1, 1] (noise on top). Output: `latents` [N, 4, H / f, W / f].
-
-    Args:
-        dtypes: of which only that of the stored weights counts.
+    Input: `frames` [N, 3, H, W] in [-1, 1], plus noise. Output: `latents` [N, 4, H / f, W / f].
     """
     g = Graph("vae_encoder", weights, stored=dtypes.stored, variant=variant)
     x = g.input("frames", ("frames", 3, *size))
@@ -49,9 +36,8 @@ def write_encoder(
             for j in range(config["layers_per_block"]):
                 x = res_block_2d(g, x, f"encoder.down_blocks.{i}.resnets.{j}", size, _EPS)
             if i < count - 1:
-                # diffusers pads this one by hand, below and to the right only.
-                name = f"encoder.down_blocks.{i}.downsamplers.0.conv"
-                x = conv(g, x, name, stride=2, padding=(0, 0, 1, 1))
+                # diffusers pads this one itself, below and to the right only.
+                x = conv(g, x, f"encoder.down_blocks.{i}.downsamplers.0.conv", stride=2, padding=(0, 0, 1, 1))
                 size = (size[0] // 2, size[1] // 2)
     with g.scope("encoder.mid_block"):
         x = res_block_2d(g, x, "encoder.mid_block.resnets.0", size, _EPS)
@@ -60,14 +46,12 @@ def write_encoder(
     x = silu(g, group_norm(g, x, "encoder.conv_norm_out", size, _EPS))
     x = conv(g, x, "encoder.conv_out")
     channels = config["latent_channels"]
-    weight, bias = (
-        g.derived(
-            f"quant_conv.{part}[:{channels}]",
-            (channels, *weights.shape(f"quant_conv.{part}")[1:]),
-            lambda part=part: weights.load(f"quant_conv.{part}")[:channels],  # type: ignore[misc]
-        )
-        for part in ("weight", "bias")
-    )
+
+    def means(name: str) -> ir.Value:
+        shape = (channels, *weights.shape(name)[1:])
+        return g.derived(f"{name}[:{channels}]", shape, lambda: weights.load(name)[:channels])
+
+    weight, bias = means("quant_conv.weight"), means("quant_conv.bias")
     g.output("latents", g.op("Conv", x, weight, bias, kernel_shape=[1, 1]), ("frames", channels, *size))
     return g
 
@@ -75,12 +59,9 @@ def write_encoder(
 def write_decoder(
     weights: Weights, config: dict[str, Any], size: tuple[int, int], variant: Variant, *, dtypes: Dtypes
 ) -> Graph:
-    """The `vae_decoder` graph.
+    """Writes the `vae_decoder` graph for latents of `size` (h, w).
 
     Input: `latents` [N, 4, h, w], N consecutive frames of one clip. Output: `frames` [N, 3, f h, f w], about [-1, 1].
-
-    Args:
-        size: (h, w) of the latents.
     """
     g = Graph("vae_decoder", weights, *dtypes, variant)
     x = g.input("latents", ("frames", config["latent_channels"], *size))
@@ -93,7 +74,7 @@ def write_decoder(
     x = conv(g, x, "decoder.conv_in")
     x = res(x, "decoder.mid_block.resnets.0")
     if layers > 1:
-        # diffusers pairs the later blocks with a list of one attention: whatever their number, one pair runs.
+        # diffusers zips the later blocks with a list of one attention, so that one block runs whatever their number.
         with g.scope("decoder.mid_block.attentions.0"):
             x = _attention(g, x, "decoder.mid_block.attentions.0", size)
         x = res(x, "decoder.mid_block.resnets.1")
@@ -116,7 +97,7 @@ def write_decoder(
 
 
 def _attention(g: Graph, x: ir.Value, name: str, size: tuple[int, int]) -> ir.Value:
-    """diffusers' `Attention` over the pixels of x [N, C, H, W], one head, with residual."""
+    """Appends diffusers' `Attention` over the pixels of x [N, C, H, W]: one head, with residual."""
     channels, pixels = g.weights.shape(f"{name}.to_q.weight")[0], size[0] * size[1]
     flat = (-1, pixels, channels)
     h = group_norm(g, x, f"{name}.group_norm", size, _EPS)

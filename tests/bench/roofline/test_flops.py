@@ -152,9 +152,10 @@ def torch() -> Any:
 @pytest.fixture(scope="module")
 def real(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Kind -> (graph of the real architecture at 25x256x512, its network); weights are referred to and never made."""
+    import onnx_ir as ir
+
     from amodal.export.checkpoints.checkpoint import random_checkpoint
     from amodal.export.families.diffusion_vas.plan import ExportSettings, stage_components
-    from amodal.export.graph.writer import StoredWeight, _shape
 
     folder = tmp_path_factory.mktemp("graphs")
     checkpoint = random_checkpoint("diffusion-vas", "segment")
@@ -162,7 +163,10 @@ def real(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def written(kind: str, **settings: Any) -> tuple[Any, Any]:
         chosen = ExportSettings(**settings)
         graph = next(c for c in stage_components("segment", checkpoint, chosen) if c.kind == kind).write(chosen.size)
-        places = {n: StoredWeight("w", 0, 1, _shape(w.value), w.stored) for n, w in graph._pending.items()}
+        places = {
+            n: ir.ExternalTensor("w", 0, 1, w.stored, shape=ir.Shape(w.shape), name=n)
+            for n, w in graph._pending.items()
+        }
         file = folder / f"{kind}.onnx"
         graph.save(file, shared=places)
         return onnx.load(file, load_external_data=False), getattr(

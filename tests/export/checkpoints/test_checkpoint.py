@@ -16,6 +16,7 @@ transformers = pytest.importorskip("transformers")
 
 import huggingface_hub  # noqa: E402
 from huggingface_hub.utils import filter_repo_objects  # noqa: E402
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from amodal.export.checkpoints import checkpoint as module_under_test  # noqa: E402
@@ -266,10 +267,18 @@ def test_the_normalisation_is_clips_unless_told_otherwise(copy):
 def test_nothing_is_loaded_before_it_is_asked_for(authors, monkeypatch):
     loaded: list[str] = []
 
-    def spying(handle: Any, name: str) -> Callable[[], Any]:
-        return lambda: loaded.append(name) or handle.get_tensor(name)
+    class Spying:
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._handle = safe_open(*args, **options)
 
-    monkeypatch.setattr(weights_module, "_loader", spying)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._handle, name)
+
+        def get_tensor(self, name: str) -> Any:
+            loaded.append(name)
+            return self._handle.get_tensor(name)
+
+    monkeypatch.setattr(weights_module, "safe_open", Spying)
     got = read_checkpoint(authors)
     assert all(got.unet.weights.shape(name) is not None for name in got.unet.weights)
     assert loaded == []

@@ -359,7 +359,7 @@ def test_only_the_decoder_changes_and_the_bundle_takes_it(trained: Path) -> None
 def test_the_recipe_ends_in_a_bundle_that_runs(trained: Path, tmp_path: Path) -> None:
     import amodal
     from amodal.export.default_models.checkpoint import write_bundle
-    from amodal.export.default_models.losses import plot_losses
+    from amodal.export.default_models.loop import plot_losses
 
     rows = write_bundle(trained, tmp_path / "bundle", SMALL)
     assert {row.entry.stored for row in rows} == {"fp16"}

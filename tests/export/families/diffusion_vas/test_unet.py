@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel  # noqa: E402
 
 from amodal.export.families.diffusion_vas.unet import _UNet, write_conditioner, write_unet  # noqa: E402
-from amodal.export.families.diffusion_vas.unet_structure import ResBlock, Transformer, UNetStructure  # noqa: E402
+from amodal.export.families.diffusion_vas.unet_structure import Level, ResBlock, Transformer, UNetStructure  # noqa: E402
 from amodal.export.graph.variants import VARIANTS, Variant  # noqa: E402
 from amodal.export.graph.weights import Weights  # noqa: E402
 from amodal.export.graph.writer import FLOAT, HALF, Dtypes, Graph  # noqa: E402
@@ -206,7 +206,7 @@ def transformer_graph(
     weights: Weights, t: Transformer, frames: int, size: tuple[int, int], layout: str, variant: Variant, half: bool
 ) -> Graph:
     block = ResBlock("none", t.channels, 1e-5)
-    structure = UNetStructure({}, (), (block, t, block), ())
+    structure = UNetStructure({}, [], Level("mid", [(block, t), (block, None)], False), [])
     dtype = HALF if half else FLOAT
     g = Graph("transformer", weights, dtype, dtype, variant)
     context: Any = layout
