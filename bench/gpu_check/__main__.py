@@ -1,4 +1,4 @@
-"""Check everything that only a GPU can show: `python -m amodal.bench.gpu_check -o DIR`.
+"""Checks everything that only a GPU can show: `python -m amodal.bench.gpu_check -o DIR`.
 
 Finds the backends that work here, runs the tests marked `gpu`, runs the real architecture with random weights beside
 the reference pipeline in diffusers, and measures time, memory and the share of the ceiling. Each step runs in its own
@@ -31,7 +31,7 @@ from .summary import Check, summary_of
 
 
 def run_check(options: CheckOptions, minutes: float, *, fresh: bool = False, progress: Progress = silent) -> Check:
-    """Run the steps; `gpu_check.json` and `gpu_check.md` are rewritten after each.
+    """Runs the steps; `gpu_check.json` and `gpu_check.md` are rewritten after each.
 
     Args:
         minutes: for all steps together.
@@ -51,13 +51,12 @@ def run_check(options: CheckOptions, minutes: float, *, fresh: bool = False, pro
         return plan(options, states)
 
     return check_of(
-        machine,
-        run_steps(save_and_plan, options.folder, 60 * minutes, identity, fresh=fresh, progress=progress),
+        machine, run_steps(save_and_plan, options.folder, 60 * minutes, identity, fresh=fresh, progress=progress)
     )
 
 
 def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
-    """Collect the outputs of the steps."""
+    """Collects the outputs of the steps."""
     outputs = {name: state.output for name, state in states.items()}
     results: dict[str, Results] = {}
     for name, output in outputs.items():
@@ -81,7 +80,7 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
 
 @contextmanager
 def _reporting() -> Iterator[Progress]:
-    """Report progress on standard error: a line that changes on a terminal, else a line per step."""
+    """Reports progress on standard error: a line that changes on a terminal, else a line per step."""
     console = Console(stderr=True, highlight=False)
     with console.status("starting") as status:
 
@@ -99,7 +98,7 @@ def _reporting() -> Iterator[Progress]:
 @click.option("--minutes", type=float, default=8.0, show_default=True, help="For all steps together.")
 @click.option("--fresh", is_flag=True, help="Repeat what an earlier check in this folder has done.")
 def main(out: Path, bundle: str | None, quick: bool, minutes: float, fresh: bool) -> None:
-    """Run a GPU check; see the module."""
+    """Runs a GPU check; see the module."""
     try:
         with _reporting() as progress:
             check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, progress=progress)

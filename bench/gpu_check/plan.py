@@ -43,7 +43,7 @@ class CheckOptions:
 
 
 def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
-    """Return the steps known so far: the probe, then the steps of each backend that it found working."""
+    """Returns the steps known so far: the probe, then the steps of each backend that it found working."""
     # A probe that found no working backend is not reused: the user may have repaired the machine since.
     command = (sys.executable, "-m", "amodal.engines.gpu_probe")
     probe = Step("probe", command, 240, reusable=lambda output: bool(_working(output)))

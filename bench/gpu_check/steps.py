@@ -77,7 +77,7 @@ def run_steps(
     fresh: bool = False,
     progress: Progress = silent,
 ) -> dict[str, StepState]:
-    """Run steps until none is left or the time is up. A step that fails, crashes or hangs does not stop the others.
+    """Runs steps until none is left or the time is up. A step that fails, crashes or hangs does not stop the others.
 
     Args:
         plan: returns the steps in order of importance, given the finished ones; called again after each step.

@@ -45,7 +45,7 @@ class Check(Record):
 
 
 def summary_of(check: Check) -> str:
-    """Summarise a check in Markdown."""
+    """Summarises a check in Markdown."""
     gpu = check.machine.gpu
     where = f"{gpu.name} ({gpu.capability}, driver {gpu.driver})" if gpu else "no GPU that NVML knows"
     blocks = [

@@ -1,4 +1,4 @@
-"""Run the tests marked `gpu` and print their outcome as JSON: `python -m amodal.bench.gpu_check.tests tests/gpu`."""
+"""Runs the tests marked `gpu` and prints their outcome as JSON: `python -m amodal.bench.gpu_check.tests tests/gpu`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 200  # characters of a failure's first line
 
 
 def outcome_of(junit: str) -> dict[str, Any]:
-    """Count passes and failures in pytest's JUnit file.
+    """Counts passes and failures in pytest's JUnit file.
 
     Returns:
         `passed`, `failed`, `skipped`: counts. `failures`: the first line of each, by test. `reasons`: why tests were
@@ -39,7 +39,7 @@ def outcome_of(junit: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest, print the outcome, and return pytest's exit code."""
+    """Runs pytest, prints the outcome, and returns pytest's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={file}", *arguments]

@@ -1,4 +1,4 @@
-"""Peers running the same clip in turns: those that fall or differ leave, the others go on."""
+"""Peers run the same clip in turns. One that fails or whose result differs is left out, and the others continue."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.progress import Progress
 
-from ..reference.same_clip import StageOutput
+from ..reference.same_clip import Outputs
 from ..schema import Peer
 from .agreement import agreement_of, disagreement
-from .process import PeerError, PeerProcess, Ran
+from .process import PeerClip, PeerError, PeerProcess
 
 
 @dataclass
-class Entrant:
-    """A peer that runs, its clips so far (without what they drew), and how it agrees with the first."""
+class RunningPeer:
+    """A peer, its clips so far (without their outputs), and its agreement with the first peer."""
 
     name: str
     process: PeerProcess
-    runs: list[Ran] = field(default_factory=list)
+    clips: list[PeerClip] = field(default_factory=list)
     agreement: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> Peer:
-        """What was measured of it."""
-        first, *rest = self.runs
+        """Returns its measurements."""
+        first, *rest = self.clips
         return Peer(
             name=self.name,
             description=self.process.description,
-            seconds=[ran.seconds for ran in rest],
+            seconds=[clip.seconds for clip in rest],
             first=first.seconds,
-            host_peak=max(ran.host_peak for ran in self.runs),
+            host_peak=max(clip.host_peak for clip in self.clips),
             device_peak=first.device_peak,
-            allocator_peak=self.runs[-1].allocator_peak,
+            allocator_peak=self.clips[-1].allocator_peak,
             agreement=self.agreement,
         )
 
@@ -44,55 +43,51 @@ class Turns:
     """Runs peers in turns.
 
     Args:
-        lost: told of a peer that failed or died.
+        failed: called with the name of a peer that failed or died, and the error.
 
     Attributes:
-        entrants: those that are still in; the others are held against the first of them that drew something.
-        refused: those that drew something else, and what.
+        peers: those still running; they are compared with the first of them whose clip had a finite result.
+        refused: peers whose results differ, and how.
     """
 
-    def __init__(self, entrants: list[Entrant], lost: Callable[[str, PeerError], None]) -> None:
-        self.entrants = list(entrants)
+    def __init__(self, peers: list[RunningPeer], failed: Callable[[str, PeerError], None]) -> None:
+        self.peers = list(peers)
         self.refused: dict[str, str] = {}
-        self._lost = lost
-        self._first: Entrant | None = None
-        self._expected: dict[StageName, StageOutput] = {}
+        self._failed = failed
+        self._first: RunningPeer | None = None
+        self._expected: Outputs = {}
 
     def run(self, repeats: int, progress: Progress) -> None:
-        """One clip each that does not count, with latents; then `repeats` that do."""
+        """Runs one clip of each peer that does not count, with latents; then `repeats` that count."""
         for turn in range(repeats + 1):
-            # Another one begins each time, so that nobody always comes after the same.
-            begin = turn % max(1, len(self.entrants))
-            for entrant in [*self.entrants[begin:], *self.entrants[:begin]]:
-                progress(f"{entrant.name}, {f'turn {turn}' if turn else 'first clip'}", "", turn, repeats + 1)
-                self._clip(entrant, first=turn == 0)
+            # Another peer begins each time, so that none always follows the same one.
+            begin = turn % max(1, len(self.peers))
+            for peer in [*self.peers[begin:], *self.peers[:begin]]:
+                progress(f"{peer.name}, {f'turn {turn}' if turn else 'first clip'}", "", turn, repeats + 1)
+                self._clip(peer, first=turn == 0)
 
-    def _clip(self, entrant: Entrant, first: bool) -> None:
+    def _clip(self, peer: RunningPeer, first: bool) -> None:
         try:
-            ran = entrant.process.clip(trace=first)
+            clip = peer.process.clip(trace=first)
         except PeerError as error:
-            self._lost(entrant.name, error)
-            self._leave(entrant)
-            return
-        wrong = self._wrong(entrant, ran, first)
-        if wrong is None:
-            entrant.runs.append(ran._replace(drawn={}))
+            self._failed(peer.name, error)
         else:
-            self.refused[entrant.name] = wrong
-            self._leave(entrant)
+            wrong = self._difference(peer, clip.outputs, first)
+            if wrong is None:
+                peer.clips.append(clip._replace(outputs={}))
+                return
+            self.refused[peer.name] = wrong
+        self.peers.remove(peer)
+        peer.process.close()
 
-    def _wrong(self, entrant: Entrant, ran: Ran, first: bool) -> str | None:
-        bad = [name for name, drawn in ran.drawn.items() if not all(np.isfinite(x).all() for x in drawn.latents)]
+    def _difference(self, peer: RunningPeer, outputs: Outputs, first: bool) -> str | None:
+        bad = [name for name, output in outputs.items() if not all(np.isfinite(x).all() for x in output.latents)]
         if bad:
             return f"latents of {', '.join(bad)} are not finite"
         if self._first is None:
-            self._first, self._expected = entrant, ran.drawn
+            self._first, self._expected = peer, outputs
             return None
-        found = agreement_of(ran.drawn, self._expected)
+        agreement = agreement_of(outputs, self._expected)
         if first:
-            entrant.agreement = found
-        return disagreement(found, entrant.process.half + self._first.process.half)
-
-    def _leave(self, entrant: Entrant) -> None:
-        self.entrants.remove(entrant)
-        entrant.process.close()
+            peer.agreement = agreement
+        return disagreement(agreement, peer.process.half + self._first.process.half)

@@ -1,30 +1,29 @@
-"""What a run takes: the counts of `flops.py` over the calls that its family describes."""
+"""Operations and bytes of a run: those of `flops.py`, over the calls that the family makes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache, reduce
-from operator import add
+from functools import cache
+from typing import NamedTuple
 
+from amodal.engines.upcast import read_graph
 from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
 
 from ..schema import ComponentCost
-from .flops import Cost, count_graph, graph_of
+from .flops import KINDS, Cost, count_graph
 
 Axes = tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True)
-class ComponentCalls:
+class ComponentCalls(NamedTuple):
     """The calls of one component in one task.
 
     Attributes:
         name: task and kind, `segment/unet`.
-        component: its key in the bundle.
-        axes: sizes of the free axes -> how often it is called with them.
+        component: key in the bundle.
+        axes: number of calls by the sizes of the free axes.
     """
 
     name: str
@@ -33,7 +32,7 @@ class ComponentCalls:
 
 
 def calls_of(bundle: Bundle, run: Run) -> Iterator[ComponentCalls]:
-    """The calls that `amodal.runtime` makes in a run, by task and component, in the order of the first."""
+    """Yields the calls of a run by task and component, in the order of the first calls."""
     found: dict[tuple[str, str], Counter[Axes]] = {}
     for phase in bundle.family.calls(bundle.manifest, run).phases:
         for call in phase.calls:
@@ -44,29 +43,36 @@ def calls_of(bundle: Bundle, run: Run) -> Iterator[ComponentCalls]:
 
 
 def count_run(bundle: Bundle, run: Run) -> list[ComponentCost]:
-    """Operations and bytes of a run by component; nothing is run, and no weight is read.
+    """Counts the operations and bytes of a run by component; nothing is run, and no weight is read.
 
     Raises:
         MissingDependencyError: onnx is not installed.
-        BundleError: a graph cannot be read, or its shapes cannot be told.
+        BundleError: a graph cannot be read, or its shapes cannot be inferred.
     """
 
     @cache
-    def cost(component: str, axes: Axes) -> Cost:
-        return count_graph(graph_of(bundle, component), dict(axes))
+    def count(component: str, axes: Axes) -> Cost:
+        return count_graph(read_graph(bundle.files(component)[0]), dict(axes))
 
     costs = []
-    for calls in calls_of(bundle, run):
-        total = reduce(add, (cost(calls.component, axes) * times for axes, times in calls.axes.items()))
+    for name, component, axes in calls_of(bundle, run):
+        flops = dict.fromkeys(KINDS, 0.0)
+        weights = activations = boundary = 0.0
+        for sizes, times in axes.items():
+            cost = count(component, sizes)
+            flops = {kind: flops[kind] + times * cost.flops[kind] for kind in KINDS}
+            weights += times * cost.weights
+            activations += times * cost.activations
+            boundary += times * cost.boundary
         costs.append(
             ComponentCost(
-                component=calls.name,
-                precision=bundle.component(calls.component).precision,
-                calls=sum(calls.axes.values()),
-                flops={str(kind): count for kind, count in total.flops.items()},
-                weights=total.weights,
-                activations=total.activations,
-                boundary=total.boundary,
+                component=name,
+                precision=bundle.component(component).precision,
+                calls=sum(axes.values()),
+                flops={str(kind): each for kind, each in flops.items()},
+                weights=weights,
+                activations=activations,
+                boundary=boundary,
             )
         )
     return costs

@@ -22,7 +22,7 @@ from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
 from amodal.bench.roofline.clip_cost import calls_of, count_run
 from amodal.bench.roofline.gpus import GPUS, find_gpu
-from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
+from amodal.bench.roofline.measure import measure_roofline, memory_on, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_results
@@ -216,18 +216,18 @@ def test_whether_a_run_fits_follows_from_the_plan(bundle: Bundle) -> None:
         for key in keys
     }
     shape = RunShape(("segment",))
-    needs = Needs(Planner(bundle.family, bundle.manifest, footprints), shape)
-    roomy, tight, small = (needs.on(find_gpu(name)) for name in ("H200", "4060", "L4"))
+    planner = Planner(bundle.family, bundle.manifest, footprints)
+    roomy, tight, small = (memory_on(planner, shape, find_gpu(name)) for name in ("H200", "4060", "L4"))
     assert [each["fits"] for each in (roomy, tight, small)] == [True] * 3
     assert [each["way"] for each in (roomy, tight, small)] == [
         f"{m}, batched CFG rows" for m in ("resident", *2 * ("sequential",))
     ]
     assert tight["planned"] < 2 * size < 5 * size < roomy["planned"]
     larger = {key: Footprint(4 * size, each.activations) for key, each in footprints.items()}
-    none = Needs(Planner(bundle.family, bundle.manifest, larger), shape).on(find_gpu("4060"))
+    none = memory_on(Planner(bundle.family, bundle.manifest, larger), shape, find_gpu("4060"))
     assert not none["fits"]
     assert none["planned"] > 4 * size
-    (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), needs=needs)
+    (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), memory=tight)
     assert (prediction.planned, prediction.fits) == (tight["planned"], True)
 
 
@@ -253,7 +253,7 @@ def test_the_papers_time_is_set_beside_the_rate_of_its_card_only_for_its_clip() 
 def test_ceilings_of_the_cpu_are_positive_and_keep_their_samples(brief: None, rounded: bool) -> None:
     if rounded:
         pytest.importorskip("openvino")
-    found = ceilings.cpu_ceilings(threads=1, seconds=0.0, rounded=rounded)
+    found = ceilings.cpu_ceilings(threads=1, seconds=0.0, bfloat16=rounded)
     assert found.precision.startswith("bfloat16" if rounded else "float32")
     assert found.library.split()[0] == ("openvino" if rounded else "onnxruntime")
     assert found.side in (32, 64)
