@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
 from amodal.runtime.errors import AmodalError
 from amodal.runtime.progress import Progress, silent
@@ -78,19 +76,6 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
     )
 
 
-@contextmanager
-def _reporting() -> Iterator[Progress]:
-    """Reports progress on standard error: a line that changes on a terminal, else a line per step."""
-    console = Console(stderr=True, highlight=False)
-    with console.status("starting") as status:
-
-        def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-            line = f"{what} ({phase})"
-            status.update(line) if console.is_terminal else click.echo(line, err=True)
-
-        yield report
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
 @click.option("--bundle", metavar="BUNDLE", help="Run this bundle instead of exporting the real architecture.")
@@ -100,8 +85,7 @@ def _reporting() -> Iterator[Progress]:
 def main(out: Path, bundle: str | None, quick: bool, minutes: float, fresh: bool) -> None:
     """Runs a GPU check; see the module."""
     try:
-        with _reporting() as progress:
-            check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, progress=progress)
+        check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, progress=_echo)
     except AmodalError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
@@ -109,6 +93,10 @@ def main(out: Path, bundle: str | None, quick: bool, minutes: float, fresh: bool
         sys.exit(130)
     click.echo(summary_of(check))
     click.echo(f"Wrote {out / 'gpu_check.json'} and {out / 'gpu_check.md'}.", err=True)
+
+
+def _echo(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+    click.echo(f"{what} ({phase})", err=True)
 
 
 if __name__ == "__main__":

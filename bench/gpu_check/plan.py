@@ -33,13 +33,11 @@ class CheckOptions:
         folder: for bundle, engines and results.
         bundle: to run; None to export the real architecture with random weights.
         quick: use the default bundle and few steps, to see that everything works rather than how fast it is.
-        tests: the folder with the tests marked `gpu`.
     """
 
     folder: Path
     bundle: str | None = None
     quick: bool = False
-    tests: Path = TESTS
 
 
 def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
@@ -61,8 +59,8 @@ def _working(probe: Any) -> list[dict[str, Any]]:
 
 
 def _backend_steps(options: CheckOptions, name: str, device: str) -> Iterator[Step]:
-    missing = "" if options.tests.is_dir() else f"{options.tests} is not there; run from a checkout of the sources"
-    tests = (sys.executable, "-m", "amodal.bench.gpu_check.tests", str(options.tests))
+    missing = "" if TESTS.is_dir() else f"{TESTS} is not there; run from a checkout of the sources"
+    tests = (sys.executable, "-m", "amodal.bench.gpu_check.tests", str(TESTS))
     yield Step(f"tests {name}", tests, 150, environment={BACKEND: name}, missing=missing)
     bundle = options.bundle or "default"
     needs: tuple[str, ...] = ()

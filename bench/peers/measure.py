@@ -31,7 +31,7 @@ from ..running.sources import Checkpoints
 from ..schema import Measurement, Peer, Peers, Skipped, Work
 from .loaders import load_diffusers, load_ours
 from .process import LoadedPeer, PeerError, PeerProcess
-from .turns import RunningPeer, Turns
+from .turns import RunningPeer, take_turns
 
 EAGER, COMPILED, BFLOAT16 = "diffusers", "compile", "bfloat16"
 _CHECKPOINTS = "amodal bench peers --segment CHECKPOINT --complete CHECKPOINT"
@@ -85,16 +85,17 @@ def measure_peers(
                 continue
             stack.callback(process.close)
             peers.append(RunningPeer(name, process))
-        turns = Turns(peers, lambda name, error: skipped.append(_skipped(name, error, opened)))
-        turns.run(repeats, progress)
-    for name, why in turns.refused.items():
+        refused = take_turns(
+            peers, repeats, lambda name, error: skipped.append(_skipped(name, error, opened)), progress
+        )
+    for name, why in refused.items():
         skipped.append(Skipped(what=f"peer {name}", reason=f"its result is different: {why}."))
-    if not turns.peers:
+    if not peers:
         return [], skipped
     found = Peers(
         work=work,
-        peers=[peer.record() for peer in turns.peers],
-        refused=turns.refused,
+        peers=[peer.record() for peer in peers],
+        refused=refused,
         device=device_of(execution),
         threads=execution.threads or usable_cores(),
     )

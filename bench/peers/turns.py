@@ -39,55 +39,52 @@ class RunningPeer:
         )
 
 
-class Turns:
-    """Runs peers in turns.
+def take_turns(
+    peers: list[RunningPeer], repeats: int, failed: Callable[[str, PeerError], None], progress: Progress
+) -> dict[str, str]:
+    """Runs one clip of each peer that does not count, with latents; then `repeats` that count, in turns.
 
     Args:
+        peers: those that fail or are refused are removed; the others are compared with the first finite result.
         failed: called with the name of a peer that failed or died, and the error.
 
-    Attributes:
-        peers: those still running; they are compared with the first of them whose clip had a finite result.
-        refused: peers whose results differ, and how.
+    Returns:
+        The refused peers: how the result of each differs.
     """
+    refused: dict[str, str] = {}
+    base: tuple[RunningPeer, Outputs] | None = None
+    for turn in range(repeats + 1):
+        # Another peer begins each time, so that none always follows the same one.
+        begin = turn % max(1, len(peers))
+        for peer in [*peers[begin:], *peers[:begin]]:
+            progress(f"{peer.name}, {f'turn {turn}' if turn else 'first clip'}", "", turn, repeats + 1)
+            try:
+                clip = peer.process.clip(trace=turn == 0)
+            except PeerError as error:
+                failed(peer.name, error)
+            else:
+                difference = _not_finite(clip.outputs)
+                if difference is None:
+                    base = base or (peer, clip.outputs)
+                    difference = _compared(peer, clip.outputs, *base, first=turn == 0)
+                if difference is None:
+                    peer.clips.append(clip._replace(outputs={}))
+                    continue
+                refused[peer.name] = difference
+            peers.remove(peer)
+            peer.process.close()
+    return refused
 
-    def __init__(self, peers: list[RunningPeer], failed: Callable[[str, PeerError], None]) -> None:
-        self.peers = list(peers)
-        self.refused: dict[str, str] = {}
-        self._failed = failed
-        self._first: RunningPeer | None = None
-        self._expected: Outputs = {}
 
-    def run(self, repeats: int, progress: Progress) -> None:
-        """Runs one clip of each peer that does not count, with latents; then `repeats` that count."""
-        for turn in range(repeats + 1):
-            # Another peer begins each time, so that none always follows the same one.
-            begin = turn % max(1, len(self.peers))
-            for peer in [*self.peers[begin:], *self.peers[:begin]]:
-                progress(f"{peer.name}, {f'turn {turn}' if turn else 'first clip'}", "", turn, repeats + 1)
-                self._clip(peer, first=turn == 0)
+def _not_finite(outputs: Outputs) -> str | None:
+    bad = [name for name, output in outputs.items() if not all(np.isfinite(x).all() for x in output.latents)]
+    return f"latents of {', '.join(bad)} are not finite" if bad else None
 
-    def _clip(self, peer: RunningPeer, first: bool) -> None:
-        try:
-            clip = peer.process.clip(trace=first)
-        except PeerError as error:
-            self._failed(peer.name, error)
-        else:
-            wrong = self._difference(peer, clip.outputs, first)
-            if wrong is None:
-                peer.clips.append(clip._replace(outputs={}))
-                return
-            self.refused[peer.name] = wrong
-        self.peers.remove(peer)
-        peer.process.close()
 
-    def _difference(self, peer: RunningPeer, outputs: Outputs, first: bool) -> str | None:
-        bad = [name for name, output in outputs.items() if not all(np.isfinite(x).all() for x in output.latents)]
-        if bad:
-            return f"latents of {', '.join(bad)} are not finite"
-        if self._first is None:
-            self._first, self._expected = peer, outputs
-            return None
-        agreement = agreement_of(outputs, self._expected)
-        if first:
-            peer.agreement = agreement
-        return disagreement(agreement, peer.process.half + self._first.process.half)
+def _compared(peer: RunningPeer, outputs: Outputs, base: RunningPeer, expected: Outputs, first: bool) -> str | None:
+    if outputs is expected:
+        return None
+    agreement = agreement_of(outputs, expected)
+    if first:
+        peer.agreement = agreement
+    return disagreement(agreement, peer.process.half + base.process.half)

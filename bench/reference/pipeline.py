@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -26,22 +26,11 @@ if TYPE_CHECKING:
 ContextLayout: TypeAlias = Literal["reference", "aligned", "sequence"]
 Churn: TypeAlias = tuple[float, float, float, float]
 """(s_churn, s_tmin, s_tmax, s_noise), as in EDM (Karras et al. 2022), Algorithm 2."""
-StepCallback: TypeAlias = Callable[[int, float, torch.Tensor], None]
 Denoiser: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Images: TypeAlias = NDArray[np.float32] | torch.Tensor
 
 # diffusers is untyped.
 _resize_with_antialiasing = cast(Callable[[torch.Tensor, tuple[int, int]], torch.Tensor], svd._resize_with_antialiasing)
-
-
-class Modules(NamedTuple):
-    """A stage's networks as stock modules in eval mode, and two of its configs."""
-
-    unet: Any
-    vae: Any
-    image_encoder: Any
-    scheduler: dict[str, Any]
-    feature_extractor: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,7 @@ def euler(
     *,
     churn: Churn | None = None,
     generator: torch.Generator | None = None,
-    callback: StepCallback | None = None,
+    callback: Callable[[int, float, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """EDM Algorithm 2 without its second-order step.
 
@@ -178,10 +167,16 @@ class ReferencePipeline:
     """One stage of Diffusion-VAS, eager.
 
     On a GPU, torch runs fp32 convolutions in TF32 unless `torch.backends.cudnn.allow_tf32 = False`.
+
+    Args:
+        unet, vae, image_encoder: stock modules in eval mode.
+        scheduler, feature_extractor: their configs.
     """
 
-    def __init__(self, modules: Modules) -> None:
-        self.unet, self.vae, self.image_encoder, scheduler, feature_extractor = modules
+    def __init__(
+        self, unet: Any, vae: Any, image_encoder: Any, scheduler: dict[str, Any], feature_extractor: dict[str, Any]
+    ) -> None:
+        self.unet, self.vae, self.image_encoder = unet, vae, image_encoder
         self.sigma_min, self.sigma_max = float(scheduler["sigma_min"]), float(scheduler["sigma_max"])
         self.clip_mean, self.clip_std = feature_extractor["image_mean"], feature_extractor["image_std"]
         self.dtype = cast(torch.dtype, self.unet.dtype)
@@ -202,7 +197,7 @@ class ReferencePipeline:
             # nn.Module's own `to`: diffusers' prints a warning for every dtype.
             torch.nn.Module.to(network, device=device, dtype=dtype)
         normalisation = {"image_mean": checkpoint.image_mean, "image_std": checkpoint.image_std}
-        return cls(Modules(unet, vae, image_encoder, checkpoint.scheduler, normalisation))
+        return cls(unet, vae, image_encoder, checkpoint.scheduler, normalisation)
 
     @torch.no_grad()
     def __call__(self, images: Images, rgb_images: Images, *, generator: torch.Generator, **options: Any) -> Result:

@@ -21,7 +21,6 @@ from amodal.runtime.families import Bundle
 from amodal.runtime.model import Model
 
 from ..schema import Executed, Gpu, Machine, Measurement, Results, Skipped, Subject, Work
-from .gpu import open_gpu
 
 _LIBRARIES = (
     *("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt_rtx", "tensorrt"),
@@ -47,6 +46,18 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return " ".join(line.partition(":")[2].split())
     return platform.processor() or platform.machine()
+
+
+def open_gpu(name: str = "0") -> tuple[Any, Any] | None:
+    """Returns NVML and its handle of a GPU, given by index or UUID; None without the library, a driver or that GPU."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle_of = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        return pynvml, handle_of(int(name) if name.isdigit() else name)
+    except Exception:  # noqa: BLE001 (the library's own errors cannot be named without it)
+        return None
 
 
 def _gpu() -> Gpu | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .clips import Execution
-from .gpu import open_gpu
+from .machine import open_gpu
 
 INTERVAL = 0.005  # seconds between samples; on the host, the kernel records the peaks in between
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import psutil
 
-from .gpu import open_gpu
+from .machine import open_gpu
 
 _BUSY = 0.10  # share of the processors that other programs use
 _STOLEN = 0.02  # share of processor time that the host of a virtual machine gave to others
