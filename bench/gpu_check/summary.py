@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from importlib.resources import files
 from statistics import median
 from typing import Any, TypeVar
 
@@ -46,81 +47,38 @@ class Check(Record):
 
 def summary_of(check: Check) -> str:
     """Summarises a check in Markdown."""
-    gpu = check.machine.gpu
-    where = f"{gpu.name} ({gpu.capability}, driver {gpu.driver})" if gpu else "no GPU that NVML knows"
-    blocks = [
-        f"# GPU check\n\n{where}, {check.created}",
-        _probe(check.probe),
-        *_tests(check.tests),
-        _section(
-            "Time (medians)",
-            "backend | s per clip | s per frame | ms per step | outside the networks | µs between steps",
-            (_latency(m) for _, m in _measured(check, Latency)),
-        ),
-        *(
-            _section(
-                f"Peers, with {backend}",
-                "peer | s per clip | beside eager | peak on the GPU | beside eager | agreement",
-                _peers(m, backend),
-            )
-            for backend, m in _measured(check, Peers)
-        ),
-        _section(
-            "Memory on the GPU",
-            "backend | planned | CuPy's pool | NVML's peak, context and all | beyond the plan",
-            (_memory(m) for _, m in _measured(check, Memory)),
-        ),
-        _section(
-            "Share of the measured matrix-multiply ceiling",
-            "backend | component | share",
-            (row for backend, m in _measured(check, Roofline) for row in _roofline(m, backend)),
-        ),
-        _section(
-            "The U-Net's step, options of ONNX Runtime",
-            "case | ms per step | s, first call | two calls bit-equal | difference",
-            _options(check.options),
-        ),
-        _section(
-            "Steps",
-            "step | state | s | trouble",
-            ([s.name, s.state, f"{s.seconds:.0f}", s.trouble] for s in check.steps),
-        ),
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    from jinja2 import Environment, StrictUndefined
+
+    template = files(__package__).joinpath("summary.md.j2").read_text(encoding="utf-8")
+    page = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined).from_string(template)
+    tests: dict[str, Any] = check.tests
+    text = page.render(
+        check=check,
+        backends=_backends(check.probe),
+        tests=[[name, each["passed"], each["failed"], each["skipped"]] for name, each in tests.items()],
+        latency=[_latency(m) for _, m in _measured(check, Latency)],
+        peers=[(backend, list(_peers(m, backend))) for backend, m in _measured(check, Peers)],
+        memory=[_memory(m) for _, m in _measured(check, Memory)],
+        roofline=[row for backend, m in _measured(check, Roofline) for row in _roofline(m, backend)],
+        options=list(_options(check.options)),
+        steps=[[s.name, s.state, f"{s.seconds:.0f}", s.trouble] for s in check.steps],
+    )
+    return text.rstrip() + "\n"
 
 
 def _measured(check: Check, kind: type[_M]) -> Iterator[tuple[str, _M]]:
     """The measurements of a kind, each with its backend."""
     for step, results in check.results.items():
-        for measurement in results.measurements:
-            if isinstance(measurement, kind):
-                yield step.partition(" ")[2], measurement
+        yield from ((step.partition(" ")[2], m) for m in results.measurements if isinstance(m, kind))
 
 
-def _section(title: str, head: str, rows: Iterable[Sequence[str]]) -> str:
-    """A heading and a table; empty without rows."""
-    lines = ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row in rows]
-    rule = "| " + " | ".join("---" for _ in head.split("|")) + " |"
-    return "\n".join([f"## {title}\n", f"| {head} |", rule, *lines]) if lines else ""
-
-
-def _probe(probe: Any) -> str:
-    if not isinstance(probe, dict):
-        return "## Backends\n\nNot probed."
-    if probe["problem"]:
-        return f"## Backends\n\n{probe['problem']}"
-    rows = [
-        [row["name"], "yes" if row["executes"] else "no", row.get("detail", "") if row["executes"] else row["reason"]]
-        for row in [{**probe["cupy"], "name": "CuPy"}, *probe["backends"]]
+def _backends(probe: Any) -> list[list[str]]:
+    rows = [{**probe["cupy"], "name": "CuPy"}, *probe["backends"]] if isinstance(probe, dict) else []
+    return [
+        [row["name"], "yes", row.get("detail", "")] if row["executes"] else [row["name"], "no", row["reason"]]
+        for row in rows
+        if not probe["problem"]
     ]
-    return _section("Backends", "backend | executes | what, or why not", rows)
-
-
-def _tests(outcomes: Mapping[str, Any]) -> Iterator[str]:
-    rows = [[name, *(str(each[key]) for key in ("passed", "failed", "skipped"))] for name, each in outcomes.items()]
-    yield _section("Tests marked gpu", "backend | passed | failed | skipped", rows)
-    failures = ((name, *failure) for name, each in outcomes.items() for failure in each["failures"].items())
-    yield "\n".join(f"- {name}: `{test}`: {why}" for name, test, why in failures)
 
 
 def _latency(m: Latency) -> list[str]:
