@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -108,26 +109,24 @@ def run_steps(
 
 
 def _run(step: Step, key: str, states: Mapping[str, StepState], left: float) -> StepState:
-    state = StepState(name=step.name, key=key, command=list(step.command), state="skipped")
+    outcome = partial(StepState, name=step.name, key=key, command=list(step.command))
     lacks = [name for name in step.needs if name not in states or states[name].state != "done"]
     if step.missing or lacks:
-        return state.model_copy(update={"trouble": step.missing or f"needs what {', '.join(lacks)} did not produce"})
+        return outcome(state="skipped", trouble=step.missing or f"needs what {', '.join(lacks)} did not produce")
     if left < _LEAST:
-        return state.model_copy(update={"state": "not reached", "trouble": "the time was up; run the check again"})
+        return outcome(state="not reached", trouble="the time was up; run the check again")
     limit = min(step.limit, left)
     try:
         ended = run_isolated(step.command, limit, step.environment)
     except OSError as error:
-        return state.model_copy(update={"state": "failed", "trouble": f"it cannot be started ({error})"})
-    return state.model_copy(
-        update={
-            "state": "done" if ended.ok else "timed out" if ended.code is None else "failed",
-            "seconds": round(ended.seconds, 2),
-            "limit": round(limit, 2),
-            "trouble": ended.trouble,
-            "output": _json_of(ended.out),
-            "log": ended.err[-_LOG:],
-        }
+        return outcome(state="failed", trouble=f"it cannot be started ({error})")
+    return outcome(
+        state="done" if ended.ok else "timed out" if ended.code is None else "failed",
+        seconds=round(ended.seconds, 2),
+        limit=round(limit, 2),
+        trouble=ended.trouble,
+        output=_json_of(ended.out),
+        log=ended.err[-_LOG:],
     )
 
 

@@ -15,8 +15,7 @@ from amodal.runtime.backends import DEFAULT, create, on_gpu
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName
-from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.model import Model, load
+from amodal.runtime.model import Model
 from amodal.runtime.progress import Progress, silent
 
 from ..reference.same_clip import (
@@ -24,6 +23,7 @@ from ..reference.same_clip import (
     StageOutput,
     comparable_work,
     inputs_of,
+    load_model,
     load_reference,
     run_model,
     run_reference,
@@ -70,8 +70,7 @@ def measure_fidelity(
         # In a process of its own, so that torch's memory on the GPU is free when the backend runs.
         expected, reference = in_new_process(_run_diffusers, str(bundle), work, checkpoints, execution)
     progress(execution.backend, "", 1, 2)
-    shape = RunShape(tuple(work.stages), False, work.guidance > 1, work.steps, 1)
-    with load(bundle, shape=shape, **execution.options()) as model:
+    with load_model(bundle, work, execution) as model:
         outputs = run_model(model, inputs_of(work), work)
         executed = executed_of(model)
     stages = [stage_fidelity(stage, outputs[stage], expected[stage]) for stage in stages_of(work)]

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amodal.runtime.families import Bundle
-from amodal.runtime.families.diffusion_vas.shape import RunShape
-from amodal.runtime.model import load
 
-from ..reference.same_clip import Outputs, inputs_of, load_reference, run_model, run_reference, stages_of
+from ..reference.same_clip import Outputs, inputs_of, load_model, load_reference, run_model, run_reference, stages_of
 from ..running.clips import Execution
 from ..running.machine import executed_of
 from ..running.memory import device_counters
@@ -25,8 +23,7 @@ if TYPE_CHECKING:
 
 def load_ours(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
     """Loads the runtime; the first clip loads the components, which stay loaded."""
-    shape = RunShape(tuple(work.stages), False, work.guidance > 1, work.steps, 1)
-    model = load(bundle, shape=shape, **execution.options())
+    model = load_model(bundle, work, execution)
     inputs, executed, tasks = inputs_of(work), executed_of(model), model.manifest.tasks
     keys = [key for stage in stages_of(work) for key in tasks[stage].components.values()]
     entries = [model.bundle.component(key) for key in keys]

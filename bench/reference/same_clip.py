@@ -8,6 +8,7 @@ pixel at the threshold would change its whole output.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -19,12 +20,12 @@ from amodal.runtime.errors import BackendUnavailableError, MissingDependencyErro
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName, config_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-from amodal.runtime.model import Model
+from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb
 from amodal.runtime.sampling.schedule import Churn
 
-from ..families.diffusion_vas import SCENE, sampler_keywords, scene_of
-from ..running.clips import require_stages
+from ..families.diffusion_vas import SCENE, run_of, sampler_keywords, scene_of
+from ..running.clips import Execution, require_stages
 from ..running.sources import Checkpoints, checkpoints_of
 from ..schema import Work
 
@@ -87,6 +88,11 @@ def inputs_of(work: Work) -> ClipInputs:
 def stages_of(work: Work) -> list[StageName]:
     """Returns the stages in the order in which they run."""
     return [stage for stage in get_args(StageName) if stage in work.stages]
+
+
+def load_model(bundle: str | Path, work: Work, execution: Execution) -> Model:
+    """Loads a bundle for `run_model`, with memory planned for the work."""
+    return load(bundle, shape=run_of(work).open_variant(), **execution.options())
 
 
 def run_model(model: Model, inputs: ClipInputs, work: Work, *, trace: bool = True) -> Outputs:

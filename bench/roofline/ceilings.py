@@ -58,7 +58,7 @@ def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, bfloat16:
     name, kind, extra = ("openvino", "in bfloat16", "openvino") if bfloat16 else ("onnxruntime", "of a CPU", "cpu")
     library, workers = _imported(name, kind, extra), threads or usable_cores()
     product = _openvino_product if bfloat16 else _onnxruntime_product
-    side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, threads), seconds)
+    side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, workers), seconds)
     with ThreadPoolExecutor(workers, "amodal-copy") as pool:
         bandwidth = [2 * _CPU_COPY / each for each in _repeat(_cpu_copy(pool, workers), seconds)]
     precision = "bfloat16, float32 accumulation" if bfloat16 else "float32"
@@ -101,19 +101,19 @@ def _repeat(once: Timed, seconds: float) -> list[float]:
     return found
 
 
-def _onnxruntime_product(ort: Any, side: int, threads: int | None) -> Timed:
+def _onnxruntime_product(ort: Any, side: int, threads: int) -> Timed:
     graph, left = _product(side)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return _clocked(lambda: session.run(None, {"left": left}))
 
 
-def _openvino_product(ov: Any, side: int, threads: int | None) -> Timed:
+def _openvino_product(ov: Any, side: int, threads: int) -> Timed:
     graph, left = _product(side)
-    core, cores = ov.Core(), threads or usable_cores()
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": 1}
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
     return _clocked(lambda: request.infer({"left": left}, share_inputs=True))
 

@@ -31,7 +31,7 @@ from ..running.clips import Execution, Runner
 from ..running.machine import executed_of
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
-from .clip_cost import count_run
+from .flops import count_run
 from .gpus import GPUS, GpuSpec, find_gpu
 
 LIKELY_SHARE = 0.47

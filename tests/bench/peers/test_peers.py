@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from amodal.bench.peers import measure as peers
-from amodal.bench.peers.agreement import agreement_of, disagreement
 from amodal.bench.peers.loaders import compile_networks
 from amodal.bench.peers.measure import CHOICES, candidates, measure_peers, memory_ratio, time_ratio
 from amodal.bench.peers.process import PeerClip, PeerError
+from amodal.bench.peers.turns import agreement_of, disagreement
 from amodal.bench.reference import same_clip
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of

@@ -20,7 +20,7 @@ pytest.importorskip("psutil")
 from amodal.bench.families.diffusion_vas import run_of
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
-from amodal.bench.roofline.clip_cost import calls_of, count_run
+from amodal.bench.roofline.flops import calls_of, count_run
 from amodal.bench.roofline.gpus import GPUS, find_gpu
 from amodal.bench.roofline.measure import measure_roofline, memory_on, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
