@@ -18,17 +18,8 @@ from amodal.runtime.families.diffusion_vas.config import StageName
 from amodal.runtime.model import Model
 from amodal.runtime.progress import Progress, silent
 
-from ..reference.same_clip import (
-    Outputs,
-    StageOutput,
-    comparable_work,
-    inputs_of,
-    load_model,
-    load_reference,
-    run_model,
-    run_reference,
-    stages_of,
-)
+from ..reference import same_clip
+from ..reference.same_clip import Outputs, StageOutput
 from ..running.clips import Execution
 from ..running.machine import executed_of
 from ..running.process import in_new_process
@@ -60,7 +51,7 @@ def measure_fidelity(
         AmodalError: the bundle cannot be run with this `execution`; see `amodal.load`.
     """
     opened = Bundle(bundle)
-    work = comparable_work(opened, work)
+    work = same_clip.comparable_work(opened, work)
     if against not in get_args(Against):
         raise InputError(f"`against` is {against}; expected twin or diffusers.", field="against")
     progress("in float32", "", 0, 2)
@@ -70,10 +61,10 @@ def measure_fidelity(
         # In a process of its own, so that torch's memory on the GPU is free when the backend runs.
         expected, reference = in_new_process(_run_diffusers, str(bundle), work, checkpoints, execution)
     progress(execution.backend, "", 1, 2)
-    with load_model(bundle, work, execution) as model:
-        outputs = run_model(model, inputs_of(work), work)
+    with same_clip.load_model(bundle, work, execution) as model:
+        outputs = same_clip.run_model(model, same_clip.inputs_of(work), work)
         executed = executed_of(model)
-    stages = [stage_fidelity(stage, outputs[stage], expected[stage]) for stage in stages_of(work)]
+    stages = [stage_fidelity(stage, outputs[stage], expected[stage]) for stage in same_clip.stages_of(work)]
     return Fidelity(work=work, executed=executed, reference=reference, stages=stages, against=against)
 
 
@@ -100,7 +91,7 @@ def _run_twin(bundle: Bundle, work: Work, execution: Execution) -> tuple[Outputs
     # The same number of threads for both on the CPU, because it decides the order of sums.
     described = create(DEFAULT, device="cpu", threads=execution.threads).describe()
     with Model(bundle, TwinBackend(int(described["threads"])), "sequential") as model:
-        outputs = run_model(model, inputs_of(work), work)
+        outputs = same_clip.run_model(model, same_clip.inputs_of(work), work)
     return outputs, f"its graphs and stored weights, all in float32, by onnxruntime {described['version']} on the CPU"
 
 
@@ -113,12 +104,12 @@ def _run_diffusers(
         import torch
 
         device = (execution.device or "cuda") if torch.cuda.is_available() else device
-    pipelines = load_reference(opened, work, checkpoints, device=device, threads=execution.threads)
+    pipelines = same_clip.load_reference(opened, work, checkpoints, device=device, threads=execution.threads)
     import torch
 
     # By default torch computes float32 convolutions on a GPU in TF32, which has the mantissa of half precision.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    outputs = run_reference(pipelines, opened.manifest, inputs_of(work), work)
+    outputs = same_clip.run_reference(pipelines, opened.manifest, same_clip.inputs_of(work), work)
     where = "the CPU" if device == "cpu" else device
     versions = f"diffusers {metadata.version('diffusers')}, torch {torch.__version__}"
     return outputs, f"the reference pipeline with the checkpoint's weights in float32, by {versions} on {where}"

@@ -85,11 +85,7 @@ class PeerProcess:
             raise
 
     def clip(self, trace: bool) -> PeerClip:
-        """Runs a clip; `trace` keeps its latents.
-
-        Raises:
-            PeerError: it failed, or died.
-        """
+        """Runs a clip; `trace` keeps its latents. Raises PeerError if the peer fails or dies."""
         with contextlib.suppress(OSError):  # it died before: `_receive` raises
             self._pipe.send(trace)
         clip: PeerClip = self._receive()

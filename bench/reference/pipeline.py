@@ -187,11 +187,7 @@ class ReferencePipeline:
     def of(
         cls, checkpoint: StageCheckpoint, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
     ) -> ReferencePipeline:
-        """Loads a stage's networks from its checkpoint.
-
-        Raises:
-            CheckpointError: weights cannot be read.
-        """
+        """Loads a stage's networks from its checkpoint. Raises CheckpointError if weights cannot be read."""
         unet, vae, image_encoder = (part.load() for part in (checkpoint.unet, checkpoint.vae, checkpoint.image_encoder))
         for network in (unet, vae, image_encoder):
             # nn.Module's own `to`: diffusers' prints a warning for every dtype.

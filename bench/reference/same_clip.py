@@ -65,11 +65,7 @@ Outputs: TypeAlias = dict[StageName, StageOutput]
 
 
 def comparable_work(bundle: Bundle, work: Work) -> Work:
-    """Returns the work with given depth and one sample, as it is compared.
-
-    Raises:
-        InputError: the bundle does not have the requested stage.
-    """
+    """Returns the work with given depth and one sample. Raises InputError if the bundle does not have the stage."""
     require_stages(work, bundle.path)
     return work.model_copy(update={"depth": False, "samples": 1})
 

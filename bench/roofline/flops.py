@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from amodal.engines.upcast import read_graph
 from amodal.runtime.errors import BundleError
@@ -68,29 +68,13 @@ class Cost:
         return sum(count for kind, count in self.flops.items() if kind != "other")
 
 
-class ComponentCalls(NamedTuple):
-    """The calls of one component in one task.
-
-    Attributes:
-        name: task and kind, `segment/unet`.
-        component: key in the bundle.
-        axes: number of calls by the sizes of the free axes.
-    """
-
-    name: str
-    component: str
-    axes: Mapping[Axes, int]
-
-
-def calls_of(bundle: Bundle, run: Run) -> Iterator[ComponentCalls]:
-    """Yields the calls of a run by task and component, in the order of the first calls."""
+def calls_of(bundle: Bundle, run: Run) -> dict[tuple[str, str], Counter[Axes]]:
+    """Counts the calls of a run by task and component, and by the sizes of the free axes, in the order of the calls."""
     found: dict[tuple[str, str], Counter[Axes]] = {}
     for phase in bundle.family.calls(bundle.manifest, run).phases:
         for call in phase.calls:
-            axes = tuple(sorted(call.axes.items()))
-            found.setdefault((phase.task, call.component), Counter())[axes] += call.count
-    for (task, component), counted in found.items():
-        yield ComponentCalls(f"{task}/{bundle.component(component).kind}", component, counted)
+            found.setdefault((phase.task, call.component), Counter())[tuple(sorted(call.axes.items()))] += call.count
+    return found
 
 
 def count_run(bundle: Bundle, run: Run) -> list[ComponentCost]:
@@ -106,20 +90,20 @@ def count_run(bundle: Bundle, run: Run) -> list[ComponentCost]:
         return count_graph(read_graph(bundle.files(component)[0]), dict(axes))
 
     costs = []
-    for name, component, axes in calls_of(bundle, run):
+    for (task, component), calls in calls_of(bundle, run).items():
         flops = dict.fromkeys(KINDS, 0.0)
         weights = activations = boundary = 0.0
-        for sizes, times in axes.items():
-            cost = count(component, sizes)
+        for axes, times in calls.items():
+            cost = count(component, axes)
             flops = {kind: flops[kind] + times * cost.flops[kind] for kind in KINDS}
             weights += times * cost.weights
             activations += times * cost.activations
             boundary += times * cost.boundary
         costs.append(
             ComponentCost(
-                component=name,
+                component=f"{task}/{bundle.component(component).kind}",
                 precision=bundle.component(component).precision,
-                calls=sum(axes.values()),
+                calls=sum(calls.values()),
                 flops={str(kind): each for kind, each in flops.items()},
                 weights=weights,
                 activations=activations,

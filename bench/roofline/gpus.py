@@ -91,8 +91,7 @@ GPUS: tuple[GpuSpec, ...] = (
 def find_gpu(name: str) -> GpuSpec:
     """Finds a GPU by its name in any spelling: `RTX 4090`, `rtx4090`, `4090`, `NVIDIA GeForce RTX 4090`.
 
-    Raises:
-        InputError: no GPU has that name, or several do.
+    Raises InputError if no GPU has that name, or several do.
     """
     wanted = _plain(name)
     exact = [gpu for gpu in GPUS if wanted in (_plain(gpu.name), _plain(gpu.name).removeprefix("rtx"))]

@@ -79,11 +79,7 @@ class Runner:
 
 
 def require_stages(work: Work, bundle: str | Path) -> None:
-    """Checks that the work has a stage.
-
-    Raises:
-        InputError: it has none, because the bundle does not have the requested stage.
-    """
+    """Raises InputError if the work has no stage, because the bundle does not have the requested one."""
     if not work.stages:
         raise InputError(f"bundle {bundle} does not have the stage that was asked for; see `amodal inspect {bundle}`.")
 

@@ -11,11 +11,7 @@ from amodal.runtime.errors import OutputError
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a temporary file beside `file` and renames it; creates the folder.
-
-    Raises:
-        OutputError: the file cannot be written: no space, no permission, or something is in the way.
-    """
+    """Writes a temporary file beside `file` and renames it; creates the folder. Raises OutputError if that fails."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
     with _explained(file, "written", "free some space"):
         try:
@@ -27,11 +23,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def remove(file: Path) -> None:
-    """Deletes a file if it exists.
-
-    Raises:
-        OutputError: it cannot be deleted.
-    """
+    """Deletes a file if it exists. Raises OutputError if that fails."""
     with _explained(file, "removed", "remove it"):
         file.unlink(missing_ok=True)
 

@@ -118,12 +118,12 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
         model.segment(scene.modal, depth=scene.depth, steps=2, guidance=(guidance, guidance), samples=samples)
         run = run_of(work, model)
     expected: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
-    for calls in calls_of(bundle, run):
-        inputs = bundle.component(calls.component).inputs
-        for axes, times in calls.axes.items():
+    for (_, component), calls in calls_of(bundle, run).items():
+        inputs = bundle.component(component).inputs
+        for axes, times in calls.items():
             sizes = dict(axes)
             shapes = tuple(tuple(n if isinstance(n, int) else sizes[n] for n in tensor.shape) for tensor in inputs)
-            expected[calls.component, shapes] += times
+            expected[component, shapes] += times
     assert backend.heard == expected
 
 
@@ -153,7 +153,8 @@ def test_frames_that_do_not_divide_are_decoded_in_a_shorter_last_chunk(bundle: B
     longer: Any = types.SimpleNamespace(
         manifest=bundle.manifest.model_copy(update={"config": config}), family=bundle.family, component=bundle.component
     )
-    calls = {each.name: each.axes for each in calls_of(longer, run_of(work_of(bundle, "segment")))}
+    counted = calls_of(longer, run_of(work_of(bundle, "segment"))).items()
+    calls = {f"{task}/{bundle.component(component).kind}": axes for (task, component), axes in counted}
     assert calls["segment/vae_decoder"] == {(("frames", 4),): 2, (("frames", 3),): 1}
     assert calls["segment/vae_encoder"] == {(("frames", 5),): 4, (("frames", 1),): 2}
 
