@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..reference.same_clip import Pipelines
 
 
-def load_ours(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
+def load_runtime(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
     """Loads the runtime; the first clip loads the components, which stay loaded."""
     model = load_model(bundle, work, execution)
     inputs, executed, tasks = inputs_of(work), executed_of(model), model.manifest.tasks

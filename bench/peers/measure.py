@@ -29,7 +29,7 @@ from ..running.clips import Execution
 from ..running.machine import this_machine
 from ..running.sources import Checkpoints
 from ..schema import Measurement, Peer, Peers, Skipped, Work
-from .loaders import load_diffusers, load_ours
+from .loaders import load_diffusers, load_runtime
 from .process import LoadedPeer, PeerError, PeerProcess
 from .turns import RunningPeer, take_turns
 
@@ -137,7 +137,7 @@ def candidates(
                 skipped.append(one)
             else:
                 label = f"{name} {one.device}" if name == DEFAULT and one.device != "cpu" else name
-                found[label] = partial(load_ours, path, work, one)
+                found[label] = partial(load_runtime, path, work, one)
     return found, skipped
 
 

@@ -12,7 +12,7 @@ from amodal.engines.verify import MASK_IOU, RESULTS
 from amodal.runtime.bundle.manifest import Precision
 from amodal.runtime.progress import Progress
 
-from ..reference.same_clip import Outputs
+from ..reference.same_clip import Outputs, StageOutput
 from ..schema import Peer
 from .process import PeerClip, PeerError, PeerProcess
 
@@ -69,10 +69,14 @@ def take_turns(
             except PeerError as error:
                 failed(peer.name, error)
             else:
-                difference = _not_finite(clip.outputs)
-                if difference is None:
-                    base = base or (peer, clip.outputs)
-                    difference = _compared(peer, clip.outputs, *base, first=turn == 0)
+                bad = [stage for stage, output in clip.outputs.items() if not _finite(output)]
+                difference = f"latents of {', '.join(bad)} are not finite" if bad else None
+                if not bad and base is None:
+                    base = (peer, clip.outputs)
+                elif not bad and base is not None:
+                    agreement = agreement_of(clip.outputs, base[1])
+                    peer.agreement = agreement if turn == 0 else peer.agreement
+                    difference = disagreement(agreement, peer.process.half + base[0].process.half)
                 if difference is None:
                     peer.clips.append(clip._replace(outputs={}))
                     continue
@@ -82,18 +86,8 @@ def take_turns(
     return refused
 
 
-def _not_finite(outputs: Outputs) -> str | None:
-    bad = [name for name, output in outputs.items() if not all(np.isfinite(x).all() for x in output.latents)]
-    return f"latents of {', '.join(bad)} are not finite" if bad else None
-
-
-def _compared(peer: RunningPeer, outputs: Outputs, base: RunningPeer, expected: Outputs, first: bool) -> str | None:
-    if outputs is expected:
-        return None
-    agreement = agreement_of(outputs, expected)
-    if first:
-        peer.agreement = agreement
-    return disagreement(agreement, peer.process.half + base.process.half)
+def _finite(output: StageOutput) -> bool:
+    return all(np.isfinite(latents).all() for latents in output.latents)
 
 
 def agreement_of(outputs: Outputs, expected: Outputs) -> dict[str, float]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from amodal.runtime.backends import Backend
 from amodal.runtime.cores import usable_cores
-from amodal.runtime.errors import BackendUnavailableError
 
 from ..schema import Ceilings
 
@@ -41,9 +40,6 @@ def measure_ceilings(backend: Backend, seconds: float = SECONDS) -> Ceilings:
 
     Args:
         seconds: for each of four measurements.
-
-    Raises:
-        BackendUnavailableError: ONNX Runtime, or on a GPU CuPy, is missing.
     """
     if backend.engines is None and backend.xp is np:
         described = backend.describe()
@@ -55,8 +51,8 @@ def measure_ceilings(backend: Backend, seconds: float = SECONDS) -> Ceilings:
 
 def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, bfloat16: bool = False) -> Ceilings:
     """Measures the CPU's ceilings in float32 or bfloat16; see `measure_ceilings`."""
-    name, kind, extra = ("openvino", "in bfloat16", "openvino") if bfloat16 else ("onnxruntime", "of a CPU", "cpu")
-    library, workers = _imported(name, kind, extra), threads or usable_cores()
+    name, workers = "openvino" if bfloat16 else "onnxruntime", threads or usable_cores()
+    library = import_module(name)
     product = _openvino_product if bfloat16 else _onnxruntime_product
     side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, workers), seconds)
     with ThreadPoolExecutor(workers, "amodal-copy") as pool:
@@ -68,22 +64,12 @@ def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, bfloat16:
 
 def gpu_ceilings(seconds: float = SECONDS) -> Ceilings:
     """Measures the ceilings of the current GPU in float16 with sums in float32; see `measure_ceilings`."""
-    cp = _imported("cupy", "of a GPU", "rtx")
+    cp: Any = import_module("cupy")
     side, flops = _fastest(GPU_SIDES, lambda side: _gpu_product(cp, side), seconds)
     bandwidth = [2 * _GPU_COPY / each for each in _repeat(_gpu_copy(cp), seconds)]
     cp.get_default_memory_pool().free_all_blocks()
     precision, library = "float16, float32 accumulation", f"cupy {cp.__version__}"
     return Ceilings(precision=precision, library=library, side=side, flops=flops, bandwidth=bandwidth)
-
-
-def _imported(name: str, kind: str, extra: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"ceilings {kind} are measured with {name}, which cannot be imported ({error}); "
-            f'`pip install "amodal[{extra}]"`.'
-        ) from error
 
 
 def _fastest(sides: tuple[int, ...], product: Callable[[int], Timed], seconds: float) -> tuple[int, list[float]]:

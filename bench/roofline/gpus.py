@@ -43,18 +43,8 @@ class GpuSpec:
     source: str
 
     @property
-    def tf32(self) -> float:
-        """Dense TF32 tensor rate in TFLOPS."""
-        return (self.fp16_sums if self.fp32_sums is None else self.fp32_sums) / 2
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes per second."""
-        return self.gigabytes_per_second * 1e9
-
-    @property
     def vram(self) -> int:
-        """Bytes; a gigabyte is 1e9."""
+        """Bytes of memory; a gigabyte is 1e9."""
         return self.gigabytes * 10**9
 
 

@@ -70,7 +70,7 @@ def measure_roofline(
         likely_share: share of the published rates at which `likely` is predicted.
 
     Raises:
-        BackendUnavailableError: the backend, or the library that measures its ceilings, is missing.
+        BackendUnavailableError: the backend cannot be used here.
         MissingDependencyError: onnx is not installed.
         BundleError: the operations of a graph cannot be counted.
     """
@@ -167,22 +167,23 @@ def predict(
         components: counted as engines call them.
         memory: what `memory_on` returns; None if it is not known.
     """
-    costs = list(components)
+    costs, bandwidth = list(components), 1e9 * gpu.gigabytes_per_second
+    tf32 = 1e12 * (gpu.fp16_sums if gpu.fp32_sums is None else gpu.fp32_sums) / 2
     sums: dict[Literal["fp32", "fp16"], float | None] = {"fp32": gpu.fp32_sums, "fp16": gpu.fp16_sums}
     if gpu.fp32_sums == gpu.fp16_sums:
         del sums["fp16"]
     for accumulation, teraflops in sums.items():
         if teraflops is None:
             continue
-        rates = {"fp16": 1e12 * teraflops, "fp32": 1e12 * gpu.tf32}
-        clip = sum(cost.floor(rates[cost.precision], gpu.bandwidth) for cost in costs)
-        likely = sum(cost.floor(likely_share * rates[cost.precision], gpu.bandwidth) for cost in costs)
+        rates = {"fp16": 1e12 * teraflops, "fp32": tf32}
+        clip = sum(cost.floor(rates[cost.precision], bandwidth) for cost in costs)
+        likely = sum(cost.floor(likely_share * rates[cost.precision], bandwidth) for cost in costs)
         yield Prediction(
             gpu=gpu.name,
             accumulation=accumulation,
             rate=rates["fp16"],
             rate_single=rates["fp32"],
-            bandwidth=gpu.bandwidth,
+            bandwidth=bandwidth,
             vram=gpu.vram,
             floor=clip / work.frames,
             likely=likely / work.frames,

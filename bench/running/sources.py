@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from amodal.runtime.bundle.manifest import ComponentEntry
 from amodal.runtime.errors import ExportError, InputError, MissingDependencyError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName
@@ -66,9 +65,15 @@ def export_again(
     """
     from amodal.export.bundle import export_bundle
     from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
+    from amodal.export.graph.variants import VARIANTS
 
     config = bundle.config
     unet = next(entry for entry in bundle.manifest.components.values() if entry.kind == "unet")
+    recorded = dict(unet.variant)
+    variant = next((name for name, v in VARIANTS.items() if recorded.items() <= v.as_dict().items()), None)
+    if variant is None:
+        name = recorded.get("name", "unnamed")
+        raise ExportError(f"this version does not write graphs in the bundle's variant ({name}); export it again.")
     settings = ExportSettings(
         size=size,
         frames=frames,
@@ -76,18 +81,7 @@ def export_again(
         stored=unet.stored,
         context=config.context_layout,
         decode_chunk=config.decode_chunk,
-        variant=_variant_name(unet),
+        variant=variant,
         check="none",
     )
     export_bundle(out, plan_export(checkpoints, settings=settings))
-
-
-def _variant_name(unet: ComponentEntry) -> str:
-    from amodal.export.graph.variants import VARIANTS
-
-    recorded = dict(unet.variant)
-    for name, variant in VARIANTS.items():
-        if recorded.items() <= variant.as_dict().items():
-            return name
-    name = recorded.get("name", "unnamed")
-    raise ExportError(f"this version does not write graphs in the bundle's variant ({name}); export the bundle again.")
