@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from statistics import median
 from typing import Any
@@ -53,8 +54,7 @@ def cpu_ceilings(threads: int | None = None, seconds: float = SECONDS, bfloat16:
     """Measures the CPU's ceilings in float32 or bfloat16; see `measure_ceilings`."""
     name, workers = "openvino" if bfloat16 else "onnxruntime", threads or usable_cores()
     library = import_module(name)
-    product = _openvino_product if bfloat16 else _onnxruntime_product
-    side, flops = _fastest(CPU_SIDES, lambda side: product(library, side, workers), seconds)
+    side, flops = _fastest(CPU_SIDES, lambda side: _cpu_product(library, side, workers, bfloat16), seconds)
     with ThreadPoolExecutor(workers, "amodal-copy") as pool:
         bandwidth = [2 * _CPU_COPY / each for each in _repeat(_cpu_copy(pool, workers), seconds)]
     precision = "bfloat16, float32 accumulation" if bfloat16 else "float32"
@@ -87,18 +87,15 @@ def _repeat(once: Timed, seconds: float) -> list[float]:
     return found
 
 
-def _onnxruntime_product(ort: Any, side: int, threads: int) -> Timed:
+def _cpu_product(library: Any, side: int, threads: int, bfloat16: bool) -> Timed:
     graph, left = _product(side)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return _clocked(lambda: session.run(None, {"left": left}))
-
-
-def _openvino_product(ov: Any, side: int, threads: int) -> Timed:
-    graph, left = _product(side)
-    core = ov.Core()
+    if not bfloat16:
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        session = library.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return _clocked(lambda: session.run(None, {"left": left}))
+    core = library.Core()
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     request = core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
     return _clocked(lambda: request.infer({"left": left}, share_inputs=True))
@@ -132,8 +129,7 @@ def _gpu_product(cp: Any, side: int) -> Timed:
 
 def _gpu_copy(cp: Any) -> Timed:
     source = cp.zeros(_GPU_COPY, cp.uint8)
-    target = cp.empty_like(source)
-    return _events(cp, lambda: cp.copyto(target, source))
+    return _events(cp, partial(cp.copyto, cp.empty_like(source), source))
 
 
 def _clocked(work: Callable[[], Any]) -> Timed:

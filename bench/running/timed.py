@@ -38,14 +38,10 @@ class TimedCall(NamedTuple):
 
 
 class DeviceTimes(NamedTuple):
-    """Seconds on a GPU, between events on its stream.
+    """Seconds on a GPU, between events on its stream; `components` by `stage/component`, the others by stage.
 
-    Attributes:
-        components: by `stage/component`.
-        steps: by stage: from the start of each call of the repeated component to the start of the next. The last step
-            ends with its call.
-        gaps: by stage: from the end of each of these calls to the start of the next, so one fewer than steps. The
-            device runs the sampler's own kernels there, or waits.
+    A step lasts from the start of a call of the repeated component to that of the next; the last one ends with its
+    call. A gap lasts from the end of such a call to the start of the next: the sampler's own kernels, or waiting.
     """
 
     components: dict[str, float]
