@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import diffusers
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from amodal.bench.reference.pipeline import Modules, ReferencePipeline
+from amodal.bench.reference.pipeline import ReferencePipeline
 from amodal.runtime.errors import CheckpointError, InputError
 
 # diffusers is untyped, and transformers' decorators hide the signatures of its models.
@@ -233,6 +233,16 @@ def _index(authors_format: bool) -> dict[str, Any]:
     }
 
 
+class Modules(NamedTuple):
+    """A stage's networks as stock modules in eval mode, and two of its configs."""
+
+    unet: Any
+    vae: Any
+    image_encoder: Any
+    scheduler: dict[str, Any]
+    feature_extractor: dict[str, Any]
+
+
 def load_modules(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Modules:
     """Loads a stage from the authors' on-disk format, or from a stock 12-channel diffusers folder.
 
@@ -261,7 +271,7 @@ def load_modules(path: str | Path, *, dtype: torch.dtype = torch.float32) -> Mod
 
 def reference_pipeline(path: str | Path, *, dtype: torch.dtype = torch.float32) -> ReferencePipeline:
     """The reference pipeline of a checkpoint on disk, on the CPU, read by `load_modules`."""
-    return ReferencePipeline(load_modules(path, dtype=dtype))
+    return ReferencePipeline(*load_modules(path, dtype=dtype))
 
 
 def _random_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

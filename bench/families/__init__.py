@@ -1,11 +1,13 @@
-"""What a benchmark's clip is, family by family; of one without a module here it is every task's trial."""
+"""The clip that benchmarks run, family by family."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
-from typing import Protocol, cast
+from typing import cast
 
+from amodal.runtime.execution.family import Trial
 from amodal.runtime.execution.run import Run
 from amodal.runtime.model import Model
 
@@ -14,18 +16,20 @@ from ..schema import Work
 _MODULES = {"diffusion-vas": "amodal.bench.families.diffusion_vas"}
 
 
-class ClipMaker(Protocol):
-    """A module of this package."""
+class ClipMaker:
+    """Makes the clips of a family: the trial of each task, unless a module of this package makes others."""
 
     def run_of(self, work: Work, model: Model | None = None) -> Run:
-        """A clip's run: as a loaded model makes it; None for engines."""
-        ...
+        """Returns a clip's run on a loaded model; with None, its run on engines."""
+        return Run(tuple(work.stages))
 
     def tasks_of(self, work: Work, model: Model) -> Iterator[tuple[str, Callable[[], object]]]:
-        """The tasks of a clip, each with what runs it from raw arrays to results on the host, in their order."""
-        ...
+        """Yields the tasks of a clip in order, each with a function that runs it from raw arrays to host results."""
+        trial = Trial(seed=work.seed, steps=work.steps)
+        for task in work.stages:
+            yield task, partial(model.bundle.family.tasks[task].trial, model.session, trial)
 
 
 def clip_maker(family: str) -> ClipMaker:
-    """What makes the clips of a family."""
-    return cast(ClipMaker, import_module(_MODULES.get(family, "amodal.bench.families.trials")))
+    """Returns the clip maker of a family."""
+    return cast(ClipMaker, import_module(_MODULES[family])) if family in _MODULES else ClipMaker()

@@ -1,4 +1,4 @@
-"""A clip of Diffusion-VAS: a scene, through both stages or one, with the work's settings."""
+"""A clip of Diffusion-VAS: a scene through one stage or both."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model
 from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
-from amodal.runtime.scenes.scene import Scene
 
 from ..schema import Work
 
 SCENE = 8
-"""Seed of the scene that is run: its object is hidden wholly for a while."""
+"""Seed of the scene: its object is completely hidden for a while."""
 
 scene_of = lru_cache(2)(make_scene)
 
 
+def sampler_keywords(steps: int, guidance: float, churn: float) -> dict[str, Any]:
+    """Returns the sampler's settings as keyword arguments of `Model.segment` and `Model.complete`."""
+    return {"steps": steps, "guidance": (guidance, guidance), "churn": Churn(churn)}
+
+
 def run_of(work: Work, model: Model | None = None) -> RunShape:
-    """A clip's run: as a loaded model makes it, or None for engines, with both CFG rows in one call."""
+    """See `amodal.bench.families.ClipMaker`; on engines, both CFG rows are one call."""
     shape = RunShape(tuple(work.stages), work.depth, work.guidance > 1, work.steps, work.samples, cfg_rows="batched")
     if model is None:
         return shape
@@ -36,22 +40,18 @@ def run_of(work: Work, model: Model | None = None) -> RunShape:
 
 
 def tasks_of(work: Work, model: Model) -> Iterator[tuple[str, Callable[[], object]]]:
-    """See `amodal.bench.families.ClipMaker`; stages of one clip share the noise, and `complete` has the masks found."""
-    scene: Scene = scene_of(SCENE, work.frames, work.size)
-    settings: dict[str, Any] = {
-        "steps": work.steps,
-        "guidance": (work.guidance, work.guidance),
-        "churn": Churn(work.churn),
-    }
+    """See `ClipMaker`. The stages of a clip share their noise, and `complete` takes the masks of `segment`."""
+    scene = scene_of(SCENE, work.frames, work.size)
+    settings = sampler_keywords(work.steps, work.guidance, work.churn)
     found: list[Any] = []
 
     def segment() -> None:
-        given: dict[str, Any] = {"rgb": scene.frames} if work.depth else {"depth": scene.depth}
-        found.append(model.segment(scene.modal, seed=work.seed, samples=work.samples, **given, **settings))
+        depth: dict[str, Any] = {"rgb": scene.frames} if work.depth else {"depth": scene.depth}
+        found.append(model.segment(scene.modal, seed=work.seed, samples=work.samples, **depth, **settings))
 
     def complete() -> None:
         masks, seed = (found[0].masks, found[0].noise) if found else (scene.amodal, work.seed)
-        # Networks alone, as peers have them: on the host propagation is a step of its own.
+        # Without propagation, which runs on the host: peers run the networks alone.
         model.complete(scene.frames, scene.modal, masks, seed=seed, propagate=False, **settings)
 
     run = {"segment": segment, "complete": complete}

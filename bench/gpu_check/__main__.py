@@ -1,148 +1,102 @@
-"""Everything that only a GPU can show, in one command: `python -m amodal.bench.gpu_check.__main__ -o DIR`.
+"""Checks everything that only a GPU can show: `python -m amodal.bench.gpu_check -o DIR`.
 
-It says which backends execute here, runs the tests marked `gpu`, runs the real architecture with random weights beside
-the reference pipeline in diffusers, and records time, memory and the share of the ceiling. Each step is a process of
-its own with a time limit; its result is kept at once, so that the command can be cut off and given again. DIR gets
-gpu_check.json, gpu_check.md, and steps/ with what each step said.
+Finds the backends that work here, runs the tests marked `gpu`, runs the real architecture with random weights beside
+the reference pipeline in diffusers, and measures time, memory and the share of the ceiling. Each step runs in its own
+process with a time limit, and its result is saved at once: after an interruption, the same command continues. DIR gets
+gpu_check.json, gpu_check.md, and steps/ with the output of each step.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
 import click
-from pydantic import JsonValue, ValidationError
-from rich.console import Console
+from pydantic import ValidationError
 
 from amodal.runtime.errors import AmodalError
+from amodal.runtime.progress import Progress, silent
 
 from ..running.files import write_whole
 from ..running.machine import this_machine, versions
-from ..schema import SCHEMA_VERSION, Machine, Record, Results
+from ..schema import Machine, Results
 from .plan import CheckOptions, plan
-from .steps import Plan, Say, Step, StepState, run_steps
-from .summary import summary_of
+from .steps import Step, StepState, run_steps
+from .summary import Check, summary_of
 
 
-class Check(Record):
-    """A GPU check's file.
-
-    Attributes:
-        created: UTC, ISO 8601. versions: of amodal and the libraries.
-        probe: what `amodal doctor --gpu` finds; None if it was not reached.
-        tests: outcomes by backend: `passed`, `failed`, `skipped`, `failures`, `reasons`.
-        steps: what became of each, without what it said, which is in `steps/`.
-        options: of `bench/studies/gpu_options.py`, a row per case; None if it was not reached.
-        results: of the benchmarks, by step.
-    """
-
-    schema_version: int = SCHEMA_VERSION
-    created: str
-    versions: dict[str, str]
-    machine: Machine
-    steps: list[StepState]
-    probe: JsonValue = None
-    tests: dict[str, JsonValue]
-    options: JsonValue = None
-    results: dict[str, Results]
-
-
-def run_check(
-    options: CheckOptions,
-    minutes: float,
-    *,
-    fresh: bool = False,
-    say: Say = lambda step: None,
-    planned: Plan | None = None,
-) -> Check:
-    """Runs the steps and writes `gpu_check.json` and `gpu_check.md`, after each step anew.
+def run_check(options: CheckOptions, minutes: float, *, fresh: bool = False, progress: Progress = silent) -> Check:
+    """Runs the steps; `gpu_check.json` and `gpu_check.md` are rewritten after each.
 
     Args:
-        minutes: for all of them together.
-        fresh: run again what is done.
-        planned: other steps than a check's.
+        minutes: for all steps together.
+        fresh: repeat the steps that are done.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     machine = this_machine()
-    # Another library may run what this one does not, and at another speed.
-    kept_for = f"{machine.fingerprint} {json.dumps(versions(), sort_keys=True)}"
+    # Other versions of the libraries may run other backends, at another speed.
+    identity = f"{machine.fingerprint} {json.dumps(versions(), sort_keys=True)}"
 
-    def asked(states: Mapping[str, StepState]) -> list[Step]:
-        _write(options.folder, check_of(machine, states))
-        return planned(states) if planned is not None else plan(options, states)
+    def save_and_plan(states: Mapping[str, StepState]) -> list[Step]:
+        check = check_of(machine, states)
+        write_whole(options.folder / "gpu_check.json", check.model_dump_json(indent=2))
+        write_whole(options.folder / "gpu_check.md", summary_of(check))
+        return plan(options, states)
 
-    states = run_steps(asked, options.folder, 60 * minutes, kept_for, fresh=fresh, say=say)
-    check = check_of(machine, states)
-    _write(options.folder, check)
-    return check
+    return check_of(
+        machine, run_steps(save_and_plan, options.folder, 60 * minutes, identity, fresh=fresh, progress=progress)
+    )
 
 
 def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
-    """The file, from what the steps said."""
+    """Collects the outputs of the steps."""
+    outputs = {name: state.output for name, state in states.items()}
     results: dict[str, Results] = {}
-    for name, state in states.items():
-        if isinstance(state.said, dict) and "measurements" in state.said:
+    for name, output in outputs.items():
+        if isinstance(output, dict) and "measurements" in output:
             try:
-                results[name] = Results.model_validate(state.said)
+                results[name] = Results.model_validate(output)
             except ValidationError:
-                continue  # of another version; what it said is still in `steps/`
+                continue  # of another version; the output is still in `steps/`
+    tests = {name.removeprefix("tests "): output for name, output in outputs.items() if name.startswith("tests ")}
     return Check(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),
         machine=machine,
-        steps=[state.model_copy(update={"said": None}) for state in states.values()],
-        probe=states["probe"].said if "probe" in states else None,
-        tests={
-            name.removeprefix("tests "): state.said
-            for name, state in states.items()
-            if name.startswith("tests ") and state.said is not None
-        },
-        options=states["options onnxruntime"].said if "options onnxruntime" in states else None,
+        steps=[state.model_copy(update={"output": None}) for state in states.values()],
+        probe=outputs.get("probe"),
+        tests={backend: output for backend, output in tests.items() if output is not None},
+        options=outputs.get("options onnxruntime"),
         results=results,
     )
 
 
-def _write(folder: Path, check: Check) -> None:
-    write_whole(folder / "gpu_check.json", check.model_dump_json(indent=2))
-    write_whole(folder / "gpu_check.md", summary_of(check.model_dump(), check.results))
-
-
-@contextmanager
-def _telling() -> Iterator[Say]:
-    """On a terminal a line that changes, else one line per step."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        yield lambda step: click.echo(f"{step.name} (at most {step.limit:.0f} s)", err=True)
-        return
-    with console.status("looking") as status:
-        yield lambda step: status.update(f"{step.name} (at most {step.limit:.0f} s)")
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write.")
-@click.option("--bundle", metavar="BUNDLE", help="Run this one instead of exporting the real architecture.")
-@click.option("--quick", is_flag=True, help="The default bundle and few steps: whether it works, not how fast.")
-@click.option("--minutes", type=float, default=8.0, show_default=True, help="For everything together.")
-@click.option("--fresh", is_flag=True, help="Run again what an earlier check in this folder has done.")
+@click.option("--bundle", metavar="BUNDLE", help="Run this bundle instead of exporting the real architecture.")
+@click.option("--quick", is_flag=True, help="The default bundle and few steps: does it work, not how fast is it.")
+@click.option("--minutes", type=float, default=8.0, show_default=True, help="For all steps together.")
+@click.option("--fresh", is_flag=True, help="Repeat what an earlier check in this folder has done.")
 def main(out: Path, bundle: str | None, quick: bool, minutes: float, fresh: bool) -> None:
-    """See the module."""
+    """Runs a GPU check; see the module."""
     try:
-        with _telling() as say:
-            check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, say=say)
+        check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, progress=_echo)
     except AmodalError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo(f"Stopped; what was done is in {out}, and the same command goes on from there.", err=True)
+        click.echo(f"Interrupted; the finished steps are in {out}, and the same command continues.", err=True)
         sys.exit(130)
-    click.echo(summary_of(check.model_dump(), check.results))
+    click.echo(summary_of(check))
     click.echo(f"Wrote {out / 'gpu_check.json'} and {out / 'gpu_check.md'}.", err=True)
+
+
+def _echo(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+    click.echo(f"{what} ({phase})", err=True)
 
 
 if __name__ == "__main__":

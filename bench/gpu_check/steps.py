@@ -1,4 +1,4 @@
-"""Steps of a check, each in a process of its own with a time limit: kept at once, and taken up again if cut off."""
+"""Steps of a check, each in its own process with a time limit; results are saved, so that a check can be resumed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import JsonValue, ValidationError
+from pydantic_core import from_json
 
 from amodal import __version__
-from amodal.engines.isolated import Ended, run_isolated
+from amodal.engines.isolated import run_isolated
+from amodal.runtime.progress import Progress, silent
 
 from ..running.files import write_whole
 from ..schema import Record
 
-State = Literal["done", "failed", "timed out", "skipped", "not reached"]
-_LEAST = 5.0  # seconds; with less left, a step is not begun
+_LEAST = 5.0  # seconds; with less time left, a step is not started
 _LOG = 4000  # characters of standard error that are kept
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something to run.
+    """A command to run.
 
     Attributes:
-        command: its standard output, where it is JSON, is the step's result.
+        command: its standard output, if it is JSON, is the step's output.
         limit: seconds.
         needs: steps that must be done before.
-        environment: added to this process's.
-        missing: why it cannot be run here; empty if it can.
-        keep: whether a result is kept for the next time.
+        environment: variables added to this process's.
+        missing: why it cannot run here; empty if it can.
+        reusable: whether a saved output may be used again.
     """
 
     name: str
@@ -42,48 +45,49 @@ class Step:
     needs: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     missing: str = ""
-    keep: Callable[[JsonValue], bool] = lambda said: True
+    reusable: Callable[[JsonValue], bool] = lambda output: True
 
 
 class StepState(Record):
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
-        key: of the command, the version and the machine: what is kept under another key is run again.
-        seconds: wall time. limit: what it was allowed.
+        key: hash of command, version and machine; a saved step with another key is run again.
+        seconds: wall time. limit: seconds that it was given.
         trouble: what went wrong, or why it was not run.
-        said: its result. log: the end of what it wrote to standard error.
+        output: its JSON. log: the end of its standard error.
     """
 
     name: str
     key: str
     command: list[str]
-    state: State
+    state: Literal["done", "failed", "timed out", "skipped", "not reached"]
     seconds: float = 0.0
     limit: float = 0.0
     trouble: str = ""
-    said: JsonValue = None
+    output: JsonValue = None
     log: str = ""
 
 
-Plan = Callable[[Mapping[str, StepState]], list[Step]]
-Say = Callable[[Step], None]
-
-
 def run_steps(
-    plan: Plan, folder: Path, seconds: float, machine: str, *, fresh: bool = False, say: Say = lambda step: None
+    plan: Callable[[Mapping[str, StepState]], list[Step]],
+    folder: Path,
+    seconds: float,
+    machine: str,
+    *,
+    fresh: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, StepState]:
-    """Runs steps until none is left or the time is up; one that fails, crashes or hangs leaves the others alone.
+    """Runs steps until none is left or the time is up. A step that fails, crashes or hangs does not stop the others.
 
     Args:
-        plan: the steps in order of importance, given what became of those before: asked again after each.
-        folder: where `steps/NAME.json` are kept. What is done there is not done again; what failed is tried again.
-        seconds: for all of them together.
-        machine: what results are kept for.
-        say: told of each step that begins.
+        plan: returns the steps in order of importance, given the finished ones; called again after each step.
+        folder: outcomes are saved in its `steps/NAME.json`; a step that is done there is not repeated, a failed one is.
+        seconds: for all steps together.
+        machine: identifies where saved outcomes are valid.
 
     Returns:
-        By name, in the order of the plan.
+        The outcomes by name, in the order of the plan.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -95,69 +99,53 @@ def run_steps(
         if step is None:
             return states
         file, key = folder / "steps" / f"{step.name.replace(' ', '-')}.json", _key(step, machine)
-        kept = None if fresh else _read(file, key)
-        if kept is not None and not step.keep(kept.said):
-            kept = None
-        if kept is None:
-            say(step)
-            kept = _take(step, key, states, end - time.monotonic())
-            if kept.state not in ("skipped", "not reached"):
-                write_whole(file, kept.model_dump_json(indent=1))
-        states[step.name] = kept
+        state = None if fresh else _saved(file, key)
+        if state is None or not step.reusable(state.output):
+            progress(step.name, f"at most {step.limit:.0f} s")
+            state = _run(step, key, states, end - time.monotonic())
+            if state.state not in ("skipped", "not reached"):
+                write_whole(file, state.model_dump_json(indent=1))
+        states[step.name] = state
 
 
-def _take(step: Step, key: str, states: Mapping[str, StepState], left: float) -> StepState:
-    state = StepState(name=step.name, key=key, command=list(step.command), state="skipped")
+def _run(step: Step, key: str, states: Mapping[str, StepState], left: float) -> StepState:
+    outcome = partial(StepState, name=step.name, key=key, command=list(step.command))
     lacks = [name for name in step.needs if name not in states or states[name].state != "done"]
     if step.missing or lacks:
-        return state.model_copy(update={"trouble": step.missing or f"needs what {', '.join(lacks)} did not give"})
+        return outcome(state="skipped", trouble=step.missing or f"needs what {', '.join(lacks)} did not produce")
     if left < _LEAST:
-        return state.model_copy(update={"state": "not reached", "trouble": "the time was up; run the check again"})
+        return outcome(state="not reached", trouble="the time was up; run the check again")
     limit = min(step.limit, left)
     try:
         ended = run_isolated(step.command, limit, step.environment)
     except OSError as error:
-        return state.model_copy(update={"state": "failed", "trouble": f"it cannot be started ({error})"})
-    return state.model_copy(
-        update={
-            "state": _state(ended),
-            "seconds": round(ended.seconds, 2),
-            "limit": round(limit, 2),
-            "trouble": ended.trouble,
-            "said": _said(ended.out),
-            "log": ended.err[-_LOG:],
-        }
+        return outcome(state="failed", trouble=f"it cannot be started ({error})")
+    return outcome(
+        state="done" if ended.ok else "timed out" if ended.code is None else "failed",
+        seconds=round(ended.seconds, 2),
+        limit=round(limit, 2),
+        trouble=ended.trouble,
+        output=_json_of(ended.out),
+        log=ended.err[-_LOG:],
     )
 
 
-def _state(ended: Ended) -> State:
-    if ended.ok:
-        return "done"
-    return "timed out" if ended.code is None else "failed"
-
-
-def _said(out: str) -> JsonValue:
-    """The JSON of a command's output: all of it, or else its last line."""
+def _json_of(out: str) -> JsonValue:
+    """The JSON in a command's output: all of it, or else its last line."""
     for text in (out, (out.strip().splitlines() or [""])[-1]):
-        try:
-            value: Any = json.loads(text, parse_constant=_no_constant)
-        except ValueError:
-            continue
-        return value  # type: ignore[no-any-return]
+        with suppress(ValueError):
+            value: JsonValue = from_json(text, allow_inf_nan=False)
+            return value
     return None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
 def _key(step: Step, machine: str) -> str:
-    asked = [__version__, machine, list(step.command), sorted(step.environment.items())]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    identity = [__version__, machine, list(step.command), sorted(step.environment.items())]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
-def _read(file: Path, key: str) -> StepState | None:
-    """What was kept of a step that is done."""
+def _saved(file: Path, key: str) -> StepState | None:
+    """The outcome saved in `file`, if the step was done with the same key."""
     try:
         state = StepState.model_validate_json(file.read_text())
     except (OSError, UnicodeDecodeError, ValidationError):

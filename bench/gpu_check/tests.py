@@ -1,4 +1,4 @@
-"""The tests marked `gpu`, and their outcome as JSON: `python -m amodal.bench.gpu_check.tests tests/gpu`."""
+"""Runs the tests marked `gpu` and prints their outcome as JSON: `python -m amodal.bench.gpu_check.tests tests/gpu`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 200  # characters of a failure's first line
 
 
 def outcome_of(junit: str) -> dict[str, Any]:
-    """Counts and failures from pytest's JUnit file.
+    """Counts passes and failures in pytest's JUnit file.
 
     Returns:
         `passed`, `failed`, `skipped`: counts. `failures`: the first line of each, by test. `reasons`: why tests were
@@ -24,30 +24,30 @@ def outcome_of(junit: str) -> dict[str, Any]:
     failures: dict[str, str] = {}
     reasons: dict[str, None] = {}
     for case in ET.fromstring(junit).iter("testcase"):
-        trouble = [child for child in case if child.tag in ("failure", "error")]
-        skipped = [child for child in case if child.tag == "skipped"]
-        if trouble:
+        found = {child.tag: child for child in case}
+        failure = found.get("failure", found.get("error"))
+        if failure is not None:
             counts["failed"] += 1
-            lines = (trouble[0].get("message") or trouble[0].text or "no message").strip().splitlines()
+            lines = (failure.get("message") or failure.text or "").strip().splitlines()
             failures[case.get("name") or "?"] = (lines or ["no message"])[0][:_MOST]
-        elif skipped:
+        elif "skipped" in found:
             counts["skipped"] += 1
-            reasons[skipped[0].get("message") or "no reason"] = None
+            reasons[found["skipped"].get("message") or "no reason"] = None
         else:
             counts["passed"] += 1
     return {**counts, "failures": failures, "reasons": list(reasons)}
 
 
 def main(arguments: list[str]) -> int:
-    """Runs pytest; prints the outcome, and ends as it did."""
+    """Runs pytest, prints the outcome, and returns pytest's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", f"--junitxml={file}", *arguments]
-        ended = subprocess.run(command, stdout=sys.stderr, check=False)
+        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
         if not file.exists():
-            return ended.returncode or 1
+            return code or 1
         print(json.dumps(outcome_of(file.read_text())))
-    return ended.returncode
+    return code
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds per clip: raw samples, by component and by denoising step, and what a cold start takes."""
+"""Seconds per clip: raw samples, by component and by denoising step, and of a cold start."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import MemoryRequest, plan_model
 from amodal.runtime.progress import Progress, silent
 
-from ..running.clips import Execution, running, times_of
+from ..running.clips import Execution, running
 from ..running.cold import cold_start
 from ..running.machine import executed_of
-from ..running.observed import cost_per_call
-from ..running.quiet import Watchman
+from ..running.quiet import MachineMonitor
+from ..running.timed import cost_per_call
 from ..schema import Latency, Work
 
 
@@ -30,21 +30,21 @@ def measure_latency(
     cold: bool = True,
     progress: Progress = silent,
 ) -> Latency:
-    """Runs clips one after the other on a loaded model, from raw arrays to results on the host.
+    """Times clips on a loaded model, from raw arrays to results on the host.
 
-    Reading results to the host ends each clip, so that on a GPU nothing is still queued when the clock is read.
+    Each clip ends when its results are on the host, so that on a GPU no work is still queued when the clock is read.
 
     Args:
-        repeats: clips that count. warm_up: clips before those, which load components and settle caches.
-        cold: also start once in a new process.
+        repeats: clips that count. warm_up: clips before those, which load components and fill caches.
+        cold: also measure a cold start in a new process.
 
     Raises:
-        InputError: fewer than one clip, or a stage that the bundle does not have.
-        AmodalError: it cannot be run like this.
+        InputError: `repeats` or `warm_up` is less than 1, or the bundle does not have the stage.
+        AmodalError: the bundle cannot be run with this `execution`.
     """
     if repeats < 1 or warm_up < 1:
         raise InputError(f"{repeats} clips after {warm_up}: expected 1 or more of both (`repeats`, `warm_up`).")
-    watchman = Watchman()
+    monitor = MachineMonitor()
     once: dict[str, float] = {}
     if cold:
         progress("cold start", "", 0, 1)
@@ -53,29 +53,28 @@ def measure_latency(
         for done in range(warm_up):
             progress("warm-up", "", done, warm_up)
             runner.clip()
-        drawn, clips = [], []
+        runs = []
         for done in range(repeats):
             progress("clips", "", done, repeats)
-            drawn.append(runner.clip())
-            clips.append(times_of(drawn[-1]))
+            runs.append(runner.clip())
         progress("clips", "", repeats, repeats)
         executed = executed_of(runner.model)
         if execution.backend in get_args(EngineBackend):
             once |= _build_seconds(runner.model.bundle, execution)
-    calls = statistics.median(sum(map(len, clip.calls.values())) for clip in drawn)
-    seconds = [clip.seconds for clip in clips]
+    calls = statistics.median(sum(map(len, run.calls.values())) for run in runs)
+    seconds = [run.times.seconds for run in runs]
     return Latency(
         work=work,
         executed=executed,
         cold=once,
-        clips=clips,
+        clips=[run.times for run in runs],
         overhead=min(1.0, cost_per_call() * calls / statistics.median(seconds)),
-        warnings=watchman.warnings(seconds),
+        warnings=monitor.warnings(seconds),
     )
 
 
 def _build_seconds(bundle: Bundle, execution: Execution) -> dict[str, float]:
-    """What building the engines that are run took, by their records; nothing for graphs."""
+    """Seconds in which the engines were built, by their records; empty if graphs are run."""
     planned = plan_model(bundle, bundle.family, execution.backend, MemoryRequest(engine_dir=execution.engine_dir))
     if planned is None or planned.build is None:
         return {}

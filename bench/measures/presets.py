@@ -1,4 +1,4 @@
-"""Presets, settings of the sampler with a name, and what each gives and takes."""
+"""Presets, named settings of the sampler, and the quality and time of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRESETS: dict[str, Setting] = {
     "reference, churned": Setting(steps=25, churn=12.5),
     "thorough": Setting(steps=50),
 }
-"""`reference` is what the authors' demo runs; each of the others changes what costs time, or churn."""
+"""`reference` has the settings of the authors' demo; each of the others changes those that cost time, or churn."""
 
 
 def measure_quality(
@@ -36,16 +36,16 @@ def measure_quality(
     workers: int = 1,
     names: tuple[str, ...] = tuple(PRESETS),
 ) -> Quality:
-    """Quality of the first stage's masks (strict mode) over unseen scenes, and its time, preset by preset.
+    """Measures time and quality of the masks of stage `segment` (strict mode) over unseen scenes, by preset.
 
-    Every scene runs through all presets before the next one, so that the machine's noise falls on all alike.
+    Each scene runs through all presets before the next scene, so that disturbances affect all presets alike.
 
     Args:
-        workers: processes; each takes the whole of a GPU's engines, and on a CPU its threads.
+        workers: processes; each takes the memory of all engines, and on a CPU its own threads.
 
     Raises:
-        InputError: a preset that does not exist, fewer than one scene or worker, or a bundle without `segment`.
-        AmodalError: the bundle cannot be run like this.
+        InputError: an unknown preset, fewer than one scene or worker, or a bundle without stage `segment`.
+        AmodalError: the bundle cannot be run with this `execution`.
     """
     unknown = [name for name in names if name not in PRESETS]
     if unknown or not names:
@@ -64,19 +64,17 @@ def measure_quality(
     with load(bundle, **execution.options()) as model:
         executed = executed_of(model)
     presets = [_preset(name, settings[name], runs[place :: len(names)], opened) for place, name in enumerate(names)]
-    baselines = _baselines(runs[:: len(names)])
+    baselines = _baselines(_report(runs[:: len(names)]))
     return Quality(executed=executed, scenes=scenes, presets=presets, baselines=baselines, workers=workers)
 
 
 def _preset(name: str, setting: Setting, runs: list[SceneRun], bundle: Bundle) -> Preset:
     row = _report(runs).row("Top-1")
     assert row.strict is not None
-    work = work_of(
-        bundle, "segment", steps=setting.steps, guidance=setting.guidance, churn=setting.churn, seed=SEED
-    ).model_copy(update={"depth": False})
+    sampler = {key: getattr(setting, key) for key in ("steps", "guidance", "churn")}
     return Preset(
         name=name,
-        work=work,
+        work=work_of(bundle, "segment", seed=SEED, **sampler).model_copy(update={"depth": False}),
         miou=row.strict.miou,
         miou_occ=row.strict.miou_occ,
         flicker=row.flicker,
@@ -84,10 +82,10 @@ def _preset(name: str, setting: Setting, runs: list[SceneRun], bundle: Bundle) -
     )
 
 
-def _baselines(runs: list[SceneRun]) -> dict[str, float]:
+def _baselines(report: Report) -> dict[str, float]:
     found = {}
     for name in ("modal", "convex"):
-        scores = _report(runs).row(name).strict
+        scores = report.row(name).strict
         assert scores is not None
         found[f"{name} mIoU"] = scores.miou
         if scores.miou_occ is not None:

@@ -1,12 +1,12 @@
-"""How time and memory of a clip grow with its steps, its samples, its frames and its resolution."""
+"""How time and memory of a clip grow with its steps, samples, frames and resolution."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +22,9 @@ from ..running.sources import Checkpoints, checkpoints_of, export_again
 from ..schema import Executed, Point, Scaling, Seconds, Sweep, Work
 
 AXES = {"steps": "steps", "samples": "seeds", "frames": "frames", "pixels": "pixels per frame"}
-"""What can grow, and its unit. A bundle's frames and size are fixed: for others it is exported again."""
+"""Axes and their units. A bundle has a fixed number of frames and pixels: for others it is exported again."""
 _SHARES = (0.25, 0.5, 1.0, 1.5)
 _SIDES = (0.5, 0.75, 1.0, 1.25)
-
-
-class _Place(NamedTuple):
-    """A point to be: its value, the bundle and the clip."""
-
-    value: float
-    bundle: Path
-    work: Work
 
 
 def measure_scaling(
@@ -45,39 +37,38 @@ def measure_scaling(
     checkpoints: Checkpoints | None = None,
     progress: Progress = silent,
 ) -> Scaling:
-    """Runs clips of several values along each axis, all else as in `work`; each value in a process of its own.
+    """Runs clips with several values along each axis, all else as in `work`; each value in a new process.
 
     Args:
         axes: of `AXES`.
         repeats: clips of each value, after one that does not count.
-        checkpoints: of stages, for `frames` and `pixels`; those that the manifest names are found without.
+        checkpoints: of stages, for `frames` and `pixels`; not needed for those that the manifest names.
 
     Raises:
-        InputError: an unknown axis, or fewer than one clip.
-        AmodalError: the bundle cannot be run like this at all.
+        InputError: an unknown axis, `repeats` is less than 1, or no clip could be run.
     """
     unknown = [axis for axis in axes if axis not in AXES]
     if unknown or not axes:
         raise InputError(f"axis {', '.join(unknown) or 'none'} is unknown; expected some of {', '.join(AXES)}.")
     if repeats < 1:
         raise InputError(f"{repeats} clips: expected 1 or more.", field="repeats")
-    sweeps, executed = [], None
+    opened, sweeps, executed = Bundle(bundle), [], None
     with tempfile.TemporaryDirectory() as scratch:
         for axis in axes:
-            places = _Places(Bundle(bundle), work, Path(scratch), checkpoints)
             points: list[Point] = []
             skipped: dict[str, str] = {}
-            for place, why in places.along(axis):
-                if place is None:
-                    skipped.update(why)
-                    continue
-                progress(f"{axis} {place.value:g}", "", len(points), len(places.values(axis)))
+            values = _values(axis, opened, work)
+            if axis == "samples" and "segment" not in work.stages:
+                values, skipped = {}, {"all": "only the segment stage takes several seeds."}
+            for value, changes in values.items():
+                progress(f"{axis} {value:g}", "", len(points), len(values))
                 try:
-                    seconds, peak, executed = in_new_process(_run, str(place.bundle), place.work, execution, repeats)
+                    place, clip = _prepared(opened, work, changes, checkpoints, Path(scratch))
+                    seconds, peak, executed = in_new_process(_run, str(place), clip, execution, repeats)
                 except AmodalError as error:
-                    skipped[f"{place.value:g}"] = str(error)
+                    skipped[f"{value:g}"] = str(error)
                     continue
-                points.append(Point(value=place.value, seconds=seconds, peak=peak))
+                points.append(Point(value=value, seconds=seconds, peak=peak))
             sweeps.append(sweep_of(axis, points, skipped))
     if executed is None:
         reasons = "; ".join(dict.fromkeys(why for sweep in sweeps for why in sweep.skipped.values()))
@@ -88,7 +79,7 @@ def measure_scaling(
 def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> Sweep:
     """Fits `seconds = fixed + each * value` and `seconds ~ value ** exponent` to the points' medians (least squares).
 
-    Fewer than two points fit nothing: zeros.
+    With fewer than two points, `fixed`, `each` and `exponent` are 0.
     """
     fixed = each = exponent = 0.0
     if len(points) > 1:
@@ -96,66 +87,43 @@ def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> 
         medians = np.array([statistics.median(point.seconds) for point in points])
         each, fixed = (float(c) for c in np.polyfit(values, medians, 1))
         exponent = float(np.polyfit(np.log(values), np.log(medians), 1)[0])
-    return Sweep(
-        axis=axis,
-        unit=AXES[axis],
-        points=list(points),
-        fixed=fixed,
-        each=each,
-        exponent=exponent,
-        skipped=dict(skipped),
-    )
+    fit = {"fixed": fixed, "each": each, "exponent": exponent}
+    return Sweep(axis=axis, unit=AXES[axis], points=list(points), skipped=dict(skipped), **fit)
 
 
-class _Places:
-    def __init__(self, bundle: Bundle, work: Work, scratch: Path, checkpoints: Checkpoints | None) -> None:
-        self._bundle, self._work, self._scratch, self._given = bundle, work, scratch, checkpoints
+def _values(axis: str, bundle: Bundle, work: Work) -> dict[float, dict[str, Any]]:
+    """The values along an axis, in order, each with the fields of `work` that it changes."""
+    if axis == "pixels":
+        multiple = bundle.config.multiple
+        sizes = {tuple(max(1, round(n * side / multiple)) * multiple for n in work.size) for side in _SIDES}
+        return {float(height * width): {"size": (height, width)} for height, width in sorted(sizes)}
+    if axis == "samples":
+        values = [1, 2, 3]
+    else:
+        own, least = (work.steps, 1) if axis == "steps" else (work.frames, 2)
+        values = sorted({max(least, round(own * share)) for share in _SHARES})
+    return {float(value): {axis: value} for value in values}
 
-    def values(self, axis: str) -> list[float]:
-        """Along an axis, the bundle's own among them."""
-        work, multiple = self._work, self._bundle.config.multiple
-        if axis == "steps":
-            return sorted({max(1, round(work.steps * share)) for share in _SHARES})
-        if axis == "samples":
-            return [1, 2, 3]
-        if axis == "frames":
-            return sorted({max(2, round(work.frames * share)) for share in _SHARES})
-        sides = {tuple(max(1, round(n * side / multiple)) * multiple for n in work.size) for side in _SIDES}
-        self._sizes = {float(height * width): (height, width) for height, width in sides}
-        return sorted(self._sizes)
 
-    def along(self, axis: str) -> Iterator[tuple[_Place | None, dict[str, str]]]:
-        """The points of an axis; None with a reason for those that cannot be had."""
-        if axis == "samples" and "segment" not in self._work.stages:
-            yield None, {"all": "only the segment stage takes several seeds."}
-            return
-        for value in self.values(axis):
-            if axis in ("steps", "samples"):
-                yield _Place(value, self._bundle.path, self._work.model_copy(update={axis: int(value)})), {}
-            else:
-                try:
-                    yield self._exported(axis, value), {}
-                except AmodalError as error:
-                    yield None, {f"{value:g}": str(error)}
-
-    def _exported(self, axis: str, value: float) -> _Place:
-        config, work = self._bundle.config, self._work.model_copy(update={"depth": False})
-        size, frames = work.size, work.frames
-        if axis == "frames":
-            frames = int(value)
-        else:
-            size = self._sizes[value]
-        if (size, frames) == (config.size, config.frames):
-            return _Place(value, self._bundle.path, work)
-        out = self._scratch / f"{frames}x{size[0]}x{size[1]}"
-        export_again(self._bundle, checkpoints_of(self._bundle, self._given), out, size=size, frames=frames)
-        return _Place(value, out, work.model_copy(update={"size": size, "frames": frames}))
+def _prepared(
+    bundle: Bundle, work: Work, changes: Mapping[str, Any], checkpoints: Checkpoints | None, scratch: Path
+) -> tuple[Path, Work]:
+    """The changed work, and a bundle that runs it: the given one, or one exported into `scratch`."""
+    clip = work.model_copy(update=dict(changes))
+    if not {"frames", "size"} & set(changes):
+        return bundle.path, clip
+    clip = clip.model_copy(update={"depth": False})
+    if (clip.size, clip.frames) == (bundle.config.size, bundle.config.frames):
+        return bundle.path, clip
+    out = scratch / f"{clip.frames}x{clip.size[0]}x{clip.size[1]}"
+    export_again(bundle, checkpoints_of(bundle, checkpoints), out, clip.size, clip.frames)
+    return out, clip
 
 
 def _run(bundle: str, work: Work, execution: Execution, repeats: int) -> tuple[Seconds, int, Executed]:
-    """Seconds of clips, and the most memory that the process had: on the device, or on the host where none is used."""
+    """Seconds of the clips, and the process's peak memory: on the device, or on the host if none is used."""
     with Sampler(device_counters(execution)) as sampler, running(bundle, work, execution) as runner:
-        seconds = [runner.clip().seconds for _ in range(repeats + 1)][1:]
+        seconds = [runner.clip().times.seconds for _ in range(repeats + 1)][1:]
         executed = executed_of(runner.model)
     used = None if executed.device == "cpu" else device_peak(sampler.bytes)
-    return seconds, host_peak([0]) if used is None else used, executed
+    return seconds, host_peak() if used is None else used, executed

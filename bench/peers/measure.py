@@ -1,19 +1,20 @@
-"""The same clip by everything that can draw it here: the reference pipeline on diffusers, eager and compiled, and ours.
+"""The same clip by everything that can run it here: the runtime, and the reference pipeline, eager and compiled.
 
-Each peer has a process of its own and loads once; clips are run in turns, so that whatever else the machine does takes
-all of them along. The first clip, with compilation and loading, is kept apart. What each draws is held against the
-first peer before any of its times counts.
+Each peer has its own process and loads once. Clips are run in turns, so that a disturbance of the machine affects all
+peers. The first clip, with compilation and loading, is recorded separately. A peer's times count only if its outputs
+agree with those of the first peer.
 """
 
 from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from amodal.runtime.backends import DEFAULT, availability, names, on_gpu
 from amodal.runtime.backends.openvino import multiplies_bfloat16
@@ -23,27 +24,19 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 from amodal.runtime.progress import Progress, silent
 
-from ..reference.same_clip import INSTALL, given_work
+from ..reference.same_clip import INSTALL, comparable_work
 from ..running.clips import Execution
 from ..running.machine import this_machine
 from ..running.sources import Checkpoints
 from ..schema import Measurement, Peer, Peers, Skipped, Work
-from .loaders import load_diffusers, load_ours
+from .loaders import load_diffusers, load_runtime
 from .process import LoadedPeer, PeerError, PeerProcess
-from .turns import Entrant, Turns
+from .turns import RunningPeer, take_turns
 
-EAGER, COMPILED, ROUNDED = "diffusers", "compile", "bfloat16"
+EAGER, COMPILED, BFLOAT16 = "diffusers", "compile", "bfloat16"
 _CHECKPOINTS = "amodal bench peers --segment CHECKPOINT --complete CHECKPOINT"
-CHOICES = (EAGER, COMPILED, ROUNDED, *names())
-"""What can be asked for; the first that runs is what the others are held against."""
-
-
-class Candidate(NamedTuple):
-    """A peer that is to be tried: its name, and how its process loads it."""
-
-    name: str
-    load: Callable[..., LoadedPeer]
-    args: tuple[Any, ...]
+CHOICES = (EAGER, COMPILED, BFLOAT16, *names())
+"""Names of peers, in their order; all are compared with the first that runs."""
 
 
 def measure_peers(
@@ -56,20 +49,20 @@ def measure_peers(
     only: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> tuple[list[Measurement], list[Skipped]]:
-    """Runs the same clip by each peer, in turns.
+    """Runs the same clip with each peer, in turns.
 
     Args:
-        execution: device, threads, memory and engines; its backend does not matter, all of them are tried.
+        execution: device, threads, memory and engines; its backend is ignored, because all backends are tried.
         repeats: turns that count, after the first.
-        checkpoints: of stages, for torch; those that the manifest names are found without.
-        only: of `CHOICES`; None for all but diffusers in bfloat16, which takes minutes a clip where torch has no such
-            kernels for a network's shapes.
+        checkpoints: of stages, for torch; not needed for those that the manifest names.
+        only: of `CHOICES`; None for all except diffusers in bfloat16, which takes minutes per clip where torch has no
+            bfloat16 kernels for a network's shapes.
 
     Returns:
-        One `Peers`, or none if no peer could run; and the peers that were skipped or refused, and why.
+        One `Peers`, or none if no peer could run; and the skipped or refused peers with the reasons.
 
     Raises:
-        InputError: fewer than one turn, an unknown peer, or a stage that the bundle does not have.
+        InputError: fewer than one turn, an unknown peer, or the bundle does not have the stage.
         BundleError: there is no bundle.
     """
     unknown = [name for name in only or () if name not in CHOICES]
@@ -78,29 +71,30 @@ def measure_peers(
     if repeats < 1:
         raise InputError(f"{repeats} turns: expected 1 or more.", field="repeats")
     opened = Bundle(bundle)
-    work = given_work(opened, work)
+    work = comparable_work(opened, work)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="amodal-peers-")))
-        asked, skipped = candidates(opened, work, execution, checkpoints, folder, only)
-        entrants: list[Entrant] = []
-        for place, candidate in enumerate(asked):
-            progress(f"loading {candidate.name}", "", place, len(asked))
+        tried, skipped = candidates(opened, work, execution, checkpoints, folder, only)
+        peers: list[RunningPeer] = []
+        for place, (name, load) in enumerate(tried.items()):
+            progress(f"loading {name}", "", place, len(tried))
             try:
-                process = PeerProcess(candidate.load, candidate.args, folder / f"{place}.log")
+                process = PeerProcess(load, folder / f"{place}.log")
             except PeerError as error:
-                skipped.append(_skipped(candidate.name, error, opened))
+                skipped.append(_skipped(name, error, opened))
                 continue
             stack.callback(process.close)
-            entrants.append(Entrant(candidate.name, process))
-        turns = Turns(entrants, lambda name, error: skipped.append(_skipped(name, error, opened)))
-        turns.run(repeats, progress)
-    refused = turns.refused
-    skipped += [Skipped(what=f"peer {name}", reason=f"its result is another: {why}.") for name, why in refused.items()]
-    if not turns.entrants:
+            peers.append(RunningPeer(name, process))
+        refused = take_turns(
+            peers, repeats, lambda name, error: skipped.append(_skipped(name, error, opened)), progress
+        )
+    for name, why in refused.items():
+        skipped.append(Skipped(what=f"peer {name}", reason=f"its result is different: {why}."))
+    if not peers:
         return [], skipped
     found = Peers(
         work=work,
-        peers=[entrant.record() for entrant in turns.entrants],
+        peers=[peer.record() for peer in peers],
         refused=refused,
         device=device_of(execution),
         threads=execution.threads or usable_cores(),
@@ -109,7 +103,7 @@ def measure_peers(
 
 
 def device_of(execution: Execution) -> str:
-    """Where peers are compared: on the GPU if there is one, unless a device is named."""
+    """Returns the device on which peers are compared: the given one, or the GPU if there is one."""
     return execution.device or ("cuda" if this_machine().gpu else "cpu")
 
 
@@ -120,58 +114,52 @@ def candidates(
     checkpoints: Checkpoints | None,
     folder: Path,
     only: Sequence[str] | None = None,
-) -> tuple[list[Candidate], list[Skipped]]:
-    """Peers to try on this machine, and those that are not."""
-    device = device_of(execution)
-    place = str(bundle.path)
-    found: list[Candidate] = []
+) -> tuple[dict[str, partial[LoadedPeer]], list[Skipped]]:
+    """Returns the loaders of the peers to try on this machine, by name, and the peers that cannot run here."""
+    device, path = device_of(execution), str(bundle.path)
+    choices = [choice for choice in CHOICES if choice != BFLOAT16] if only is None else only
+    found: dict[str, partial[LoadedPeer]] = {}
     skipped: list[Skipped] = []
-
-    def add(choice: str, candidate: Candidate | Skipped) -> None:
-        if only is None or choice in only:
-            (found if isinstance(candidate, Candidate) else skipped).append(candidate)  # type: ignore[arg-type]
-
-    for choice, name in ((EAGER, EAGER), (COMPILED, f"{EAGER} + torch.compile"), (ROUNDED, f"{EAGER} in bfloat16")):
-        cache = folder / f"{choice}-cache"
-        args = (place, work, checkpoints, device, execution.threads, choice == COMPILED, cache, choice == ROUNDED)
-        candidate: Candidate | Skipped = Candidate(name, load_diffusers, args)
-        if choice == ROUNDED and only is None:
+    for choice, name in ((EAGER, EAGER), (COMPILED, f"{EAGER} + torch.compile"), (BFLOAT16, f"{EAGER} in bfloat16")):
+        if choice not in choices:
             continue
-        if choice == ROUNDED and device != "cpu":
-            candidate = Skipped(what=f"peer {name}", reason=f"on {device}, {EAGER} is in half precision anyway.")
-        elif choice == ROUNDED and not multiplies_bfloat16():
-            candidate = Skipped(what=f"peer {name}", reason="this CPU does not multiply in it.")
-        add(choice, candidate)
-    own = replace(execution, backend=DEFAULT, vram=None, engine_dir=None)
-    if device == "cpu":
-        add(DEFAULT, Candidate(DEFAULT, load_ours, (place, work, replace(own, device="cpu"))))
-    else:
-        reason = f"peers are compared on {device}, this one runs on the CPU."
-        add(DEFAULT, Skipped(what=f"peer {DEFAULT}", reason=reason, remedy="amodal bench peers --device cpu"))
-    if execution.device != "cpu":
-        where = device if device != "cpu" else "cuda"
-        there = replace(own, device=where, threads=None, vram=execution.vram)
-        add(DEFAULT, Candidate(f"{DEFAULT} {there.device}", load_ours, (place, work, there)))
-    for name in names():
-        if name == DEFAULT:
-            continue
-        state = availability(name)
-        if execution.device == "cpu" and on_gpu(name):
-            add(
-                name,
-                Skipped(what=f"peer {name}", reason="it runs on a GPU.", remedy="amodal bench peers --device cuda"),
-            )
-        elif not on_gpu(name) and device != "cpu":
-            reason = f"peers are compared on {device}, this one runs on the CPU."
-            add(name, Skipped(what=f"peer {name}", reason=reason, remedy="amodal bench peers --device cpu"))
-        elif not state.usable:
-            add(name, Skipped(what=f"peer {name}", reason=state.reason))
-        elif not on_gpu(name):
-            add(name, Candidate(name, load_ours, (place, work, replace(own, backend=name, device="cpu"))))
+        bfloat16, cache = choice == BFLOAT16, folder / f"{choice}-cache"
+        if bfloat16 and device != "cpu":
+            skipped.append(Skipped(what=f"peer {name}", reason=f"on {device}, {EAGER} is in half precision anyway."))
+        elif bfloat16 and not multiplies_bfloat16():
+            skipped.append(Skipped(what=f"peer {name}", reason="this CPU does not multiply in bfloat16."))
         else:
-            engines = replace(execution, backend=name, threads=None)
-            add(name, Candidate(f"{name}", load_ours, (place, work, engines)))
+            how = (device, execution.threads, choice == COMPILED, cache, bfloat16)
+            found[name] = partial(load_diffusers, path, work, checkpoints, *how)
+    for name in (name for name in names() if name in choices):
+        for one in _own(name, execution, device):
+            if isinstance(one, Skipped):
+                skipped.append(one)
+            else:
+                label = f"{name} {one.device}" if name == DEFAULT and one.device != "cpu" else name
+                found[label] = partial(load_runtime, path, work, one)
     return found, skipped
+
+
+def _own(name: str, execution: Execution, device: str) -> Iterator[Execution | Skipped]:
+    """The ways to run a backend of the runtime on the device, or why there are none."""
+    on_cpu = replace(execution, backend=name, device="cpu", vram=None, engine_dir=None)
+    what = f"peer {name}"
+    if on_gpu(name) and execution.device == "cpu":
+        yield Skipped(what=what, reason="it runs on a GPU.", remedy="amodal bench peers --device cuda")
+    elif not on_gpu(name) and device != "cpu":
+        reason = f"peers are compared on {device}, this one runs on the CPU."
+        yield Skipped(what=what, reason=reason, remedy="amodal bench peers --device cpu")
+    elif name != DEFAULT and not (state := availability(name)).usable:
+        yield Skipped(what=what, reason=state.reason)
+    elif on_gpu(name):
+        yield replace(execution, backend=name, threads=None)
+    else:
+        yield on_cpu
+    if name == DEFAULT and execution.device != "cpu":
+        yield replace(
+            execution, device=device if device != "cpu" else "cuda", backend=name, threads=None, engine_dir=None
+        )
 
 
 def _skipped(name: str, error: PeerError, bundle: Bundle) -> Skipped:
@@ -184,8 +172,8 @@ def _skipped(name: str, error: PeerError, bundle: Bundle) -> Skipped:
     return Skipped(what=f"peer {name}", reason=str(error), remedy=remedy.get(error.kind, ""))
 
 
-class Ratio(NamedTuple):
-    """One peer's time in another's: of their medians, and the median, least and most of the turns."""
+class TimeRatio(NamedTuple):
+    """One peer's time relative to another's: of their medians, and the median, least and most of the turns."""
 
     of_medians: float
     median: float
@@ -193,37 +181,15 @@ class Ratio(NamedTuple):
     most: float
 
 
-def time_ratio(peers: Peers, name: str, base: str) -> Ratio:
-    """Seconds of `name` over those of `base`, turn by turn, so that what slowed both does not show.
-
-    Raises:
-        InputError: no such peer.
-    """
-    ours, theirs = peer_of(peers, name).seconds, peer_of(peers, base).seconds
-    turns = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return Ratio(statistics.median(ours) / statistics.median(theirs), statistics.median(turns), min(turns), max(turns))
+def time_ratio(peer: Peer, base: Peer) -> TimeRatio:
+    """Divides the seconds of a peer by those of another, turn by turn, so that what slowed both cancels out."""
+    turns = [a / b for a, b in zip(peer.seconds, base.seconds, strict=True)]
+    of_medians = statistics.median(peer.seconds) / statistics.median(base.seconds)
+    return TimeRatio(of_medians, statistics.median(turns), min(turns), max(turns))
 
 
-def memory_ratio(peers: Peers, name: str, base: str) -> float:
-    """Peak of `name` over that of `base`: on the GPU where both have used one, and of the processes elsewhere.
-
-    Raises:
-        InputError: no such peer.
-    """
-    ours, theirs = peer_of(peers, name), peer_of(peers, base)
-    if ours.device_peak and theirs.device_peak:
-        return ours.device_peak / theirs.device_peak
-    return ours.host_peak / theirs.host_peak
-
-
-def peer_of(peers: Peers, name: str) -> Peer:
-    """A peer by its name.
-
-    Raises:
-        InputError: there is none.
-    """
-    for peer in peers.peers:
-        if peer.name == name:
-            return peer
-    there = ", ".join(peer.name for peer in peers.peers)
-    raise InputError(f"no peer {name!r} was measured; these were: {there}.")
+def memory_ratio(peer: Peer, base: Peer) -> float:
+    """Divides the peak memory of a peer by that of another: on the GPU if both used one, else on the host."""
+    if peer.device_peak and base.device_peak:
+        return peer.device_peak / base.device_peak
+    return peer.host_peak / base.host_peak

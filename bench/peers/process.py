@@ -1,4 +1,4 @@
-"""A peer in a process of its own: it loads once, then runs a clip whenever it is asked, until it ends or dies."""
+"""A peer in its own process: it loads once, then runs a clip on each request."""
 
 from __future__ import annotations
 
@@ -15,37 +15,34 @@ from typing import Any, NamedTuple
 import psutil
 
 from amodal.runtime.errors import AmodalError, BackendError
-from amodal.runtime.families.diffusion_vas.config import StageName
 
-from ..reference.same_clip import StageOutput
+from ..reference.same_clip import Outputs
 from ..running.memory import Sampler, host_peak
-from ..running.memory import device_peak as highest_on_gpu
-
-RunClip = Callable[[bool], dict[StageName, StageOutput]]
-"""Draws the clip, with its latents or without; its results are on the host when it returns."""
+from ..running.memory import device_peak as peak_on_gpu
 
 
 class LoadedPeer(NamedTuple):
-    """A peer, ready.
+    """A peer that is ready to run.
 
     Attributes:
-        description: of what runs. half: whether it rounds to half anywhere.
-        counters: of GPU memory, sampled during the first clip; none on a CPU.
-        allocated: bytes that its own allocator handed out at the most; None where it does not say.
+        description: of what runs. half: whether it rounds to half precision anywhere.
+        clip: runs the clip and returns its outputs on the host, with latents if its argument is True.
+        counters: of GPU memory, sampled during the first clip; empty on a CPU.
+        allocated: returns the peak in bytes of the peer's own allocator; None if it does not report it.
     """
 
     description: str
     half: bool
-    clip: RunClip
+    clip: Callable[[bool], Outputs]
     counters: Mapping[str, Callable[[], int]] = {}
     allocated: Callable[[], int] | None = None
 
 
-class Ran(NamedTuple):
-    """A clip that a peer ran: its seconds, what it drew, and the peaks of its process until then, in bytes."""
+class PeerClip(NamedTuple):
+    """A clip that a peer ran: its seconds, its outputs, and the peaks of the process so far, in bytes."""
 
     seconds: float
-    drawn: dict[StageName, StageOutput]
+    outputs: Outputs
     host_peak: int
     device_peak: int | None
     allocator_peak: int | None
@@ -55,7 +52,7 @@ class PeerError(BackendError):
     """A peer could not be loaded, failed or died.
 
     Attributes:
-        kind: name of what it raised; empty if it died.
+        kind: name of the exception in the process; empty if the process died.
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
@@ -67,18 +64,18 @@ class PeerProcess:
     """Starts a peer and waits until it is loaded.
 
     Args:
-        load: importable; makes the peer in the new process from `args`, which can be pickled.
-        log: file for what it prints.
+        load: creates the peer in the new process; pickled.
+        log: file for the output of the process.
 
     Raises:
         PeerError: it cannot be loaded, or died.
     """
 
-    def __init__(self, load: Callable[..., LoadedPeer], args: tuple[Any, ...], log: Path) -> None:
+    def __init__(self, load: Callable[[], LoadedPeer], log: Path) -> None:
         context = mp.get_context("spawn")
         self._log = log
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, load, args, log), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, load, log), daemon=True)
         self._process.start()
         theirs.close()
         try:
@@ -87,19 +84,15 @@ class PeerProcess:
             self.close()
             raise
 
-    def clip(self, trace: bool) -> Ran:
-        """Runs a clip; `trace` keeps its latents.
-
-        Raises:
-            PeerError: it failed, or died.
-        """
-        with contextlib.suppress(OSError):  # it died before: `_receive` says so
+    def clip(self, trace: bool) -> PeerClip:
+        """Runs a clip; `trace` keeps its latents. Raises PeerError if the peer fails or dies."""
+        with contextlib.suppress(OSError):  # it died before: `_receive` raises
             self._pipe.send(trace)
-        ran: Ran = self._receive()
-        return ran
+        clip: PeerClip = self._receive()
+        return clip
 
     def close(self) -> None:
-        """Ends the process, in the middle of a clip too."""
+        """Ends the process, even during a clip."""
         with contextlib.suppress(OSError):
             self._pipe.send(None)
         self._process.join(1)
@@ -108,12 +101,12 @@ class PeerProcess:
 
     def _receive(self) -> Any:
         try:
-            what, value = self._pipe.recv()
+            result = self._pipe.recv()
         except (EOFError, OSError):
             raise PeerError(self._death()) from None
-        if what == "failed":
-            raise PeerError(value[1], value[0])
-        return value
+        if isinstance(result, PeerError):
+            raise result
+        return result
 
     def _death(self) -> str:
         self._process.join(5)
@@ -121,45 +114,44 @@ class PeerProcess:
         how = f"ended with exit code {code}"
         if code is not None and code < 0:
             name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-            memory = ", as happens when memory runs out" if name == "SIGKILL" else ""
-            how = f"was ended by {name}{memory}"
+            how = f"was ended by {name}" + (", as happens when memory runs out" if name == "SIGKILL" else "")
         with contextlib.suppress(OSError):
-            said = self._log.read_text(errors="replace").strip().splitlines()
-            if said:
-                how += f"; its last line: {said[-1][:300]}"
+            lines = self._log.read_text(errors="replace").strip().splitlines()
+            how += f"; its last line: {lines[-1][:300]}" if lines else ""
         return f"its process {how}."
 
 
-def _serve(pipe: Connection, load: Callable[..., LoadedPeer], args: tuple[Any, ...], log: Path) -> None:
-    """In the new process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started this one ends it
+def _serve(pipe: Connection, load: Callable[[], LoadedPeer], log: Path) -> None:
+    """Runs in the new process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     with log.open("w") as file:  # libraries print, compilers most of all; standard output is for results
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        loaded = load(*args)
-        pipe.send(("ready", (loaded.description, loaded.half)))
+        peer = load()
+        pipe.send((peer.description, peer.half))
         device_peak = None
         while (trace := pipe.recv()) is not None:
-            if device_peak is None and loaded.counters:
-                with Sampler(dict(loaded.counters)) as sampler:
-                    seconds, drawn = _timed(loaded.clip, trace)
-                device_peak = highest_on_gpu(sampler.bytes)
+            if device_peak is None and peer.counters:
+                with Sampler(peer.counters) as sampler:
+                    clip = _run(peer, trace)
+                device_peak = peak_on_gpu(sampler.bytes)
             else:
-                seconds, drawn = _timed(loaded.clip, trace)
-            peak = host_peak([int(psutil.Process().memory_info().rss)])
-            allocated = None if loaded.allocated is None else loaded.allocated()
-            pipe.send(("ran", Ran(seconds, drawn, peak, device_peak, allocated)))
-    except (EOFError, BrokenPipeError):  # nobody is there any more
+                clip = _run(peer, trace)
+            pipe.send(clip._replace(device_peak=device_peak))
+    except (EOFError, BrokenPipeError):  # the parent has ended
         return
     except AmodalError as error:
-        pipe.send(("failed", (type(error).__name__, str(error))))
-    except Exception as error:  # noqa: BLE001 (other people's libraries raise anything; the others go on)
+        pipe.send(PeerError(str(error), type(error).__name__))
+    except Exception as error:  # noqa: BLE001 (libraries raise anything; the other peers continue)
         first = next(iter(str(error).strip().splitlines()), "no message")
-        pipe.send(("failed", (type(error).__name__, f"it failed: {type(error).__name__}: {first[:300]}")))
+        kind = type(error).__name__
+        pipe.send(PeerError(f"it failed: {kind}: {first[:300]}", kind))
 
 
-def _timed(clip: RunClip, trace: bool) -> tuple[float, dict[StageName, StageOutput]]:
+def _run(peer: LoadedPeer, trace: bool) -> PeerClip:
     begin = time.perf_counter()
-    drawn = clip(trace)
-    return time.perf_counter() - begin, drawn
+    outputs = peer.clip(trace)
+    seconds = time.perf_counter() - begin
+    peak = host_peak(int(psutil.Process().memory_info().rss))
+    return PeerClip(seconds, outputs, peak, None, None if peer.allocated is None else peer.allocated())

@@ -1,30 +1,31 @@
-"""One clip, given to the runtime and to the reference pipeline in the same form, and what each draws of it.
+"""The same clip for the runtime and for the reference pipeline, and the outputs of both.
 
-Arrays are prepared (of the bundle's size, in [-1, 1]), so that only pipelines are timed. Both stages draw their noise
-from one stream, as in the authors' demo. Stage `complete` is given the true masks: were it given those of `segment`, a
-pixel at the threshold there would move everything here.
+Inputs are prepared (of the bundle's size, in [-1, 1]), so that only the pipelines are timed. Both stages draw their
+noise from one stream, as in the authors' demo. Stage `complete` takes the true masks: with those of `segment`, one
+pixel at the threshold would change its whole output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.bundle.manifest import Manifest
 from amodal.runtime.cores import usable_cores
-from amodal.runtime.errors import BackendUnavailableError, InputError, MissingDependencyError
+from amodal.runtime.errors import BackendUnavailableError, MissingDependencyError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName, config_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-from amodal.runtime.model import Model
+from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb
 from amodal.runtime.sampling.schedule import Churn
-from amodal.runtime.scenes import make_scene
 
-from ..families.diffusion_vas import SCENE
+from ..families.diffusion_vas import SCENE, run_of, sampler_keywords, scene_of
+from ..running.clips import Execution, require_stages
 from ..running.sources import Checkpoints, checkpoints_of
 from ..schema import Work
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "amodal[bench,export]"'
 
 
-class Arrays(NamedTuple):
-    """What a clip is made from: float32 in [-1, 1], masks and depth [T, H, W], RGB [T, 3, H, W]; bool [T, H, W]."""
+class ClipInputs(NamedTuple):
+    """A clip: float32 in [-1, 1], masks and depth [T, H, W], RGB [T, 3, H, W]; true masks bool [T, H, W]."""
 
     modal: NDArray[np.float32]
     depth: NDArray[np.float32]
@@ -46,12 +47,12 @@ class Arrays(NamedTuple):
 
 
 class StageOutput(NamedTuple):
-    """What a stage drew.
+    """Output of a stage.
 
     Attributes:
-        sigmas, latents: after each step, its noise level and float32 [T, 4, h, w]; none unless they were asked for.
+        sigmas, latents: noise level and float32 [T, 4, h, w] of each step; empty without a trace.
         frames: uint8 [T, H, W, 3].
-        masks: bool [T, H, W]; None of `complete`.
+        masks: bool [T, H, W]; None for `complete`.
     """
 
     sigmas: list[float]
@@ -60,23 +61,19 @@ class StageOutput(NamedTuple):
     masks: NDArray[np.bool_] | None
 
 
-def given_work(bundle: Bundle, work: Work) -> Work:
-    """The same work with depth given and of one sample, which is what is compared.
+Outputs: TypeAlias = dict[StageName, StageOutput]
 
-    Raises:
-        InputError: the bundle has none of the stages.
-    """
-    if not work.stages:
-        raise InputError(
-            f"bundle {bundle.path} does not have the stage that was asked for; see `amodal inspect {bundle.path}`."
-        )
+
+def comparable_work(bundle: Bundle, work: Work) -> Work:
+    """Returns the work with given depth and one sample. Raises InputError if the bundle does not have the stage."""
+    require_stages(work, bundle.path)
     return work.model_copy(update={"depth": False, "samples": 1})
 
 
-def arrays_of(work: Work) -> Arrays:
-    """The scene that all benchmarks run, prepared."""
-    scene, size = make_scene(SCENE, work.frames, work.size), work.size
-    return Arrays(
+def inputs_of(work: Work) -> ClipInputs:
+    """Prepares the scene that all benchmarks run."""
+    scene, size = scene_of(SCENE, work.frames, work.size), work.size
+    return ClipInputs(
         prepare_modal(scene.modal, size),
         prepare_depth(scene.depth, size),
         prepare_rgb(scene.frames, size),
@@ -85,26 +82,27 @@ def arrays_of(work: Work) -> Arrays:
 
 
 def stages_of(work: Work) -> list[StageName]:
-    """Its stages, in the order in which they run."""
+    """Returns the stages in the order in which they run."""
     return [stage for stage in get_args(StageName) if stage in work.stages]
 
 
-def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -> dict[StageName, StageOutput]:
-    """A clip by the runtime.
+def load_model(bundle: str | Path, work: Work, execution: Execution) -> Model:
+    """Loads a bundle for `run_model`, with memory planned for the work."""
+    return load(bundle, shape=run_of(work).open_variant(), **execution.options())
+
+
+def run_model(model: Model, inputs: ClipInputs, work: Work, *, trace: bool = True) -> Outputs:
+    """Runs a clip with the runtime.
 
     Args:
-        trace: keep latents. On a GPU a callback makes every step wait for the host: not for what is timed.
+        trace: keep the latents. On a GPU this makes every step wait for the host, so do not time it.
 
     Raises:
         NonFiniteError: latents became NaN or infinite.
     """
-    settings: dict[str, Any] = {
-        "steps": work.steps,
-        "guidance": (work.guidance, work.guidance),
-        "churn": Churn(work.churn),
-    }
+    settings = sampler_keywords(work.steps, work.guidance, work.churn)
     seed: Any = work.seed
-    found: dict[StageName, StageOutput] = {}
+    outputs: Outputs = {}
     for stage in stages_of(work):
         sigmas: list[float] = []
         latents: list[NDArray[np.float32]] = []
@@ -113,17 +111,15 @@ def run_model(model: Model, arrays: Arrays, work: Work, *, trace: bool = True) -
             sigmas.append(sigma)
             latents.append(np.array(model.backend.to_host(x), np.float32))
 
-        callback = keep if trace else None
-        drawn: Segmentation | Completion
+        options = {**settings, "seed": seed, "callback": keep if trace else None}
+        result: Segmentation | Completion
         if stage == "segment":
-            drawn = model.segment(arrays.modal, depth=arrays.depth, seed=seed, callback=callback, **settings)
+            result = model.segment(inputs.modal, depth=inputs.depth, **options)
         else:
-            drawn = model.complete(
-                arrays.rgb, arrays.modal, arrays.amodal, seed=seed, propagate=False, callback=callback, **settings
-            )
-        masks = drawn.masks if isinstance(drawn, Segmentation) else None
-        found[stage], seed = StageOutput(sigmas, latents, drawn.frames, masks), drawn.noise
-    return found
+            result = model.complete(inputs.rgb, inputs.modal, inputs.amodal, propagate=False, **options)
+        masks = result.masks if isinstance(result, Segmentation) else None
+        outputs[stage], seed = StageOutput(sigmas, latents, result.frames, masks), result.noise
+    return outputs
 
 
 def load_reference(
@@ -135,17 +131,17 @@ def load_reference(
     half: bool = False,
     threads: int | None = None,
 ) -> Pipelines:
-    """The reference pipeline of each stage of `work`, each with networks of its own, as in the authors' demo.
+    """Loads the reference pipeline of each stage of `work`; each has its own networks, as in the authors' demo.
 
     Args:
         checkpoints: see `checkpoints_of`.
-        half: float16, as the authors run it on a GPU, instead of float32.
+        half: use float16 as the authors do on a GPU, instead of float32.
         threads: CPU threads; None for all cores.
 
     Raises:
         MissingDependencyError: torch, diffusers or transformers is not installed.
-        BackendUnavailableError: torch has no such device.
-        InputError, CheckpointError: a checkpoint is not at hand, or cannot be read.
+        BackendUnavailableError: torch does not have the device.
+        InputError, CheckpointError: a checkpoint is not available, or cannot be read.
     """
     try:
         opened = checkpoints_of(bundle, checkpoints, stages_of(work))
@@ -166,25 +162,24 @@ def load_reference(
     return {stage: ReferencePipeline.of(checkpoint, dtype=dtype, device=device) for stage, checkpoint in opened.items()}
 
 
-def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work: Work) -> dict[StageName, StageOutput]:
-    """A clip by the reference pipeline, with what the bundle's manifest says of noise and context."""
+def run_reference(pipelines: Pipelines, manifest: Manifest, inputs: ClipInputs, work: Work) -> Outputs:
+    """Runs a clip with the reference pipeline, with the noise and context that the manifest specifies."""
     import torch
 
     from .pipeline import amodal_masks, karras_sigmas, modal_rgb, three_channels
 
     config, churn = config_of(manifest), Churn(work.churn)
     generator = torch.Generator("cpu").manual_seed(work.seed)
-    signed = np.where(arrays.amodal, np.float32(1), np.float32(-1))
-    found: dict[StageName, StageOutput] = {}
+    signed = np.where(inputs.amodal, np.float32(1), np.float32(-1))
+    conditions = {
+        "segment": (three_channels(inputs.modal), three_channels(inputs.depth)),
+        "complete": (modal_rgb(inputs.rgb, inputs.modal), three_channels(signed)),
+    }
+    outputs: Outputs = {}
     for stage in stages_of(work):
         pipeline = pipelines[stage]
-        if stage == "segment":
-            images, conditions = three_channels(arrays.modal), three_channels(arrays.depth)
-        else:
-            images, conditions = modal_rgb(arrays.rgb, arrays.modal), three_channels(signed)
         result = pipeline(
-            images,
-            conditions,
+            *conditions[stage],
             generator=generator,
             steps=work.steps,
             guidance=(work.guidance, work.guidance),
@@ -196,10 +191,10 @@ def run_reference(pipelines: Pipelines, manifest: Manifest, arrays: Arrays, work
             noise_dtype=getattr(torch, config.noise_dtype),
         )
         sigmas = karras_sigmas(work.steps, sigma_min=pipeline.sigma_min, sigma_max=pipeline.sigma_max)
-        found[stage] = StageOutput(
+        outputs[stage] = StageOutput(
             sigmas[:-1].tolist(),
             [latents.float().cpu().numpy() for latents in result.latents],
             result.frames_u8,
-            amodal_masks(result.frames_u8, arrays.modal) if stage == "segment" else None,
+            amodal_masks(result.frames_u8, inputs.modal) if stage == "segment" else None,
         )
-    return found
+    return outputs

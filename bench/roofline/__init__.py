@@ -1,1 +1,1 @@
-"""What a machine could reach at best, and what a clip asks of it."""
+"""Limits of a machine, and the operations and bytes of a clip."""

@@ -1,30 +1,35 @@
-"""Floating-point operations and bytes of a bundle's components, counted from their ONNX graphs.
+"""Floating-point operations and bytes of a run, counted from the ONNX graphs of its components.
 
-A multiply-add is two operations. By kind of operator:
+A multiply-add is two operations. They are counted by kind of operator:
 
 - `matmul`: MatMul and Gemm with weights.
 - `attention`: products of two activations (the scores and the weighted sum of decomposed attention), and the same two
   products of the operator Attention.
-- `convolution`: Conv and ConvTranspose; one with a single value per channel is a scaling, and counted as such.
-- `other`: one per element for what works element by element, a bias too; 5 per element for a softmax (maximum,
-  difference, exponential, sum, quotient); 7 for a normalisation (mean, difference, square, sum, quotient, scale,
-  shift); two per tap and element for interpolation. What only moves data has none.
+- `convolution`: Conv and ConvTranspose; one with a single value per channel is a scaling, and counted as `other`.
+- `other`: 1 per element for elementwise operators and biases; 5 per element for a softmax (maximum, difference,
+  exponential, sum, quotient); 7 for a normalisation (mean, difference, square, sum, quotient, scale, shift); 2 per tap
+  and element for interpolation. Operators that only move data have none.
 
-Bytes are those of memory if every operator reads its inputs and writes its outputs once. Fusion lowers that, down to
-the weights and a graph's own inputs and outputs. What depends on weights alone counts as a weight, in the dtype in
-which it is used: a backend computes it once, at load.
+Bytes are the memory traffic if every operator reads its inputs and writes its outputs once. Fusion can lower it to the
+weights and the graph's own inputs and outputs. Tensors that depend only on weights count as weights, in the dtype in
+which they are used, because a backend computes them once, when it loads the graph.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 from amodal.engines.upcast import read_graph
-from amodal.runtime.errors import BundleError, MissingDependencyError
+from amodal.runtime.errors import BundleError
+from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
+
+from ..schema import ComponentCost
 
 Kind = Literal["matmul", "attention", "convolution", "other"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -38,11 +43,12 @@ _PER_ELEMENT = {
     **dict.fromkeys(("LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization"), 7),
 }
 _TAPS = {"nearest": 0, "linear": 2, "cubic": 4}
+Axes = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What running a graph takes.
+    """Operations and bytes of one run of a graph.
 
     Attributes:
         flops: by `Kind`.
@@ -61,41 +67,60 @@ class Cost:
         """Operations of matrix products and convolutions."""
         return sum(count for kind, count in self.flops.items() if kind != "other")
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            {kind: self.flops[kind] + other.flops[kind] for kind in KINDS},
-            self.weights + other.weights,
-            self.activations + other.activations,
-            self.boundary + other.boundary,
-        )
 
-    def __mul__(self, times: int) -> Cost:
-        return Cost(
-            {kind: times * count for kind, count in self.flops.items()},
-            times * self.weights,
-            times * self.activations,
-            times * self.boundary,
-        )
+def calls_of(bundle: Bundle, run: Run) -> dict[tuple[str, str], Counter[Axes]]:
+    """Counts the calls of a run by task and component, and by the sizes of the free axes, in the order of the calls."""
+    found: dict[tuple[str, str], Counter[Axes]] = {}
+    for phase in bundle.family.calls(bundle.manifest, run).phases:
+        for call in phase.calls:
+            found.setdefault((phase.task, call.component), Counter())[tuple(sorted(call.axes.items()))] += call.count
+    return found
 
 
-def graph_of(bundle: Bundle, component: str) -> Any:
-    """A component's graph, as `count_graph` takes it, its weights left on disk.
+def count_run(bundle: Bundle, run: Run) -> list[ComponentCost]:
+    """Counts the operations and bytes of a run by component; nothing is run, and no weight is read.
 
     Raises:
         MissingDependencyError: onnx is not installed.
-        BundleError: the file is no graph.
+        BundleError: a graph cannot be read, or its shapes cannot be inferred.
     """
-    return read_graph(bundle.files(component)[0])
+
+    @cache
+    def count(component: str, axes: Axes) -> Cost:
+        return count_graph(read_graph(bundle.files(component)[0]), dict(axes))
+
+    costs = []
+    for (task, component), calls in calls_of(bundle, run).items():
+        flops = dict.fromkeys(KINDS, 0.0)
+        weights = activations = boundary = 0.0
+        for axes, times in calls.items():
+            cost = count(component, axes)
+            flops = {kind: flops[kind] + times * cost.flops[kind] for kind in KINDS}
+            weights += times * cost.weights
+            activations += times * cost.activations
+            boundary += times * cost.boundary
+        costs.append(
+            ComponentCost(
+                component=f"{task}/{bundle.component(component).kind}",
+                precision=bundle.component(component).precision,
+                calls=sum(calls.values()),
+                flops={str(kind): each for kind, each in flops.items()},
+                weights=weights,
+                activations=activations,
+                boundary=boundary,
+            )
+        )
+    return costs
 
 
 def count_graph(model: Any, axes: Mapping[str, int]) -> Cost:
-    """What one run of an `onnx.ModelProto` takes; its weights need not be loaded.
+    """Counts the operations and bytes of one run of an `onnx.ModelProto`; its weights need not be loaded.
 
     Args:
-        axes: sizes of free axes by name; those of others are not needed.
+        axes: sizes of its free axes by name; may contain others.
 
     Raises:
-        BundleError: an axis without a size, or shapes that cannot be told.
+        BundleError: an axis has no size, or shapes cannot be inferred.
     """
     tensors = _Tensors(model, axes)
     flops: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
@@ -148,7 +173,7 @@ def _attention(node: Any, shapes: list[tuple[int, ...]], tensors: _Tensors) -> f
 
 
 class _Tensors:
-    """Shapes and bytes of everything in a graph, and which of it depends on weights alone."""
+    """Shapes and bytes of all tensors in a graph, and which of them depend only on weights."""
 
     def __init__(self, model: Any, axes: Mapping[str, int]) -> None:
         graph = _inferred(model, axes).graph
@@ -169,21 +194,21 @@ class _Tensors:
         unknown = [n for node in model.graph.node for n in node.output if n and -1 in self.shapes.get(n, (-1,))]
         if unknown:
             raise BundleError(
-                f"the shape of {unknown[0]} in graph {model.graph.name} cannot be told, so that its operations cannot "
+                f"the shape of {unknown[0]} in graph {model.graph.name} cannot be inferred, so its operations cannot "
                 "be counted; export the bundle again."
             )
 
     def is_constant(self, node: Any) -> bool:
-        """Whether a node depends on weights and shapes alone."""
+        """Returns whether a node depends only on weights and shapes."""
         return all(name in self.constant for name in node.output if name)
 
     def bytes(self, names: Iterable[str]) -> float:
-        """Bytes of tensors together; numbers that say shapes are left out."""
+        """Returns the total bytes of tensors, without integers, which are shapes."""
         return float(sum(self._itemsize[name] * math.prod(self.shapes[name]) for name in names if name))
 
     @staticmethod
     def attribute(node: Any, name: str) -> Any:
-        """A node's attribute, an integer or a text; None if it is not there."""
+        """Returns a node's integer or text attribute; None if it is missing."""
         return next((a.i or a.s or None for a in node.attribute if a.name == name), None)
 
 
@@ -196,11 +221,9 @@ def _itemsize(dtype: int) -> int:
 
 
 def _inferred(model: Any, axes: Mapping[str, int]) -> Any:
-    """A copy of a graph with every shape in it."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError('counting operations needs onnx; `pip install "amodal[bench]"`.') from error
+    """A copy of a graph with all shapes inferred."""
+    import onnx
+
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -212,12 +235,12 @@ def _inferred(model: Any, axes: Mapping[str, int]) -> Any:
             if not axis.HasField("dim_value"):
                 if axis.dim_param not in axes:
                     raise BundleError(
-                        f"graph {graph.name}: input {value.name} has a free axis {axis.dim_param or '?'} that no size "
-                        f"is known for; expected one of {', '.join(axes) or 'none'}."
+                        f"graph {graph.name}: input {value.name} has a free axis {axis.dim_param or '?'} of unknown "
+                        f"size; expected one of {', '.join(axes) or 'none'}."
                     )
                 axis.dim_value = axes[axis.dim_param]
     for node in graph.node:
-        # onnx 1.23's shape inference leaves the output of GroupNormalization without a type, and whatever comes after.
+        # onnx 1.23's shape inference leaves GroupNormalization and all nodes after it without a type.
         if node.op_type == "GroupNormalization":
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
@@ -225,4 +248,4 @@ def _inferred(model: Any, axes: Mapping[str, int]) -> Any:
         return onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise BundleError(f"the shapes of graph {graph.name} cannot be told ({reason}); export it again.") from error
+        raise BundleError(f"the shapes of {graph.name} cannot be inferred ({reason}); export it again.") from error

@@ -1,9 +1,9 @@
-"""What GPUs can do according to what their maker published, for predictions; nothing here was measured.
+"""Published rates of GPUs, for predictions; nothing here was measured.
 
-Rates are dense, never with structured sparsity, which data sheets like to print. GeForce cards sum FP16 products in
-FP32 at half the rate at which they sum them in FP16; the others do both at one rate. TF32 is half of FP16 summed in
-FP32 in every sheet that lists both. Rates of a card that name its multiprocessors and clock as their source are
-these two times 512 operations (FP32 sums) or 1024 (FP16 sums), which gives the listed rates of the RTX 3090, 4090 and
+Rates are dense, without the structured sparsity of many data sheets. GeForce cards accumulate FP16 products in FP32 at
+half the rate of FP16; the other cards do both at the same rate. The TF32 rate is half of that of FP16 with FP32 sums in
+every data sheet that lists both. Where the source is a number of multiprocessors (SMs) and a clock, the rate is their
+product times 512 operations (FP32 sums) or 1024 (FP16 sums); this gives the listed rates of the RTX 3090, 4090 and
 5090.
 """
 
@@ -18,19 +18,20 @@ _AMPERE = "NVIDIA Ampere GA102 GPU architecture whitepaper, V2.0, appendices A a
 _ADA = "NVIDIA Ada GPU architecture whitepaper, V2, appendix A"
 _BLACKWELL = "NVIDIA RTX Blackwell GPU architecture whitepaper, V1.1, appendix A"
 _PRO = "NVIDIA RTX Blackwell PRO GPU architecture whitepaper, V1.0, table 4"
+_ORIN = "NVIDIA Jetson AGX Orin Series technical brief, a quarter of its 170 INT8 TOPS with sparsity"
 _HALVED = "data sheet, half of the rate printed with sparsity"
 
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """A GPU as published.
+    """Published figures of a GPU.
 
     Attributes:
         name: without maker and `GeForce`.
         fp32_sums: dense FP16 tensor rate with sums in FP32, in TFLOPS; None if it is not published.
         fp16_sums: the same with sums in FP16.
         gigabytes_per_second: of its memory.
-        gigabytes: of memory; on a Jetson it is the host's too.
+        gigabytes: of memory; on a Jetson shared with the host.
         source: of the figures.
     """
 
@@ -42,18 +43,8 @@ class GpuSpec:
     source: str
 
     @property
-    def tf32(self) -> float:
-        """Dense TF32 tensor rate in TFLOPS."""
-        return (self.fp16_sums if self.fp32_sums is None else self.fp32_sums) / 2
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes per second."""
-        return self.gigabytes_per_second * 1e9
-
-    @property
     def vram(self) -> int:
-        """Bytes, counted in 1e9."""
+        """Bytes of memory; a gigabyte is 1e9."""
         return self.gigabytes * 10**9
 
 
@@ -83,22 +74,14 @@ GPUS: tuple[GpuSpec, ...] = (
     GpuSpec("H100 PCIe", 756.5, 756.5, 2000, 80, f"NVIDIA H100 {_HALVED}"),
     GpuSpec("H100 SXM", 989.5, 989.5, 3350, 80, f"NVIDIA H100 {_HALVED}"),
     GpuSpec("H200", 989.5, 989.5, 4800, 141, f"NVIDIA H200 {_HALVED}"),
-    GpuSpec(
-        "Jetson AGX Orin 64GB",
-        None,
-        42.5,
-        204.8,
-        64,
-        "NVIDIA Jetson AGX Orin Series technical brief, a quarter of its 170 INT8 TOPS with sparsity",
-    ),
+    GpuSpec("Jetson AGX Orin 64GB", None, 42.5, 204.8, 64, _ORIN),
 )
 
 
 def find_gpu(name: str) -> GpuSpec:
-    """A GPU by its name, however it is spelt: `RTX 4090`, `rtx4090`, `4090`, `NVIDIA GeForce RTX 4090`.
+    """Finds a GPU by its name in any spelling: `RTX 4090`, `rtx4090`, `4090`, `NVIDIA GeForce RTX 4090`.
 
-    Raises:
-        InputError: there is none of that name, or several.
+    Raises InputError if no GPU has that name, or several do.
     """
     wanted = _plain(name)
     exact = [gpu for gpu in GPUS if wanted in (_plain(gpu.name), _plain(gpu.name).removeprefix("rtx"))]

@@ -1,21 +1,22 @@
-"""How near to what is possible a bundle runs here, and what GPUs would take at the least.
+"""How close to this machine's limits a bundle runs, and the least time that GPUs would need.
 
-Three kinds of figures that must not be mixed. *Counted*: operations and bytes of the graphs (`flops.py`).
-*Measured*: this machine's ceilings (`ceilings.py`) and seconds of each component. *Predicted*: seconds per frame
-of GPUs, from what their maker published (`gpus.py`).
+Three kinds of figures are kept apart. *Counted*: operations and bytes of the graphs (`flops.py`). *Measured*: this
+machine's ceilings (`ceilings.py`) and seconds of each component. *Predicted*: seconds per frame of GPUs, from published
+figures (`gpus.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Literal, get_args
 
 import psutil
 
-from amodal.runtime.backends import Backend, create
+from amodal.runtime.backends import create
+from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.errors import EngineError, MemoryBudgetError
 from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
@@ -24,28 +25,26 @@ from amodal.runtime.paths import PathLike
 from amodal.runtime.progress import Progress, silent
 
 from ..families import clip_maker
-from ..running.clips import Execution, Runner, times_of
+from ..running.clips import Execution, Runner
 from ..running.machine import executed_of
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
 from .ceilings import measure_ceilings
-from .clip_cost import count_run
+from .flops import count_run
 from .gpus import GPUS, GpuSpec, find_gpu
 
 LIKELY_SHARE = 0.47
-"""Share of a published dense FP16 rate that others' best runtime reaches with this U-Net.
+"""Share of a published dense FP16 rate that the best known runtime reaches with this U-Net.
 
 NVIDIA's TensorRT demo of SVD takes 27.5 s for 25 steps of 25 frames of 576x1024 on an A100 SXM: 25 x 159.9 TFLOP (the
-untouched U-Net, both CFG rows) in that time are 145 TFLOPS of 312. On an H100 PCIe, at 19.1 s, it was 28 %.
+unchanged U-Net, both CFG rows) in that time are 145 TFLOPS of 312. On an H100 PCIe, at 19.1 s, it was 28 %.
 """
 
 BUSY = 0.2
-"""Share of all processors' time that others may use before it is said."""
+"""Share of all processors' time that other programs may use without a warning."""
 
 PAPER_SECONDS = 0.95
-"""Per frame on one RTX 3090 in FP16 (Diffusion-VAS, supplement, section 6.2); whether of one stage or of both, and
-with depth or without, it does not say."""
-
-_ENGINES = ("tensorrt_rtx", "tensorrt")
+"""Per frame on one RTX 3090 in FP16 (Diffusion-VAS, supplement, section 6.2), which does not say whether for one stage
+or both, and with depth or without."""
 
 
 def measure_roofline(
@@ -59,59 +58,48 @@ def measure_roofline(
     likely_share: float = LIKELY_SHARE,
     progress: Progress = silent,
 ) -> Roofline:
-    """Counts a clip, measures ceilings, runs clips, predicts.
+    """Counts a clip, measures ceilings, runs clips and predicts the times of GPUs.
 
     Args:
         work: the clip; see `amodal.bench.running.machine.work_of`.
-        execution: the backend, its device and threads; its `engine_dir` has the records that say what memory a run
-            takes.
-        runner: runs the same work; None to run no clip and only measure the ceilings.
-        clips: to run after one that warms up; each component's median counts.
+        execution: the backend, its device and threads; the records in its `engine_dir` give the memory of a run.
+        runner: runs the same work; None to run no clip and measure only the ceilings.
+        clips: number of clips after one that warms up; each component's median is recorded.
         likely_share: share of the published rates at which `likely` is predicted.
 
     Raises:
-        BackendUnavailableError: the backend, or what measures its ceilings, is missing.
+        BackendUnavailableError: the backend cannot be used here.
         MissingDependencyError: onnx is not installed.
-        BundleError: a graph whose operations cannot be counted.
+        BundleError: the operations of a graph cannot be counted.
     """
     steps = 3 if runner is None else 4 + clips
     progress("counting operations", "", 0, steps)
-    maker, model = clip_maker(bundle.manifest.family), None if runner is None else runner.model
-    on_engines = maker.run_of(work)
-    executor, executed = (_backend(execution), None) if model is None else (model.backend, executed_of(model))
-    run = on_engines if model is None else maker.run_of(work, model)
+    maker = clip_maker(bundle.manifest.family)
+    on_engines = run = maker.run_of(work)
+    if runner is None:
+        backend = create(execution.backend, device=execution.device, threads=execution.threads)
+    else:
+        backend, run = runner.model.backend, maker.run_of(work, runner.model)
     counted = count_run(bundle, run)
     for_engines = counted if run == on_engines else count_run(bundle, on_engines)
     progress("measuring this machine's ceilings", "", 1, steps)
     warnings = list(_busy())
-    ceilings, seconds = measure_ceilings(executor), {}
+    ceilings, seconds = measure_ceilings(backend), {}
     if runner is not None:
         least = floor_here(counted, ceilings, work) * work.frames
-        seconds = run_clips(
-            runner,
-            clips,
-            lambda what, phase="", done=0, total=None: progress(
-                f"{what}, at least {least:.2g} s a clip", phase, 2 + done, steps
-            ),
-        )
+        seconds = _component_seconds(runner, clips, f"at least {least:.2g} s a clip", progress)
         progress("measuring this machine's ceilings", "", steps - 1, steps)
-        # Whatever else a machine does only lowers a ceiling, and may have been there in one of two moments.
-        ceilings = max(ceilings, measure_ceilings(executor), key=lambda found: found.rate)
-    needs = Needs.of(bundle, work, execution.engine_dir)
+        # Disturbances only lower a ceiling, and may have occurred during one of the two measurements.
+        ceilings = max(ceilings, measure_ceilings(backend), key=lambda found: found.rate)
+    fits = _memory_of(bundle, on_engines.open_variant(), execution.engine_dir)
     return Roofline(
         work=work,
-        executed=executed,
+        executed=None if runner is None else executed_of(runner.model),
         components=[cost.model_copy(update={"seconds": seconds.get(cost.component)}) for cost in counted],
         ceilings=ceilings,
-        predictions=[
-            prediction for gpu in gpus for prediction in predict(for_engines, work, gpu, likely_share, needs=needs)
-        ],
+        predictions=[each for gpu in gpus for each in predict(for_engines, work, gpu, likely_share, fits(gpu))],
         warnings=warnings,
     )
-
-
-def _backend(execution: Execution) -> Backend:
-    return create(execution.backend, device=execution.device, threads=execution.threads)
 
 
 def _busy() -> Iterator[str]:
@@ -123,15 +111,28 @@ def _busy() -> Iterator[str]:
         )
 
 
+def _component_seconds(runner: Runner, clips: int, remark: str, progress: Progress) -> dict[str, float]:
+    """Median seconds of each component (`segment/unet`) over clips, after a short one; on a GPU the device's."""
+    samples: dict[str, list[float]] = {}
+    progress(f"warming up, {remark}", "", 2, 4 + clips)
+    runner.clip(steps=1)
+    for number in range(1, clips + 1):
+        progress(f"running clip {number} of {clips}, {remark}", "", 2 + number, 4 + clips)
+        times = runner.clip().times
+        for name, seconds in (times.device or times.components).items():
+            samples.setdefault(name, []).append(seconds)
+    return {name: median(each) for name, each in samples.items()}
+
+
 def floor_here(components: Iterable[ComponentCost], ceilings: Ceilings, work: Work) -> float:
-    """The least seconds per frame by this machine's ceilings: nothing outside the components, and no fusion missed."""
+    """Returns the least seconds per frame at this machine's ceilings, with perfect fusion and only the components."""
     return sum(cost.floor(ceilings.rate, ceilings.copies) for cost in components) / work.frames
 
 
 def share_in_paper(measured: Roofline) -> dict[str, float] | None:
-    """Share of the RTX 3090's published rate that the paper's 0.95 s/frame would be, by stages, without depth.
+    """Computes the share of the RTX 3090's published rate that 0.95 s/frame would be, by stages, without depth.
 
-    None if the clip is not the one it timed: other settings, or U-Nets of another size.
+    None if the paper timed another clip: with other settings, or with U-Nets of another size.
     """
     work = measured.work
     if (work.frames, work.size, work.steps, work.guidance) != (25, (256, 512), 25, 1.5):
@@ -139,11 +140,11 @@ def share_in_paper(measured: Roofline) -> dict[str, float] | None:
     if not all(5e14 < cost.products < 1e15 for cost in measured.components if cost.component.endswith("/unet")):
         return None
     card = find_gpu("RTX 3090")
+    networks = [cost for cost in measured.components if not cost.component.endswith("/depth")]
     shares: dict[str, float] = {}
     for stage in work.stages:
-        costs = [cost for cost in measured.components if cost.component.startswith(stage)]
-        networks = [cost for cost in costs if not cost.component.endswith("/depth")]
-        (prediction,) = (p for p in predict(networks, work, card) if p.accumulation == "fp32")
+        costs = [cost for cost in networks if cost.component.startswith(stage)]
+        (prediction,) = (p for p in predict(costs, work, card) if p.accumulation == "fp32")
         shares[stage] = prediction.floor / PAPER_SECONDS
     return shares if len(shares) == 1 else {**shares, "both": sum(shares.values())}
 
@@ -153,84 +154,56 @@ def predict(
     work: Work,
     gpu: GpuSpec,
     likely_share: float = LIKELY_SHARE,
-    *,
-    needs: Needs | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> Iterator[Prediction]:
-    """The least seconds per frame of a GPU, once for each kind of sums whose rate is published and another.
+    """Predicts the least seconds per frame of a GPU, once for each published rate of FP16 products.
 
     The floor of a clip is the sum over its components of the longer of two times: its products at the published rate
-    (that of TF32 where it computes in float32), and its weights, inputs and outputs at the published bandwidth.
+    (that of TF32 for float32 components), and its weights, inputs and outputs at the published bandwidth.
 
     Args:
         components: counted as engines call them.
-        needs: what memory a run takes; None if it is not known.
+        memory: what `memory_on` returns; None if it is not known.
     """
-    costs = list(components)
-    sums: dict[str, float | None] = {"fp32": gpu.fp32_sums, "fp16": gpu.fp16_sums}
+    costs, bandwidth = list(components), 1e9 * gpu.gigabytes_per_second
+    tf32 = 1e12 * (gpu.fp16_sums if gpu.fp32_sums is None else gpu.fp32_sums) / 2
+    sums: dict[Literal["fp32", "fp16"], float | None] = {"fp32": gpu.fp32_sums, "fp16": gpu.fp16_sums}
     if gpu.fp32_sums == gpu.fp16_sums:
         del sums["fp16"]
-    memory = needs.on(gpu) if needs is not None else {}
     for accumulation, teraflops in sums.items():
         if teraflops is None:
             continue
-        rates = {"fp16": 1e12 * teraflops, "fp32": 1e12 * gpu.tf32}
-        clip = sum(cost.floor(rates[cost.precision], gpu.bandwidth) for cost in costs)
-        likely = sum(cost.floor(likely_share * rates[cost.precision], gpu.bandwidth) for cost in costs)
+        rates = {"fp16": 1e12 * teraflops, "fp32": tf32}
+        clip = sum(cost.floor(rates[cost.precision], bandwidth) for cost in costs)
+        likely = sum(cost.floor(likely_share * rates[cost.precision], bandwidth) for cost in costs)
         yield Prediction(
             gpu=gpu.name,
-            accumulation="fp32" if accumulation == "fp32" else "fp16",
+            accumulation=accumulation,
             rate=rates["fp16"],
             rate_single=rates["fp32"],
-            bandwidth=gpu.bandwidth,
+            bandwidth=bandwidth,
             vram=gpu.vram,
             floor=clip / work.frames,
             likely=likely / work.frames,
             likely_share=likely_share,
             source=gpu.source,
-            **memory,
+            **(memory or {}),
         )
 
 
-def run_clips(runner: Runner, clips: int, progress: Progress = silent) -> dict[str, float]:
-    """Median seconds of each component (`segment/unet`) over clips, after one short clip to warm up.
-
-    On a GPU they are the device's own, between events on its stream.
-    """
-    samples: dict[str, list[float]] = {}
-    progress("warming up", "", 0, clips + 1)
-    runner.clip(steps=1)
-    for index in range(clips):
-        progress(f"running clip {index + 1} of {clips}", "", index + 1, clips + 1)
-        clip = times_of(runner.clip())
-        for name, seconds in (clip.device or clip.components).items():
-            samples.setdefault(name, []).append(seconds)
-    return {name: median(each) for name, each in samples.items()}
+def _memory_of(bundle: Bundle, run: Run, engine_dir: PathLike | None) -> Callable[[GpuSpec], dict[str, Any]]:
+    """Returns `memory_on` for the records of the engines that were built last; they may be of another GPU."""
+    for backend in get_args(EngineBackend):
+        with suppress(EngineError):
+            planner, _ = planner_for(bundle, bundle.family, run, backend, engine_dir)
+            return partial(memory_on, planner, run)
+    return lambda gpu: {}
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a run takes by the records of engines, which may be of other GPUs; the CUDA context comes on top."""
-
-    planner: Planner
-    shape: Run
-
-    @classmethod
-    def of(cls, bundle: Bundle, work: Work, engine_dir: PathLike | None) -> Needs | None:
-        """From the engines that were built last; None if there are none for all components."""
-        shape = clip_maker(bundle.manifest.family).run_of(work).open_variant()
-        for backend in _ENGINES:
-            with suppress(EngineError):
-                return cls(planner_for(bundle, bundle.family, shape, backend, engine_dir)[0], shape)
-        return None
-
-    def on(self, gpu: GpuSpec) -> dict[str, Any]:
-        """Whether it fits, and how: the fields of a `Prediction`."""
-        try:
-            plan = self.planner.choose(self.shape, gpu.vram)
-        except MemoryBudgetError:
-            plan = min(self.planner.plans(self.shape), key=lambda way: way.peak_bytes)
-        return {
-            "planned": plan.peak_bytes,
-            "way": f"{plan.memory}, {plan.run.variant}",
-            "fits": plan.fits(gpu.vram),
-        }
+def memory_on(planner: Planner, run: Run, gpu: GpuSpec) -> dict[str, Any]:
+    """Plans the memory of a run on a GPU; returns the fields of a `Prediction`. The CUDA context is not included."""
+    try:
+        plan = planner.choose(run, gpu.vram)
+    except MemoryBudgetError:
+        plan = min(planner.plans(run), key=lambda plan: plan.peak_bytes)
+    return {"planned": plan.peak_bytes, "way": f"{plan.memory}, {plan.run.variant}", "fits": plan.fits(gpu.vram)}

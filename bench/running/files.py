@@ -1,42 +1,38 @@
-"""Text files that are there whole or not at all."""
+"""Text files that are written completely or not at all."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from amodal.runtime.errors import OutputError
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes beside the place and renames; makes the folder.
-
-    Raises:
-        OutputError: it cannot be written: no room, no permission, or something else is in the way.
-    """
+    """Writes a temporary file beside `file` and renames it; creates the folder. Raises OutputError if that fails."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, file)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise OutputError(
-            f"{file} cannot be written ({error.strerror}); free some space, or choose another place for `out`."
-        ) from error
+    with _explained(file, "written", "free some space"):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def remove(file: Path) -> None:
-    """Takes a file away, if it is there.
-
-    Raises:
-        OutputError: it cannot be taken away.
-    """
-    try:
+    """Deletes a file if it exists. Raises OutputError if that fails."""
+    with _explained(file, "removed", "remove it"):
         file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(file: Path, action: str, fix: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(
-            f"{file} cannot be removed ({error.strerror}); remove it, or choose another place for `out`."
+            f"{file} cannot be {action} ({error.strerror}); {fix}, or choose another place for `out`."
         ) from error

@@ -1,4 +1,4 @@
-"""What a results file says about where and of what it is: machine, versions, bundle, and how it was executed."""
+"""The context that a results file records: machine, versions, bundle, and how it was executed."""
 
 from __future__ import annotations
 
@@ -23,21 +23,13 @@ from amodal.runtime.model import Model
 from ..schema import Executed, Gpu, Machine, Measurement, Results, Skipped, Subject, Work
 
 _LIBRARIES = (
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt_rtx",
-    "tensorrt",
-    "cupy-cuda13x",
-    "cupy-cuda12x",
-    "torch",
-    "diffusers",
+    *("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt_rtx", "tensorrt"),
+    *("cupy-cuda13x", "cupy-cuda12x", "torch", "diffusers"),
 )
 
 
 def this_machine() -> Machine:
-    """The machine this runs on, and its first GPU, as the driver tells (NVML)."""
+    """Describes this machine and its first GPU."""
     return Machine(
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
@@ -56,37 +48,38 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _gpu() -> Gpu | None:
+def open_gpu(name: str = "0") -> tuple[Any, Any] | None:
+    """Returns NVML and its handle of a GPU, given by index or UUID; None without the library, a driver or that GPU."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 (no library, no driver or no GPU: there is none to speak of)
+        handle_of = pynvml.nvmlDeviceGetHandleByIndex if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID
+        return pynvml, handle_of(int(name) if name.isdigit() else name)
+    except Exception:  # noqa: BLE001 (the library's own errors cannot be named without it)
         return None
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+
+
+def _gpu() -> Gpu | None:
+    opened = open_gpu()
+    if opened is None:
+        return None
+    nvml, handle = opened
+    with suppress(nvml.NVMLError):
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
         return Gpu(
-            name=_text(pynvml.nvmlDeviceGetName(handle)),
+            name=nvml.nvmlDeviceGetName(handle),
             capability=f"sm{major}{minor}",
-            memory=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-            driver=_text(pynvml.nvmlSystemGetDriverVersion()),
+            memory=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+            driver=nvml.nvmlSystemGetDriverVersion(),
             cuda=f"{cuda // 1000}.{cuda % 1000 // 10}",
         )
-    except pynvml.NVMLError:
-        return None
-    finally:
-        with suppress(Exception):
-            pynvml.nvmlShutdown()
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return None
 
 
 def versions() -> dict[str, str]:
-    """Of amodal and of the libraries that execute, those that are installed."""
+    """Returns the versions of amodal and of the installed libraries that execute."""
     found = {"amodal": __version__}
     for name in _LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
@@ -94,23 +87,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def subject_of(bundle: Bundle) -> Subject:
-    """The bundle, as a results file names it."""
-    manifest = bundle.manifest
-    entries = manifest.components.values()
-    precisions = {entry.precision for entry in entries if entry.repeated} or {entry.precision for entry in entries}
-    return Subject(
-        name=bundle.path.name,
-        manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
-        stages=list(manifest.tasks),
-        frames=bundle.config.frames,
-        size=bundle.config.size,
-        precision=", ".join(sorted(precisions)),
-    )
-
-
 def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
-    """A clip's work: `stage` is a stage, `both`, or None for what the bundle has; the rest as in `Work`.
+    """Returns the work of a clip.
+
+    Args:
+        stage: a stage, `both`, or None for all stages of the bundle.
+        **settings: other fields of `Work`.
 
     Raises:
         InputError: guidance or churn is NaN or infinite.
@@ -126,7 +108,7 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
 
 
 def executed_of(model: Model) -> Executed:
-    """How a loaded model executes."""
+    """Describes how a loaded model executes."""
     described = dict(model.backend.describe())
     return Executed(
         backend=described.pop("name"),
@@ -140,12 +122,22 @@ def executed_of(model: Model) -> Executed:
 def results_of(
     bundle: Bundle, measurements: Iterable[Measurement], skipped: Iterable[Skipped] = (), finished: bool = True
 ) -> Results:
-    """A results file of this machine."""
+    """Returns the contents of a results file of this machine."""
+    manifest, config = bundle.manifest, bundle.config
+    entries = manifest.components.values()
+    precisions = {entry.precision for entry in entries if entry.repeated} or {entry.precision for entry in entries}
     return Results(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=versions(),
         machine=this_machine(),
-        bundle=subject_of(bundle),
+        bundle=Subject(
+            name=bundle.path.name,
+            manifest=hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest(),
+            stages=list(manifest.tasks),
+            frames=config.frames,
+            size=config.size,
+            precision=", ".join(sorted(precisions)),
+        ),
         measurements=list(measurements),
         skipped=list(skipped),
         finished=finished,

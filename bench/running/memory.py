@@ -9,21 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from .clips import Execution
+from .machine import open_gpu
 
-INTERVAL = 0.005  # seconds between samples of the host; the kernel counts peaks in between
+INTERVAL = 0.005  # seconds between samples; on the host, the kernel records the peaks in between
 
 
 class Sampler:
-    """Reads counters every `INTERVAL` seconds in a thread of its own while it is open, and once at either end.
+    """Reads counters every `interval` seconds in a thread while it is open, and once at either end.
 
     Attributes:
-        times: of `time.perf_counter`. bytes: by counter.
+        times: seconds of `time.perf_counter`. bytes: samples by counter.
     """
 
-    def __init__(self, counters: dict[str, Callable[[], int]], interval: float = INTERVAL) -> None:
+    def __init__(self, counters: Mapping[str, Callable[[], int]], interval: float = INTERVAL) -> None:
         self.times: list[float] = []
         self.bytes: dict[str, list[int]] = {name: [] for name in counters}
         self._counters, self._interval = counters, interval
@@ -45,46 +44,39 @@ class Sampler:
             self._sample()
 
     def _sample(self) -> None:
-        read = {name: counter() for name, counter in self._counters.items()}
+        counts = [counter() for counter in self._counters.values()]
         self.times.append(time.perf_counter())
-        for name, count in read.items():
-            self.bytes[name].append(count)
+        for samples, count in zip(self.bytes.values(), counts, strict=True):
+            samples.append(count)
 
 
 def device_counters(execution: Execution) -> dict[str, Callable[[], int]]:
-    """NVML's counters of this process and of its whole GPU; none where none can be used.
+    """Returns NVML's counters of GPU memory: of this `process`, and of the whole `device`; empty if there are none.
 
-    Whether a GPU is used in the end only the loaded model tells, since `auto` may fall back to the CPU.
+    They may exist even if the CPU is used in the end: with `auto`, only the loaded model knows its device.
     """
     if execution.backend in ("onnxruntime", "openvino") and not (execution.device or "").startswith("cuda"):
         return {}
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        number = int((execution.device or "cuda:0").partition(":")[2] or 0)
-        visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-        name = visible[number] if number < len(visible) else str(number)  # NVML counts all GPUs, CUDA those it may see
-        if name.isdigit():
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(name))
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(name)
-    except Exception:  # noqa: BLE001 (no library or no driver; the backend will say that there is no GPU)
+    number = int((execution.device or "cuda:0").partition(":")[2] or 0)
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    # NVML counts all GPUs, CUDA only the visible ones.
+    opened = open_gpu(visible[number] if number < len(visible) else str(number))
+    if opened is None:
         return {}
-    own = psutil.Process().pid
+    nvml, handle = opened
 
-    def mine() -> int:
-        found = [p.usedGpuMemory or 0 for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == own]
-        return int(sum(found))
+    def own() -> int:
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        return sum(int(p.usedGpuMemory or 0) for p in processes if p.pid == os.getpid())
 
-    return {"process": mine, "device": lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)}
+    return {"process": own, "device": lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used)}
 
 
 def device_peak(samples: Mapping[str, Sequence[int]]) -> int | None:
-    """The most of the GPU that the process had, in bytes, from samples of `device_counters`.
+    """Returns the process's peak of GPU memory in bytes, from samples of `device_counters`; None without samples.
 
-    Where the driver does not tell it (NVML counts 0 for a process in another PID namespace), how far the whole device
-    rose above its first sample. None without samples.
+    In another PID namespace NVML reports 0 for the process; the peak is then the rise of the whole device above its
+    first sample.
     """
     process, device = samples.get("process", ()), samples.get("device", ())
     if any(process):
@@ -92,13 +84,13 @@ def device_peak(samples: Mapping[str, Sequence[int]]) -> int | None:
     return max(device) - device[0] if device else None
 
 
-def host_peak(sampled: list[int]) -> int:
-    """The kernel's own count of the highest resident set, where it keeps one; elsewhere the highest sample.
+def host_peak(highest_sample: int = 0) -> int:
+    """Returns the process's peak resident set in bytes as the kernel counts it; the highest sample if it does not.
 
-    Not `ru_maxrss`, which on Linux begins with that of the process that started this one.
+    Not `ru_maxrss`, which on Linux starts with the peak of the parent process.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return max(sampled)
+    return highest_sample

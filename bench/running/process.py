@@ -1,4 +1,4 @@
-"""Functions called in new processes, so that what they measure is their own, and that nothing outlives a failure."""
+"""Functions called in new processes, which measure only themselves and do not outlive a failure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _T = TypeVar("_T")
 
 
 def in_new_process(function: Callable[..., _T], *args: Any) -> _T:
-    """Calls an importable function with arguments that can be pickled, and waits.
+    """Calls an importable function in a new process and returns its result; arguments and result are pickled.
 
     Raises:
-        BackendError: the process ended without an answer: killed for memory, or by a fault of a library.
-        Exception: what the function raises.
+        BackendError: the process was killed for memory, or crashed in a library.
+        Exception: any exception of the function.
     """
     name = function.__name__.strip("_")
     with new_processes(1, name, 'try fewer frames or samples, or `memory="sequential"`') as pool:
@@ -29,16 +29,16 @@ def in_new_process(function: Callable[..., _T], *args: Any) -> _T:
 
 @contextmanager
 def new_processes(count: int, what: str, remedy: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes; if what is done with it fails or is interrupted, they end at once, whatever they run.
+    """Starts a pool of processes. If the block fails or is interrupted, they are killed at once.
 
     Args:
-        what: they are for. remedy: what to try where one of them ended.
+        what: the processes are for. remedy: what to try if one is killed or crashes.
 
     Raises:
-        BackendError: one of them ended without an answer: killed for memory, or by a fault of a library.
+        BackendError: a process was killed for memory, or crashed in a library.
     """
     before = set(active_children())
-    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_ignore_interrupts)
     try:
         yield pool
     except BaseException as error:
@@ -54,6 +54,6 @@ def new_processes(count: int, what: str, remedy: str) -> Iterator[ProcessPoolExe
     pool.shutdown()
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches the whole group, and a pool's process would take it for its function's result and go on."""
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole group; a process of a pool would return it as its function's result and go on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Scenes whose truth is known, run through a bundle in worker processes: what all measures of quality start from."""
+"""Scenes with a known truth, run through a bundle in worker processes; the basis of all measures of quality."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,25 +13,25 @@ from rich.progress import track
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
 from amodal.runtime.model import Model, load
 from amodal.runtime.sampling.denoiser import is_guided
-from amodal.runtime.sampling.schedule import Churn
 from amodal.runtime.scenes import make_scene
 
+from ..families.diffusion_vas import sampler_keywords
 from ..quality import ClipPrediction, ClipTruth
 from .clips import Execution
 from .process import new_processes
 
-FIRST_SEED = 500_000  # of unseen scenes: below those of the training, above those that people look at
+FIRST_SEED = 500_000  # of scenes not seen in training: below the training seeds, above those of demos
 SEED = 23
 _ONE_THREAD = Execution(threads=1)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a clip is run; see `amodal.runtime.families.diffusion_vas.stage.Settings`.
+    """Settings of a clip; see `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
     Attributes:
-        true_masks: whether stage `complete` paints the scene's own whole-object masks instead of the predicted ones.
-        propagate: whether it carries hidden pixels over from other frames; None for what the bundle says.
+        true_masks: whether stage `complete` takes the scene's true amodal masks instead of the predicted ones.
+        propagate: whether it copies hidden pixels from other frames; None for the bundle's default.
     """
 
     bundle: str = "default"
@@ -45,7 +45,7 @@ class Setting:
 
 
 class SceneRun(NamedTuple):
-    """Truth and prediction of a scene, and seconds that each stage's first run took."""
+    """Truth and prediction of a scene, and the seconds of the first run of each stage."""
 
     truth: ClipTruth
     prediction: ClipPrediction
@@ -54,43 +54,40 @@ class SceneRun(NamedTuple):
 
 
 def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> SceneRun:
-    """Runs a scene with `samples` seeds of noise; the first one goes on to RGB if `complete`."""
+    """Runs a scene with `samples` seeds of noise; with `complete`, the first one through both stages."""
     model = _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
     scene = make_scene(seed, model.config.frames, model.config.size)
-    options: dict[str, Any] = {
-        "steps": setting.steps,
-        "guidance": (setting.guidance, setting.guidance),
-        "churn": Churn(setting.churn),
-        "context": setting.context,
-    }
-    seen = model.segment(scene.modal, depth=scene.depth, seed=SEED, samples=samples, **options).samples
-    whole = None
+    options: dict[str, Any] = sampler_keywords(setting.steps, setting.guidance, setting.churn)
+    options["context"] = setting.context
+    found = model.segment(scene.modal, depth=scene.depth, seed=SEED, samples=samples, **options).samples
+    completed = None
     if complete:
-        masks = scene.amodal if setting.true_masks else seen[0].masks
-        whole = model.complete(
-            scene.frames, scene.modal, masks, seed=seen[0].noise, propagate=setting.propagate, **options
+        masks = scene.amodal if setting.true_masks else found[0].masks
+        completed = model.complete(
+            scene.frames, scene.modal, masks, seed=found[0].noise, propagate=setting.propagate, **options
         )
-    whole_rgb, frames = (scene.whole, scene.frames) if complete else (None, None)
-    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole_rgb, frames, scene.boxes)
-    prediction = ClipPrediction([s.masks for s in seen], whole.frames if whole else None)
-    return SceneRun(truth, prediction, seen[0].seconds / samples, whole.seconds if whole else None)
+    whole, frames = (scene.whole, scene.frames) if complete else (None, None)
+    truth = ClipTruth(f"scene {seed}", scene.modal, scene.amodal, whole, frames, scene.boxes)
+    prediction = ClipPrediction([each.masks for each in found], completed.frames if completed else None)
+    return SceneRun(truth, prediction, found[0].seconds / samples, completed.seconds if completed else None)
 
 
 def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list[SceneRun]:
-    """Arguments of `run_scene`, as many at a time as there are workers, each a process; results in order.
+    """Calls `run_scene` with each of the argument tuples, in `workers` processes; returns the results in order.
 
     Raises:
-        BackendError: a worker ended without an answer: killed for memory, or by a fault of a library.
-        Exception: what `run_scene` raises; the scenes that are left are not run.
+        BackendError: a worker was killed for memory, or crashed in a library.
+        Exception: any exception of `run_scene`; the remaining scenes are not run.
     """
     with new_processes(workers, "scenes", "free some memory, or try fewer `workers`") as pool:
-        done: Iterable[SceneRun] = (f.result() for f in [pool.submit(run_scene, *job) for job in jobs])
-        return list(track(done, what, len(jobs), console=Console(stderr=True), transient=True))
+        futures = [pool.submit(run_scene, *job) for job in jobs]
+        console = Console(stderr=True)
+        return list(track((f.result() for f in futures), what, len(jobs), console=console, transient=True))
 
 
 @lru_cache(1)
 def _model(bundle: str, execution: Execution, guided: bool) -> Model:
-    """A model that a clip with or without guidance does not have to load anything for.
+    """A model with everything loaded that a clip with or without guidance needs.
 
     On a CPU the U-Net is loaded for one CFG row or for two side by side, and again when that changes.
     """

@@ -40,21 +40,21 @@ def counting(file: Path, code: str = "") -> str:
 
 
 def test_one_that_crashes_or_hangs_leaves_the_others(tmp_path: Path) -> None:
-    said: list[str] = []
+    begun: list[str] = []
     states = take(
         tmp_path,
         step("crash", "import os; os.abort()"),
         step("hang", "import time; time.sleep(60)", 0.7),
         step("refused", "import sys; sys.exit('Error: no engine.')"),
         step("fine", SAYS),
-        say=lambda begun: said.append(begun.name),
+        progress=lambda what, *_: begun.append(what),
     )
     assert [state.state for state in states.values()] == ["failed", "timed out", "failed", "done"]
     assert states["crash"].trouble == "crashed with SIGABRT"
     assert states["hang"].trouble.startswith("stopped after 1 s, its time limit")
     assert states["refused"].trouble == "failed with exit code 1: no engine."
-    assert states["fine"].said == {"answer": 42}
-    assert said == ["crash", "hang", "refused", "fine"]
+    assert states["fine"].output == {"answer": 42}
+    assert begun == ["crash", "hang", "refused", "fine"]
 
 
 def test_what_is_done_is_not_done_again_and_what_failed_is(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_what_the_time_does_not_reach_is_said_and_done_next_time(tmp_path: Path)
 
 def test_a_probe_that_found_nothing_is_asked_again(tmp_path: Path) -> None:
     (probe,) = plan(CheckOptions(tmp_path), {})
-    said: Any = probed("onnxruntime").said
-    assert probe.keep(said)
-    assert not probe.keep({**said, "backends": [{**row, "executes": False} for row in said["backends"]]})
-    assert not probe.keep({"backends": [], "problem": "no GPU"})
+    output: Any = probed("onnxruntime").output
+    assert probe.reusable(output)
+    assert not probe.reusable({**output, "backends": [{**row, "executes": False} for row in output["backends"]]})
+    assert not probe.reusable({"backends": [], "problem": "no GPU"})
     runs = tmp_path / "runs"
-    for keeps, expected in ((True, "x"), (False, "xx"), (True, "xx")):
-        take(tmp_path, step("probe", counting(runs, SAYS), keep=lambda said, keeps=keeps: keeps))
+    for reusable, expected in ((True, "x"), (False, "xx"), (True, "xx")):
+        take(tmp_path, step("probe", counting(runs, SAYS), reusable=lambda output, reusable=reusable: reusable))
         assert runs.read_text() == expected
 
 
@@ -118,7 +118,8 @@ def test_what_other_libraries_gave_is_not_taken(tmp_path: Path, monkeypatch: pyt
     runs = tmp_path / "runs"
     for version, expected in (("14.0", "x"), ("14.0", "x"), ("14.1", "xx")):
         monkeypatch.setattr(gpu_check, "versions", lambda version=version: {"cupy-cuda13x": version})
-        run_check(CheckOptions(tmp_path), 1, planned=lambda states: [step("one", counting(runs, SAYS))])
+        monkeypatch.setattr(gpu_check, "plan", lambda options, states: [step("one", counting(runs, SAYS))])
+        run_check(CheckOptions(tmp_path), 1)
         assert runs.read_text() == expected
 
 
@@ -129,7 +130,7 @@ def test_a_step_without_what_it_needs_is_skipped(tmp_path: Path) -> None:
         step("run", SAYS, needs=("build",)),
         step("tests", SAYS, missing="there are no tests here"),
     )
-    assert (states["run"].state, states["run"].trouble) == ("skipped", "needs what build did not give")
+    assert (states["run"].state, states["run"].trouble) == ("skipped", "needs what build did not produce")
     assert (states["tests"].state, states["tests"].trouble) == ("skipped", "there are no tests here")
 
 
@@ -138,8 +139,8 @@ def probed(*names: str, problem: str | None = None) -> StepState:
     rows = [{**row, "detail": f"{row['name']} 1.0", "reason": ""} for row in rows]
     refused = {"name": "tensorrt", "device": None, "executes": False, "reason": "crashed with SIGSEGV"}
     cupy = {"name": "cupy", "executes": True, "detail": "CuPy 14", "reason": ""}
-    said: Any = {"problem": problem, "cupy": cupy, "backends": [*rows, refused]}
-    return StepState(name="probe", key="", command=[], state="done", said=said)
+    output: Any = {"problem": problem, "cupy": cupy, "backends": [*rows, refused]}
+    return StepState(name="probe", key="", command=[], state="done", output=output)
 
 
 def test_without_a_gpu_the_probe_is_all(tmp_path: Path) -> None:
@@ -230,8 +231,8 @@ def measured() -> dict[str, StepState]:
     ]
     states = {"probe": probed("onnxruntime")}
     for name, measurement in taken:
-        said = results(measurement).model_dump(mode="json")
-        states[name] = StepState(name=name, key="", command=[], state="done", seconds=9, said=said)
+        output = results(measurement).model_dump(mode="json")
+        states[name] = StepState(name=name, key="", command=[], state="done", seconds=9, output=output)
     counts: Any = {"passed": 9, "failed": 1, "skipped": 2, "failures": {"test_x": "no"}, "reasons": []}
     rows: Any = [
         {
@@ -244,16 +245,16 @@ def measured() -> dict[str, StepState]:
         },
         {"case": "TF32", "error": "crashed with SIGSEGV", "difference": None},
     ]
-    options = StepState(name="options onnxruntime", key="", command=[], state="done", said={"options": rows})
+    options = StepState(name="options onnxruntime", key="", command=[], state="done", output={"options": rows})
     states["options onnxruntime"] = options
-    states["tests onnxruntime"] = StepState(name="tests onnxruntime", key="", command=[], state="failed", said=counts)
+    states["tests onnxruntime"] = StepState(name="tests onnxruntime", key="", command=[], state="failed", output=counts)
     return states
 
 
 def test_the_summary_has_every_figure_beside_its_aim() -> None:
     check = check_of(this_machine(), measured())
     assert set(check.results) == {"latency onnxruntime", "peers onnxruntime", "memory onnxruntime"}
-    text = summary_of(check.model_dump(), check.results)
+    text = summary_of(check)
     assert "| onnxruntime | 10.000 | 0.4000 | 360.0 | 10.0% (aim 0.03) | 60 (aim 50) |" in text
     assert "| onnxruntime cuda | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
@@ -265,18 +266,21 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     assert again == check
 
 
-def test_file_and_summary_are_written_after_every_step(tmp_path: Path) -> None:
+def test_file_and_summary_are_written_after_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from amodal.bench.gpu_check import __main__ as gpu_check
+
     seen: list[int] = []
 
-    def planned(states: Mapping[str, StepState]) -> list[Step]:
+    def planned(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
         seen.append(len(Check.model_validate_json((tmp_path / "gpu_check.json").read_text()).steps))
         return [step("one", SAYS), step("two", "raise SystemExit(1)")]
 
-    check = run_check(CheckOptions(tmp_path), 1, planned=planned)
+    monkeypatch.setattr(gpu_check, "plan", planned)
+    check = run_check(CheckOptions(tmp_path), 1)
     assert seen == [0, 1, 2]
     assert [s.state for s in check.steps] == ["done", "failed"]
     assert "| two | failed |" in (tmp_path / "gpu_check.md").read_text()
-    assert json.loads((tmp_path / "steps" / "one.json").read_text())["said"] == {"answer": 42}
+    assert json.loads((tmp_path / "steps" / "one.json").read_text())["output"] == {"answer": 42}
 
 
 def test_on_a_machine_without_a_gpu_the_command_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,18 +295,21 @@ def test_on_a_machine_without_a_gpu_the_command_says_so(tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_the_steps_give_results_of_the_suites_schema(tmp_path: Path) -> None:
+def test_the_steps_give_results_of_the_suites_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very commands, on the CPU and with one step of the sampler."""
     pytest.importorskip("psutil")
     pytest.importorskip("onnx")
+    from amodal.bench.gpu_check import __main__ as gpu_check
+
     others = {"cuda": "cpu", "5": "1"}  # device, steps and clips
 
-    def planned(states: Mapping[str, StepState]) -> list[Step]:
+    def planned(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
         asked = plan(CheckOptions(tmp_path, quick=True), {"probe": probed("onnxruntime")})
         measure = [s for s in asked if s.name.split()[0] in ("latency", "memory", "roofline")]
         return [replace(s, command=tuple(others.get(word, word) for word in s.command)) for s in measure]
 
-    check = run_check(CheckOptions(tmp_path), 5, planned=planned)
+    monkeypatch.setattr(gpu_check, "plan", planned)
+    check = run_check(CheckOptions(tmp_path), 5)
     assert [(s.name, s.state, s.trouble) for s in check.steps] == [
         (f"{what} onnxruntime", "done", "") for what in ("latency", "memory", "roofline")
     ]

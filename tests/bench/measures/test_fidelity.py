@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from amodal.bench.measures import fidelity
 from amodal.bench.measures.fidelity import equal, measure_fidelity, stage_fidelity
-from amodal.bench.reference.same_clip import StageOutput, arrays_of
+from amodal.bench.reference import same_clip
+from amodal.bench.reference.same_clip import StageOutput, inputs_of
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Fidelity, read_results
@@ -74,11 +75,11 @@ def test_what_is_rounded_differs_by_what_two_runs_by_hand_differ_by(
     toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMODAL_KERNELS", "off")
-    monkeypatch.setattr(fidelity, "load", lambda *args, **options: load(*args, wrap=Rounding, **options))
+    monkeypatch.setattr(same_clip, "load", lambda *args, **options: load(*args, wrap=Rounding, **options))
     work = work_of(Bundle(toy_bundle), "segment", steps=3)
     (found,) = measure_fidelity(toy_bundle, work, ONE).stages
     assert 0 < max(found.latents) < 2e-2
-    arrays, latents, frames = arrays_of(work), [], []
+    arrays, latents, frames = inputs_of(work), [], []
     for options in ({}, {"wrap": Rounding}):
         with load(toy_bundle, threads=1, **options) as model:  # type: ignore[arg-type]
             kept: list[Any] = []

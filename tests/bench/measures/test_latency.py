@@ -16,10 +16,10 @@ from click.testing import CliRunner
 from amodal.bench.measures.latency import measure_latency
 from amodal.bench.measures.targets import missed_targets
 from amodal.bench.running import quiet
-from amodal.bench.running.clips import ClipRun, Execution, Runner, running, times_of
+from amodal.bench.running.clips import Execution, Runner, running, times_of
 from amodal.bench.running.machine import results_of, work_of
-from amodal.bench.running.observed import TimedCall, cost_per_call
 from amodal.bench.running.quiet import steadiness
+from amodal.bench.running.timed import TimedCall, cost_per_call
 from amodal.bench.schema import ClipTimes, Latency, Results, read_results
 from amodal.cli import amodal
 from amodal.cli.lazy import CommandError
@@ -61,7 +61,7 @@ def test_what_a_bundle_carries_over_is_not_timed() -> None:
 
 def test_parts_and_what_is_outside_the_networks_add_up(runner: Runner) -> None:
     drawn = runner.clip()
-    clip = times_of(drawn)
+    clip = drawn.times
     every = [call for calls in drawn.calls.values() for call in calls]
     by_hand: dict[str, float] = {}
     for stage, calls in drawn.calls.items():
@@ -81,7 +81,7 @@ def test_a_step_lasts_from_a_call_of_the_unet_to_the_next() -> None:
         TimedCall("unet", 6.5, 9, True),
         TimedCall("x", 9, 10),
     ]
-    made = times_of(ClipRun({"segment": calls}, 12.0, 1.0, 0.0, None))
+    made = times_of({"segment": calls}, 12.0, 1.0, None)
     assert made.steps == {"segment": [3.0, 1.5, 2.5]}
     assert made.components == {"segment/vae_encoder": 1.0, "segment/unet": 4.5, "segment/x": 1.0}
 
@@ -173,8 +173,8 @@ def test_spread_and_drift_are_told() -> None:
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quiet.psutil, "cpu_percent", lambda look: 55.0)
-    watchman = quiet.Watchman(0)
-    assert "55% busy" in watchman.warnings([1.0])[0]
+    monitor = quiet.MachineMonitor(0)
+    assert "55% busy" in monitor.warnings([1.0])[0]
 
 
 def test_targets_are_held_against_the_best_backend(toy_bundle: Path) -> None:
@@ -188,7 +188,7 @@ def test_targets_are_held_against_the_best_backend(toy_bundle: Path) -> None:
 
     slow, fast = latency(2.0 * work.frames), latency(0.5 * work.frames)
     assert missed_targets([slow, fast], spf=0.95) == []
-    assert missed_targets([slow], spf=0.95) == ["`target_spf=0.95` was missed: 2.000 seconds per frame at the best."]
+    assert missed_targets([slow], spf=0.95) == ["`target_spf=0.95` was missed: 2.000 seconds per frame at best."]
     assert "nothing was measured" in missed_targets([slow], vram=8_000_000_000)[0]
     with pytest.raises(InputError, match="more than 0"):
         missed_targets([slow], spf=0.0)

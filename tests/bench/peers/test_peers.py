@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from amodal.bench.peers import measure as peers
-from amodal.bench.peers.agreement import agreement_of, disagreement
 from amodal.bench.peers.loaders import compile_networks
-from amodal.bench.peers.measure import CHOICES, Candidate, candidates, measure_peers, memory_ratio, peer_of, time_ratio
-from amodal.bench.peers.process import PeerError, Ran
+from amodal.bench.peers.measure import CHOICES, candidates, measure_peers, memory_ratio, time_ratio
+from amodal.bench.peers.process import PeerClip, PeerError
+from amodal.bench.peers.turns import agreement_of, disagreement
 from amodal.bench.reference import same_clip
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import work_of
@@ -32,13 +33,13 @@ WORK = Work(stages=["segment", "complete"], frames=2, size=(16, 16), steps=1)
 class InThisProcess:
     """A peer's process, without one."""
 
-    def __init__(self, load: Any, args: tuple[Any, ...], log: Path) -> None:
-        self._loaded = load(*args)
+    def __init__(self, load: Any, log: Path) -> None:
+        self._loaded = load()
         self.description, self.half = self._loaded.description, self._loaded.half
 
-    def clip(self, trace: bool) -> Ran:
+    def clip(self, trace: bool) -> PeerClip:
         try:
-            return Ran(1.0, self._loaded.clip(trace), 1, None, None)
+            return PeerClip(1.0, self._loaded.clip(trace), 1, None, None)
         except RuntimeError as error:
             raise PeerError(str(error), "RuntimeError") from error
 
@@ -60,10 +61,10 @@ def measured(stand_ins: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function (peers by name: the arguments of their loading) -> what was measured, what was skipped."""
 
     def measure(repeats: int = 2, **asked: tuple[Any, ...]) -> tuple[Any, dict[str, Skipped]]:
-        found = [
-            Candidate(name, args[0], args[1:]) if args and callable(args[0]) else Candidate(name, stand_ins.load, args)
+        found = {
+            name: partial(*args) if args and callable(args[0]) else partial(stand_ins.load, *args)
             for name, args in asked.items()
-        ]
+        }
         monkeypatch.setattr(peers, "candidates", lambda *args: (found, []))
         measurements, skipped = measure_peers("default", WORK, ONE, repeats=repeats)
         return (measurements[0] if measurements else None), {one.what: one for one in skipped}
@@ -121,7 +122,7 @@ def test_the_reference_runs_as_the_authors_demo_does(toy_bundle: Path) -> None:
 
     threads = torch.get_num_threads()
     bundle, work = Bundle(toy_bundle), work_of(Bundle(toy_bundle), steps=2, guidance=2.0)
-    arrays = same_clip.arrays_of(work)
+    arrays = same_clip.inputs_of(work)
     pipelines = same_clip.load_reference(bundle, work, None, threads=1)
     found = same_clip.run_reference(pipelines, bundle.manifest, arrays, work)
     want = run_both_stages(
@@ -156,7 +157,7 @@ def test_what_is_compiled_is_what_runs(toy_bundle: Path, monkeypatch: pytest.Mon
     bundle, work = Bundle(toy_bundle), work_of(Bundle(toy_bundle), "segment", steps=3)
     pipelines = same_clip.load_reference(bundle, work, None, threads=1)
     said = compile_networks(pipelines)
-    same_clip.run_reference(pipelines, bundle.manifest, same_clip.arrays_of(work), work)
+    same_clip.run_reference(pipelines, bundle.manifest, same_clip.inputs_of(work), work)
     torch.set_num_threads(threads)
     assert said == "U-Net, VAE encoder and VAE decoder"
     assert asked == [{"dynamic": False}] * 3
@@ -166,7 +167,7 @@ def test_what_is_compiled_is_what_runs(toy_bundle: Path, monkeypatch: pytest.Mon
 def test_a_checkpoint_that_is_not_at_hand_names_the_option() -> None:
     pytest.importorskip("torch")
     bundle = Bundle("default")
-    with pytest.raises(InputError, match="is not at hand; give it with `segment`"):
+    with pytest.raises(InputError, match="is not available; give it with `segment`"):
         same_clip.load_reference(bundle, work_of(bundle, "segment"), None)
 
 
@@ -246,7 +247,7 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setattr(peers, "this_machine", lambda: type("M", (), {"gpu": gpu if there else None}))
         execution = Execution(device=device, threads=1, vram="6GB")
         found, skipped = candidates(bundle, WORK, execution, None, tmp_path, only)
-        return {one.name: one.args for one in found}, {one.what: one.reason for one in skipped}
+        return {name: load.args for name, load in found.items()}, {one.what: one.reason for one in skipped}
 
     found, skipped = tried(None, there=True)
     assert list(found) == [*EVERYWHERE, "onnxruntime cuda", "tensorrt_rtx"]
@@ -269,7 +270,7 @@ def test_peers_are_compared_on_one_device(monkeypatch: pytest.MonkeyPatch, tmp_p
     usable["openvino"] = no
     found, skipped = tried("cpu", there=False)
     assert list(found) == [*EVERYWHERE, "onnxruntime"]
-    assert skipped["peer diffusers in bfloat16"] == "this CPU does not multiply in it."
+    assert skipped["peer diffusers in bfloat16"] == "this CPU does not multiply in bfloat16."
 
 
 # Agreement and ratios.
@@ -302,7 +303,7 @@ def test_limits_are_wider_where_one_or_both_round_to_half() -> None:
 def test_ratios_are_of_turns_and_of_medians() -> None:
     slow = [1.0, 2.0, 10.0, 4.0]
     fast = [0.5, 0.5, 9.0, 1.0]
-    ratio = time_ratio(times(slow=slow, fast=fast), "fast", "slow")
+    ratio = time_ratio(*reversed(times(slow=slow, fast=fast).peers))
     turns = sorted([0.5 / 1, 0.5 / 2, 9 / 10, 1 / 4])
     assert (ratio.least, ratio.most) == (turns[0], turns[-1])
     assert ratio.median == pytest.approx((turns[1] + turns[2]) / 2)
@@ -311,13 +312,11 @@ def test_ratios_are_of_turns_and_of_medians() -> None:
 
 def test_memory_is_compared_on_the_gpu_where_both_used_one() -> None:
     record = times(a=[1.0], b=[1.0])
-    assert memory_ratio(record, "b", "a") == 2
+    a, b = record.peers
+    assert memory_ratio(b, a) == 2
     on_gpu = [peer.model_copy(update={"device_peak": 300 - 100 * i}) for i, peer in enumerate(record.peers)]
-    assert memory_ratio(Peers(work=WORK, peers=on_gpu), "b", "a") == pytest.approx(2 / 3)
-    mixed = [on_gpu[0], record.peers[1]]
-    assert memory_ratio(Peers(work=WORK, peers=mixed), "b", "a") == 2
-    with pytest.raises(InputError, match="no peer 'c' was measured; these were: a, b"):
-        peer_of(record, "c")
+    assert memory_ratio(on_gpu[1], on_gpu[0]) == pytest.approx(2 / 3)
+    assert memory_ratio(b, on_gpu[0]) == 2
 
 
 # The command.

@@ -212,12 +212,23 @@ def test_the_networks_timestep_follows_churn_and_its_noise_comes_after_the_laten
     assert torch.equal(stream.get_state(), replay.get_state())
 
 
-def test_a_callback_sees_every_step_and_its_latents(pipeline):
+def test_a_callback_sees_every_step_and_its_latents(pipeline, monkeypatch):
     seen: list[Any] = []
-    result = pipeline(*clip_of(2), generator=generator(), steps=3, callback=lambda *args: seen.append(args))
+
+    def euler(*args, callback, **options):
+        def both(*step):
+            seen.append(step)
+            callback(*step)
+
+        return sampler(*args, callback=both, **options)
+
+    sampler = reference.euler
+    monkeypatch.setattr(reference, "euler", euler)
+    result = pipeline(*clip_of(2), generator=generator(), steps=3)
     assert [step for step, _, _ in seen] == [0, 1, 2]
     np.testing.assert_allclose([sigma for _, sigma, _ in seen], reference.karras_sigmas(3)[:-1])
-    assert all(torch.equal(x, y) and x.shape == (2, 4, 8, 8) for (*_, x), y in zip(seen, result.latents, strict=True))
+    latents = [x[0] for *_, x in seen]
+    assert all(torch.equal(x, y) and x.shape == (2, 4, 8, 8) for x, y in zip(latents, result.latents, strict=True))
 
 
 # Quirks of the conditioning.

@@ -135,7 +135,7 @@ def test_a_free_axis_without_a_size_is_named() -> None:
 
 
 def test_shapes_that_contradict_each_other_are_a_sentence() -> None:
-    with pytest.raises(BundleError, match="cannot be told"):
+    with pytest.raises(BundleError, match="cannot be inferred"):
         count_graph(with_weights("f (float[2, 4] x) => (float[2, 4] y) { y = MatMul(x, w) }", w=(3, 4)), {})
 
 

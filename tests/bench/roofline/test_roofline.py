@@ -20,9 +20,9 @@ pytest.importorskip("psutil")
 from amodal.bench.families.diffusion_vas import run_of
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
-from amodal.bench.roofline.clip_cost import calls_of, count_run
+from amodal.bench.roofline.flops import calls_of, count_run
 from amodal.bench.roofline.gpus import GPUS, find_gpu
-from amodal.bench.roofline.measure import Needs, measure_roofline, predict, share_in_paper
+from amodal.bench.roofline.measure import measure_roofline, memory_on, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
 from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_results
@@ -118,12 +118,12 @@ def test_the_calls_that_are_counted_are_those_that_a_clip_makes(
         model.segment(scene.modal, depth=scene.depth, steps=2, guidance=(guidance, guidance), samples=samples)
         run = run_of(work, model)
     expected: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()
-    for calls in calls_of(bundle, run):
-        inputs = bundle.component(calls.component).inputs
-        for axes, times in calls.axes.items():
+    for (_, component), calls in calls_of(bundle, run).items():
+        inputs = bundle.component(component).inputs
+        for axes, times in calls.items():
             sizes = dict(axes)
             shapes = tuple(tuple(n if isinstance(n, int) else sizes[n] for n in tensor.shape) for tensor in inputs)
-            expected[calls.component, shapes] += times
+            expected[component, shapes] += times
     assert backend.heard == expected
 
 
@@ -153,7 +153,8 @@ def test_frames_that_do_not_divide_are_decoded_in_a_shorter_last_chunk(bundle: B
     longer: Any = types.SimpleNamespace(
         manifest=bundle.manifest.model_copy(update={"config": config}), family=bundle.family, component=bundle.component
     )
-    calls = {each.name: each.axes for each in calls_of(longer, run_of(work_of(bundle, "segment")))}
+    counted = calls_of(longer, run_of(work_of(bundle, "segment"))).items()
+    calls = {f"{task}/{bundle.component(component).kind}": axes for (task, component), axes in counted}
     assert calls["segment/vae_decoder"] == {(("frames", 4),): 2, (("frames", 3),): 1}
     assert calls["segment/vae_encoder"] == {(("frames", 5),): 4, (("frames", 1),): 2}
 
@@ -216,18 +217,18 @@ def test_whether_a_run_fits_follows_from_the_plan(bundle: Bundle) -> None:
         for key in keys
     }
     shape = RunShape(("segment",))
-    needs = Needs(Planner(bundle.family, bundle.manifest, footprints), shape)
-    roomy, tight, small = (needs.on(find_gpu(name)) for name in ("H200", "4060", "L4"))
+    planner = Planner(bundle.family, bundle.manifest, footprints)
+    roomy, tight, small = (memory_on(planner, shape, find_gpu(name)) for name in ("H200", "4060", "L4"))
     assert [each["fits"] for each in (roomy, tight, small)] == [True] * 3
     assert [each["way"] for each in (roomy, tight, small)] == [
         f"{m}, batched CFG rows" for m in ("resident", *2 * ("sequential",))
     ]
     assert tight["planned"] < 2 * size < 5 * size < roomy["planned"]
     larger = {key: Footprint(4 * size, each.activations) for key, each in footprints.items()}
-    none = Needs(Planner(bundle.family, bundle.manifest, larger), shape).on(find_gpu("4060"))
+    none = memory_on(Planner(bundle.family, bundle.manifest, larger), shape, find_gpu("4060"))
     assert not none["fits"]
     assert none["planned"] > 4 * size
-    (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), needs=needs)
+    (prediction, _) = predict([made_up(1e15, 1e6)], WORK, find_gpu("4060"), memory=tight)
     assert (prediction.planned, prediction.fits) == (tight["planned"], True)
 
 
@@ -253,7 +254,7 @@ def test_the_papers_time_is_set_beside_the_rate_of_its_card_only_for_its_clip() 
 def test_ceilings_of_the_cpu_are_positive_and_keep_their_samples(brief: None, rounded: bool) -> None:
     if rounded:
         pytest.importorskip("openvino")
-    found = ceilings.cpu_ceilings(threads=1, seconds=0.0, rounded=rounded)
+    found = ceilings.cpu_ceilings(threads=1, seconds=0.0, bfloat16=rounded)
     assert found.precision.startswith("bfloat16" if rounded else "float32")
     assert found.library.split()[0] == ("openvino" if rounded else "onnxruntime")
     assert found.side in (32, 64)

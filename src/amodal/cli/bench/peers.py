@@ -105,14 +105,14 @@ def text(measured: Peers) -> str:
     if pairs:
         lines = []
         for peer, base in pairs:
-            ratio = time_ratio(measured, peer.name, base.name)
+            ratio = time_ratio(peer, base)
             lines.append(
                 [
                     f"{peer.name} / {base.name}",
                     f"{ratio.median:.3f}",
                     f"{ratio.least:.3f} to {ratio.most:.3f}",
                     f"{ratio.of_medians:.3f}",
-                    f"{memory_ratio(measured, peer.name, base.name):.3f}",
+                    f"{memory_ratio(peer, base):.3f}",
                 ]
             )
         blocks.append(table(["time", "median of turns", "least to most", "of medians", "memory"], lines))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from amodal.bench.running.clips import ClipRun, times_of
-from amodal.bench.running.observed import Observed
+from amodal.bench.running.clips import times_of
+from amodal.bench.running.timed import TimedBackend
 
 from ...stand_ins import stand_in_module
 
@@ -43,16 +43,16 @@ class Sleeping:
 
 
 def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: Any) -> None:
-    observed = Observed(Sleeping(device))  # type: ignore[arg-type]
+    timed = TimedBackend(Sleeping(device))  # type: ignore[arg-type]
     begin = time.perf_counter()
-    decoder, unet = (observed.load(entry(kind), []) for kind in ("vae_decoder", "unet"))
+    decoder, unet = (timed.load(entry(kind), []) for kind in ("vae_decoder", "unet"))
     for _ in range(STEPS):
         unet.map([{}])
         time.sleep(BETWEEN)
     decoder.map([{}])
-    calls = {"segment": observed.calls}
+    calls = {"segment": timed.calls}
     whole = time.perf_counter() - begin
-    clip = times_of(ClipRun(calls, whole, 0.0, 0.0, observed.device_seconds(calls), observed.device_steps(calls)))
+    clip = times_of(calls, whole, 0.0, timed.device_times(calls))
     assert clip.gaps is not None
     assert len(clip.gaps["segment"]) == STEPS - 1
     assert all(gap >= BETWEEN for gap in clip.gaps["segment"])
@@ -70,9 +70,9 @@ def test_time_between_denoising_steps_is_told_apart_from_the_networks(device: An
 def test_without_a_gpu_there_are_no_gaps() -> None:
     import numpy as np
 
-    observed = Observed(Sleeping(np))  # type: ignore[arg-type]
-    observed.load(entry("unet"), []).map([{}])
-    calls = {"segment": observed.calls}
-    assert observed.device_seconds(calls) is observed.device_steps(calls) is None
-    clip = times_of(ClipRun(calls, 1.0, 0.0, 0.0, None))
+    timed = TimedBackend(Sleeping(np))  # type: ignore[arg-type]
+    timed.load(entry("unet"), []).map([{}])
+    calls = {"segment": timed.calls}
+    assert timed.device_times(calls) is None
+    clip = times_of(calls, 1.0, 0.0, None)
     assert clip.parts == clip.components
