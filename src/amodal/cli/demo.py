@@ -7,23 +7,23 @@ from typing import Any
 import click
 
 from .console import print_json
+from .options import folder_options, json_option, quiet_option, steps_option, threads_option
 
 
 @click.command("demo")
-@click.option("-o", "--out", default="amodal-demo", show_default=True, metavar="DIR", help="Folder to write.")
-@click.option("--seed", type=click.IntRange(min=0), default=8, show_default=True, help="Of the scene.")
-@click.option("--noise-seed", type=int, default=23, show_default=True, help="Of the noise.")
-@click.option("--steps", type=int, default=25, show_default=True, help="Sampler steps.")
-@click.option("--threads", type=int, metavar="N", help="CPU threads. Default: all cores.")
-@click.option("--overwrite", is_flag=True, help="Replace DIR if amodal wrote it.")
-@click.option("--json", "as_json", is_flag=True, help="Print result.json to standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no summary.")
+@folder_options("DIR", default="amodal-demo")
+@click.option("--seed", type=click.IntRange(min=0), default=8, help="Seed of the scene.")
+@click.option("--noise-seed", type=int, default=23, help="Seed of the noise.")
+@steps_option(int)
+@threads_option(int)
+@json_option("result.json")
+@quiet_option()
 def command(**options: Any) -> None:
-    """See hidden objects completed, in a minute, with nothing to download.
+    """Complete hidden objects in a drawn scene; needs no download.
 
-    Draws a scene in which one object is hidden, runs both stages of the default model on it, and says how well the
-    hidden part was found. Leaves sheet.png and demo.gif (frame, visible mask, predicted whole, truth, completed RGB),
-    the scene, and the results.
+    Draws a scene in which an object is partly hidden, runs both stages of the default model on it, and scores the
+    hidden part of the result. Takes about a minute. Writes sheet.png and demo.gif (frame, visible mask, predicted
+    whole, truth, completed RGB), the scene, and the results.
 
     \b
     Examples:

@@ -20,28 +20,28 @@ from amodal.runtime.scenes import make_scene, write_scene
 from .families.diffusion_vas.results import MARKER
 from .progress import StageBars, Watcher
 
-SCENES_MARKER = "scenes.json"
+_SCENES_MARKER = "scenes.json"
 _FPS = 8.0
 
 
 def write_scenes(options: dict[str, Any]) -> dict[str, Any]:
-    """Writes the folders of `amodal scenes`; returns the content of scenes.json."""
-    out, count, first = options["out"], options["count"], options["seed"]
-    check_output(out, options["overwrite"], SCENES_MARKER)
-    rows, hidden = [], 0.0
+    """Writes the folder of `amodal scenes`; returns the content of scenes.json."""
+    out, overwrite, count = options["out"], options["overwrite"], options["count"]
+    height, width = options["size"]
+    check_output(out, overwrite, _SCENES_MARKER)
+    scenes, hidden = [], 0.0
     with (
-        staged_folder(out, options["overwrite"], SCENES_MARKER) as folder,
-        Watcher(options["quiet"]).counting("scenes", count) as done,
+        staged_folder(out, overwrite, _SCENES_MARKER) as folder,
+        Watcher(options["quiet"]).doing("scenes") as progress,
     ):
         for index in range(count):
-            scene = make_scene(first + index, options["frames"], options["size"])
+            progress("", done=index, total=count)
+            scene = make_scene(options["seed"] + index, options["frames"], options["size"])
             name = f"scene_{index:04d}"
             write_scene(folder / name, scene, options["fps"])
             share = float(1 - scene.visibility.mean())
-            rows.append({"name": name, "seed": scene.seed, "hidden": round(share, 4)})
+            scenes.append({"name": name, "seed": scene.seed, "hidden": round(share, 4)})
             hidden += share / count
-            done()
-        height, width = options["size"]
         facts = {
             "format": "amodal-scenes",
             "version": 1,
@@ -50,21 +50,21 @@ def write_scenes(options: dict[str, Any]) -> dict[str, Any]:
             "height": height,
             "width": width,
             "hidden": round(hidden, 4),
-            "scenes": rows,
+            "scenes": scenes,
         }
-        write_json(folder / SCENES_MARKER, facts)
+        write_json(folder / _SCENES_MARKER, facts)
     return facts
 
 
 def run_demo(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Runs the default model on a scene and writes the folder of `amodal demo`; returns result.json and a summary."""
-    out, steps = options["out"], options["steps"]
+    out, steps = Path(options["out"]), options["steps"]
     start = time.perf_counter()
-    check_output(out, options["overwrite"], MARKER)
+    check_output(options["out"], options["overwrite"], MARKER)
     bars = StageBars(Watcher(options["quiet"]), steps)
     with (
         load(DEFAULT_BUNDLE, threads=options["threads"], progress=bars.component) as model,
-        staged_folder(out, options["overwrite"], MARKER) as folder,
+        staged_folder(options["out"], options["overwrite"], MARKER) as folder,
         bars.show(["segment", "complete"]),
     ):
         scene = make_scene(options["seed"], model.config.frames, model.config.size)
@@ -95,9 +95,8 @@ def run_demo(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
             "files": ["sheet.png", "demo.gif", "amodal_masks/", "completed/", "masks.json", "scene/", MARKER],
         }
         write_json(folder / MARKER, result)
-    place = Path(out)
     console = Console(width=100, highlight=False)
     with console.capture() as table:
         console.print(render(report))
-    pictures_at = f"Pictures: {place / 'sheet.png'}, {place / 'demo.gif'}"
+    pictures_at = f"Pictures: {out / 'sheet.png'}, {out / 'demo.gif'}"
     return result, f"{table.get().rstrip()}\n\n{pictures_at}\n{seconds['total']:.1f} s in all."

@@ -8,6 +8,7 @@ import click
 
 from .console import human_bytes, human_count, human_difference, print_json, table
 from .memory import memory_options, show_memory
+from .options import bundle_argument, json_option
 
 if TYPE_CHECKING:
     from amodal.runtime.bundle.manifest import Manifest
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("bundle", type=click.Path())
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
-@click.option("--shapes", is_flag=True, help="Show the inputs and outputs of every graph.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@bundle_argument
+@click.option("--verify/--no-verify", default=True, help="Compare every file with its hash.")
+@click.option("--shapes", is_flag=True, help="Show the inputs and outputs of each graph.")
+@json_option("the result as JSON")
 @memory_options
 def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool, **options: Any) -> None:
-    """What is inside a bundle: graphs, shapes, sizes, integrity; with --memory, the GPU memory that a run takes.
+    """Show a bundle's graphs, shapes, sizes and integrity; with --memory, the GPU memory of a run.
 
     \b
     Examples:
@@ -32,12 +33,12 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
     """
     if memory and shapes:
         raise click.UsageError("--shapes and --memory show different things; choose one.")
-    if memory:  # from the engines' records and the manifest; no weights are looked at
+    if memory:  # from the engines' records and the manifest, without reading weights
         show_memory(bundle, as_json, options)
         return
     stray = [name.replace("_", "-") for name, value in options.items() if value is not None]
     if stray:
-        raise click.UsageError(f"--{stray[0]} is for --memory; give that too.")
+        raise click.UsageError(f"--{stray[0]} needs --memory; add it.")
 
     from amodal.runtime.families import Bundle
 
@@ -50,9 +51,9 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
             for key in manifest.components:
                 opened.verify(key, lines)
     if as_json:
-        print_json({"path": str(bundle), "verified": verify, **manifest.as_json()})
+        print_json({"path": bundle, "verified": verify, **manifest.as_json()})
         return
-    click.echo("\n".join([str(bundle), *_facts(opened, verify), "", _components(manifest)]))
+    click.echo("\n".join([bundle, *_facts(opened, verify), "", _components(manifest)]))
     if shapes:
         click.echo("\n".join(_shapes(manifest)))
 
@@ -63,9 +64,9 @@ def _facts(bundle: Bundle, verified: bool) -> list[str]:
     from .families import describe
 
     manifest = bundle.manifest
-    rows: list[tuple[str, str]] = [("family", manifest.family)]
-    rows += [(f"stage {name}", stage.source) for name, stage in manifest.tasks.items()]
-    rows += [
+    rows = [
+        ("family", manifest.family),
+        *((f"stage {name}", stage.source) for name, stage in manifest.tasks.items()),
         *describe(bundle),
         ("CPU kernels", describe_fused(manifest.components.values())),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.tasks.values()}))),

@@ -1,48 +1,49 @@
-"""`amodal inspect --memory`: what GPU memory a bundle's engines take, before any is loaded."""
+"""`amodal inspect --memory`: the GPU memory that a bundle's engines need, before any is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import BytesType, SizeType, human_bytes, print_json, table
+from .console import BYTES, SIZE, human_bytes, print_json, table
+from .options import MEMORIES, combined, engine_option, stage_option
 
 if TYPE_CHECKING:
     from amodal.runtime.builds.finding import EngineBuild
     from amodal.runtime.families import Bundle
     from amodal.runtime.memory.plan import MemoryPlan
 
-_OPTIONS = (
-    click.option("--memory", is_flag=True, help="Show the GPU memory of a run; the options below are for that."),
+memory_options = combined(
+    click.option("--memory", is_flag=True, help="Show the GPU memory of a run. The options below need it."),
     click.option("--backend", type=click.Choice(["tensorrt_rtx", "tensorrt"]), help="Default: tensorrt_rtx."),
-    click.option("--target", metavar="GPUS", help="Engines for what: sm86, portable, this. Default: the newest."),
-    click.option("--engine-dir", type=click.Path(path_type=Path), help="Where they lie, as given to `amodal build`."),
-    click.option("--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has."),
-    click.option("--size", type=SizeType(), help="An estimate for frames of another size."),
-    click.option("--mode", type=click.Choice(["auto", "resident", "sequential"]), help="Default: auto, which is both."),
-    click.option("--vram", type=BytesType(), help="GPU memory there is, say 6GB: what fits, or exit code 2."),
+    click.option("--target", metavar="GPUS", help="Use the engines for sm86, portable, this. Default: the newest."),
+    engine_option,
+    stage_option,
+    click.option("--size", type=SIZE, metavar="HxW", help="Estimate the memory for frames of another size."),
+    click.option("--mode", type=MEMORIES, help="Memory mode to plan for. Default: auto, which shows both."),
     click.option(
-        "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png or .svg."
+        "--vram",
+        type=BYTES,
+        help="Available GPU memory, for instance 6GB: shows what fits; exit code 2 if nothing does.",
+    ),
+    click.option(
+        "--picture",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Draw the memory to a .png or .svg file.",
     ),
 )
 
 
-def memory_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `--memory`, for `amodal inspect`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
-    """Prints what a run takes, phase by phase, and which way of running is chosen.
+    """Prints the memory of a run, phase by phase, and the memory mode that is chosen.
 
     Raises:
-        MemoryBudgetError: nothing fits; it is raised once all is printed.
-        EngineError: there are no engines for it.
+        MemoryBudgetError: nothing fits; raised after everything is printed.
+        EngineError: the engines are missing.
     """
     from amodal.runtime.builds.finding import find_build
     from amodal.runtime.builds.store import engine_folder
@@ -66,17 +67,17 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     build = find_build(opened, folder, options["backend"] or "tensorrt_rtx", profiles, options["target"])
     planner = Planner(family, manifest, footprints_of(build.records.values()))
     memories = MEMORIES if mode in (None, "auto") else (mode,)
-    ways = list(planner.plans(run, memories))
+    plans = list(planner.plans(run, memories))
     chosen, refusal = None, None
     try:
         chosen = planner.choose(run, budget, memories)
     except MemoryBudgetError as error:
         refusal = error
-    shown = [_best([way for way in ways if way.memory == memory], budget) for memory in memories]
+    shown = [_best([plan for plan in plans if plan.memory == memory], budget) for memory in memories]
     if as_json:
-        print_json(_plain(opened, build, ways, budget, chosen))
+        print_json(_as_json(opened, build, plans, budget, chosen))
     else:
-        click.echo(_text(bundle, build, ways, shown, budget, chosen))
+        click.echo("\n".join([*_head(bundle, build, shown[0]), *_text(plans, shown, budget, chosen)]))
     if picture is not None:
         from .memory_picture import draw
 
@@ -86,13 +87,13 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         raise refusal
 
 
-def _best(ways: list[MemoryPlan], budget: int | None) -> MemoryPlan:
-    """The fastest that fits, or if none does, the one that takes least."""
-    return next((way for way in ways if way.fits(budget)), min(ways, key=lambda way: way.peak_bytes))
+def _best(plans: list[MemoryPlan], budget: int | None) -> MemoryPlan:
+    """The fastest plan that fits, or the smallest if none does."""
+    return next((plan for plan in plans if plan.fits(budget)), min(plans, key=lambda plan: plan.peak_bytes))
 
 
-def _plain(
-    bundle: Bundle, build: EngineBuild, ways: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+def _as_json(
+    bundle: Bundle, build: EngineBuild, plans: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
 ) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
@@ -100,60 +101,49 @@ def _plain(
         "version": build.version,
         "target": build.target,
         "budget_bytes": budget,
-        "chosen": ways.index(chosen) if chosen is not None else None,
-        "plans": [{"fits": way.fits(budget), **way.as_json()} for way in ways],
+        "chosen": plans.index(chosen) if chosen is not None else None,
+        "plans": [{"fits": plan.fits(budget), **plan.as_json()} for plan in plans],
     }
 
 
+def _head(bundle: str, build: EngineBuild, plan: MemoryPlan) -> list[str]:
+    lines = [f"{bundle}, {' and '.join(plan.run.tasks)}, {plan.run.pictures}".rstrip(", "), f"engines  {build.folder}"]
+    if plan.estimated:
+        lines.append("An estimate: the engines are of another size; activations are assumed to grow with the area.")
+    return [*lines, ""]
+
+
 def _text(
-    bundle: str,
-    build: EngineBuild,
-    ways: list[MemoryPlan],
-    shown: list[MemoryPlan],
-    budget: int | None,
-    chosen: MemoryPlan | None,
-) -> str:
-    run = shown[0].run
-    lines = [f"{bundle}, {' and '.join(run.tasks)}, {run.pictures}".rstrip(", "), f"engines  {build.folder}"]
-    if shown[0].estimated:
-        lines.append("An estimate: the engines are of another size; activations are taken to grow with the area.")
-    lines += ["", _ways(ways, budget)]
+    plans: list[MemoryPlan], shown: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+) -> Iterator[str]:
+    rows = [[_name(p), f"{p.peak.task} {p.peak.name}", p.peak.runs, human_bytes(p.peak_bytes)] for p in plans]
+    head = ["memory", "in the phase", "running", "peak"]
+    yield _with_verdict(head, rows, [plan.peak_bytes for plan in plans], budget, 3)
     for plan in shown:
-        lines += ["", f"{_way(plan)}:", _phases(plan, budget)]
+        yield f"\n{_name(plan)}:"
+        yield _phases(plan, budget)
         if plan.memory == "resident":
             largest = max(plan.activations, key=lambda key: plan.activations[key])
-            lines.append(f"All share one scratch, as large as {largest} needs.")
-    lines += ["", _components(ways)]
-    lines.append("The CUDA context comes on top, some hundred MB; only a GPU can tell.")
+            yield f"All components share one scratch buffer, as large as {largest} needs."
+    yield f"\n{_components(plans)}"
+    yield "The CUDA context adds some hundred MB, which only a GPU can tell."
     if budget is not None and chosen is not None:
-        lines.append(f"Chosen for {human_bytes(budget)}: {_way(chosen)}, which takes {human_bytes(chosen.peak_bytes)}.")
-    return "\n".join(lines)
+        yield f"Chosen for {human_bytes(budget)}: {_name(chosen)}, which takes {human_bytes(chosen.peak_bytes)}."
 
 
-def _way(plan: MemoryPlan) -> str:
+def _name(plan: MemoryPlan) -> str:
     return f"{plan.memory}, {plan.run.variant}" if plan.run.variant else plan.memory
 
 
-def _ways(ways: list[MemoryPlan], budget: int | None) -> str:
-    head = ["memory", "in the phase", "running", "peak"]
-    rows = [[_way(w), f"{w.peak.task} {w.peak.name}", w.peak.runs, human_bytes(w.peak_bytes)] for w in ways]
-    return _with_verdict(head, rows, [w.peak_bytes for w in ways], budget, 3)
-
-
 def _phases(plan: MemoryPlan, budget: int | None) -> str:
-    head = ["phase", "resident", "scratch", "buffers", "peak"]
     rows = [
-        [
-            f"{phase.task} {phase.name}",
-            human_bytes(phase.resident_bytes),
-            human_bytes(phase.scratch),
-            human_bytes(phase.buffer_bytes),
-            human_bytes(phase.peak_bytes),
-        ]
+        [f"{phase.task} {phase.name}"]
+        + [human_bytes(n) for n in (phase.resident_bytes, phase.scratch, phase.buffer_bytes, phase.peak_bytes)]
         for phase in plan.phases
     ]
     rows.append(["peak of the run", "", "", "", human_bytes(plan.peak_bytes)])
-    return _with_verdict(head, rows, [*(p.peak_bytes for p in plan.phases), plan.peak_bytes], budget)
+    peaks = [*(phase.peak_bytes for phase in plan.phases), plan.peak_bytes]
+    return _with_verdict(["phase", "resident", "scratch", "buffers", "peak"], rows, peaks, budget)
 
 
 def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budget: int | None, texts: int = 1) -> str:
@@ -163,13 +153,13 @@ def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budg
     return table(head, rows, texts)
 
 
-def _components(ways: list[MemoryPlan]) -> str:
+def _components(plans: list[MemoryPlan]) -> str:
     """Weights, and activations in each variant of the run."""
-    variants = {way.run.variant: way for way in ways}
-    first = ways[0]
+    variants = {plan.run.variant: plan for plan in plans}
+    weights = plans[0].weights
     rows = []
-    for key, weights in first.weights.items():
-        activations = dict.fromkeys(way.activations[key] for way in variants.values())
-        rows.append([key, human_bytes(weights), " / ".join(map(human_bytes, activations))])
-    rows.append(["total", human_bytes(sum(first.weights.values())), ""])
+    for key, size in weights.items():
+        activations = dict.fromkeys(plan.activations[key] for plan in variants.values())
+        rows.append([key, human_bytes(size), " / ".join(map(human_bytes, activations))])
+    rows.append(["total", human_bytes(sum(weights.values())), ""])
     return table(["component", "weights", "activations"], rows)

@@ -1,4 +1,4 @@
-"""The memory of a run as a picture: stacked bars, phase by phase."""
+"""Draws the memory of a run: stacked bars, phase by phase."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _MB = 1e6
 
 
 def check_picture(file: Path) -> None:
-    """Whether `draw` can write the picture; cheap, so that it can be asked first.
+    """Checks, before anything is computed, that `draw` can write the file.
 
     Raises:
-        InputError: it is neither .png nor .svg, or its folder is not there.
+        InputError: it is neither .png nor .svg, or its folder does not exist.
         MissingDependencyError: matplotlib is not installed.
     """
     if file.suffix.lower() not in _SUFFIXES:
         raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
     if not file.parent.is_dir():
-        raise InputError(f"--picture {file}: {file.parent} is no folder; make it first.")
+        raise InputError(f"--picture {file}: {file.parent} is not a folder; create it first.")
     _figure_class()
 
 
 def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
-    """Draws one panel per plan into a file: weights by component, scratch and arrays, and a line for the budget.
+    """Draws one panel per plan: weights by component, scratch and buffers, and a line for the budget.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Progress on standard error, so that standard output stays for results; nothing where nobody watches."""
+"""Progress on standard error; nothing is shown unless that is a terminal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from rich.progress import (
 )
 
 from amodal.runtime.progress import Progress as Report
-from amodal.runtime.progress import silent
 
 
 class Watcher:
-    """Standard error as a terminal that somebody watches, or not."""
+    """Standard error; `hidden` if progress is not to be shown there."""
 
     def __init__(self, quiet: bool) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -31,33 +30,25 @@ class Watcher:
         self.console.quiet = self.hidden  # before rich 15, bars that are disabled end with an empty line
 
     @contextmanager
-    def doing(self, what: str = "") -> Iterator[Report]:
-        """Shows what is being done; yields what reports that it is something else now."""
-        if self.hidden:
-            yield silent
-            return
-        with self.console.status(what) as status:
+    def doing(self, name: str = "") -> Iterator[Report]:
+        """Shows one line until the block ends; yields a function that updates it."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=self.console, disable=self.hidden, transient=True) as bars:
+            task = bars.add_task(name, total=None)
 
             def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-                status.update(f"{what}: {phase}" if phase else what)
+                text = ": ".join(part for part in (name, what, phase) if part)
+                bars.update(task, description=text, completed=done, total=total)
 
             yield report
 
-    @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """A bar over things; yields what is to be called after each."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, disable=self.hidden, transient=True) as bars:
-            task = bars.add_task(what, total=total)
-            yield lambda: bars.advance(task)
-
 
 class StageBars:
-    """A run's progress: one bar per stage over the sampler's steps, and what is being done beside it.
+    """A run's progress: one bar per stage over the sampler's steps, with the current phase beside it.
 
     Args:
-        steps: of each sample.
-        samples: that `segment` draws, one after the other, in one bar.
+        steps: per sample.
+        samples: number of samples that `segment` draws, one after the other, in one bar.
     """
 
     def __init__(self, watcher: Watcher, steps: int, samples: int = 1) -> None:
@@ -76,7 +67,7 @@ class StageBars:
 
     @contextmanager
     def show(self, stages: Sequence[str]) -> Iterator[None]:
-        """Shows the bars of `stages`, until the block ends."""
+        """Shows the bars of `stages` until the block ends."""
         with self._bars:
             for name in stages:
                 total = self._steps * (self._samples if name == "segment" else 1)
@@ -85,7 +76,7 @@ class StageBars:
             self._phase("done")
 
     def stage(self, name: str) -> Callable[[int, float, Any], None]:
-        """Goes on to a stage; returns the sampler's callback."""
+        """Starts the bar of a stage; returns the sampler's callback."""
         self._phase("done")
         self._sample = 0
         self._task = next((task.id for task in self._bars.tasks if task.description == name), None)
@@ -94,11 +85,11 @@ class StageBars:
         return self._step
 
     def component(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-        """See `amodal.runtime.progress.Progress`; `what` is a component's kind."""
+        """Implements `amodal.runtime.progress.Progress`; `what` is a component's kind."""
         self._phase(what if phase == "run" else f"{phase} {what}")
 
     def writing(self) -> None:
-        """The stages are through, and the results are being written."""
+        """Shows that the results are being written."""
         self._phase("writing")
 
     def _step(self, index: int, sigma: float, _: Any) -> None:
@@ -117,9 +108,9 @@ class StageBars:
 
 
 class ComponentLines:
-    """Progress over components, one after the other: a line each, with a bar where it is known how much there is.
+    """Progress over components: a line each, with a bar where the total is known.
 
-    One that is `shared` with an earlier one leaves no line.
+    A component that is `shared` with an earlier one gets no line.
     """
 
     def __init__(self, watcher: Watcher) -> None:
@@ -136,13 +127,13 @@ class ComponentLines:
 
     @contextmanager
     def show(self) -> Iterator[ComponentLines]:
-        """Shows the lines, until the block ends."""
+        """Shows the lines until the block ends."""
         with self._bars:
             yield self
             self._finish()
 
     def __call__(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-        """See `amodal.runtime.progress.Progress`; `what` is the component."""
+        """Implements `amodal.runtime.progress.Progress`; `what` is the component."""
         if what != self._name or self._current is None:
             self._finish()
             self._name, self._current = what, self._bars.add_task(what, total=None, phase=phase)

@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import NamesType, print_json, table
+from .console import in_options, print_json, settings_from, table
+from .options import (
+    bundle_argument,
+    components_option,
+    engine_option,
+    json_option,
+    quiet_option,
+    steps_option,
+    target_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from amodal.engines.verification import Verification
 
-_MOST = 10
+_MOST_RANGES = 10
 
 
 @click.command("verify")
-@click.argument("bundle", type=click.Path())
+@bundle_argument
 @click.option(
     "--backend",
     metavar="NAME",
     default="onnxruntime",
-    show_default=True,
-    help="onnxruntime to run the graphs; tensorrt_rtx or tensorrt to look at their engines.",
+    help="onnxruntime to check the graphs; tensorrt_rtx or tensorrt to check their engines.",
 )
+@target_option
+@engine_option
+@click.option("--build", is_flag=True, help="First build the engines that are missing or out of date.")
+@components_option
+@steps_option()
+@click.option("--seed", type=click.IntRange(min=0), default=23, help="Seed of the scene and the noise.")
+@threads_option()
 @click.option(
-    "--target",
-    metavar="GPUS",
-    default="portable",
-    show_default=True,
-    help="Of the engines, as given to `amodal build`.",
+    "--ranges", is_flag=True, help=f"Print the {_MOST_RANGES} tensors with the largest values per fp16 graph."
 )
-@click.option("--engine-dir", type=click.Path(path_type=Path), help="Where engines lie, as given to `amodal build`.")
-@click.option("--build", is_flag=True, help="Build the engines that are missing or stale first.")
-@click.option(
-    "--components", type=NamesType(), help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
-)
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=25, show_default=True, help="Sampler steps; a few are quicker."
-)
-@click.option("--seed", type=click.IntRange(min=0), default=23, show_default=True, help="Of the scene and the noise.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all.")
-@click.option("--ranges", is_flag=True, help=f"Print the {_MOST} tensors with the greatest values of each fp16 graph.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON to standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only what is wrong, to standard error.")
+@json_option("the result as JSON")
+@quiet_option("Print only problems, to standard error.")
 def command(**options: Any) -> int:
-    """Whether a bundle computes what it should; exit code 1 if it does not.
+    """Check that a bundle computes what it should; exit code 1 if it does not.
 
-    Every graph is compared with its float32 twin (the same stored weights, all arithmetic in float32) on inputs
-    recorded from a run over a drawn scene, and then the whole pipeline with that of the twins. In fp16 graphs the
-    greatest value of every half-precision tensor is measured: beyond 65504 a GPU overflows. On a CPU, ONNX Runtime
-    computes half precision in float32 and rounds or overflows at norms only: the differences are less than a GPU's
-    will be.
+    Each graph is compared with its float32 twin (the same stored weights, all arithmetic in float32) on inputs recorded
+    from a run over a drawn scene. Then the whole pipeline is compared with that of the twins, unless --components
+    selects some. In fp16 graphs, the largest value of each half-precision tensor is measured: a GPU overflows beyond
+    65504. On a CPU, ONNX Runtime computes half precision in float32 and rounds or overflows at norms only, so the
+    differences are smaller than those on a GPU.
 
-    With --backend tensorrt_rtx or tensorrt, every engine must be there, undamaged, and built from this very graph.
-    Where the GPU is that they were built for, they are then run and compared in the same way.
+    With --backend tensorrt_rtx or tensorrt, each engine must be present, undamaged, and built from this very graph. On
+    a machine with the GPU that they were built for, the engines are also run and compared in the same way.
 
     \b
     Examples:
@@ -70,47 +70,42 @@ def command(**options: Any) -> int:
 
     from .progress import Watcher
 
-    settings = VerifySettings(
-        backend=options["backend"],
-        components=options["components"],
-        steps=options["steps"],
-        seed=options["seed"],
-        threads=options["threads"],
-        target=options["target"],
-        engine_dir=options["engine_dir"],
-        build=options["build"],
-    )
     with Watcher(options["quiet"]).doing() as progress:
-        found = verify_bundle(Bundle(options["bundle"]), settings, progress)
+        found = verify_bundle(Bundle(options["bundle"]), settings_from(VerifySettings, options), progress)
     if options["as_json"]:
-        print_json(found.as_json(_MOST))
+        print_json(found.as_json(_MOST_RANGES))
     elif options["quiet"]:
-        for name, problem in found.problems:
-            click.echo(f"FAIL {name}: {problem}", err=True)
+        click.echo("".join(f"{line}\n" for line in _problems(found)), err=True, nl=False)
     else:
         click.echo("\n".join(_text(found, options["ranges"])))
     return 0 if found.ok else 1
 
 
+def _problems(found: Verification) -> list[str]:
+    return [in_options(f"FAIL {name}: {problem}") for name, problem in found.problems]
+
+
 def _text(found: Verification, with_ranges: bool) -> list[str]:
-    parts = [rows for rows in (_components(found), _stages(found), _engines(found)) if rows]
+    tables = _tables(found)
     if with_ranges:
-        parts += _ranges(found)
-    said = [f"FAIL {name}: {problem}" for name, problem in found.problems]
-    said += [f"Warning: {name}: {problem}" for name, problem in found.warnings]
-    said += [f"Note: {note}" for note in found.notes]
-    verdict = (
-        "FAILED"
-        if not found.ok
-        else "its engines are there, whole and of these graphs"
-        if found.engines
-        else "verified"
-    )
-    return ["\n\n".join(parts), *said, f"{found.bundle}: {verdict}."]
+        tables += [
+            table(
+                (row.component, "tensor", "greatest"),
+                [[r.node, r.tensor, _number(r.greatest)] for r in row.ranges[:_MOST_RANGES]],
+                2,
+            )
+            for row in found.components
+            if row.ranges
+        ]
+    warnings = [in_options(f"Warning: {name}: {warning}") for name, warning in found.warnings]
+    notes = [f"Note: {note}" for note in found.notes]
+    passed = "all engines are present, undamaged and built from these graphs" if found.engines else "verified"
+    verdict = f"{found.bundle}: {passed if found.ok else 'FAILED'}."
+    return ["\n\n".join(tables), *_problems(found), *warnings, *notes, verdict]
 
 
-def _components(found: Verification) -> str:
-    rows = [
+def _tables(found: Verification) -> list[str]:
+    components = [
         [
             row.component,
             _result(row.problems),
@@ -122,15 +117,7 @@ def _components(found: Verification) -> str:
         ]
         for row in found.components
     ]
-    return (
-        table(("component", "result", "arithmetic", "calls", "difference", "limit", "greatest"), rows, 3)
-        if rows
-        else ""
-    )
-
-
-def _stages(found: Verification) -> str:
-    rows = [
+    stages = [
         [
             row.stage,
             _result(row.problems),
@@ -141,24 +128,16 @@ def _stages(found: Verification) -> str:
         ]
         for row in found.stages
     ]
-    return table(("stage", "result", "latents", "limit", "mask IoU", "frames, most (mean)"), rows, 2) if rows else ""
-
-
-def _engines(found: Verification) -> str:
-    rows = [
+    engines = [
         [row.component, _result(row.problems), "built" if row.built else "found" if row.file else "-", row.file or "-"]
         for row in found.engines
     ]
-    return table(("component", "result", "engine", "file"), rows, 4) if rows else ""
-
-
-def _ranges(found: Verification) -> list[str]:
-    tables = []
-    for row in found.components:
-        if row.ranges:
-            lines = [[r.node, r.tensor, _number(r.greatest)] for r in row.ranges[:_MOST]]
-            tables.append(table((row.component, "tensor", "greatest"), lines, 2))
-    return tables
+    tables = (
+        (("component", "result", "arithmetic", "calls", "difference", "limit", "greatest"), components, 3),
+        (("stage", "result", "latents", "limit", "mask IoU", "frames, most (mean)"), stages, 2),
+        (("component", "result", "engine", "file"), engines, 4),
+    )
+    return [table(head, rows, texts) for head, rows, texts in tables if rows]
 
 
 def _result(problems: tuple[str, ...]) -> str:

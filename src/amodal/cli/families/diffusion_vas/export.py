@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import SizeType, human_bytes, human_count, human_difference, print_json, table
+from amodal.cli.console import SIZE, human_bytes, human_count, human_difference, print_json, table
+from amodal.cli.options import folder_options, json_option, quiet_option
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported
@@ -20,64 +21,59 @@ if TYPE_CHECKING:
     "--random",
     "random_kind",
     type=click.Choice(["diffusion-vas", "tiny"]),
-    help="Seeded random weights, of the real architecture or of a toy, instead of checkpoints.",
+    help="Use seeded random weights, of the real architecture or of a toy, instead of checkpoints.",
 )
 @click.option(
     "--random-depth",
     type=click.Choice(["small", "base", "large", "tiny", "none"]),
-    help="With --random: which depth network. Default: large, or tiny for the toy.",
+    help="With --random: the depth network. Default: large, or tiny for the toy.",
 )
-@click.option("-o", "--out", required=True, metavar="BUNDLE", help="Folder to write; made whole or not at all.")
+@folder_options("BUNDLE")
 @click.option(
     "--size",
-    type=SizeType(),
+    type=SIZE,
     metavar="HxW",
     default="256x512",
-    show_default=True,
     help="Height and width that the networks see; frames of any size are resized to it.",
 )
-@click.option("--frames", type=int, metavar="N", default=25, show_default=True, help="Most frames in a clip.")
+@click.option("--frames", type=int, metavar="N", default=25, help="Maximum number of frames in a clip.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
     default="fp16",
-    show_default=True,
-    help="Of the stored weights, and of the arithmetic where the authors' code has it so.",
+    help="Precision of the stored weights, and of the arithmetic where the authors' code uses it.",
 )
 @click.option(
     "--context",
     type=click.Choice(["reference", "aligned", "sequence"]),
     default="reference",
-    show_default=True,
-    help="Which CLIP rows the U-Net attends to: as released, as meant, or as trained.",
+    help="CLIP rows that the U-Net attends to: as released, as intended, or as trained.",
 )
 @click.option(
     "--decode-chunk",
     type=int,
     metavar="N",
     default=8,
-    show_default=True,
-    help="Frames the VAE decodes at once; part of the result.",
+    help="Frames that the VAE decodes at once; affects the result.",
 )
 @click.option(
     "--variant",
     metavar="NAME",
-    help="How graphs are written: cpu for ONNX Runtime on a CPU (default with fp32), cuda for it on a GPU, engine for "
-    "engines (default with fp16), or engine-..., which differ from engine in one form (an unknown name lists them).",
+    help="Form of the graphs: cpu for ONNX Runtime on a CPU (default with fp32), cuda for it on a GPU, engine "
+    "for engines (default with fp16), or an engine-... variant, which differs from engine in one form (an unknown name "
+    "lists them).",
 )
-@click.option("--weights", metavar="NAME", help="Which variant of the weights to read, for instance fp16.")
+@click.option("--weights", metavar="NAME", help="Variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With --random: of the weights.")
+@click.option("--seed", type=int, default=0, help="With --random: seed of the weights.")
 @click.option(
     "--check",
     type=click.Choice(["full", "small", "none"]),
     default="small",
-    show_default=True,
-    help="Compare each graph with torch: at its own size, at a small one where that is large, or not.",
+    help="Compare each graph with torch: at its own size, at a small one if that is large, or not at all.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace BUNDLE if amodal wrote it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON to standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@json_option("the table as JSON")
+@quiet_option("Print neither progress nor the table.")
 def command(**options: Any) -> None:
     """Turn checkpoints into a bundle that runs without PyTorch.
 
@@ -96,13 +92,13 @@ def command(**options: Any) -> None:
 
     rows = export_job(options)
     if options["as_json"]:
-        print_json({"bundle": options["out"], "components": [_plain(row) for row in rows]})
+        print_json({"bundle": options["out"], "components": [_as_json(row) for row in rows]})
     elif not options["quiet"]:
         click.echo(_text(rows))
         click.echo(f"Wrote {options['out']}")
 
 
-def _plain(row: Exported) -> dict[str, Any]:
+def _as_json(row: Exported) -> dict[str, Any]:
     return {
         "component": row.key,
         "precision": row.entry.precision,
@@ -134,7 +130,7 @@ def _text(rows: list[Exported]) -> str:
         if row.entry.difference is not None:
             places.setdefault("x".join(map(str, row.check_size)), []).append(row.key)
     if not places:
-        note = "Nothing was compared with torch (--check none)."
+        note = "No graph was compared with torch (--check none)."
     else:
         sizes = sorted(places, key=lambda size: -len(places[size]))
         others = "".join(f", {' and '.join(places[size])} at {size}" for size in sizes[1:])

@@ -1,15 +1,15 @@
-"""What `amodal run` is asked, what it reads, and what it finds."""
+"""The settings, inputs and outputs of `amodal run`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amodal.cli.console import settings_from
 from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.families.diffusion_vas.settings import Settings
@@ -18,63 +18,26 @@ from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.sampling.schedule import Churn
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of `amodal run`, by their names there; those of the sampler are `settings`."""
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """The sampler's settings.
 
-    bundle: str
-    frames: str
-    masks: str
-    out: str
-    settings: Settings
-    depth: str | None
-    stage: str | None
-    amodal: str | None
-    object_id: int | None
-    seed: int
-    samples: int
-    pad: bool
-    propagate: bool | None
-    backend: str
-    device: str | None
-    threads: int | None
-    memory: Any
-    vram: int | None
-    engine_dir: Path | None
-    verify: bool
-    overlay: bool
-    overwrite: bool
-    as_json: bool
-    quiet: bool
+    Raises:
+        InputError: a value is out of range.
+    """
+    least, most = options["churn_sigmas"]
+    return settings_from(Settings, options, churn=Churn(options["churn"], least, most, options["churn_noise"]))
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> RunOptions:
-        """From what click parsed.
 
-        Raises:
-            InputError: a sampler setting that is out of range.
-        """
-        least, most = options["churn_sigmas"]
-        churn = Churn(options["churn"], least, most, options["churn_noise"])
-        named = {field.name: options[field.name] for field in fields(Settings) if field.name != "churn"}
-        settings = Settings(churn=churn, **named)
-        return cls(settings=settings, **{f.name: options[f.name] for f in fields(cls) if f.name != "settings"})
-
-    @property
-    def seeds(self) -> list[int]:
-        """One per sample."""
-        return [self.seed + index for index in range(self.samples)]
-
-    @property
-    def shape(self) -> RunShape:
-        """What of the run decides its memory."""
-        tasks: tuple[str, ...] = STAGES if self.stage == "both" else (self.stage,) if self.stage else ()
-        return run_shape(tasks, self.settings, samples=self.samples, depth=self.depth is None)
+def shape_of(options: Mapping[str, Any]) -> RunShape:
+    """What determines the memory of the run."""
+    stage = options["stage"]
+    tasks: tuple[str, ...] = STAGES if stage == "both" else (stage,) if stage else ()
+    return run_shape(tasks, settings_of(options), samples=options["samples"], depth=options["depth"] is None)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What was read: frames uint8 [T, H, W, 3], masks bool [T, H, W], depth [T, h, w], and the frames' file names."""
+    """The inputs: frames uint8 [T, H, W, 3], masks bool [T, H, W], depth [T, h, w], and the frames' file names."""
 
     frames: NDArray[np.uint8]
     modal: NDArray[np.bool_]
@@ -85,24 +48,24 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the stages found; `padding` is the room around the frame, with --pad."""
+class Outputs:
+    """The stages' results; `padding` is the room around the frame, with --pad."""
 
-    seen: Segmentation | None
-    whole: Completion | None
+    segmentation: Segmentation | None
+    completion: Completion | None
     padding: Padding | None
 
     @property
-    def outputs(self) -> dict[str, Segmentation | Completion]:
-        """The results of the stages that ran, by their names."""
-        named = {"segment": self.seen, "complete": self.whole}
+    def stages(self) -> dict[str, Segmentation | Completion]:
+        """Results by stage, of those that ran."""
+        named = {"segment": self.segmentation, "complete": self.completion}
         return {stage: output for stage, output in named.items() if output is not None}
 
     @property
     def masks(self) -> list[NDArray[np.bool_]]:
-        """Whole-object masks bool [T, H, W] of each seed, as large as the run drew them; none without `segment`."""
-        return [sample.masks_full for sample in self.seen.samples] if self.seen else []
+        """Whole-object masks bool [T, H, W] per seed, with the padding; empty without `segment`."""
+        return [sample.masks_full for sample in self.segmentation.samples] if self.segmentation else []
 
     def in_frame(self, pictures: NDArray[Any]) -> NDArray[Any]:
-        """What lies in the frame."""
+        """Crops the padding off."""
         return pictures if self.padding is None else self.padding.crop(pictures)
