@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .sentences import with_options
+
+if TYPE_CHECKING:
+    from amodal.runtime.bundle.manifest import ComponentEntry
 
 _T = TypeVar("_T")
 
@@ -125,11 +128,17 @@ def human_bytes(count: int) -> str:
     return f"{count} B"
 
 
-def human_count(count: int) -> str:
-    """Formats a number of parameters in millions or thousands."""
-    return f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
+def component_table(entries: Mapping[str, ComponentEntry], **more: Sequence[str]) -> str:
+    """Formats a bundle's components and their total; `more` columns have a cell for each component and the total."""
 
+    def cells(parameters: int, size: int) -> list[str]:
+        return [f"{parameters / 1e6:.1f} M" if parameters >= 1e5 else f"{parameters / 1e3:.1f} k", human_bytes(size)]
 
-def human_difference(difference: float | None) -> str:
-    """Formats a relative difference; a dash for None."""
-    return "-" if difference is None else f"{difference:.1e}"
+    rows = [
+        [key, e.precision, *cells(e.parameters, e.bytes), "-" if e.difference is None else f"{e.difference:.1e}"]
+        for key, e in entries.items()
+    ]
+    totals = cells(sum(e.parameters for e in entries.values()), sum(e.bytes for e in entries.values()))
+    rows.append(["total", "", *totals, ""])
+    head = ["component", "arithmetic", "parameters", "size", "difference", *more]
+    return table(head, [[*row, *extra] for row, extra in zip(rows, zip(*more.values(), strict=True), strict=True)])

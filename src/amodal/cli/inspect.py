@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import human_bytes, human_count, human_difference, print_json, table
+from .console import component_table, print_json
 from .memory import memory_options, show_memory
 from .options import bundle_argument, json_option
 
@@ -78,23 +78,9 @@ def _facts(bundle: Bundle, verified: bool) -> list[str]:
 
 def _components(manifest: Manifest) -> str:
     entries = manifest.components
-    rows = [
-        [
-            key,
-            entry.precision,
-            entry.stored,
-            human_count(entry.parameters),
-            human_bytes(entry.bytes),
-            human_difference(entry.difference),
-        ]
-        for key, entry in entries.items()
-    ]
-    parameters, size = sum(e.parameters for e in entries.values()), sum(e.bytes for e in entries.values())
-    rows.append(["total", "", "", human_count(parameters), human_bytes(size), ""])
-    head = ("component", "arithmetic", "stored", "parameters", "size", "difference")
     measured = any(entry.difference is not None for entry in entries.values())
     note = "relative L2 to torch on random input" if measured else "to torch, not measured at export"
-    return f"{table(head, rows)}\nDifference: {note}."
+    return f"{component_table(entries, stored=[*(e.stored for e in entries.values()), ''])}\nDifference: {note}."
 
 
 def _shapes(manifest: Manifest) -> list[str]:

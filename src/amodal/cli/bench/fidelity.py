@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amodal.cli.console import table
-from amodal.cli.options import bundle_argument, execution_options
+from amodal.cli.options import bundle_argument
 
-from .options import checkpoint_options, output_options, work_options
+from .options import checkpoint_options, clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Fidelity
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     "the reference pipeline (diffusers).",
 )
 @checkpoint_options()
-@work_options
-@execution_options()
-@output_options
-def command(bundle: str, **options: Any) -> None:
+@clip_options
+def command(**options: Any) -> None:
     """Compare latents, frames and masks with a run in float32, step by step.
 
     Both runs get the same scene and the same noise. Stage complete gets the true masks, so that it does not depend on
@@ -42,22 +40,12 @@ def command(bundle: str, **options: Any) -> None:
           --segment ckpt/ --complete ckpt2/
     """
     from amodal.bench.measures.fidelity import measure_fidelity
-    from amodal.cli.progress import Watcher
-    from amodal.runtime.families import Bundle
 
-    from .output import checkpoints_from, emit, execution_from, work_from
+    from .output import checkpoints_from, emit, measure
 
-    opened = Bundle(bundle)
-    with Watcher(options["as_json"]).doing("fidelity") as progress:
-        measured = measure_fidelity(
-            bundle,
-            work_from(opened, options),
-            execution_from(options),
-            against=options["against"],
-            checkpoints=checkpoints_from(options),
-            progress=progress,
-        )
-    emit(opened, measured, options, _steps(measured))
+    settings = {"against": options["against"], "checkpoints": checkpoints_from(options)}
+    measured = measure("fidelity", measure_fidelity, options, **settings)
+    emit(measured, options, _steps(measured))
 
 
 def _steps(measured: Fidelity) -> list[str]:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import table, warn
-from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument, execution_options
+from amodal.cli.console import table
+from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument
 
-from .options import output_options, work_options
+from .options import clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Latency
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 @click.option("--warm-up", type=COUNT, default=2, help="Clips to run before these.")
 @click.option("--cold/--no-cold", default=True, help="Also measure one start in a new process.")
 @click.option("--target-spf", type=ABOVE_ZERO, metavar="S", help="Exit with 1 if a frame takes more seconds (median).")
-@work_options
-@execution_options()
-@output_options
-def command(bundle: str, **options: Any) -> None:
+@clip_options
+def command(**options: Any) -> None:
     """Measure seconds per frame and clip, by component and denoising step, and the cold start.
 
     A clip is both stages (or --stage) from raw arrays to masks and RGB on the host, including depth if the bundle has
@@ -38,25 +36,12 @@ def command(bundle: str, **options: Any) -> None:
           --target-spf 0.95 -o latency.json
     """
     from amodal.bench.measures.latency import measure_latency
-    from amodal.cli.progress import Watcher
-    from amodal.runtime.families import Bundle
 
-    from .output import check_targets, emit, execution_from, work_from
+    from .output import emit, measure
 
-    opened = Bundle(bundle)
-    with Watcher(options["as_json"]).doing("latency") as progress:
-        measured = measure_latency(
-            bundle,
-            work_from(opened, options),
-            execution_from(options),
-            repeats=options["repeats"],
-            warm_up=options["warm_up"],
-            cold=options["cold"],
-            progress=progress,
-        )
-    emit(opened, measured, options, [_steps(measured)])
-    warn(measured.warnings)
-    check_targets([measured], options)
+    settings = {name: options[name] for name in ("repeats", "warm_up", "cold")}
+    measured = measure("latency", measure_latency, options, **settings)
+    emit(measured, options, [_steps(measured)])
 
 
 def _steps(measured: Latency) -> str:

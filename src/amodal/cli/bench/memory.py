@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import BYTES, human_bytes, table, warn
-from amodal.cli.options import COUNT, bundle_argument, execution_options
+from amodal.cli.console import BYTES, human_bytes, table
+from amodal.cli.options import COUNT, bundle_argument
 
-from .options import output_options, work_options
+from .options import clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Memory
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG|SVG", help="Draw memory over time."
 )
-@work_options
-@execution_options()
-@output_options
-def command(bundle: str, **options: Any) -> None:
+@clip_options
+def command(**options: Any) -> None:
     """Measure memory over time in a process of its own, beside the plan's prediction.
 
     \b
@@ -37,21 +35,18 @@ def command(bundle: str, **options: Any) -> None:
     """
     from amodal.bench.measures.memory import measure_memory
     from amodal.bench.report.plots import check_picture, save_memory
-    from amodal.cli.progress import Watcher
-    from amodal.runtime.families import Bundle
 
-    from .output import check_targets, emit, execution_from, work_from
+    from .output import emit, measure
 
-    opened = Bundle(bundle)
-    if options["picture"] is not None:
-        check_picture(options["picture"])
-    with Watcher(options["as_json"]).doing("memory"):
-        measured = measure_memory(bundle, work_from(opened, options), execution_from(options), clips=options["clips"])
-    emit(opened, measured, options, [_phases(measured)])
-    if options["picture"] is not None:
-        save_memory(measured, options["picture"])
-    warn(measured.warnings)
-    check_targets([measured], options)
+    picture = options["picture"]
+    if picture is not None:
+        check_picture(picture)
+    measured = measure("memory", lambda *args, progress: measure_memory(*args, clips=options["clips"]), options)
+    try:
+        emit(measured, options, [_phases(measured)])
+    finally:
+        if picture is not None:
+            save_memory(measured, picture)
 
 
 def _phases(measured: Memory) -> str:

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
-from amodal.cli.options import churn_option, combined, json_option, noise_option, stage_option, steps_option
+from amodal.cli.options import (
+    churn_option,
+    combined,
+    execution_options,
+    json_option,
+    noise_option,
+    stage_option,
+    steps_option,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -46,6 +54,9 @@ output_options = combined(
     json_option("the results file"),
 )
 """What is done with the results: -o, --json."""
+
+clip_options = combined(work_options, execution_options(), output_options)
+"""What a clip computes, how it is run, and what is done with the results."""
 
 
 def checkpoint_options(purpose: str = "Checkpoint of the segment stage") -> Callable[[_F], _F]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -18,8 +18,10 @@ from amodal.bench.running.sources import Checkpoints
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.bench.wording import DASH
 from amodal.cli.console import footnoted, in_options, settings_from, table, warn
+from amodal.cli.progress import Watcher
 from amodal.runtime.families import Bundle
 
+_T = TypeVar("_T")
 _LONGEST_CELL = 40
 
 
@@ -38,15 +40,23 @@ def checkpoints_from(options: Mapping[str, Any]) -> Checkpoints:
     return {"segment": options["segment"], "complete": options["complete"]}
 
 
+def measure(name: str, function: Callable[..., _T], options: Mapping[str, Any], **settings: Any) -> _T:
+    """Calls a function that measures `options["bundle"]`, and shows its progress."""
+    bundle = options["bundle"]
+    work = work_from(Bundle(bundle), options)
+    with Watcher(options["as_json"]).doing(name) as progress:
+        return function(bundle, work, execution_from(options), progress=progress, **settings)
+
+
 def emit(
-    bundle: Bundle,
     measurement: Measurement | None,
     options: Mapping[str, Any],
     more: Sequence[str] = (),
     skipped: Sequence[Skipped] = (),
 ) -> None:
-    """Writes the results file (`-o`) and prints it (`--json`), or the report's tables of it and then `more`."""
-    results = results_of(bundle, [] if measurement is None else [measurement], skipped)
+    """Writes the results file (`-o`), prints it (`--json`) or its tables and then `more`, and checks the targets."""
+    measurements = [] if measurement is None else [measurement]
+    results = results_of(Bundle(options["bundle"]), measurements, skipped)
     out, as_json = options["out"], options["as_json"]
     try:
         if out is not None:
@@ -55,6 +65,8 @@ def emit(
         click.echo(results.model_dump_json(indent=2) if as_json else "\n\n".join([*_tables(results), *more]))
     if out is not None and not as_json:
         click.echo(f"Wrote {out}")
+    warn(getattr(measurement, "warnings", ()))
+    check_targets(measurements, options)
 
 
 def _tables(results: Results) -> Iterator[str]:

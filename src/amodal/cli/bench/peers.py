@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @work_options
 @execution_options(backend=False)
 @output_options
-def command(bundle: str, **options: Any) -> None:
+def command(**options: Any) -> None:
     """Run the same clip in diffusers, eager and compiled, and on each backend of amodal that runs here.
 
     Each peer has a process of its own. Clips are run in turns, and each result is compared with the first peer's before
@@ -49,24 +49,15 @@ def command(bundle: str, **options: Any) -> None:
     """
     from amodal.bench.peers.measure import measure_peers
     from amodal.bench.schema import Peers
-    from amodal.cli.progress import Watcher
-    from amodal.runtime.families import Bundle
 
-    from .output import checkpoints_from, emit, execution_from, work_from
+    from .output import checkpoints_from, emit, measure
 
-    opened = Bundle(bundle)
-    with Watcher(options["as_json"]).doing("peers") as progress:
-        measured, skipped = measure_peers(
-            bundle,
-            work_from(opened, options),
-            execution_from(options),
-            repeats=options["repeats"],
-            checkpoints=checkpoints_from(options),
-            only=options["only"] or None,
-            progress=progress,
-        )
+    checkpoints, only = checkpoints_from(options), options["only"] or None
+    measured, skipped = measure(
+        "peers", measure_peers, options, repeats=options["repeats"], checkpoints=checkpoints, only=only
+    )
     found = next((m for m in measured if isinstance(m, Peers)), None)
-    emit(opened, found, options, ["No peer could run."] if found is None else _ratios(found), skipped)
+    emit(found, options, ["No peer could run."] if found is None else _ratios(found), skipped)
     warn([_reason(what) for what in skipped])
     if found is None or found.refused:
         raise click.exceptions.Exit(1)

@@ -18,7 +18,7 @@ from .options import output_options
 @click.option("--preset", "names", multiple=True, metavar="NAME", help="Only this preset (repeatable). Default: all.")
 @execution_options()
 @output_options
-def command(bundle: str, **options: Any) -> None:
+def command(**options: Any) -> None:
     """Measure the quality and time of each preset (steps, guidance, churn) on drawn scenes.
 
     The truth of the scenes is known. The default model was trained on such scenes; other models have never seen any.
@@ -30,15 +30,8 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench quality default --preset fast --preset reference --json
     """
     from amodal.bench.measures.presets import PRESETS, measure_quality
-    from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from
 
-    measured = measure_quality(
-        bundle,
-        execution_from(options),
-        scenes=options["scenes"],
-        workers=options["workers"],
-        names=options["names"] or tuple(PRESETS),
-    )
-    emit(Bundle(bundle), measured, options)
+    settings = {"scenes": options["scenes"], "workers": options["workers"], "names": options["names"] or tuple(PRESETS)}
+    emit(measure_quality(options["bundle"], execution_from(options), **settings), options)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import warn
 from amodal.cli.options import COUNT, bundle_argument, execution_options
 
 from .options import output_options, work_options
@@ -66,8 +65,7 @@ def command(bundle: str, **options: Any) -> None:
             likely_share=options["share"] or LIKELY_SHARE,
             progress=progress,
         )
-    emit(opened, measured, options, ["\n".join(_conclusions(measured))])
-    warn(measured.warnings)
+    emit(measured, options, ["\n".join(_conclusions(measured))])
 
 
 def _conclusions(measured: Roofline) -> Iterator[str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import SIZE, human_bytes, human_count, human_difference, print_json, table
+from amodal.cli.console import SIZE, component_table, print_json, settings_from
 from amodal.cli.options import folder_options, json_option, quiet_option
+from amodal.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported
+
+_NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir", "onnxruntime")
 
 
 @click.command("export")
@@ -88,14 +93,63 @@ def command(**options: Any) -> None:
       amodal export --random diffusion-vas -o random    (before downloading)
       amodal export --random tiny --size 64x128 -o toy
     """
-    from .exporting import export_job
-
-    rows = export_job(options)
+    rows = _export(options)
     if options["as_json"]:
         print_json({"bundle": options["out"], "components": [_as_json(row) for row in rows]})
     elif not options["quiet"]:
         click.echo(_text(rows))
         click.echo(f"Wrote {options['out']}")
+
+
+def _export(options: dict[str, Any]) -> list[Exported]:
+    """Reads the checkpoints and exports them; returns one row per component."""
+    from amodal.cli.progress import ComponentLines, Watcher
+    from amodal.runtime.bundle.manifest import MANIFEST_NAME
+    from amodal.runtime.files.atomic import check_output
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f'export needs {", ".join(missing)}, not installed here; run `pip install "amodal[export]"`.'
+        )
+    random = options["random_kind"]
+    given = [f"--{name}" for name in ("segment", "complete") if options[name]]
+    if random and given:
+        raise InputError(f"--random makes its own weights; omit {' and '.join(given)}, or omit --random.")
+    if not (random or given):
+        raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny.")
+    if options["random_depth"] and (options["depth"] or not random):
+        raise InputError("--random-depth needs --random; use it without --depth.")
+    inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
+    check_output(options["out"], options["overwrite"], MANIFEST_NAME, inputs)
+
+    watcher = Watcher(options["quiet"])
+    if watcher.hidden:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with watcher.doing("importing torch"):
+        from amodal.export.bundle import export_bundle
+        from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
+        from amodal.export.depth_anything.network import load_depth, random_depth
+        from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
+
+        settings = settings_from(ExportSettings, options)
+    stages: dict[Any, Any] = {}
+    depth = None
+    with watcher.doing("reading checkpoints"):
+        for stage in ("segment", "complete"):
+            if random:
+                stages[stage] = random_checkpoint(random, stage, options["seed"])
+            elif options[stage]:
+                weights, revision = options["weights"], options["revision"]
+                stages[stage] = read_checkpoint(options[stage], variant=weights, revision=revision)
+        if options["depth"]:
+            depth = load_depth(options["depth"])
+        elif random:
+            size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
+            depth = None if size == "none" else random_depth(size, options["seed"])
+    with ComponentLines(watcher).show() as lines:
+        plan = plan_export(stages, depth, settings)
+        return export_bundle(options["out"], plan, overwrite=options["overwrite"], inputs=inputs, progress=lines)
 
 
 def _as_json(row: Exported) -> dict[str, Any]:
@@ -111,20 +165,7 @@ def _as_json(row: Exported) -> dict[str, Any]:
 
 
 def _text(rows: list[Exported]) -> str:
-    lines = [
-        [
-            row.key,
-            row.entry.precision,
-            human_count(row.entry.parameters),
-            human_bytes(row.entry.bytes),
-            human_difference(row.entry.difference),
-            f"{row.seconds:.1f}",
-        ]
-        for row in rows
-    ]
-    parameters, size = sum(r.entry.parameters for r in rows), sum(r.entry.bytes for r in rows)
-    lines.append(["total", "", human_count(parameters), human_bytes(size), "", f"{sum(r.seconds for r in rows):.1f}"])
-    head = ("component", "arithmetic", "parameters", "size", "difference", "seconds")
+    seconds = [f"{count:.1f}" for count in (*(row.seconds for row in rows), sum(row.seconds for row in rows))]
     places: dict[str, list[str]] = {}
     for row in rows:
         if row.entry.difference is not None:
@@ -135,4 +176,4 @@ def _text(rows: list[Exported]) -> str:
         sizes = sorted(places, key=lambda size: -len(places[size]))
         others = "".join(f", {' and '.join(places[size])} at {size}" for size in sizes[1:])
         note = f"Difference: relative L2 to torch on random input, at {sizes[0]}{others}."
-    return f"{table(head, lines)}\n{note}"
+    return f"{component_table({row.key: row.entry for row in rows}, seconds=seconds)}\n{note}"
