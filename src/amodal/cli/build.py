@@ -44,10 +44,10 @@ def command(**options: Any) -> None:
     from amodal.engines.build import BuildSettings, build_engines
     from amodal.runtime.families import Bundle
 
-    from .progress import ComponentLines, Watcher
+    from .progress import component_lines
 
-    with ComponentLines(Watcher(options["quiet"])).show() as lines:
-        rows = build_engines(Bundle(options["bundle"]), settings_from(BuildSettings, options), lines)
+    with component_lines(options["quiet"]) as progress:
+        rows = build_engines(Bundle(options["bundle"]), settings_from(BuildSettings, options), progress)
     if options["as_json"]:
         print_json({"bundle": options["bundle"], "engines": [_as_json(row) for row in rows]})
     elif not options["quiet"]:

@@ -32,9 +32,9 @@ def command(gpu: bool, as_json: bool) -> None:
     if gpu:
         from amodal.engines.gpu_probe import availabilities, probe_gpu
 
-        from .progress import Watcher
+        from .progress import activity
 
-        with Watcher(as_json).doing("trying the GPU"):
+        with activity(as_json, "trying the GPU"):
             found = diagnose(availabilities())
             found["gpu"] = probe_gpu()
     else:

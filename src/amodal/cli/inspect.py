@@ -42,14 +42,14 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
 
     from amodal.runtime.families import Bundle
 
-    from .progress import ComponentLines, Watcher
+    from .progress import component_lines
 
     opened = Bundle(bundle)
     manifest = opened.manifest
     if verify:
-        with ComponentLines(Watcher(quiet=False)).show() as lines:
+        with component_lines(quiet=False) as progress:
             for key in manifest.components:
-                opened.verify(key, lines)
+                opened.verify(key, progress)
     if as_json:
         print_json({"path": bundle, "verified": verify, **manifest.as_json()})
         return

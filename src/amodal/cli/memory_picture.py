@@ -25,7 +25,12 @@ def check_picture(file: Path) -> None:
         raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
     if not file.parent.is_dir():
         raise InputError(f"--picture {file}: {file.parent} is not a folder; create it first.")
-    _figure_class()
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'--picture needs matplotlib, which cannot be imported ({error}); run `pip install "amodal[export]"`.'
+        ) from error
 
 
 def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
@@ -35,8 +40,9 @@ def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
         OutputError: the file cannot be written.
     """
     from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
-    figure = _figure_class()(figsize=(1.5 + 5.5 * len(plans), 5), layout="constrained")
+    figure = Figure(figsize=(1.5 + 5.5 * len(plans), 5), layout="constrained")
     keys = list(plans[0].weights)
     colours = {key: colormaps["tab20"](index % 14) for index, key in enumerate(keys)}
     legend: dict[str, Any] = {}
@@ -66,13 +72,3 @@ def draw(file: Path, plans: Sequence[MemoryPlan], budget: int | None) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"--picture {file} cannot be written ({error.strerror or error}).") from error
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'--picture needs matplotlib, which cannot be imported ({error}); `pip install "amodal[export]"`.'
-        ) from error
-    return Figure

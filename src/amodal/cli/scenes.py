@@ -9,6 +9,8 @@ import click
 from .console import SIZE, print_json
 from .options import COUNT, folder_options, json_option, quiet_option
 
+_MARKER = "scenes.json"
+
 
 @click.command("scenes")
 @folder_options("DIR")
@@ -33,12 +35,46 @@ def command(**options: Any) -> None:
           --masks scenes/scene_0000/masks --depth scenes/scene_0000/depth -o out
       amodal eval out --truth scenes/scene_0000
     """
-    from .demonstration import write_scenes
-
-    facts = write_scenes(options)
+    facts = _write(options)
     if options["as_json"]:
         print_json(facts)
     elif not options["quiet"]:
         first, last = facts["scenes"][0], facts["scenes"][-1]
         names = first["name"] if first is last else f"{first['name']} ... {last['name']}"
         click.echo(f"Wrote {options['out']}: {names}, {facts['hidden']:.0%} of the object hidden on average.")
+
+
+def _write(options: dict[str, Any]) -> dict[str, Any]:
+    """Writes the folder of `amodal scenes`; returns the content of scenes.json."""
+    from amodal import __version__
+    from amodal.runtime.files.atomic import check_output, staged_folder
+    from amodal.runtime.files.results import write_json
+    from amodal.runtime.scenes import make_scene, write_scene
+
+    from .progress import activity
+
+    out, overwrite, count = options["out"], options["overwrite"], options["count"]
+    height, width = options["size"]
+    check_output(out, overwrite, _MARKER)
+    scenes, hidden = [], 0.0
+    with staged_folder(out, overwrite, _MARKER) as folder, activity(options["quiet"], "scenes") as progress:
+        for index in range(count):
+            progress("", done=index, total=count)
+            scene = make_scene(options["seed"] + index, options["frames"], options["size"])
+            name = f"scene_{index:04d}"
+            write_scene(folder / name, scene, options["fps"])
+            share = float(1 - scene.visibility.mean())
+            scenes.append({"name": name, "seed": scene.seed, "hidden": round(share, 4)})
+            hidden += share / count
+        facts = {
+            "format": "amodal-scenes",
+            "version": 1,
+            "amodal_version": __version__,
+            "frames": options["frames"],
+            "height": height,
+            "width": width,
+            "hidden": round(hidden, 4),
+            "scenes": scenes,
+        }
+        write_json(folder / _MARKER, facts)
+    return facts

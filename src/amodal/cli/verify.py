@@ -20,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from amodal.engines.verification import Verification
+    from amodal.engines.verification import ComponentCheck, EngineCheck, StageCheck, Verification
 
 _MOST_RANGES = 10
 
@@ -68,9 +68,9 @@ def command(**options: Any) -> int:
     from amodal.engines.verify import verify_bundle
     from amodal.runtime.families import Bundle
 
-    from .progress import Watcher
+    from .progress import activity
 
-    with Watcher(options["quiet"]).doing() as progress:
+    with activity(options["quiet"]) as progress:
         found = verify_bundle(Bundle(options["bundle"]), settings_from(VerifySettings, options), progress)
     if options["as_json"]:
         print_json(found.as_json(_MOST_RANGES))
@@ -107,30 +107,27 @@ def _text(found: Verification, with_ranges: bool) -> list[str]:
 def _tables(found: Verification) -> list[str]:
     components = [
         [
-            row.component,
-            _result(row.problems),
-            row.precision,
-            str(row.calls),
-            _number(row.difference),
-            f"{row.limit:.0e}",
-            "-" if row.greatest is None else _number(row.greatest),
+            c.component,
+            _result(c),
+            c.precision,
+            str(c.calls),
+            _number(c.difference),
+            f"{c.limit:.0e}",
+            _number(c.greatest),
         ]
-        for row in found.components
+        for c in found.components
     ]
     stages = [
         [
-            row.stage,
-            _result(row.problems),
-            _number(row.latents),
-            f"{row.limit:.0e}",
-            "-" if row.mask_iou is None else f"{row.mask_iou:.4f}",
-            "-" if row.frames_max is None else f"{row.frames_max} ({row.frames_mean:.3f})",
+            *(s.stage, _result(s), _number(s.latents), f"{s.limit:.0e}"),
+            "-" if s.mask_iou is None else f"{s.mask_iou:.4f}",
+            "-" if s.frames_max is None else f"{s.frames_max} ({s.frames_mean:.3f})",
         ]
-        for row in found.stages
+        for s in found.stages
     ]
     engines = [
-        [row.component, _result(row.problems), "built" if row.built else "found" if row.file else "-", row.file or "-"]
-        for row in found.engines
+        [e.component, _result(e), "built" if e.built else "found" if e.file else "-", e.file or "-"]
+        for e in found.engines
     ]
     tables = (
         (("component", "result", "arithmetic", "calls", "difference", "limit", "greatest"), components, 3),
@@ -140,9 +137,9 @@ def _tables(found: Verification) -> list[str]:
     return [table(head, rows, texts) for head, rows, texts in tables if rows]
 
 
-def _result(problems: tuple[str, ...]) -> str:
-    return "FAIL" if problems else "ok"
+def _result(check: ComponentCheck | StageCheck | EngineCheck) -> str:
+    return "FAIL" if check.problems else "ok"
 
 
-def _number(value: float) -> str:
-    return f"{value:.1e}" if math.isfinite(value) else "not finite"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}" if math.isfinite(value) else "not finite"

@@ -42,7 +42,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.report.drawing import require_matplotlib
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
-    from amodal.cli.progress import Watcher
+    from amodal.cli.progress import activity
     from amodal.runtime.families import Bundle
 
     from .output import check_targets, checkpoints_from, execution_from, work_from, write_results
@@ -64,7 +64,7 @@ def command(bundle: str, **options: Any) -> None:
         write_report(results, out)
 
     try:
-        with Watcher(options["as_json"]).doing("bench") as progress:
+        with activity(options["as_json"], "bench") as progress:
             results = run_suite(bundle, out, suite, fresh=options["fresh"], progress=progress, keep=keep)
     except KeyboardInterrupt:
         click.echo(f"Interrupted; {out} keeps the results so far, and the same command continues.", err=True)

@@ -18,7 +18,7 @@ from amodal.bench.running.sources import Checkpoints
 from amodal.bench.schema import Measurement, Results, Skipped, Work
 from amodal.bench.wording import DASH
 from amodal.cli.console import footnoted, in_options, settings_from, table, warn
-from amodal.cli.progress import Watcher
+from amodal.cli.progress import activity
 from amodal.runtime.families import Bundle
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ def measure(name: str, function: Callable[..., _T], options: Mapping[str, Any], 
     """Calls a function that measures `options["bundle"]`, and shows its progress."""
     bundle = options["bundle"]
     work = work_from(Bundle(bundle), options)
-    with Watcher(options["as_json"]).doing(name) as progress:
+    with activity(options["as_json"], name) as progress:
         return function(bundle, work, execution_from(options), progress=progress, **settings)
 
 
@@ -101,9 +101,5 @@ def check_targets(measurements: Sequence[Measurement], options: Mapping[str, Any
 
 
 def write_results(results: Results, file: Path) -> None:
-    """Writes a results file whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes a results file whole or not at all; raises OutputError."""
     write_whole(file, results.model_dump_json(indent=2) + "\n")

@@ -45,7 +45,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.roofline.gpus import GPUS, find_gpu
     from amodal.bench.roofline.measure import LIKELY_SHARE, measure_roofline
     from amodal.bench.running.clips import running
-    from amodal.cli.progress import Watcher
+    from amodal.cli.progress import activity
     from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from, work_from
@@ -54,7 +54,7 @@ def command(bundle: str, **options: Any) -> None:
     work, execution = work_from(opened, options), execution_from(options)
     gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
     ready: AbstractContextManager[Any] = nullcontext() if options["no_run"] else running(bundle, work, execution)
-    with Watcher(options["as_json"]).doing("roofline") as progress, ready as runner:
+    with activity(options["as_json"], "roofline") as progress, ready as runner:
         measured = measure_roofline(
             opened,
             work,

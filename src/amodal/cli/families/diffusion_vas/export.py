@@ -55,11 +55,7 @@ _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir
     help="CLIP rows that the U-Net attends to: as released, as intended, or as trained.",
 )
 @click.option(
-    "--decode-chunk",
-    type=int,
-    metavar="N",
-    default=8,
-    help="Frames that the VAE decodes at once; affects the result.",
+    "--decode-chunk", type=int, metavar="N", default=8, help="Frames that the VAE decodes at once; affects the result."
 )
 @click.option(
     "--variant",
@@ -103,7 +99,7 @@ def command(**options: Any) -> None:
 
 def _export(options: dict[str, Any]) -> list[Exported]:
     """Reads the checkpoints and exports them; returns one row per component."""
-    from amodal.cli.progress import ComponentLines, Watcher
+    from amodal.cli.progress import activity, component_lines, hidden
     from amodal.runtime.bundle.manifest import MANIFEST_NAME
     from amodal.runtime.files.atomic import check_output
 
@@ -123,10 +119,10 @@ def _export(options: dict[str, Any]) -> list[Exported]:
     inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
     check_output(options["out"], options["overwrite"], MANIFEST_NAME, inputs)
 
-    watcher = Watcher(options["quiet"])
-    if watcher.hidden:
+    quiet = options["quiet"]
+    if hidden(quiet):
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with watcher.doing("importing torch"):
+    with activity(quiet, "importing torch"):
         from amodal.export.bundle import export_bundle
         from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
         from amodal.export.depth_anything.network import load_depth, random_depth
@@ -135,7 +131,7 @@ def _export(options: dict[str, Any]) -> list[Exported]:
         settings = settings_from(ExportSettings, options)
     stages: dict[Any, Any] = {}
     depth = None
-    with watcher.doing("reading checkpoints"):
+    with activity(quiet, "reading checkpoints"):
         for stage in ("segment", "complete"):
             if random:
                 stages[stage] = random_checkpoint(random, stage, options["seed"])
@@ -147,9 +143,9 @@ def _export(options: dict[str, Any]) -> list[Exported]:
         elif random:
             size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
             depth = None if size == "none" else random_depth(size, options["seed"])
-    with ComponentLines(watcher).show() as lines:
+    with component_lines(quiet) as progress:
         plan = plan_export(stages, depth, settings)
-        return export_bundle(options["out"], plan, overwrite=options["overwrite"], inputs=inputs, progress=lines)
+        return export_bundle(options["out"], plan, overwrite=options["overwrite"], inputs=inputs, progress=progress)
 
 
 def _as_json(row: Exported) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.cli.progress import StageBars, Watcher
+from amodal.cli.progress import StageBars
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
 from amodal.runtime.files.atomic import check_output, staged_folder
@@ -32,7 +32,7 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     shape = shape_of(options)
     inputs = [options[name] for name in ("bundle", "frames", "masks", "depth", "amodal") if options[name] is not None]
     check_output(out, overwrite, MARKER, inputs)
-    bars = StageBars(Watcher(options["quiet"]), options["steps"], options["samples"])
+    bars = StageBars(options["quiet"], options["steps"], options["samples"])
     loading = {name: options[name] for name in _LOAD}
     with load(options["bundle"], shape=shape, progress=bars.component, **loading) as model:
         stages = _stages(options, model)

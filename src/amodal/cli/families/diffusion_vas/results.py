@@ -64,13 +64,7 @@ def _write(write: Callable[..., Any], place: Path, pictures: NDArray[Any], clip:
 
 
 def write_result(
-    folder: Path,
-    files: list[str],
-    options: Mapping[str, Any],
-    model: Model,
-    clip: Clip,
-    outputs: Outputs,
-    start: float,
+    folder: Path, files: list[str], options: Mapping[str, Any], model: Model, clip: Clip, outputs: Outputs, start: float
 ) -> dict[str, Any]:
     """Writes result.json and returns its content; `start` is when the run began."""
     amodal = outputs.in_frame(_whole_masks(clip, outputs))
@@ -85,7 +79,7 @@ def write_result(
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
         },
-        "settings": {"stages": list(outputs.stages), **_settings(options, model), **_propagation(outputs)},
+        "settings": {"stages": list(outputs.stages), **_settings(options, model, outputs)},
         "seconds": {
             "total": time.perf_counter() - start,
             **{stage: {"total": output.seconds, **output.timings} for stage, output in outputs.stages.items()},
@@ -112,7 +106,7 @@ def _seeds(options: Mapping[str, Any]) -> list[int]:
     return [options["seed"] + index for index in range(options["samples"])]
 
 
-def _settings(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
+def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dict[str, Any]:
     settings = asdict(settings_of(options))
     churn = settings.pop("churn")
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
@@ -126,6 +120,7 @@ def _settings(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
         "churn": churn,
         "memory": model.memory,
         **({"memory_plan": model.plan.as_json()} if model.plan else {}),
+        **({"propagate": outputs.completion.known is not None} if outputs.completion else {}),
     }
 
 
@@ -149,11 +144,6 @@ def _beyond(clip: Clip, outputs: Outputs) -> dict[str, Any]:
         return {}
     boxes = padding.boxes(outputs.masks[0], clip.modal).astype(int)
     return {"padding": {"rows": padding.rows, "columns": padding.columns}, "boxes": boxes.tolist()}
-
-
-def _propagation(outputs: Outputs) -> dict[str, bool]:
-    """Whether `complete` propagated, if it ran."""
-    return {} if outputs.completion is None else {"propagate": outputs.completion.known is not None}
 
 
 def _known(clip: Clip, outputs: Outputs) -> dict[str, Any]:
