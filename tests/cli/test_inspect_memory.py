@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from amodal.cli.families.diffusion_vas.job import shape_of
 from amodal.cli.families.diffusion_vas.run import command
-from amodal.cli.families.diffusion_vas.run_data import shape_of
 from amodal.runtime import backends
 from amodal.runtime.backends import registry
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash

@@ -75,7 +75,7 @@ def _run(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
         whole = model.complete(
             scene.frames, scene.modal, seen.masks, seed=seen.noise, callback=bars.stage("complete"), **shared
         )
-        bars.writing()
+        bars.phase("writing")
         truth = ClipTruth("demo", scene.modal, scene.amodal, scene.whole, scene.frames, scene.boxes)
         report = evaluate([(truth, ClipPrediction([seen.masks], whole.frames))], "strict")
         write_scene(folder / "scene", scene, _FPS)

@@ -27,18 +27,13 @@ def command(gpu: bool, as_json: bool) -> None:
       amodal doctor --gpu
       amodal doctor --gpu --json
     """
+    from amodal.engines.gpu_probe import availabilities, probe_gpu
     from amodal.runtime.diagnosis import diagnose
 
-    if gpu:
-        from amodal.engines.gpu_probe import availabilities, probe_gpu
+    from .progress import activity
 
-        from .progress import activity
-
-        with activity(as_json, "trying the GPU"):
-            found = diagnose(availabilities())
-            found["gpu"] = probe_gpu()
-    else:
-        found = diagnose()
+    with activity(as_json or not gpu, "trying the GPU"):
+        found = diagnose(availabilities()) | {"gpu": probe_gpu()} if gpu else diagnose()
     if as_json:
         print_json(found)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,13 +15,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 COUNT = click.IntRange(min=1)
 ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
-MEMORIES = click.Choice(["auto", "resident", "sequential"])
+FILE = click.Path(dir_okay=False, path_type=Path)
+MEMORY_MODES = click.Choice(["auto", "resident", "sequential"])
 
 bundle_argument = click.argument("bundle", type=click.Path())
 stage_option = click.option(
-    "--stage",
-    type=click.Choice(["segment", "complete", "both"]),
-    help="Stage to run. Default: all that the bundle has.",
+    "--stage", type=click.Choice(["segment", "complete", "both"]), help="Stage to run. Default: all in the bundle."
 )
 noise_option = click.option(
     "--seed", type=int, default=23, help="Seed of the noise, which equals that of torch's CPU generator."
@@ -78,7 +78,7 @@ def execution_options(backend: bool = True, threads: Any = COUNT) -> Callable[[_
         threads_option(threads),
         click.option(
             "--memory",
-            type=MEMORIES,
+            type=MEMORY_MODES,
             default="resident",
             help="Keep all components loaded, or load one at a time; auto for the fastest that fits.",
         ),
@@ -109,3 +109,40 @@ def json_option(what: str) -> Callable[[_F], _F]:
 def quiet_option(text: str = "Print neither progress nor a summary.") -> Callable[[_F], _F]:
     """--quiet."""
     return click.option("-q", "--quiet", is_flag=True, help=text)
+
+
+def _writable(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """Refuses a file that cannot be written, before anything is measured."""
+    existing = next((folder for folder in file.absolute().parents if folder.exists()), None) if file else None
+    if existing is None or (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        return file
+    why = "cannot be written to" if existing.is_dir() else "is a file"
+    raise click.BadParameter(f"{file} cannot be written: {existing} {why}; choose another place.", context, option)
+
+
+work_options = combined(
+    stage_option,
+    steps_option(),
+    click.option("--guidance", type=float, default=1.5, help="Classifier-free guidance; 1 turns it off."),
+    churn_option,
+    noise_option,
+)
+"""What a clip computes: --stage, --steps, --guidance, --churn, --seed."""
+
+output_options = combined(
+    click.option("-o", "--out", type=FILE, callback=_writable, help="Also write a results file."),
+    json_option("the results file"),
+)
+"""What is done with the results: -o, --json."""
+
+clip_options = combined(work_options, execution_options(), output_options)
+"""What a clip computes, how it is run, and what is done with the results."""
+
+
+def checkpoint_options(purpose: str = "Checkpoint of the segment stage") -> Callable[[_F], _F]:
+    """Where torch finds the weights: --segment and --complete."""
+    text = f"{purpose}. Default: the bundle's source, if it is an absolute path or random."
+    return combined(
+        click.option("--segment", metavar="CKPT", help=text),
+        click.option("--complete", metavar="CKPT", help="The same for the complete stage."),
+    )

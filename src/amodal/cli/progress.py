@@ -101,11 +101,11 @@ class StageBars:
                 total = self._steps * (self._samples if name == "segment" else 1)
                 self._bars.add_task(name, total=total, phase="", start=False)
             yield
-            self._phase("done")
+            self.phase("done")
 
     def stage(self, name: str) -> Callable[[int, float, Any], None]:
         """Starts the bar of a stage; returns the sampler's callback."""
-        self._phase("done")
+        self.phase("done")
         self._sample = 0
         self._task = next((task.id for task in self._bars.tasks if task.description == name), None)
         if self._task is not None:
@@ -114,11 +114,7 @@ class StageBars:
 
     def component(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
         """Implements `amodal.runtime.progress.Progress`; `what` is a component's kind."""
-        self._phase(what if phase == "run" else f"{phase} {what}")
-
-    def writing(self) -> None:
-        """Shows that the results are being written."""
-        self._phase("writing")
+        self.phase(what if phase == "run" else f"{phase} {what}")
 
     def _step(self, index: int, sigma: float, _: Any) -> None:
         self._sample += index == 0
@@ -128,7 +124,8 @@ class StageBars:
             done = (self._sample - 1) * self._steps + index + 1
             self._bars.update(self._task, completed=done, phase=f"{what}, sigma {sigma:.3g}")
 
-    def _phase(self, what: str) -> None:
+    def phase(self, what: str) -> None:
+        """Shows what is being done, until the next call; "done" ends the stage."""
         if self._task is not None:
             self._bars.update(self._task, phase=what)
             if what == "done":

@@ -8,9 +8,14 @@ from typing import Any
 import click
 
 from amodal.cli.console import BYTES, in_options, warn
-from amodal.cli.options import ABOVE_ZERO, bundle_argument, execution_options, json_option
-
-from .options import checkpoint_options, work_options
+from amodal.cli.options import (
+    ABOVE_ZERO,
+    bundle_argument,
+    checkpoint_options,
+    execution_options,
+    json_option,
+    work_options,
+)
 
 
 @click.command("all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -57,25 +58,24 @@ def command(
             }
         )
     else:
-        click.echo(_text(found))
+        click.echo("\n".join(_lines(found)).lstrip("\n"))
         if fail_over is not None:
-            click.echo(_conclusion(failures, fail_over))
+            click.echo("\n".join(_conclusion(failures, f"{100 * fail_over:.3g} % beyond noise")))
     if failures:
         sys.exit(1)
 
 
-def _text(found: Comparison) -> str:
-    lines = [in_options(f"Note: {note}") for note in found.notes]
-    lines += [in_options(f"Not compared: {text}.") for text in found.unmatched]
+def _lines(found: Comparison) -> Iterator[str]:
+    yield from (in_options(f"Note: {note}") for note in found.notes)
+    yield from (in_options(f"Not compared: {text}.") for text in found.unmatched)
     for measured in found.compared:
-        about = "; ".join(part for part in (measured.work, measured.executed) if part)
-        lines += ["", f"{measured.kind}: {about}" if about else measured.kind]
+        about = "; ".join(filter(None, (measured.work, measured.executed)))
+        yield f"\n{measured.kind}: {about}" if about else f"\n{measured.kind}"
         rows, notes = footnoted([_row(change) for change in measured.changes])
         if rows:
-            lines.append(table(("figure", "before", "after", "change", "interval", "verdict", ""), rows))
-        lines += [f"Left out: {text}." for text in measured.left_out]
-        lines += notes
-    return "\n".join(lines).lstrip("\n")
+            yield table(("figure", "before", "after", "change", "interval", "verdict", ""), rows)
+        yield from (f"Left out: {text}." for text in measured.left_out)
+        yield from notes
 
 
 def _row(change: Change) -> list[str]:
@@ -93,11 +93,12 @@ def _row(change: Change) -> list[str]:
     ]
 
 
-def _conclusion(failures: list[tuple[Compared, Change]], limit: float) -> str:
+def _conclusion(failures: list[tuple[Compared, Change]], limit: str) -> Iterator[str]:
     from amodal.bench.wording import change as ratio
 
-    if not failures:
-        return f"\nNothing that counts got worse by more than {100 * limit:.3g} % beyond noise."
-    lines = [f"\nFailed, worse by more than {100 * limit:.3g} % beyond noise:"]
-    lines += [f"  {m.kind}, {c.what}: {c.word}, {ratio(c.ratio)}" for m, c in failures]
-    return "\n".join(lines)
+    yield (
+        f"\nFailed, worse by more than {limit}:"
+        if failures
+        else f"\nNothing that counts got worse by more than {limit}."
+    )
+    yield from (f"  {m.kind}, {c.what}: {c.word}, {ratio(c.ratio)}" for m, c in failures)

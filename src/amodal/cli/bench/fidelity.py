@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amodal.cli.console import table
-from amodal.cli.options import bundle_argument
-
-from .options import checkpoint_options, clip_options
+from amodal.cli.options import bundle_argument, checkpoint_options, clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Fidelity
@@ -41,10 +39,9 @@ def command(**options: Any) -> None:
     """
     from amodal.bench.measures.fidelity import measure_fidelity
 
-    from .output import checkpoints_from, emit, measure
+    from .output import emit, measure
 
-    settings = {"against": options["against"], "checkpoints": checkpoints_from(options)}
-    measured = measure("fidelity", measure_fidelity, options, **settings)
+    measured = measure("fidelity", measure_fidelity, options, against=options["against"])
     emit(measured, options, _steps(measured))
 
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amodal.cli.console import table
-from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument
-
-from .options import clip_options
+from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument, clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Latency

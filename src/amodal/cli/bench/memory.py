@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from amodal.cli.console import BYTES, human_bytes, table
-from amodal.cli.options import COUNT, bundle_argument
-
-from .options import clip_options
+from amodal.cli.options import COUNT, FILE, bundle_argument, clip_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Memory
@@ -20,9 +17,7 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.option("--clips", type=COUNT, default=3, help="Clips to run.")
 @click.option("--target-vram", type=BYTES, help="Exit with 1 if more memory is used (on a CPU: host memory).")
-@click.option(
-    "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="PNG|SVG", help="Draw memory over time."
-)
+@click.option("--picture", type=FILE, metavar="PNG|SVG", help="Draw the memory over time.")
 @clip_options
 def command(**options: Any) -> None:
     """Measure memory over time in a process of its own, beside the plan's prediction.
@@ -51,9 +46,8 @@ def command(**options: Any) -> None:
 
 def _phases(measured: Memory) -> str:
     peaks: dict[str, int] = {}
-    samples = list(zip(measured.host.seconds, measured.host.bytes, strict=True))
     for phase in measured.phases:
-        inside = [count for seconds, count in samples if phase.begin <= seconds <= phase.end]
-        if inside:
-            peaks[phase.name] = max(peaks.get(phase.name, 0), *inside)
+        for seconds, count in zip(measured.host.seconds, measured.host.bytes, strict=True):
+            if phase.begin <= seconds <= phase.end:
+                peaks[phase.name] = max(peaks.get(phase.name, 0), count)
     return table(["phase", "host, highest"], [[name, human_bytes(count)] for name, count in peaks.items()])

@@ -41,9 +41,11 @@ def checkpoints_from(options: Mapping[str, Any]) -> Checkpoints:
 
 
 def measure(name: str, function: Callable[..., _T], options: Mapping[str, Any], **settings: Any) -> _T:
-    """Calls a function that measures `options["bundle"]`, and shows its progress."""
+    """Calls a function that measures `options["bundle"]`, with the checkpoints if any, and shows its progress."""
     bundle = options["bundle"]
     work = work_from(Bundle(bundle), options)
+    if "segment" in options:
+        settings["checkpoints"] = checkpoints_from(options)
     with activity(options["as_json"], name) as progress:
         return function(bundle, work, execution_from(options), progress=progress, **settings)
 

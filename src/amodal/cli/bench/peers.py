@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from amodal.cli.console import table, warn
-from amodal.cli.options import COUNT, bundle_argument, execution_options
-
-from .options import checkpoint_options, output_options, work_options
+from amodal.cli.options import (
+    COUNT,
+    bundle_argument,
+    checkpoint_options,
+    execution_options,
+    output_options,
+    work_options,
+)
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Peers, Skipped
@@ -50,12 +55,10 @@ def command(**options: Any) -> None:
     from amodal.bench.peers.measure import measure_peers
     from amodal.bench.schema import Peers
 
-    from .output import checkpoints_from, emit, measure
+    from .output import emit, measure
 
-    checkpoints, only = checkpoints_from(options), options["only"] or None
-    measured, skipped = measure(
-        "peers", measure_peers, options, repeats=options["repeats"], checkpoints=checkpoints, only=only
-    )
+    settings = {"repeats": options["repeats"], "only": options["only"] or None}
+    measured, skipped = measure("peers", measure_peers, options, **settings)
     found = next((m for m in measured if isinstance(m, Peers)), None)
     emit(found, options, ["No peer could run."] if found is None else _ratios(found), skipped)
     warn([_reason(what) for what in skipped])

@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from amodal.cli.options import COUNT, bundle_argument, execution_options
-
-from .options import output_options
+from amodal.cli.options import COUNT, bundle_argument, execution_options, output_options
 
 
 @click.command("quality")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.options import COUNT, bundle_argument, execution_options
-
-from .options import output_options, work_options
+from amodal.cli.options import COUNT, bundle_argument, execution_options, output_options, work_options
 
 if TYPE_CHECKING:
     from amodal.bench.schema import Roofline
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     help="Share of the published rate that a run is likely to reach.  [default: 0.47, others' best with this U-Net]",
 )
 @output_options
-def command(bundle: str, **options: Any) -> None:
+def command(**options: Any) -> None:
     """Measure how close a bundle comes to this machine's limits, and predict the time on GPUs.
 
     Counts floating-point operations and bytes of each component from its graph, measures the rates that this machine
@@ -45,26 +43,21 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.bench.roofline.gpus import GPUS, find_gpu
     from amodal.bench.roofline.measure import LIKELY_SHARE, measure_roofline
     from amodal.bench.running.clips import running
-    from amodal.cli.progress import activity
     from amodal.runtime.families import Bundle
 
-    from .output import emit, execution_from, work_from
+    from .output import emit, measure
 
-    opened = Bundle(bundle)
-    work, execution = work_from(opened, options), execution_from(options)
-    gpus = GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),)
-    ready: AbstractContextManager[Any] = nullcontext() if options["no_run"] else running(bundle, work, execution)
-    with activity(options["as_json"], "roofline") as progress, ready as runner:
-        measured = measure_roofline(
-            opened,
-            work,
-            execution,
-            runner=runner,
-            clips=options["clips"],
-            gpus=gpus,
-            likely_share=options["share"] or LIKELY_SHARE,
-            progress=progress,
-        )
+    settings = {
+        "clips": options["clips"],
+        "gpus": GPUS if options["gpu"] is None else (find_gpu(options["gpu"]),),
+        "likely_share": options["share"] or LIKELY_SHARE,
+    }
+
+    def run(bundle: str, *how: Any, **settings: Any) -> Roofline:
+        with nullcontext() if options["no_run"] else running(bundle, *how) as runner:
+            return measure_roofline(Bundle(bundle), *how, runner=runner, **settings)
+
+    measured = measure("roofline", run, options, **settings)
     emit(measured, options, ["\n".join(_conclusions(measured))])
 
 

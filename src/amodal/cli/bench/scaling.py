@@ -7,9 +7,7 @@ from typing import Any
 import click
 
 from amodal.cli.console import warn
-from amodal.cli.options import COUNT, bundle_argument
-
-from .options import checkpoint_options, clip_options
+from amodal.cli.options import COUNT, bundle_argument, checkpoint_options, clip_options
 
 
 @click.command("scaling")
@@ -34,12 +32,10 @@ def command(**options: Any) -> None:
     """
     from amodal.bench.measures.scaling import AXES, measure_scaling
 
-    from .output import checkpoints_from, emit, measure
+    from .output import emit, measure
 
-    axes, checkpoints = options["axes"] or tuple(AXES), checkpoints_from(options)
-    measured = measure(
-        "scaling", measure_scaling, options, axes=axes, repeats=options["repeats"], checkpoints=checkpoints
-    )
+    axes = options["axes"] or tuple(AXES)
+    measured = measure("scaling", measure_scaling, options, axes=axes, repeats=options["repeats"])
     emit(measured, options)
     for sweep in measured.sweeps:
         warn([f"{sweep.axis} {value}: {why}" for value, why in sweep.skipped.items()])

@@ -42,11 +42,9 @@ def family_command(name: str) -> click.Command:
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Returns a bundle's `config` as rows of a name and a value; unchanged for a family without a package."""
-    package = _PACKAGES.get(bundle.manifest.family)
-    if package is None:
-        return [(name, str(value)) for name, value in bundle.manifest.config.items()]
-    rows: list[tuple[str, str]] = import_module(f"{package}.about").describe(bundle)
-    return rows
+    about = _about(bundle)
+    rows: list[tuple[str, str]] = about.describe(bundle) if about else []
+    return rows if about else [(name, str(value)) for name, value in bundle.manifest.config.items()]
 
 
 def run_to_plan(bundle: Bundle, options: Mapping[str, Any]) -> Run:
@@ -57,14 +55,17 @@ def run_to_plan(bundle: Bundle, options: Mapping[str, Any]) -> Run:
     """
     from amodal.runtime.execution.run import Run
 
-    package = _PACKAGES.get(bundle.manifest.family)
-    tasks = () if options["stage"] in (None, "both") else (options["stage"],)
-    if package is None:
-        if options["size"] is not None:
-            raise InputError(f"the family {bundle.manifest.family} plans for the bundle's own size.", field="size")
-        return Run(tasks)
-    run: Run = import_module(f"{package}.about").run_to_plan(tasks, options["size"])
+    stage, size, about = options["stage"], options["size"], _about(bundle)
+    tasks = () if stage in (None, "both") else (stage,)
+    if size is not None and not about:
+        raise InputError(f"the family {bundle.manifest.family} plans for the bundle's own size.", field="size")
+    run: Run = about.run_to_plan(tasks, size) if about else Run(tasks)
     return run
+
+
+def _about(bundle: Bundle) -> Any:
+    package = _PACKAGES.get(bundle.manifest.family)
+    return package and import_module(f"{package}.about")
 
 
 def _command_of(name: str, family: str) -> click.Command:

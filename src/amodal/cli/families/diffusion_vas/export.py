@@ -151,10 +151,7 @@ def _export(options: dict[str, Any]) -> list[Exported]:
 def _as_json(row: Exported) -> dict[str, Any]:
     return {
         "component": row.key,
-        "precision": row.entry.precision,
-        "parameters": row.entry.parameters,
-        "bytes": row.entry.bytes,
-        "difference": row.entry.difference,
+        **{name: getattr(row.entry, name) for name in ("precision", "parameters", "bytes", "difference")},
         "checked_at": list(row.check_size) if row.entry.difference is not None else None,
         "seconds": row.seconds,
     }

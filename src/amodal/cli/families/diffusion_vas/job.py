@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 
 from amodal.cli.progress import StageBars
 from amodal.runtime.errors import InputError, argument
+from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
+from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.files.atomic import check_output, staged_folder
 from amodal.runtime.files.frames import frame_names, read_depth, read_frames
 from amodal.runtime.files.masks import check_clip, read_masks
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
 
-from .results import MARKER, write_files, write_result
-from .run_data import Clip, Outputs, settings_of, shape_of
+from .results import MARKER, Clip, Outputs, settings_of, write_files, write_result
 
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads", "verify")
+
+
+def shape_of(options: Mapping[str, Any]) -> RunShape:
+    """What determines the memory of the run."""
+    stage = options["stage"]
+    tasks: tuple[str, ...] = STAGES if stage == "both" else (stage,) if stage else ()
+    return run_shape(tasks, settings_of(options), samples=options["samples"], depth=options["depth"] is None)
 
 
 def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +47,7 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
         clip = _read(options, model, stages)
         with staged_folder(out, overwrite, MARKER, inputs) as folder, bars.show(stages):
             outputs = _run(options, model, clip, stages, bars)
-            bars.writing()
+            bars.phase("writing")
             files = write_files(folder, clip, outputs, options)
             return write_result(folder, files, options, model, clip, outputs, start)
 

@@ -1,4 +1,4 @@
-"""The files that `amodal run` writes to OUT."""
+"""The settings and outputs of `amodal run`, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,65 @@ import PIL
 from numpy.typing import NDArray
 
 from amodal import __version__
+from amodal.cli.console import settings_from
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.bundle.reading import sha256_of
+from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
 from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import resize_masks
-
-from .run_data import Clip, Outputs, settings_of
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.schedule import Churn
 
 MARKER = "result.json"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The inputs: frames uint8 [T, H, W, 3], masks bool [T, H, W], depth [T, h, w], and the frames' file names."""
+
+    frames: NDArray[np.uint8]
+    modal: NDArray[np.bool_]
+    depth: NDArray[np.float32] | None
+    amodal: NDArray[np.bool_] | None
+    names: list[str] | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The stages' results; `padding` is the room around the frame, with --pad."""
+
+    segmentation: Segmentation | None
+    completion: Completion | None
+    padding: Padding | None
+
+    @property
+    def stages(self) -> dict[str, Segmentation | Completion]:
+        """Results by stage, of those that ran."""
+        named = {"segment": self.segmentation, "complete": self.completion}
+        return {stage: output for stage, output in named.items() if output is not None}
+
+    @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """Whole-object masks bool [T, H, W] per seed, with the padding; empty without `segment`."""
+        return [sample.masks_full for sample in self.segmentation.samples] if self.segmentation else []
+
+    def in_frame(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """Crops the padding off."""
+        return pictures if self.padding is None else self.padding.crop(pictures)
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """The sampler's settings.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+    least, most = options["churn_sigmas"]
+    return settings_from(Settings, options, churn=Churn(options["churn"], least, most, options["churn_noise"]))
 
 
 def write_files(folder: Path, clip: Clip, outputs: Outputs, options: Mapping[str, Any]) -> list[str]:
