@@ -159,12 +159,7 @@ def _components(plans: list[MemoryPlan]) -> str:
 
 
 def _check_picture(file: Path) -> None:
-    """Checks, before anything is computed, that `draw` can write the file.
-
-    Raises:
-        InputError: it is neither .png nor .svg, or its folder does not exist.
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Checks, before anything is computed, that `_draw` can write the file."""
     if file.suffix.lower() not in _SUFFIXES:
         raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
     if not file.parent.is_dir():
@@ -178,11 +173,7 @@ def _check_picture(file: Path) -> None:
 
 
 def _draw(file: Path, plans: list[MemoryPlan], budget: int | None) -> None:
-    """Draws one panel per plan: weights by component, scratch and buffers, and a line for the budget.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Draws one panel per plan: weights by component, scratch and buffers, and a line for the budget."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 

@@ -91,11 +91,7 @@ def _shown(found: Table) -> str:
 
 
 def check_targets(measurements: Sequence[Measurement], options: Mapping[str, Any]) -> None:
-    """Warns of each target (`--target-spf`, `--target-vram`) that was missed; then the exit code is 1.
-
-    Raises:
-        InputError: a target of 0 or less.
-    """
+    """Warns of each target (`--target-spf`, `--target-vram`) that was missed; the exit code is then 1."""
     missed = missed_targets(measurements, spf=options.get("target_spf"), vram=options.get("target_vram"))
     warn(missed)
     if missed:

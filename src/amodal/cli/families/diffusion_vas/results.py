@@ -68,11 +68,7 @@ class Outputs:
 
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
-    """The sampler's settings.
-
-    Raises:
-        InputError: a value is out of range.
-    """
+    """Returns the sampler's settings; raises InputError if a value is out of range."""
     least, most = options["churn_sigmas"]
     return settings_from(Settings, options, churn=Churn(options["churn"], least, most, options["churn_noise"]))
 
