@@ -36,11 +36,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     # Resolved on first use, so that `import amodal` costs milliseconds.
-    if name in _LAZY:
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'amodal' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'amodal' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:

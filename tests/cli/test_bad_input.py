@@ -242,9 +242,9 @@ def test_more_frames_than_the_bundle_takes(refused: Refused, toy_bundle: Path, c
     [
         (("--backend", "tpu"), "backend 'tpu' is unknown to this version; expected auto or one of onnxruntime"),
         (("--device", "toaster"), "no device 'toaster'"),
-        (("--guidance", "a:b"), "'a:b' is no range; expected MIN:MAX"),
-        (("--guidance", "1:"), "'1:' is no range"),
-        (("--guidance", "1:2:3"), "'1:2:3' is no range"),
+        (("--guidance", "a:b"), "'a:b' is not a range; expected MIN:MAX"),
+        (("--guidance", "1:"), "'1:' is not a range"),
+        (("--guidance", "1:2:3"), "'1:2:3' is not a range"),
         (("--guidance", "nan"), "(--guidance)"),
         (("--steps", "0"), "(--steps)"),
         (("--samples", "0"), "0 samples: expected 1 or more (--samples)"),

@@ -184,11 +184,11 @@ def test_a_size_that_does_not_divide(size: str, nearest: str, refused: Refused, 
     [
         ((), "nothing to export"),
         (("--depth", "depth.pth"), "nothing to export"),
-        (("--random", "tiny", "--segment", "ckpt"), "leave out --segment, or leave out --random"),
-        (("--random", "tiny", "--segment", "a", "--complete", "b"), "leave out --segment and --complete"),
+        (("--random", "tiny", "--segment", "ckpt"), "omit --segment, or omit --random"),
+        (("--random", "tiny", "--segment", "a", "--complete", "b"), "omit --segment and --complete"),
         (("--random", "huge"), "'huge' is not one of"),
         (("--random", "tiny", "--random-depth", "tiny", "--depth", "x.pth"), "without --depth"),
-        (("--segment", "ckpt", "--random-depth", "tiny"), "--random-depth goes with --random"),
+        (("--segment", "ckpt", "--random-depth", "tiny"), "--random-depth needs --random"),
         (("--random", "tiny", "--size", "64"), "expected HEIGHTxWIDTH"),
         (("--random", "tiny", "--size", "64x-64"), "expected HEIGHTxWIDTH"),
         (("--random", "tiny", "--size", "64x64", "--frames", "0"), "--frames 0"),
@@ -201,10 +201,10 @@ def test_options_that_make_no_sense(options: tuple[str, ...], expected: str, ref
 
 
 def test_the_export_extra_missing(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.cli.families.diffusion_vas import exporting
+    from amodal.cli.families.diffusion_vas import export
 
-    find = exporting.find_spec
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name in ("torch", "onnx_ir") else find(name))
+    find = export.find_spec
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name in ("torch", "onnx_ir") else find(name))
     sentence = refused("export", "--random", "tiny")
     assert "export needs torch, onnx_ir, not installed here" in sentence
     assert 'pip install "amodal[export]"' in sentence

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from amodal.cli.families.diffusion_vas.job import shape_of
 from amodal.cli.families.diffusion_vas.run import command
-from amodal.cli.families.diffusion_vas.run_data import RunOptions
 from amodal.runtime import backends
 from amodal.runtime.backends import registry
 from amodal.runtime.builds.store import RECORD_VERSION, EngineKey, EngineRecord, EngineStore, graph_hash
@@ -86,7 +86,7 @@ def test_both_modes_are_shown_phase_by_phase_in_eighty_columns(engines: Path) ->
     denoise = [line.split() for line in lines if line.startswith("segment denoise")]
     # 7 x 10 MB and 2 x 100 beside a scratch of 70; one U-Net of 100 and its 70.
     assert [row[2:6] for row in denoise] == [["270.0", "MB", "70.0", "MB"], ["100.0", "MB", "70.0", "MB"]]
-    assert "All share one scratch, as large as segment_unet needs." in lines
+    assert "All components share one scratch buffer, as large as segment_unet needs." in lines
     assert re.search(r"^segment_unet +100.0 MB +70.0 MB / 40.0 MB$", outcome.out, re.MULTILINE)
     assert re.search(r"^total +270.0 MB$", outcome.out, re.MULTILINE)
     assert "The CUDA context comes on top, some hundred MB; only a GPU can tell." in lines
@@ -225,9 +225,9 @@ def test_the_bars_of_a_picture_are_as_high_as_the_plan(engines: Path, monkeypatc
     ("options", "message"),
     [
         (("--picture", "memory.gif"), "expected a name that ends in .png or .svg"),
-        (("--picture", "nowhere/memory.png"), "nowhere is no folder"),
+        (("--picture", "nowhere/memory.png"), "nowhere is not a folder"),
         (("--vram", "6"), "'6' is no amount of memory; expected a number and its unit, for instance 6GB"),
-        (("--size", "large"), "'large' is no size"),
+        (("--size", "large"), "'large' is not a size"),
         (("--shapes",), "--shapes and --memory show different things; choose one"),
     ],
 )
@@ -241,7 +241,7 @@ def test_options_that_cannot_be_meant_are_refused(options: Any, message: str, en
 def test_options_of_memory_alone_are_refused_without_it(option: tuple[str, str]) -> None:
     outcome = issue("inspect", "default", *option)
     assert_refusal(outcome)
-    assert f"{option[0]} is for --memory; give that too" in outcome.err
+    assert f"{option[0]} needs --memory; add it" in outcome.err
 
 
 def test_a_picture_without_matplotlib_is_refused_before_anything_is_shown(
@@ -326,7 +326,7 @@ def test_a_run_follows_the_plan_and_its_result_holds_it(
 )
 def test_the_options_of_a_run_reach_its_plan(given: str, shape: RunShape) -> None:
     context = command.make_context("run", ["default", "--frames", "f", "--masks", "m", "-o", "out", *given.split()])
-    assert RunOptions.of(context.params).shape == shape
+    assert shape_of(context.params) == shape
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(

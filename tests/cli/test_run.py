@@ -153,7 +153,7 @@ def test_nothing_is_kept_unless_asked_for(both: tuple[Path, Outcome]) -> None:
 
 
 def test_a_bundle_says_whether_it_propagates(toy_bundle: Path) -> None:
-    for bundle, said in ((toy_bundle, r"hidden RGB +drawn\n"), ("default", r"hidden RGB +carried over")):
+    for bundle, said in ((toy_bundle, r"hidden RGB +drawn\n"), ("default", r"hidden RGB +copied from other frames")):
         assert re.search(said, issue("inspect", bundle, "--no-verify").out)
 
 

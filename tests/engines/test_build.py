@@ -347,7 +347,7 @@ def test_ctrl_c_stops_the_compiler_and_leaves_nothing(bundle: Bundle, stand_in: 
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "Error: interrupted; nothing half-written is left."
+    assert said.strip().splitlines()[-1] == "Error: interrupted; no partial output is left."
     assert not (bundle.path / "engines").exists()
 
 

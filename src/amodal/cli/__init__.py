@@ -11,33 +11,29 @@ import click
 
 from amodal import __version__
 
-from .lazy import CommandError, lazy_group
+from .console import warn
+from .lazy import CommandError, LazyGroup
 
-_MEASURING = ("psutil", "matplotlib", "jinja2")
-_PLAIN = warnings.showwarning
-_HOME = str(Path(__file__).parents[1])
+_BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2")
+_PYTHONS_SHOWWARNING = warnings.showwarning
+_PACKAGE = str(Path(__file__).parents[1])
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
-    "eval": "How good predicted masks and RGB are, beside the baselines.",
-    "demo": "See hidden objects completed, in a minute, with nothing to download.",
-    "scenes": "Videos of things that hide one another, with the truth of what is hidden.",
+    "eval": "Score predicted masks and RGB against the truth, beside baselines.",
+    "demo": "Complete hidden objects in a drawn scene; needs no download.",
+    "scenes": "Draw videos of objects that hide one another, with the truth.",
     "export": "Turn checkpoints into a bundle that runs without PyTorch.",
-    "build": "Compile a bundle's graphs into engines for RTX-class GPUs, on any machine.",
-    "inspect": "What is inside a bundle: graphs, shapes, sizes, integrity.",
-    "verify": "Whether a bundle computes what it should, component by component.",
-    "bench": "Time, memory, fidelity and quality on this machine, beside the other ways to run it.",
-    "doctor": "Versions, devices and backends, ready to paste into a bug report.",
+    "build": "Compile a bundle's graphs into engines for RTX-class GPUs.",
+    "inspect": "Show a bundle's graphs, shapes, sizes and integrity.",
+    "verify": "Check that a bundle computes what it should.",
+    "bench": "Measure time, memory, fidelity and quality on this machine.",
+    "doctor": "Show versions, devices and backends, for a bug report.",
 }
 
 
-@click.group(
-    cls=lazy_group("amodal.cli", _COMMANDS),
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=LazyGroup, package="amodal.cli", summaries=_COMMANDS)
 @click.version_option(__version__, prog_name="amodal")
-@click.pass_context
-def amodal(ctx: click.Context) -> None:
+def amodal() -> None:
     """Amodal perception without PyTorch: see the hidden parts of objects in video.
 
     \b
@@ -49,14 +45,12 @@ def amodal(ctx: click.Context) -> None:
       amodal inspect toy
       amodal doctor
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
 
 
 def main(args: list[str] | None = None) -> None:
-    """Entry point: prints an error as one sentence and exits with its code; 130 after Ctrl-C."""
+    """Runs the command; prints an error as one line and exits with its code, 130 after Ctrl-C."""
     show = warnings.showwarning
-    warnings.showwarning = _show if show is _PLAIN else show
+    warnings.showwarning = _show_warning if show is _PYTHONS_SHOWWARNING else show
     try:
         code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
     except CommandError as error:
@@ -67,14 +61,14 @@ def main(args: list[str] | None = None) -> None:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; nothing half-written is left.", 130)
+        _fail("interrupted; no partial output is left.", 130)
     except ModuleNotFoundError as error:
-        if error.name not in _MEASURING:
+        if error.name not in _BENCH_LIBRARIES:
             raise
-        _fail(f'this needs {error.name}, not installed here; `pip install "amodal[bench]"` brings it.', 2)
+        _fail(f'this command needs {error.name}, which is not installed; run `pip install "amodal[bench]"`.', 2)
     except MemoryError as error:
-        _fail(f"there is not enough memory ({error}); `amodal run` takes less with --memory sequential.", 2)
-    except OSError as error:  # a file of the bundle that may not be read, standard output on a full disk
+        _fail(f"out of memory ({error}); `amodal run` needs less with --memory sequential.", 2)
+    except OSError as error:  # a file of the bundle that cannot be read, standard output on a full disk
         _fail(f"{error.filename or 'standard output'}: {error.strerror or error}.", 2)
     else:
         sys.exit(code if isinstance(code, int) else 0)
@@ -82,12 +76,12 @@ def main(args: list[str] | None = None) -> None:
         warnings.showwarning = show
 
 
-def _show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """A warning of ours as one line; others as Python shows them."""
-    if category is UserWarning and str(where[0] if where else "").startswith(_HOME):
-        click.echo(f"Warning: {message}", err=True)
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Prints a warning of amodal's code as one line, any other as Python does."""
+    if category is UserWarning and str(where[0] if where else "").startswith(_PACKAGE):
+        warn([str(message)])
     else:
-        _PLAIN(message, category, *where, **more)
+        _PYTHONS_SHOWWARNING(message, category, *where, **more)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from .console import human_bytes, print_json
+from .options import json_option
 
 
 @click.command("doctor")
-@click.option("--gpu", is_flag=True, help="Also run something small on the GPU with each backend; a minute or two.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--gpu", is_flag=True, help="Also run a small network on the GPU with each backend; a minute or two.")
+@json_option("the report as JSON")
 def command(gpu: bool, as_json: bool) -> None:
-    """Versions, devices and backends, ready to paste into a bug report.
+    """Show versions, devices and backends, for a bug report.
 
-    With --gpu each backend runs the smallest network of the default model, in a process of its own, so that one that
-    crashes or hangs does not keep the others from being tried.
+    With --gpu, each backend runs the smallest network of the default model in a process of its own, so that the others
+    are still tried if one crashes or hangs.
 
     \b
     Examples:
@@ -25,72 +27,67 @@ def command(gpu: bool, as_json: bool) -> None:
       amodal doctor --gpu
       amodal doctor --gpu --json
     """
+    from amodal.engines.gpu_probe import availabilities, probe_gpu
     from amodal.runtime.diagnosis import diagnose
 
-    if gpu:
-        from amodal.engines.gpu_probe import availabilities, probe_gpu
+    from .progress import activity
 
-        from .progress import Watcher
-
-        with Watcher(as_json).doing("trying the GPU"):
-            found = diagnose(availabilities())
-            found["gpu"] = probe_gpu()
-    else:
-        found = diagnose()
+    with activity(as_json or not gpu, "trying the GPU"):
+        found = diagnose(availabilities()) | {"gpu": probe_gpu()} if gpu else diagnose()
     if as_json:
         print_json(found)
     else:
-        click.echo(_text(found))
+        click.echo("\n".join(_lines(found)))
 
 
-def _text(found: dict[str, Any]) -> str:
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     machine = found["machine"]
-    lines = [
-        f"amodal {found['amodal']}, Python {found['python']}, {found['platform']}",
-        f"CPU: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB",
-    ]
+    yield f"amodal {found['amodal']}, Python {found['python']}, {found['platform']}"
+    yield f"CPU: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     for gpu in found["gpus"]:
-        lines.append("GPU: " + ", ".join(f"{k} {v}" if k != "name" else v for k, v in gpu.items()))
+        yield "GPU: " + ", ".join(value if name == "name" else f"{name} {value}" for name, value in gpu.items())
     if not found["gpus"]:
-        lines.append("GPU: none that nvidia-smi lists")
-    lines.append("Backends:")
+        yield "GPU: none listed by nvidia-smi"
+    yield "Backends:"
     for name, state in found["backends"].items():
-        verdict = f"usable, {state['detail']}" if state["usable"] else f"not usable: {state['reason']}"
-        lines.append(_item(f"{name}: {verdict}"))
+        yield _item(
+            f"{name}: usable, {state['detail']}" if state["usable"] else f"{name}: not usable: {state['reason']}"
+        )
     if "gpu" in found:
-        lines += _gpu_lines(found["gpu"])
-    lines.append("Packages:")
+        yield "On the GPU:"
+        yield from map(_item, _gpu_lines(found["gpu"]))
+    yield "Packages:"
     for extra, packages in found["packages"].items():
-        there = [f"{name} {version}" for name, version in packages.items() if version]
-        missing = [name for name, version in packages.items() if not version]
-        lines.append(_item(f"{extra}: {', '.join(there + [f'no {name}' for name in missing])}"))
-    lines.append("Problems:" if found["problems"] else "Problems: none found")
-    return "\n".join([*lines, *map(_item, found["problems"])])
+        installed = [f"{name} {version}" for name, version in packages.items() if version]
+        missing = [f"no {name}" for name, version in packages.items() if not version]
+        yield _item(f"{extra}: {', '.join(installed + missing)}")
+    yield "Problems:" if found["problems"] else "Problems: none found"
+    yield from map(_item, found["problems"])
 
 
-def _gpu_lines(found: dict[str, Any]) -> list[str]:
-    """What was tried on the GPU."""
+def _gpu_lines(found: dict[str, Any]) -> Iterator[str]:
     if found["problem"]:
-        return ["On the GPU:", _item(found["problem"])]
+        yield found["problem"]
+        return
     cupy = found["cupy"]
     if cupy["executes"]:
         memory = f"{human_bytes(cupy['memory_free'])} of {human_bytes(cupy['memory_total'])} free"
         cuda = f"driver for CUDA {cupy['cuda_driver']}, CuPy with CUDA {cupy['cuda_runtime']}"
-        lines = [_item(f"{cupy['gpu']} ({cupy['capability']}), {memory}, {cuda}"), _item("CuPy: compiles kernels")]
+        yield f"{cupy['gpu']} ({cupy['capability']}), {memory}, {cuda}"
+        yield "CuPy: compiles kernels"
     else:
-        lines = [_item(f"CuPy: {cupy['reason']}")]
+        yield f"CuPy: {cupy['reason']}"
     for row in found["backends"]:
         name = row["name"] + (f" --device {row['device']}" if row.get("device") else "")
         if row["executes"]:
             seconds = ", ".join(f"{what} {count:.3g} s" for what, count in row["seconds"].items())
-            lines.append(_item(f"{name}: executes ({row['detail']}; {seconds})"))
+            yield f"{name}: executes ({row['detail']}; {seconds})"
         else:
-            lines.append(_item(f"{name}: does not execute: {row['reason']}"))
-    return ["On the GPU:", *lines]
+            yield f"{name}: does not execute: {row['reason']}"
 
 
 def _item(text: str) -> str:
-    """One item of a list, wrapped for 80 columns without breaking words."""
+    """Formats an item of a list, wrapped at 80 columns without breaking words."""
     return textwrap.fill(
         text, 80, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )

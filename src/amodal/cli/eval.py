@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from .console import print_json
+from .options import json_option
 
 
 @click.command("eval")
@@ -21,18 +22,15 @@ from .console import print_json
     "--mode",
     type=click.Choice(["official", "strict", "both"]),
     default="both",
-    show_default=True,
-    help="mIoU as published (1280x800, eroded, misses left out), or over every frame with hidden pixels, or both.",
+    help="mIoU as published (1280x800, eroded, misses left out), over every frame with hidden pixels, or both.",
 )
-@click.option(
-    "--top-k", type=int, metavar="K", help="How many samples to take, the best in each frame. Default: all there are."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, clip by clip.")
+@click.option("--top-k", type=int, metavar="K", help="Take K samples; in each frame the best one counts. Default: all.")
+@json_option("the report as JSON, clip by clip,")
 def command(predictions: str, truth: str, mode: Any, top_k: int | None, as_json: bool) -> None:
-    """How good predicted masks and RGB are, beside the baselines.
+    """Score predicted masks and RGB against the truth, beside baselines.
 
-    PREDICTIONS is what `amodal run` wrote, a folder of such folders named like the scenes, or the authors' results
-    json (or a folder of these, one per seed).
+    PREDICTIONS is an output folder of `amodal run`, a folder of such folders named like the scenes, or the authors'
+    results json (or a folder of these, one per seed).
 
     Measures: mIoU, mIoU of the hidden parts, box AP at 0.25, 0.5 and 0.75, flicker, and PSNR of completed RGB inside
     the hidden parts. Baselines: `modal` (the visible mask), `convex` (its hull) and, for RGB, the visible part's mean
@@ -54,7 +52,7 @@ def command(predictions: str, truth: str, mode: Any, top_k: int | None, as_json:
     from rich.console import Console
 
     table, console = render(report), Console(highlight=False)
-    # Figures are not to be cut where the output is a narrow terminal, or none.
+    # A terminal narrower than the table would cut off figures.
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     console.width = max(console.width, needed)
     console.print(table)

@@ -1,4 +1,4 @@
-"""`amodal export`: which checkpoints, and how they are written, is the family's."""
+"""`amodal export`; its options are those of the family."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import human_bytes, human_count, human_difference, print_json, table
+from .console import component_table, print_json
 from .memory import memory_options, show_memory
+from .options import bundle_argument, json_option
 
 if TYPE_CHECKING:
     from amodal.runtime.bundle.manifest import Manifest
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("bundle", type=click.Path())
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Compare every file with its hash.")
-@click.option("--shapes", is_flag=True, help="Show the inputs and outputs of every graph.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@bundle_argument
+@click.option("--verify/--no-verify", default=True, help="Compare every file with its hash.")
+@click.option("--shapes", is_flag=True, help="Show the inputs and outputs of each graph.")
+@json_option("the result as JSON")
 @memory_options
 def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool, **options: Any) -> None:
-    """What is inside a bundle: graphs, shapes, sizes, integrity; with --memory, the GPU memory that a run takes.
+    """Show a bundle's graphs, shapes, sizes and integrity; with --memory, the GPU memory of a run.
 
     \b
     Examples:
@@ -32,27 +33,27 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
     """
     if memory and shapes:
         raise click.UsageError("--shapes and --memory show different things; choose one.")
-    if memory:  # from the engines' records and the manifest; no weights are looked at
+    if memory:  # from the engines' records and the manifest, without reading weights
         show_memory(bundle, as_json, options)
         return
     stray = [name.replace("_", "-") for name, value in options.items() if value is not None]
     if stray:
-        raise click.UsageError(f"--{stray[0]} is for --memory; give that too.")
+        raise click.UsageError(f"--{stray[0]} needs --memory; add it.")
 
     from amodal.runtime.families import Bundle
 
-    from .progress import ComponentLines, Watcher
+    from .progress import component_lines
 
     opened = Bundle(bundle)
     manifest = opened.manifest
     if verify:
-        with ComponentLines(Watcher(quiet=False)).show() as lines:
+        with component_lines(quiet=False) as progress:
             for key in manifest.components:
-                opened.verify(key, lines)
+                opened.verify(key, progress)
     if as_json:
-        print_json({"path": str(bundle), "verified": verify, **manifest.as_json()})
+        print_json({"path": bundle, "verified": verify, **manifest.as_json()})
         return
-    click.echo("\n".join([str(bundle), *_facts(opened, verify), "", _components(manifest)]))
+    click.echo("\n".join([bundle, *_facts(opened, verify), "", _components(manifest)]))
     if shapes:
         click.echo("\n".join(_shapes(manifest)))
 
@@ -63,9 +64,9 @@ def _facts(bundle: Bundle, verified: bool) -> list[str]:
     from .families import describe
 
     manifest = bundle.manifest
-    rows: list[tuple[str, str]] = [("family", manifest.family)]
-    rows += [(f"stage {name}", stage.source) for name, stage in manifest.tasks.items()]
-    rows += [
+    rows = [
+        ("family", manifest.family),
+        *((f"stage {name}", stage.source) for name, stage in manifest.tasks.items()),
         *describe(bundle),
         ("CPU kernels", describe_fused(manifest.components.values())),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.tasks.values()}))),
@@ -77,23 +78,9 @@ def _facts(bundle: Bundle, verified: bool) -> list[str]:
 
 def _components(manifest: Manifest) -> str:
     entries = manifest.components
-    rows = [
-        [
-            key,
-            entry.precision,
-            entry.stored,
-            human_count(entry.parameters),
-            human_bytes(entry.bytes),
-            human_difference(entry.difference),
-        ]
-        for key, entry in entries.items()
-    ]
-    parameters, size = sum(e.parameters for e in entries.values()), sum(e.bytes for e in entries.values())
-    rows.append(["total", "", "", human_count(parameters), human_bytes(size), ""])
-    head = ("component", "arithmetic", "stored", "parameters", "size", "difference")
     measured = any(entry.difference is not None for entry in entries.values())
     note = "relative L2 to torch on random input" if measured else "to torch, not measured at export"
-    return f"{table(head, rows)}\nDifference: {note}."
+    return f"{component_table(entries, stored=[*(e.stored for e in entries.values()), ''])}\nDifference: {note}."
 
 
 def _shapes(manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when they are called, so that --help costs nothing."""
+"""Groups of commands whose modules are imported when a command is called, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -21,33 +21,42 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-def lazy_group(package: str, commands: Mapping[str, str]) -> type[click.Group]:
-    """A class of groups.
+class LazyGroup(click.Group):
+    """A group that prints its help if no command is given.
 
     Args:
-        package: where each command is an attribute `command` of a module of its name.
-        commands: what each does, in the order of --help.
+        package: each command is the attribute `command` of the module of its name in it.
+        summaries: each command's line in --help, in this order.
     """
 
-    class Lazy(click.Group):
-        def list_commands(self, ctx: click.Context) -> list[str]:
-            return list(commands)
+    def __init__(self, package: str, summaries: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(context_settings={"help_option_names": ["-h", "--help"], "show_default": True}, **settings)
+        self._package, self._summaries = package, summaries
 
-        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-            if cmd_name not in commands:
-                return None
-            command: click.Command = import_module(f"{package}.{cmd_name}").command
-            return command
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click."""
+        return super().parse_args(ctx, args or ["--help"])
 
-        def invoke(self, ctx: click.Context) -> Any:
-            try:
-                return super().invoke(ctx)
-            except AmodalError as error:
-                command = self.get_command(ctx, ctx.invoked_subcommand or "")
-                raise CommandError(sentence(error, command.params if command else ()), error.exit_code) from error
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        return list(self._summaries)
 
-        def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-            with formatter.section("Commands"):
-                formatter.write_dl(list(commands.items()))
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        if cmd_name not in self._summaries:
+            return None
+        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+        return command
 
-    return Lazy
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click; reports an AmodalError in the words of the command."""
+        try:
+            return super().invoke(ctx)
+        except AmodalError as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise CommandError(sentence(error, command.params if command else ()), error.exit_code) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._summaries.items()))

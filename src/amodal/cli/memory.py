@@ -1,48 +1,46 @@
-"""`amodal inspect --memory`: what GPU memory a bundle's engines take, before any is loaded."""
+"""`amodal inspect --memory`: the GPU memory that a bundle's engines need, before any is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import BytesType, SizeType, human_bytes, print_json, table
+from amodal.runtime.errors import InputError, MissingDependencyError, OutputError
+
+from .console import BYTES, SIZE, human_bytes, print_json, table
+from .options import FILE, MEMORY_MODES, combined, engine_option, stage_option
 
 if TYPE_CHECKING:
     from amodal.runtime.builds.finding import EngineBuild
     from amodal.runtime.families import Bundle
     from amodal.runtime.memory.plan import MemoryPlan
 
-_OPTIONS = (
-    click.option("--memory", is_flag=True, help="Show the GPU memory of a run; the options below are for that."),
+_SUFFIXES = (".png", ".svg")
+_MB = 1e6
+
+memory_options = combined(
+    click.option("--memory", is_flag=True, help="Show the GPU memory of a run. The options below need it."),
     click.option("--backend", type=click.Choice(["tensorrt_rtx", "tensorrt"]), help="Default: tensorrt_rtx."),
-    click.option("--target", metavar="GPUS", help="Engines for what: sm86, portable, this. Default: the newest."),
-    click.option("--engine-dir", type=click.Path(path_type=Path), help="Where they lie, as given to `amodal build`."),
-    click.option("--stage", type=click.Choice(["segment", "complete", "both"]), help="Default: what the bundle has."),
-    click.option("--size", type=SizeType(), help="An estimate for frames of another size."),
-    click.option("--mode", type=click.Choice(["auto", "resident", "sequential"]), help="Default: auto, which is both."),
-    click.option("--vram", type=BytesType(), help="GPU memory there is, say 6GB: what fits, or exit code 2."),
-    click.option(
-        "--picture", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Draw it: .png or .svg."
-    ),
+    click.option("--target", metavar="GPUS", help="Use the engines for sm86, portable, this. Default: the newest."),
+    engine_option,
+    stage_option,
+    click.option("--size", type=SIZE, metavar="HxW", help="Estimate the memory for frames of another size."),
+    click.option("--mode", type=MEMORY_MODES, help="Memory mode to plan for. Default: auto, which shows both."),
+    click.option("--vram", type=BYTES, help="Available GPU memory (6GB): show what fits; exit code 2 if nothing does."),
+    click.option("--picture", type=FILE, metavar="PNG|SVG", help="Draw the memory."),
 )
 
 
-def memory_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `--memory`, for `amodal inspect`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
-    """Prints what a run takes, phase by phase, and which way of running is chosen.
+    """Prints the memory of a run, phase by phase, and the memory mode that is chosen.
 
     Raises:
-        MemoryBudgetError: nothing fits; it is raised once all is printed.
-        EngineError: there are no engines for it.
+        MemoryBudgetError: nothing fits; raised after everything is printed.
+        EngineError: the engines are missing.
     """
     from amodal.runtime.errors import MemoryBudgetError
     from amodal.runtime.families import Bundle
@@ -52,41 +50,37 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
 
     picture, budget, mode = options["picture"], options["vram"], options["mode"]
     if picture is not None:
-        from .memory_picture import check_picture
-
-        check_picture(picture)
+        _check_picture(picture)
     opened = Bundle(bundle)
     run = run_to_plan(opened, options)
     backend, engine_dir = options["backend"] or "tensorrt_rtx", options["engine_dir"]
     planner, build = planner_for(opened, opened.family, run, backend, engine_dir, options["target"])
     memories = MEMORIES if mode in (None, "auto") else (mode,)
-    ways = list(planner.plans(run, memories))
+    plans = list(planner.plans(run, memories))
     chosen, refusal = None, None
     try:
         chosen = planner.choose(run, budget, memories)
     except MemoryBudgetError as error:
         refusal = error
-    shown = [_best([way for way in ways if way.memory == memory], budget) for memory in memories]
+    shown = [_best([plan for plan in plans if plan.memory == memory], budget) for memory in memories]
     if as_json:
-        print_json(_plain(opened, build, ways, budget, chosen))
+        print_json(_as_json(opened, build, plans, budget, chosen))
     else:
-        click.echo(_text(bundle, build, ways, shown, budget, chosen))
+        click.echo("\n".join([*_head(bundle, build, shown[0]), *_text(plans, shown, budget, chosen)]))
     if picture is not None:
-        from .memory_picture import draw
-
-        draw(picture, shown, budget)
+        _draw(picture, shown, budget)
         click.echo(f"Wrote {picture}.", err=as_json)
     if refusal is not None:
         raise refusal
 
 
-def _best(ways: list[MemoryPlan], budget: int | None) -> MemoryPlan:
-    """The fastest that fits, or if none does, the one that takes least."""
-    return next((way for way in ways if way.fits(budget)), min(ways, key=lambda way: way.peak_bytes))
+def _best(plans: list[MemoryPlan], budget: int | None) -> MemoryPlan:
+    """The fastest plan that fits, or the smallest if none does."""
+    return next((plan for plan in plans if plan.fits(budget)), min(plans, key=lambda plan: plan.peak_bytes))
 
 
-def _plain(
-    bundle: Bundle, build: EngineBuild, ways: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+def _as_json(
+    bundle: Bundle, build: EngineBuild, plans: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
 ) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
@@ -94,60 +88,49 @@ def _plain(
         "version": build.version,
         "target": build.target,
         "budget_bytes": budget,
-        "chosen": ways.index(chosen) if chosen is not None else None,
-        "plans": [{"fits": way.fits(budget), **way.as_json()} for way in ways],
+        "chosen": plans.index(chosen) if chosen is not None else None,
+        "plans": [{"fits": plan.fits(budget), **plan.as_json()} for plan in plans],
     }
 
 
+def _head(bundle: str, build: EngineBuild, plan: MemoryPlan) -> list[str]:
+    lines = [f"{bundle}, {' and '.join(plan.run.tasks)}, {plan.run.pictures}".rstrip(", "), f"engines  {build.folder}"]
+    if plan.estimated:
+        lines.append("An estimate: the engines are of another size; activations are assumed to grow with the area.")
+    return [*lines, ""]
+
+
 def _text(
-    bundle: str,
-    build: EngineBuild,
-    ways: list[MemoryPlan],
-    shown: list[MemoryPlan],
-    budget: int | None,
-    chosen: MemoryPlan | None,
-) -> str:
-    run = shown[0].run
-    lines = [f"{bundle}, {' and '.join(run.tasks)}, {run.pictures}".rstrip(", "), f"engines  {build.folder}"]
-    if shown[0].estimated:
-        lines.append("An estimate: the engines are of another size; activations are taken to grow with the area.")
-    lines += ["", _ways(ways, budget)]
+    plans: list[MemoryPlan], shown: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+) -> Iterator[str]:
+    rows = [[_name(p), f"{p.peak.task} {p.peak.name}", p.peak.runs, human_bytes(p.peak_bytes)] for p in plans]
+    head = ["memory", "in the phase", "running", "peak"]
+    yield _with_verdict(head, rows, [plan.peak_bytes for plan in plans], budget, 3)
     for plan in shown:
-        lines += ["", f"{_way(plan)}:", _phases(plan, budget)]
+        yield f"\n{_name(plan)}:"
+        yield _phases(plan, budget)
         if plan.memory == "resident":
             largest = max(plan.activations, key=lambda key: plan.activations[key])
-            lines.append(f"All share one scratch, as large as {largest} needs.")
-    lines += ["", _components(ways)]
-    lines.append("The CUDA context comes on top, some hundred MB; only a GPU can tell.")
+            yield f"All components share one scratch buffer, as large as {largest} needs."
+    yield f"\n{_components(plans)}"
+    yield "The CUDA context adds some hundred MB, which only a GPU can tell."
     if budget is not None and chosen is not None:
-        lines.append(f"Chosen for {human_bytes(budget)}: {_way(chosen)}, which takes {human_bytes(chosen.peak_bytes)}.")
-    return "\n".join(lines)
+        yield f"Chosen for {human_bytes(budget)}: {_name(chosen)}, which takes {human_bytes(chosen.peak_bytes)}."
 
 
-def _way(plan: MemoryPlan) -> str:
+def _name(plan: MemoryPlan) -> str:
     return f"{plan.memory}, {plan.run.variant}" if plan.run.variant else plan.memory
 
 
-def _ways(ways: list[MemoryPlan], budget: int | None) -> str:
-    head = ["memory", "in the phase", "running", "peak"]
-    rows = [[_way(w), f"{w.peak.task} {w.peak.name}", w.peak.runs, human_bytes(w.peak_bytes)] for w in ways]
-    return _with_verdict(head, rows, [w.peak_bytes for w in ways], budget, 3)
-
-
 def _phases(plan: MemoryPlan, budget: int | None) -> str:
-    head = ["phase", "resident", "scratch", "buffers", "peak"]
     rows = [
-        [
-            f"{phase.task} {phase.name}",
-            human_bytes(phase.resident_bytes),
-            human_bytes(phase.scratch),
-            human_bytes(phase.buffer_bytes),
-            human_bytes(phase.peak_bytes),
-        ]
+        [f"{phase.task} {phase.name}"]
+        + [human_bytes(n) for n in (phase.resident_bytes, phase.scratch, phase.buffer_bytes, phase.peak_bytes)]
         for phase in plan.phases
     ]
     rows.append(["peak of the run", "", "", "", human_bytes(plan.peak_bytes)])
-    return _with_verdict(head, rows, [*(p.peak_bytes for p in plan.phases), plan.peak_bytes], budget)
+    peaks = [*(phase.peak_bytes for phase in plan.phases), plan.peak_bytes]
+    return _with_verdict(["phase", "resident", "scratch", "buffers", "peak"], rows, peaks, budget)
 
 
 def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budget: int | None, texts: int = 1) -> str:
@@ -157,13 +140,64 @@ def _with_verdict(head: list[str], rows: list[list[str]], peaks: list[int], budg
     return table(head, rows, texts)
 
 
-def _components(ways: list[MemoryPlan]) -> str:
+def _components(plans: list[MemoryPlan]) -> str:
     """Weights, and activations in each variant of the run."""
-    variants = {way.run.variant: way for way in ways}
-    first = ways[0]
+    variants = {plan.run.variant: plan for plan in plans}
+    weights = plans[0].weights
     rows = []
-    for key, weights in first.weights.items():
-        activations = dict.fromkeys(way.activations[key] for way in variants.values())
-        rows.append([key, human_bytes(weights), " / ".join(map(human_bytes, activations))])
-    rows.append(["total", human_bytes(sum(first.weights.values())), ""])
+    for key, size in weights.items():
+        activations = dict.fromkeys(plan.activations[key] for plan in variants.values())
+        rows.append([key, human_bytes(size), " / ".join(map(human_bytes, activations))])
+    rows.append(["total", human_bytes(sum(weights.values())), ""])
     return table(["component", "weights", "activations"], rows)
+
+
+def _check_picture(file: Path) -> None:
+    """Checks, before anything is computed, that `_draw` can write the file."""
+    if file.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"--picture {file}: expected a name that ends in {' or '.join(_SUFFIXES)}.")
+    if not file.parent.is_dir():
+        raise InputError(f"--picture {file}: {file.parent} is not a folder; create it first.")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'--picture needs matplotlib, which cannot be imported ({error}); run `pip install "amodal[export]"`.'
+        ) from error
+
+
+def _draw(file: Path, plans: list[MemoryPlan], budget: int | None) -> None:
+    """Draws one panel per plan: weights by component, scratch and buffers, and a line for the budget."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 5.5 * len(plans), 5), layout="constrained")
+    keys = list(plans[0].weights)
+    colours = {key: colormaps["tab20"](index % 14) for index, key in enumerate(keys)}
+    legend: dict[str, Any] = {}
+    for place, plan in enumerate(plans):
+        title = ", ".join(filter(None, [plan.memory, plan.run.variant, "an estimate" if plan.estimated else ""]))
+        axes = figure.add_subplot(1, len(plans), place + 1, title=title, ylabel="MB")
+        for index, phase in enumerate(plan.phases):
+            layers: list[tuple[str, Any, int]] = [(key, colours[key], phase.resident.get(key, 0)) for key in keys]
+            layers += [("scratch", "#bbbbbb", phase.scratch), ("buffers", "#333333", phase.buffer_bytes)]
+            bottom = 0.0
+            for name, colour, size in layers:
+                if size:
+                    legend[name] = axes.bar(index, size / _MB, 0.8, bottom=bottom, color=colour)
+                    bottom += size / _MB
+        if budget is not None:
+            legend["budget"] = axes.axhline(budget / _MB, color="#cc0000", linestyle="--")
+        names = [f"{phase.task} {phase.name}" for phase in plan.phases]
+        axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    top = max([plan.peak_bytes for plan in plans] + ([budget] if budget else []))
+    for axes in figure.axes:
+        axes.set_ylim(0, 1.05 * top / _MB)
+    figure.legend(legend.values(), legend.keys(), loc="outside right upper", fontsize="small")
+    part = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    try:
+        figure.savefig(part, format=file.suffix[1:].lower(), dpi=100)
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"--picture {file} cannot be written ({error.strerror or error}).") from error

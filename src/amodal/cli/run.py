@@ -1,4 +1,4 @@
-"""`amodal run`: the options and the results are the family's."""
+"""`amodal run`; its options and results are those of the bundle's family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors in the words of the command line: the Python arguments in a message become options."""
+"""Turns the Python arguments in a message into options of a command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_options(text: str, params: Iterable[click.Parameter]) -> str:
 
 
 def sentence(error: AmodalError, params: Iterable[click.Parameter]) -> str:
-    """The message of an error that a command with `params` raised; it names the option at fault, if there is one."""
+    """Returns an error's message with options of `params`; adds that of its `field` if it names none."""
     params = list(params)
     text = with_options(str(error), params)
     option = with_options(f"`{error.field}`", params)

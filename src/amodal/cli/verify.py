@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .console import NamesType, print_json, table
+from .console import in_options, print_json, settings_from, table
+from .options import (
+    bundle_argument,
+    components_option,
+    engine_option,
+    json_option,
+    quiet_option,
+    steps_option,
+    target_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
-    from amodal.engines.verification import Verification
+    from amodal.engines.verification import ComponentCheck, EngineCheck, StageCheck, Verification
 
-_MOST = 10
+_MOST_RANGES = 10
 
 
 @click.command("verify")
-@click.argument("bundle", type=click.Path())
+@bundle_argument
 @click.option(
     "--backend",
     metavar="NAME",
     default="onnxruntime",
-    show_default=True,
-    help="onnxruntime to run the graphs; tensorrt_rtx or tensorrt to look at their engines.",
+    help="onnxruntime to check the graphs; tensorrt_rtx or tensorrt to check their engines.",
 )
+@target_option
+@engine_option
+@click.option("--build", is_flag=True, help="First build the engines that are missing or out of date.")
+@components_option
+@steps_option()
+@click.option("--seed", type=click.IntRange(min=0), default=23, help="Seed of the scene and the noise.")
+@threads_option()
 @click.option(
-    "--target",
-    metavar="GPUS",
-    default="portable",
-    show_default=True,
-    help="Of the engines, as given to `amodal build`.",
+    "--ranges", is_flag=True, help=f"Print the {_MOST_RANGES} tensors with the largest values per fp16 graph."
 )
-@click.option("--engine-dir", type=click.Path(path_type=Path), help="Where engines lie, as given to `amodal build`.")
-@click.option("--build", is_flag=True, help="Build the engines that are missing or stale first.")
-@click.option(
-    "--components", type=NamesType(), help="Only these, by key or kind: unet,vae_decoder; and not the whole pipeline."
-)
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=25, show_default=True, help="Sampler steps; a few are quicker."
-)
-@click.option("--seed", type=click.IntRange(min=0), default=23, show_default=True, help="Of the scene and the noise.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default: all.")
-@click.option("--ranges", is_flag=True, help=f"Print the {_MOST} tensors with the greatest values of each fp16 graph.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON to standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="Print only what is wrong, to standard error.")
+@json_option("the result as JSON")
+@quiet_option("Print only problems, to standard error.")
 def command(**options: Any) -> int:
-    """Whether a bundle computes what it should; exit code 1 if it does not.
+    """Check that a bundle computes what it should; exit code 1 if it does not.
 
-    Every graph is compared with its float32 twin (the same stored weights, all arithmetic in float32) on inputs
-    recorded from a run over a drawn scene, and then the whole pipeline with that of the twins. In fp16 graphs the
-    greatest value of every half-precision tensor is measured: beyond 65504 a GPU overflows. On a CPU, ONNX Runtime
-    computes half precision in float32 and rounds or overflows at norms only: the differences are less than a GPU's
-    will be.
+    Each graph is compared with its float32 twin (the same stored weights, all arithmetic in float32) on inputs recorded
+    from a run over a drawn scene. Then the whole pipeline is compared with that of the twins, unless --components
+    selects some. In fp16 graphs, the largest value of each half-precision tensor is measured: a GPU overflows beyond
+    65504. On a CPU, ONNX Runtime computes half precision in float32 and rounds or overflows at norms only, so the
+    differences are smaller than those on a GPU.
 
-    With --backend tensorrt_rtx or tensorrt, every engine must be there, undamaged, and built from this very graph.
-    Where the GPU is that they were built for, they are then run and compared in the same way.
+    With --backend tensorrt_rtx or tensorrt, each engine must be present, undamaged, and built from this very graph. On
+    a machine with the GPU that they were built for, the engines are also run and compared in the same way.
 
     \b
     Examples:
@@ -68,102 +68,78 @@ def command(**options: Any) -> int:
     from amodal.engines.verify import verify_bundle
     from amodal.runtime.families import Bundle
 
-    from .progress import Watcher
+    from .progress import activity
 
-    settings = VerifySettings(
-        backend=options["backend"],
-        components=options["components"],
-        steps=options["steps"],
-        seed=options["seed"],
-        threads=options["threads"],
-        target=options["target"],
-        engine_dir=options["engine_dir"],
-        build=options["build"],
-    )
-    with Watcher(options["quiet"]).doing() as progress:
-        found = verify_bundle(Bundle(options["bundle"]), settings, progress)
+    with activity(options["quiet"]) as progress:
+        found = verify_bundle(Bundle(options["bundle"]), settings_from(VerifySettings, options), progress)
     if options["as_json"]:
-        print_json(found.as_json(_MOST))
+        print_json(found.as_json(_MOST_RANGES))
     elif options["quiet"]:
-        for name, problem in found.problems:
-            click.echo(f"FAIL {name}: {problem}", err=True)
+        click.echo("".join(f"{line}\n" for line in _problems(found)), err=True, nl=False)
     else:
         click.echo("\n".join(_text(found, options["ranges"])))
     return 0 if found.ok else 1
 
 
+def _problems(found: Verification) -> list[str]:
+    return [in_options(f"FAIL {name}: {problem}") for name, problem in found.problems]
+
+
 def _text(found: Verification, with_ranges: bool) -> list[str]:
-    parts = [rows for rows in (_components(found), _stages(found), _engines(found)) if rows]
+    tables = _tables(found)
     if with_ranges:
-        parts += _ranges(found)
-    said = [f"FAIL {name}: {problem}" for name, problem in found.problems]
-    said += [f"Warning: {name}: {problem}" for name, problem in found.warnings]
-    said += [f"Note: {note}" for note in found.notes]
-    verdict = (
-        "FAILED"
-        if not found.ok
-        else "its engines are there, whole and of these graphs"
-        if found.engines
-        else "verified"
-    )
-    return ["\n\n".join(parts), *said, f"{found.bundle}: {verdict}."]
-
-
-def _components(found: Verification) -> str:
-    rows = [
-        [
-            row.component,
-            _result(row.problems),
-            row.precision,
-            str(row.calls),
-            _number(row.difference),
-            f"{row.limit:.0e}",
-            "-" if row.greatest is None else _number(row.greatest),
+        tables += [
+            table(
+                (row.component, "tensor", "greatest"),
+                [[r.node, r.tensor, _number(r.greatest)] for r in row.ranges[:_MOST_RANGES]],
+                2,
+            )
+            for row in found.components
+            if row.ranges
         ]
-        for row in found.components
-    ]
-    return (
-        table(("component", "result", "arithmetic", "calls", "difference", "limit", "greatest"), rows, 3)
-        if rows
-        else ""
-    )
+    warnings = [in_options(f"Warning: {name}: {warning}") for name, warning in found.warnings]
+    notes = [f"Note: {note}" for note in found.notes]
+    passed = "all engines are present, undamaged and built from these graphs" if found.engines else "verified"
+    verdict = f"{found.bundle}: {passed if found.ok else 'FAILED'}."
+    return ["\n\n".join(tables), *_problems(found), *warnings, *notes, verdict]
 
 
-def _stages(found: Verification) -> str:
-    rows = [
+def _tables(found: Verification) -> list[str]:
+    components = [
         [
-            row.stage,
-            _result(row.problems),
-            _number(row.latents),
-            f"{row.limit:.0e}",
-            "-" if row.mask_iou is None else f"{row.mask_iou:.4f}",
-            "-" if row.frames_max is None else f"{row.frames_max} ({row.frames_mean:.3f})",
+            c.component,
+            _result(c),
+            c.precision,
+            str(c.calls),
+            _number(c.difference),
+            f"{c.limit:.0e}",
+            _number(c.greatest),
         ]
-        for row in found.stages
+        for c in found.components
     ]
-    return table(("stage", "result", "latents", "limit", "mask IoU", "frames, most (mean)"), rows, 2) if rows else ""
-
-
-def _engines(found: Verification) -> str:
-    rows = [
-        [row.component, _result(row.problems), "built" if row.built else "found" if row.file else "-", row.file or "-"]
-        for row in found.engines
+    stages = [
+        [
+            *(s.stage, _result(s), _number(s.latents), f"{s.limit:.0e}"),
+            "-" if s.mask_iou is None else f"{s.mask_iou:.4f}",
+            "-" if s.frames_max is None else f"{s.frames_max} ({s.frames_mean:.3f})",
+        ]
+        for s in found.stages
     ]
-    return table(("component", "result", "engine", "file"), rows, 4) if rows else ""
+    engines = [
+        [e.component, _result(e), "built" if e.built else "found" if e.file else "-", e.file or "-"]
+        for e in found.engines
+    ]
+    tables = (
+        (("component", "result", "arithmetic", "calls", "difference", "limit", "greatest"), components, 3),
+        (("stage", "result", "latents", "limit", "mask IoU", "frames, most (mean)"), stages, 2),
+        (("component", "result", "engine", "file"), engines, 4),
+    )
+    return [table(head, rows, texts) for head, rows, texts in tables if rows]
 
 
-def _ranges(found: Verification) -> list[str]:
-    tables = []
-    for row in found.components:
-        if row.ranges:
-            lines = [[r.node, r.tensor, _number(r.greatest)] for r in row.ranges[:_MOST]]
-            tables.append(table((row.component, "tensor", "greatest"), lines, 2))
-    return tables
+def _result(check: ComponentCheck | StageCheck | EngineCheck) -> str:
+    return "FAIL" if check.problems else "ok"
 
 
-def _result(problems: tuple[str, ...]) -> str:
-    return "FAIL" if problems else "ok"
-
-
-def _number(value: float) -> str:
-    return f"{value:.1e}" if math.isfinite(value) else "not finite"
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}" if math.isfinite(value) else "not finite"

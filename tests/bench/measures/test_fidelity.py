@@ -60,8 +60,10 @@ def test_a_float32_bundle_on_the_cpu_is_its_own_twin_at_every_step(
     lines = [line.split() for line in shown.output.splitlines()]
     assert ["1", "700", "0.00e+00", "0.00e+00"] in lines
     assert ["2", "0.002", "0.00e+00", "0.00e+00"] in lines
-    assert ["segment", "yes", "1.00000", "0.0000", "0"] in lines
-    assert ["complete", "yes", "-", "0.0000", "0"] in lines
+    assert ["onnxruntime,", "cpu", "segment", "0.0e+00", "0.0e+00", "1.0000", "0", "0"] in lines
+    assert ["onnxruntime,", "cpu", "complete", "0.0e+00", "0.0e+00", "–", "0", "0"] in lines
+    assert ["segment:", "bit", "for", "bit", "equal"] in lines
+    assert ["complete:", "bit", "for", "bit", "equal"] in lines
     (found,) = read_results(tmp_path / "fidelity.json").measurements
     assert isinstance(found, Fidelity)
     assert all(equal(stage) for stage in found.stages)

@@ -233,6 +233,7 @@ def test_without_what_measures_there_is_one_sentence(command: list[str], tmp_pat
     ran = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode == 2
     assert (
-        ran.stderr.strip() == 'Error: this needs psutil, not installed here; `pip install "amodal[bench]"` brings it.'
+        ran.stderr.strip()
+        == 'Error: this command needs psutil, which is not installed; run `pip install "amodal[bench]"`.'
     )
     assert not list(tmp_path.iterdir())

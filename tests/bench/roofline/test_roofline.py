@@ -366,7 +366,7 @@ def test_the_command_says_what_is_counted_measured_and_predicted(
     run = ("default", "--stage", "segment", "--steps", "1", "--clips", "1", "--threads", "1")
     code, out, err = issue(capsys, *run, "--gpu", "3090", "-o", str(file))
     assert (code, err) == (0, "")
-    for words in ("Counted from the graphs", "seconds measured here", "Measured here", "not measured", "amodal build"):
+    for words in ("Counted. ", "per clip (measured)", "Measured. ", "Predicted. ", "amodal build"):
         assert words in out
     (kept,) = read_results(file).of("roofline")
     assert isinstance(kept, Roofline)

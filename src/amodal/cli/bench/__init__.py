@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import click
 
-from amodal.cli.lazy import lazy_group
+from amodal.cli.lazy import LazyGroup
 
 _COMMANDS = {
-    "all": "Everything this machine allows: results.json, report.html and a summary.",
-    "latency": "Seconds per frame and per clip, by component and step; cold start apart.",
-    "memory": "Memory over time, its peak, and the plan's prediction beside it.",
-    "fidelity": "Latents, frames and masks against a float32 run, step by step.",
-    "quality": "What presets cost and give: mIoU on scenes whose truth is known, against time.",
-    "peers": "The same work in diffusers, eager and compiled, side by side with ours.",
-    "roofline": "FLOPs and bytes, this machine's ceilings, and what a GPU would take at the least.",
-    "scaling": "How time and memory grow with frames, resolution, steps and samples.",
-    "compare": "What got slower between two results files, noise taken into account.",
-    "report": "The report again, from a results file.",
+    "all": "Run all benchmarks that this machine allows; write a report.",
+    "latency": "Seconds per frame and clip, by component and step; cold start.",
+    "memory": "Memory over time, beside the plan's prediction.",
+    "fidelity": "Latents, frames and masks against a float32 run, by step.",
+    "quality": "Quality and time of each preset, on drawn scenes.",
+    "peers": "The same clip in diffusers, eager and compiled, and here.",
+    "roofline": "Distance from this machine's limits; predictions for GPUs.",
+    "scaling": "Growth of time and memory with frames, size, steps, samples.",
+    "compare": "What changed between two results files, beyond noise.",
+    "report": "Write the report of a results file again.",
 }
 
 
-@click.group(
-    cls=lazy_group("amodal.cli.bench", _COMMANDS),
-    invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-@click.pass_context
-def command(ctx: click.Context) -> None:
-    """Time, memory, fidelity and quality of a bundle on this machine.
+@click.group(cls=LazyGroup, package="amodal.cli.bench", summaries=_COMMANDS)
+def command() -> None:
+    """Measure time, memory, fidelity and quality of a bundle on this machine.
 
     \b
     Examples:
@@ -35,5 +30,3 @@ def command(ctx: click.Context) -> None:
       amodal bench all bundle -o report --target-spf 0.95 --target-vram 8GB
       amodal bench compare before.json after.json --fail-over 5%
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())

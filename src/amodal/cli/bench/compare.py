@@ -3,58 +3,40 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from amodal.cli.console import print_json, table
+from amodal.cli.console import SHARE, footnoted, in_options, print_json, table
+from amodal.cli.options import json_option
 
 if TYPE_CHECKING:
     from amodal.bench.comparison.changes import Change
     from amodal.bench.comparison.compare import Compared, Comparison
 
 
-class PercentType(click.ParamType):  # type: ignore[type-arg]  # no subscript before click 8.5
-    """`5%` or `0.05`: a share."""
-
-    name = "PERCENT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """See click."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share < 1:
-            self.fail(f"{value!r} is no share; expected 0% to below 100%, for instance 5% or 0.05.", param, ctx)
-        return share
-
-
 @click.command("compare")
 @click.argument("before", type=click.Path())
 @click.argument("after", type=click.Path())
-@click.option("--fail-over", type=PercentType(), help="Exit with 1 if anything got worse by more than this.")
+@click.option("--fail-over", type=SHARE, help="Exit with 1 if anything got worse by more than this.")
 @click.option(
     "--floor",
-    type=PercentType(),
+    type=SHARE,
     default="3%",
-    show_default=True,
-    help="What two runs of the same thing may differ by on this machine.",
+    help="Difference to allow for between two runs of the same thing on one machine.",
 )
-@click.option("--across-machines", is_flag=True, help="Compare although the results are of two machines.")
-@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--across-machines", is_flag=True, help="Compare even if the results come from two machines.")
+@json_option("the comparison as JSON")
 def command(
     before: str, after: str, fail_over: float | None, floor: float, across_machines: bool, as_json: bool
 ) -> None:
-    """What got slower, larger or worse from BEFORE to AFTER, noise taken into account.
+    """Show what got slower, larger or worse from BEFORE to AFTER, beyond noise.
 
-    BEFORE and AFTER are results files of `amodal bench`, or folders with a results.json. Only what was measured
-    alike is compared. A change is called one if its 99 % interval, with the floor between runs, leaves "no change" out.
-    With --fail-over the exit code is 1 if one of these is also larger than the limit. Peers, the machine's
-    ceilings and components that changed by less than 1 % of a clip are shown, but never fail.
+    BEFORE and AFTER are results files of `amodal bench`, or folders with a results.json. Only measurements with the
+    same settings are compared. A figure counts as changed if its 99 % interval, widened by the floor, excludes "no
+    change". With --fail-over, the exit code is 1 if such a change for the worse is also larger than that limit. Peers,
+    the machine's ceilings, and components that changed by less than 1 % of a clip are shown but never fail.
 
     \b
     Examples:
@@ -76,52 +58,47 @@ def command(
             }
         )
     else:
-        click.echo(_text(found))
+        click.echo("\n".join(_lines(found)).lstrip("\n"))
         if fail_over is not None:
-            click.echo(_conclusion(failures, fail_over))
+            click.echo("\n".join(_conclusion(failures, f"{100 * fail_over:.3g} % beyond noise")))
     if failures:
         sys.exit(1)
 
 
-def _text(found: Comparison) -> str:
-    lines = [f"Note: {note}" for note in found.notes]
-    lines += [f"Not compared: {text}." for text in found.unmatched]
+def _lines(found: Comparison) -> Iterator[str]:
+    yield from (in_options(f"Note: {note}") for note in found.notes)
+    yield from (in_options(f"Not compared: {text}.") for text in found.unmatched)
     for measured in found.compared:
-        about = "; ".join(part for part in (measured.work, measured.executed) if part)
-        lines += ["", f"{measured.kind}: {about}" if about else measured.kind]
-        if measured.changes:
-            head = ("figure", "before", "after", "change", "interval", "verdict", "")
-            lines.append(table(head, [_row(change, _footnotes(measured)) for change in measured.changes]))
-        lines += [f"Left out: {text}." for text in measured.left_out]
-        lines += [f"[{number}] {text}." for text, number in _footnotes(measured).items()]
-    return "\n".join(lines).lstrip("\n")
+        about = "; ".join(filter(None, (measured.work, measured.executed)))
+        yield f"\n{measured.kind}: {about}" if about else f"\n{measured.kind}"
+        rows, notes = footnoted([_row(change) for change in measured.changes])
+        if rows:
+            yield table(("figure", "before", "after", "change", "interval", "verdict", ""), rows)
+        yield from (f"Left out: {text}." for text in measured.left_out)
+        yield from notes
 
 
-def _footnotes(measured: Compared) -> dict[str, int]:
-    remarks = dict.fromkeys(change.remark for change in measured.changes if change.remark)
-    return {text: number for number, text in enumerate(remarks, 1)}
-
-
-def _row(change: Change, footnotes: dict[str, int]) -> list[str]:
+def _row(change: Change) -> list[str]:
     from amodal.bench.wording import DASH, quantity
-    from amodal.bench.wording import change as shown
+    from amodal.bench.wording import change as ratio
 
     return [
         change.what,
         quantity(change.before, change.unit),
         quantity(change.after, change.unit),
-        shown(change.ratio),
-        DASH if change.low is None else f"{shown(change.low)} to {shown(change.high)}",
+        ratio(change.ratio),
+        DASH if change.low is None else f"{ratio(change.low)} to {ratio(change.high)}",
         change.word,
-        f"[{footnotes[change.remark]}]" if change.remark else "",
+        change.remark,
     ]
 
 
-def _conclusion(failures: list[tuple[Compared, Change]], limit: float) -> str:
-    from amodal.bench.wording import change as shown
+def _conclusion(failures: list[tuple[Compared, Change]], limit: str) -> Iterator[str]:
+    from amodal.bench.wording import change as ratio
 
-    if not failures:
-        return f"\nNothing that counts got worse by more than {100 * limit:.3g} % beyond noise."
-    lines = [f"\nFailed, worse by more than {100 * limit:.3g} % beyond noise:"]
-    lines += [f"  {m.kind}, {c.what}: {c.word}, {shown(c.ratio)}" for m, c in failures]
-    return "\n".join(lines)
+    yield (
+        f"\nFailed, worse by more than {limit}:"
+        if failures
+        else f"\nNothing that counts got worse by more than {limit}."
+    )
+    yield from (f"  {m.kind}, {c.what}: {c.word}, {ratio(c.ratio)}" for m, c in failures)

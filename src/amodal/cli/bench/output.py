@@ -1,68 +1,97 @@
-"""What becomes of results: a file, standard output, an exit code; and progress while they are made."""
+"""What is done with results: a file, standard output, an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from amodal.bench.measures.targets import missed_targets
+from amodal.bench.report.document import Table
+from amodal.bench.report.overview import document
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.files import write_whole
 from amodal.bench.running.machine import results_of, work_of
 from amodal.bench.running.sources import Checkpoints
 from amodal.bench.schema import Measurement, Results, Skipped, Work
-from amodal.cli.console import warn
-from amodal.cli.progress import Watcher
+from amodal.bench.wording import DASH
+from amodal.cli.console import footnoted, in_options, settings_from, table, warn
+from amodal.cli.progress import activity
 from amodal.runtime.families import Bundle
-from amodal.runtime.progress import Progress
+
+_T = TypeVar("_T")
+_LONGEST_CELL = 40
 
 
 def work_from(bundle: Bundle, options: Mapping[str, Any]) -> Work:
-    """The work that `work_options` asked for."""
+    """The work that `work_options` ask for."""
     return work_of(bundle, **{name: options[name] for name in ("stage", "steps", "guidance", "churn", "seed")})
 
 
 def execution_from(options: Mapping[str, Any]) -> Execution:
-    """The execution that `backend_options` asked for."""
-    return Execution(**{name: options[name] for name in Execution.__dataclass_fields__ if name in options})
+    """The execution that `execution_options` ask for."""
+    return settings_from(Execution, options)
 
 
 def checkpoints_from(options: Mapping[str, Any]) -> Checkpoints:
-    """The checkpoints that `checkpoint_options` asked for."""
+    """The checkpoints that `checkpoint_options` ask for."""
     return {"segment": options["segment"], "complete": options["complete"]}
 
 
+def measure(name: str, function: Callable[..., _T], options: Mapping[str, Any], **settings: Any) -> _T:
+    """Calls a function that measures `options["bundle"]`, with the checkpoints if any, and shows its progress."""
+    bundle = options["bundle"]
+    work = work_from(Bundle(bundle), options)
+    if "segment" in options:
+        settings["checkpoints"] = checkpoints_from(options)
+    with activity(options["as_json"], name) as progress:
+        return function(bundle, work, execution_from(options), progress=progress, **settings)
+
+
 def emit(
-    bundle: Bundle,
     measurement: Measurement | None,
     options: Mapping[str, Any],
-    text: Callable[[], str],
-    skipped: tuple[Skipped, ...] = (),
+    more: Sequence[str] = (),
+    skipped: Sequence[Skipped] = (),
 ) -> None:
-    """Writes the results file (`-o`), and prints it (`--json`) or `text`."""
-    results = results_of(bundle, [] if measurement is None else [measurement], skipped)
-    out = options.get("out")
+    """Writes the results file (`-o`), prints it (`--json`) or its tables and then `more`, and checks the targets."""
+    measurements = [] if measurement is None else [measurement]
+    results = results_of(Bundle(options["bundle"]), measurements, skipped)
+    out, as_json = options["out"], options["as_json"]
     try:
         if out is not None:
             write_results(results, out)
-    finally:  # what was measured is shown, even if the disk is full
-        click.echo(results.model_dump_json(indent=2) if options.get("as_json") else text())
-    if out is not None and not options.get("as_json"):
+    finally:  # even if the disk is full, what was measured is shown
+        click.echo(results.model_dump_json(indent=2) if as_json else "\n\n".join([*_tables(results), *more]))
+    if out is not None and not as_json:
         click.echo(f"Wrote {out}")
+    warn(getattr(measurement, "warnings", ()))
+    check_targets(measurements, options)
 
 
-def hold_to_targets(measurements: Sequence[Measurement], options: Mapping[str, Any]) -> None:
-    """Warns of each target (`--target-spf`, `--target-vram`) that was missed; the exit code is 1 if any was.
+def _tables(results: Results) -> Iterator[str]:
+    for section in document(results).sections:
+        yield section.lead
+        yield from filter(None, map(_shown, section.tables))
+        yield in_options("\n".join(section.notes))
 
-    Raises:
-        InputError: a target of 0 or less.
-    """
+
+def _shown(found: Table) -> str:
+    """A table of the report as text, a single row as lines of a name and a value; empty if it has no values."""
+    caption = f"{found.basis.capitalize()}. {found.caption}"
+    if len(found.rows) > 1:
+        rows, notes = footnoted(found.rows, _LONGEST_CELL)
+        return "\n".join([caption, table(found.head, rows, found.texts), *notes])
+    pairs = [pair for row in found.rows for pair in zip(found.head, row, strict=True) if pair[1] != DASH]
+    width = max(map(len, found.head))
+    lines = [f"  {name:<{width}}  {value}" for name, value in pairs]
+    return "\n".join([caption, *lines]) if len(lines) > found.texts else ""
+
+
+def check_targets(measurements: Sequence[Measurement], options: Mapping[str, Any]) -> None:
+    """Warns of each target (`--target-spf`, `--target-vram`) that was missed; the exit code is then 1."""
     missed = missed_targets(measurements, spf=options.get("target_spf"), vram=options.get("target_vram"))
     warn(missed)
     if missed:
@@ -70,29 +99,5 @@ def hold_to_targets(measurements: Sequence[Measurement], options: Mapping[str, A
 
 
 def write_results(results: Results, file: Path) -> None:
-    """Writes a results file whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes a results file whole or not at all; raises OutputError."""
     write_whole(file, results.model_dump_json(indent=2) + "\n")
-
-
-@contextmanager
-def noting(name: str, quiet: bool = False) -> Iterator[Progress]:
-    """A line of progress on standard error; yields what reports how far things are."""
-    watcher = Watcher(quiet)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=watcher.console, disable=watcher.hidden, transient=True) as bars:
-        task = bars.add_task(name, total=None)
-
-        def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-            bars.update(task, description=f"{name}: {what}", completed=done, total=total)
-
-        yield report

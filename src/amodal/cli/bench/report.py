@@ -10,13 +10,13 @@ import click
 @click.command("report")
 @click.argument("results", type=click.Path())
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Folder to write to. Default: where the results file is."
+    "-o", "--out", type=click.Path(path_type=Path), help="Folder to write to. Default: that of the results file."
 )
 def command(results: str, out: Path | None) -> None:
-    """The report again, from a results file: report.html and summary.md.
+    """Write report.html and summary.md of a results file.
 
-    RESULTS is a results file of `amodal bench`, or a folder with a results.json. The page needs no network and no
-    other file; plots are inside it.
+    RESULTS is a results file of `amodal bench`, or a folder with a results.json. The page contains its plots; it needs
+    no network and no other file.
 
     \b
     Examples:
@@ -26,7 +26,6 @@ def command(results: str, out: Path | None) -> None:
     from amodal.bench.report import write_report
     from amodal.bench.schema import read_results
 
-    found, place = read_results(results), Path(results)
-    folder = out or (place if place.is_dir() else place.parent)
-    for file in write_report(found, folder):
+    place = Path(results)
+    for file in write_report(read_results(results), out or (place if place.is_dir() else place.parent)):
         click.echo(file)

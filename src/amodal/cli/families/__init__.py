@@ -1,7 +1,7 @@
-"""What of the command line belongs to a family: the options of its tasks, and how its bundles are described.
+"""The family-specific part of the command line.
 
-A family's package here has a module `run` and a module `export`, each with a click command named `command`, and a
-module `about` with what `amodal inspect` shows.
+A family's package here has the modules `run` and `export`, each with a click command named `command`, and `about`, with
+what `amodal inspect` shows.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from amodal.runtime.families import Bundle
 
 _PACKAGES = {"diffusion-vas": "amodal.cli.families.diffusion_vas"}
-"""Name in a manifest -> the package; the first is taken where no bundle tells."""
+"""A family's name in the manifest -> its package. The first one is the default if the arguments name no bundle."""
 
 
 class _FamilyCommand(click.Command):
-    """A command that is the one of the family whose bundle is among its arguments."""
+    """A command that runs the one of the family whose bundle is among the arguments."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -35,36 +35,37 @@ class _FamilyCommand(click.Command):
 
 
 def family_command(name: str) -> click.Command:
-    """The command `name` of every family: `run` or `export`."""
+    """Returns the command `run` or `export` for all families."""
     usual = _command_of(name, next(iter(_PACKAGES)))
     return _FamilyCommand(name, params=usual.params, help=usual.help, callback=usual.callback)
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """What a bundle's `config` says, as rows of a name and a value; as it stands for a family without a package."""
-    package = _PACKAGES.get(bundle.manifest.family)
-    if package is None:
-        return [(name, str(value)) for name, value in bundle.manifest.config.items()]
-    rows: list[tuple[str, str]] = import_module(f"{package}.about").describe(bundle)
-    return rows
+    """Returns a bundle's `config` as rows of a name and a value; unchanged for a family without a package."""
+    about = _about(bundle)
+    rows: list[tuple[str, str]] = about.describe(bundle) if about else []
+    return rows if about else [(name, str(value)) for name, value in bundle.manifest.config.items()]
 
 
 def run_to_plan(bundle: Bundle, options: Mapping[str, Any]) -> Run:
-    """The run that `amodal inspect --memory` plans for: its options `stage` and `size`.
+    """Returns the run that `amodal inspect --memory` plans for, from its options `stage` and `size`.
 
     Raises:
-        InputError: a size, of a family whose runs have none.
+        InputError: a size is given for a family without a package.
     """
     from amodal.runtime.execution.run import Run
 
-    package = _PACKAGES.get(bundle.manifest.family)
-    tasks = () if options["stage"] in (None, "both") else (options["stage"],)
-    if package is None:
-        if options["size"] is not None:
-            raise InputError(f"the family {bundle.manifest.family} plans for the bundle's own size.", field="size")
-        return Run(tasks)
-    run: Run = import_module(f"{package}.about").run_to_plan(tasks, options["size"])
+    stage, size, about = options["stage"], options["size"], _about(bundle)
+    tasks = () if stage in (None, "both") else (stage,)
+    if size is not None and not about:
+        raise InputError(f"the family {bundle.manifest.family} plans for the bundle's own size.", field="size")
+    run: Run = about.run_to_plan(tasks, size) if about else Run(tasks)
     return run
+
+
+def _about(bundle: Bundle) -> Any:
+    package = _PACKAGES.get(bundle.manifest.family)
+    return package and import_module(f"{package}.about")
 
 
 def _command_of(name: str, family: str) -> click.Command:
@@ -77,7 +78,7 @@ def _command_of(name: str, family: str) -> click.Command:
 
 
 def _family_among(args: list[str]) -> str:
-    """The family of the first argument that is a bundle; the first family where none is one, or it cannot be read."""
+    """Returns the family of the first argument that is a bundle; the default if there is none or it is unreadable."""
     from amodal.runtime.bundle.manifest import MANIFEST_NAME
     from amodal.runtime.bundle.reading import read_manifest
 
@@ -85,6 +86,6 @@ def _family_among(args: list[str]) -> str:
         if not argument.startswith("-") and (Path(argument) / MANIFEST_NAME).is_file():
             try:
                 return read_manifest(Path(argument)).family
-            except AmodalError:  # which the command itself reports
+            except AmodalError:  # the command itself reports it
                 break
     return next(iter(_PACKAGES))

@@ -7,7 +7,7 @@ from amodal.runtime.families.diffusion_vas.shape import RunShape
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """What the `config` says, as rows of a name and a value."""
+    """Returns the `config` as rows of a name and a value."""
     config = bundle.config
     height, width = config.latent_size
     return [
@@ -15,11 +15,11 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("clip", f"{config.frames} frames of {config.height}x{config.width}, latents {height}x{width}"),
         ("context layout", config.context_layout),
         ("decode chunk", f"{config.decode_chunk} frames"),
-        ("hidden RGB", "carried over from other frames, the rest drawn" if config.propagate else "drawn"),
+        ("hidden RGB", "copied from other frames, the rest drawn" if config.propagate else "drawn"),
         ("noise", config.noise_dtype),
     ]
 
 
 def run_to_plan(tasks: tuple[str, ...], size: tuple[int, int] | None) -> RunShape:
-    """A run of these tasks with its default settings; (H, W) of the frames, None for the bundle's."""
+    """Returns a run of `tasks` with default settings, for frames of `size` (H, W), None for the bundle's."""
     return RunShape(tasks, size=size)

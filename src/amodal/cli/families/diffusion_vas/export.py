@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import SizeType, human_bytes, human_count, human_difference, print_json, table
+from amodal.cli.console import SIZE, component_table, print_json, settings_from
+from amodal.cli.options import folder_options, json_option, quiet_option
+from amodal.runtime.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported
+
+_NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir", "onnxruntime")
 
 
 @click.command("export")
@@ -20,64 +26,55 @@ if TYPE_CHECKING:
     "--random",
     "random_kind",
     type=click.Choice(["diffusion-vas", "tiny"]),
-    help="Seeded random weights, of the real architecture or of a toy, instead of checkpoints.",
+    help="Use seeded random weights, of the real architecture or of a toy, instead of checkpoints.",
 )
 @click.option(
     "--random-depth",
     type=click.Choice(["small", "base", "large", "tiny", "none"]),
-    help="With --random: which depth network. Default: large, or tiny for the toy.",
+    help="With --random: the depth network. Default: large, or tiny for the toy.",
 )
-@click.option("-o", "--out", required=True, metavar="BUNDLE", help="Folder to write; made whole or not at all.")
+@folder_options("BUNDLE")
 @click.option(
     "--size",
-    type=SizeType(),
+    type=SIZE,
     metavar="HxW",
     default="256x512",
-    show_default=True,
     help="Height and width that the networks see; frames of any size are resized to it.",
 )
-@click.option("--frames", type=int, metavar="N", default=25, show_default=True, help="Most frames in a clip.")
+@click.option("--frames", type=int, metavar="N", default=25, help="Maximum number of frames in a clip.")
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
     default="fp16",
-    show_default=True,
-    help="Of the stored weights, and of the arithmetic where the authors' code has it so.",
+    help="Precision of the stored weights, and of the arithmetic where the authors' code uses it.",
 )
 @click.option(
     "--context",
     type=click.Choice(["reference", "aligned", "sequence"]),
     default="reference",
-    show_default=True,
-    help="Which CLIP rows the U-Net attends to: as released, as meant, or as trained.",
+    help="CLIP rows that the U-Net attends to: as released, as intended, or as trained.",
 )
 @click.option(
-    "--decode-chunk",
-    type=int,
-    metavar="N",
-    default=8,
-    show_default=True,
-    help="Frames the VAE decodes at once; part of the result.",
+    "--decode-chunk", type=int, metavar="N", default=8, help="Frames that the VAE decodes at once; affects the result."
 )
 @click.option(
     "--variant",
     metavar="NAME",
-    help="How graphs are written: cpu for ONNX Runtime on a CPU (default with fp32), cuda for it on a GPU, engine for "
-    "engines (default with fp16), or engine-..., which differ from engine in one form (an unknown name lists them).",
+    help="Form of the graphs: cpu for ONNX Runtime on a CPU (default with fp32), cuda for it on a GPU, engine "
+    "for engines (default with fp16), or an engine-... variant, which differs from engine in one form (an unknown name "
+    "lists them).",
 )
-@click.option("--weights", metavar="NAME", help="Which variant of the weights to read, for instance fp16.")
+@click.option("--weights", metavar="NAME", help="Variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With --random: of the weights.")
+@click.option("--seed", type=int, default=0, help="With --random: seed of the weights.")
 @click.option(
     "--check",
     type=click.Choice(["full", "small", "none"]),
     default="small",
-    show_default=True,
-    help="Compare each graph with torch: at its own size, at a small one where that is large, or not.",
+    help="Compare each graph with torch: at its own size, at a small one if that is large, or not at all.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace BUNDLE if amodal wrote it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON to standard output.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, no table.")
+@json_option("the table as JSON")
+@quiet_option("Print neither progress nor the table.")
 def command(**options: Any) -> None:
     """Turn checkpoints into a bundle that runs without PyTorch.
 
@@ -92,51 +89,84 @@ def command(**options: Any) -> None:
       amodal export --random diffusion-vas -o random    (before downloading)
       amodal export --random tiny --size 64x128 -o toy
     """
-    from .exporting import export_job
-
-    rows = export_job(options)
+    rows = _export(options)
     if options["as_json"]:
-        print_json({"bundle": options["out"], "components": [_plain(row) for row in rows]})
+        print_json({"bundle": options["out"], "components": [_as_json(row) for row in rows]})
     elif not options["quiet"]:
         click.echo(_text(rows))
         click.echo(f"Wrote {options['out']}")
 
 
-def _plain(row: Exported) -> dict[str, Any]:
+def _export(options: dict[str, Any]) -> list[Exported]:
+    """Reads the checkpoints and exports them; returns one row per component."""
+    from amodal.cli.progress import activity, component_lines, hidden
+    from amodal.runtime.bundle.manifest import MANIFEST_NAME
+    from amodal.runtime.files.atomic import check_output
+
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingDependencyError(
+            f'export needs {", ".join(missing)}, not installed here; run `pip install "amodal[export]"`.'
+        )
+    random = options["random_kind"]
+    given = [f"--{name}" for name in ("segment", "complete") if options[name]]
+    if random and given:
+        raise InputError(f"--random makes its own weights; omit {' and '.join(given)}, or omit --random.")
+    if not (random or given):
+        raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny.")
+    if options["random_depth"] and (options["depth"] or not random):
+        raise InputError("--random-depth needs --random; use it without --depth.")
+    inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
+    check_output(options["out"], options["overwrite"], MANIFEST_NAME, inputs)
+
+    quiet = options["quiet"]
+    if hidden(quiet):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with activity(quiet, "importing torch"):
+        from amodal.export.bundle import export_bundle
+        from amodal.export.checkpoints.checkpoint import random_checkpoint, read_checkpoint
+        from amodal.export.depth_anything.network import load_depth, random_depth
+        from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
+
+        settings = settings_from(ExportSettings, options)
+    stages: dict[Any, Any] = {}
+    depth = None
+    with activity(quiet, "reading checkpoints"):
+        for stage in ("segment", "complete"):
+            if random:
+                stages[stage] = random_checkpoint(random, stage, options["seed"])
+            elif options[stage]:
+                weights, revision = options["weights"], options["revision"]
+                stages[stage] = read_checkpoint(options[stage], variant=weights, revision=revision)
+        if options["depth"]:
+            depth = load_depth(options["depth"])
+        elif random:
+            size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
+            depth = None if size == "none" else random_depth(size, options["seed"])
+    with component_lines(quiet) as progress:
+        plan = plan_export(stages, depth, settings)
+        return export_bundle(options["out"], plan, overwrite=options["overwrite"], inputs=inputs, progress=progress)
+
+
+def _as_json(row: Exported) -> dict[str, Any]:
     return {
         "component": row.key,
-        "precision": row.entry.precision,
-        "parameters": row.entry.parameters,
-        "bytes": row.entry.bytes,
-        "difference": row.entry.difference,
+        **{name: getattr(row.entry, name) for name in ("precision", "parameters", "bytes", "difference")},
         "checked_at": list(row.check_size) if row.entry.difference is not None else None,
         "seconds": row.seconds,
     }
 
 
 def _text(rows: list[Exported]) -> str:
-    lines = [
-        [
-            row.key,
-            row.entry.precision,
-            human_count(row.entry.parameters),
-            human_bytes(row.entry.bytes),
-            human_difference(row.entry.difference),
-            f"{row.seconds:.1f}",
-        ]
-        for row in rows
-    ]
-    parameters, size = sum(r.entry.parameters for r in rows), sum(r.entry.bytes for r in rows)
-    lines.append(["total", "", human_count(parameters), human_bytes(size), "", f"{sum(r.seconds for r in rows):.1f}"])
-    head = ("component", "arithmetic", "parameters", "size", "difference", "seconds")
+    seconds = [f"{count:.1f}" for count in (*(row.seconds for row in rows), sum(row.seconds for row in rows))]
     places: dict[str, list[str]] = {}
     for row in rows:
         if row.entry.difference is not None:
             places.setdefault("x".join(map(str, row.check_size)), []).append(row.key)
     if not places:
-        note = "Nothing was compared with torch (--check none)."
+        note = "No graph was compared with torch (--check none)."
     else:
         sizes = sorted(places, key=lambda size: -len(places[size]))
         others = "".join(f", {' and '.join(places[size])} at {size}" for size in sizes[1:])
         note = f"Difference: relative L2 to torch on random input, at {sizes[0]}{others}."
-    return f"{table(head, lines)}\n{note}"
+    return f"{component_table({row.key: row.entry for row in rows}, seconds=seconds)}\n{note}"

@@ -1,12 +1,12 @@
-"""What `amodal run` leaves in OUT."""
+"""The settings and outputs of `amodal run`, and the files that it writes."""
 
 from __future__ import annotations
 
 import math
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +16,123 @@ import PIL
 from numpy.typing import NDArray
 
 from amodal import __version__
+from amodal.cli.console import settings_from
 from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.bundle.reading import sha256_of
+from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
 from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import resize_masks
-
-from .run_data import Clip, Found, RunOptions
+from amodal.runtime.pictures.padding import Padding
+from amodal.runtime.sampling.schedule import Churn
 
 MARKER = "result.json"
 
 
-def write_files(folder: Path, clip: Clip, found: Found, options: RunOptions) -> list[str]:
+@dataclass(frozen=True)
+class Clip:
+    """The inputs: frames uint8 [T, H, W, 3], masks bool [T, H, W], depth [T, h, w], and the frames' file names."""
+
+    frames: NDArray[np.uint8]
+    modal: NDArray[np.bool_]
+    depth: NDArray[np.float32] | None
+    amodal: NDArray[np.bool_] | None
+    names: list[str] | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The stages' results; `padding` is the room around the frame, with --pad."""
+
+    segmentation: Segmentation | None
+    completion: Completion | None
+    padding: Padding | None
+
+    @property
+    def stages(self) -> dict[str, Segmentation | Completion]:
+        """Results by stage, of those that ran."""
+        named = {"segment": self.segmentation, "complete": self.completion}
+        return {stage: output for stage, output in named.items() if output is not None}
+
+    @property
+    def masks(self) -> list[NDArray[np.bool_]]:
+        """Whole-object masks bool [T, H, W] per seed, with the padding; empty without `segment`."""
+        return [sample.masks_full for sample in self.segmentation.samples] if self.segmentation else []
+
+    def in_frame(self, pictures: NDArray[Any]) -> NDArray[Any]:
+        """Crops the padding off."""
+        return pictures if self.padding is None else self.padding.crop(pictures)
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """Returns the sampler's settings; raises InputError if a value is out of range."""
+    least, most = options["churn_sigmas"]
+    return settings_from(Settings, options, churn=Churn(options["churn"], least, most, options["churn_noise"]))
+
+
+def write_files(folder: Path, clip: Clip, outputs: Outputs, options: Mapping[str, Any]) -> list[str]:
     """Writes masks, frames and pictures; returns their names."""
     files: list[str] = []
-    amodal, completed = _whole_masks(clip, found), found.whole.frames_full if found.whole else None
-    if found.masks:
-        files += _write(write_masks_png, folder / "amodal_masks", found.masks[0], clip, found)
-    if len(found.masks) > 1:
-        for seed, masks in zip(options.seeds, found.masks, strict=True):
-            _write(write_masks_png, folder / "samples" / str(seed) / "amodal_masks", masks, clip, found)
-        shares = np.rint(255 * np.mean(found.masks, axis=0, dtype=np.float32)).astype(np.uint8)
-        files += ["samples/", *_write(write_frames_png, folder / "probability", shares, clip, found)]
+    completed = outputs.completion.frames_full if outputs.completion else None
+    if outputs.masks:
+        files += _write(write_masks_png, folder / "amodal_masks", outputs.masks[0], clip, outputs)
+    if len(outputs.masks) > 1:
+        for seed, masks in zip(_seeds(options), outputs.masks, strict=True):
+            _write(write_masks_png, folder / "samples" / str(seed) / "amodal_masks", masks, clip, outputs)
+        shares = np.rint(255 * np.mean(outputs.masks, axis=0, dtype=np.float32)).astype(np.uint8)
+        files += ["samples/", *_write(write_frames_png, folder / "probability", shares, clip, outputs)]
     if completed is not None:
-        files += _write(write_frames_png, folder / "completed", completed, clip, found)
-    write_masks_json(folder / "masks.json", clip.modal, found.in_frame(amodal), clip.names)
+        files += _write(write_frames_png, folder / "completed", completed, clip, outputs)
+    amodal = _whole_masks(clip, outputs)
+    write_masks_json(folder / "masks.json", clip.modal, outputs.in_frame(amodal), clip.names)
     files.append("masks.json")
-    if options.overlay:
+    if options["overlay"]:
         frames, modal = clip.frames, clip.modal
-        if found.padding is not None:
-            frames, modal = found.padding.pad(frames, 255), found.padding.pad(modal, False)
-        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options.settings.fps)
+        if outputs.padding is not None:
+            frames, modal = outputs.padding.pad(frames, 255), outputs.padding.pad(modal, False)
+        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options["fps"])
         write_contact_sheet(folder / "sheet.png", frames, modal, amodal, completed)
         files += ["overlay.gif", "sheet.png"]
     return files
 
 
-def _write(write: Callable[..., Any], place: Path, pictures: NDArray[Any], clip: Clip, found: Found) -> list[str]:
-    """Writes what lies in the frame to PLACE and, with --pad, everything to PLACE_padded; returns their names."""
-    write(place, found.in_frame(pictures), clip.names)
-    if found.padding is None:
+def _write(write: Callable[..., Any], place: Path, pictures: NDArray[Any], clip: Clip, outputs: Outputs) -> list[str]:
+    """Writes the frame's part to PLACE and, with --pad, everything to PLACE_padded; returns their names."""
+    write(place, outputs.in_frame(pictures), clip.names)
+    if outputs.padding is None:
         return [f"{place.name}/"]
     write(place.with_name(f"{place.name}_padded"), pictures, clip.names)
     return [f"{place.name}/", f"{place.name}_padded/"]
 
 
-def describe(
-    folder: Path,
-    files: list[str],
-    options: RunOptions,
-    model: Model,
-    clip: Clip,
-    found: Found,
-    start: float,
+def write_result(
+    folder: Path, files: list[str], options: Mapping[str, Any], model: Model, clip: Clip, outputs: Outputs, start: float
 ) -> dict[str, Any]:
-    """Writes result.json, and returns its content; `start` is when the run began."""
+    """Writes result.json and returns its content; `start` is when the run began."""
+    amodal = outputs.in_frame(_whole_masks(clip, outputs))
     result = {
         "schema_version": 1,
         "amodal_version": __version__,
         "files": [*files, MARKER],
         "inputs": {
-            "frames": options.frames,
-            "masks": options.masks,
-            "depth": options.depth,
-            "amodal": options.amodal,
-            "object": options.object_id,
+            **{name: options[name] for name in ("frames", "masks", "depth", "amodal")},
+            "object": options["object_id"],
             "count": len(clip.frames),
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
         },
-        "settings": {"stages": list(found.outputs), **_settings(options, model), **_propagation(found)},
+        "settings": {"stages": list(outputs.stages), **_settings(options, model, outputs)},
         "seconds": {
             "total": time.perf_counter() - start,
-            **{stage: {"total": output.seconds, **output.timings} for stage, output in found.outputs.items()},
+            **{stage: {"total": output.seconds, **output.timings} for stage, output in outputs.stages.items()},
         },
-        "hidden_share": [
-            _hidden(a, m) for a, m in zip(found.in_frame(_whole_masks(clip, found)), clip.modal, strict=True)
-        ],
-        **_known(clip, found),
-        **_beyond(clip, found),
-        "bundle": _bundle(options.bundle, model),
+        "hidden_share": [_hidden(a, m) for a, m in zip(amodal, clip.modal, strict=True)],
+        **_known(clip, outputs),
+        **_beyond(clip, outputs),
+        "bundle": _bundle(options["bundle"], model),
         "backend": model.backend.describe(),
         "versions": {
             "python": platform.python_version(),
@@ -111,20 +147,25 @@ def describe(
     return result
 
 
-def _settings(options: RunOptions, model: Model) -> dict[str, Any]:
-    settings = asdict(options.settings)
+def _seeds(options: Mapping[str, Any]) -> list[int]:
+    return [options["seed"] + index for index in range(options["samples"])]
+
+
+def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dict[str, Any]:
+    settings = asdict(settings_of(options))
     churn = settings.pop("churn")
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
     settings["context"] = settings["context"] or model.config.context_layout
     settings["decode_chunk"] = settings["decode_chunk"] or model.config.decode_chunk
     return {
-        "seed": options.seed,
-        "seeds": options.seeds,
-        "pad": options.pad,
+        "seed": options["seed"],
+        "seeds": _seeds(options),
+        "pad": options["pad"],
         **settings,
         "churn": churn,
         "memory": model.memory,
         **({"memory_plan": model.plan.as_json()} if model.plan else {}),
+        **({"propagate": outputs.completion.known is not None} if outputs.completion else {}),
     }
 
 
@@ -141,32 +182,29 @@ def _bundle(path: str, model: Model) -> dict[str, Any]:
     }
 
 
-def _beyond(clip: Clip, found: Found) -> dict[str, Any]:
-    """With --pad: the padding, and x, y, width and height of the whole object in the frame's pixels and beyond them."""
-    if found.padding is None:
+def _beyond(clip: Clip, outputs: Outputs) -> dict[str, Any]:
+    """With --pad: the padding, and the whole object's x, y, width and height in the frame's pixels, also outside it."""
+    padding = outputs.padding
+    if padding is None:
         return {}
-    boxes = found.padding.boxes(found.masks[0], clip.modal).astype(int)
-    return {"padding": {"rows": found.padding.rows, "columns": found.padding.columns}, "boxes": boxes.tolist()}
+    boxes = padding.boxes(outputs.masks[0], clip.modal).astype(int)
+    return {"padding": {"rows": padding.rows, "columns": padding.columns}, "boxes": boxes.tolist()}
 
 
-def _propagation(found: Found) -> dict[str, bool]:
-    """Whether `complete` propagated, if it ran."""
-    return {} if found.whole is None else {"propagate": found.whole.known is not None}
-
-
-def _known(clip: Clip, found: Found) -> dict[str, Any]:
-    """With propagation: share of the object's pixels, at the bundle's size, that was not drawn; None without any."""
-    if found.whole is None or found.whole.known is None:
+def _known(clip: Clip, outputs: Outputs) -> dict[str, Any]:
+    """With propagation: per frame, the share of the object's pixels at the bundle's size that was not drawn."""
+    if outputs.completion is None or outputs.completion.known is None:
         return {}
-    known, masks = found.whole.known, found.seen.masks if found.seen else clip.amodal
+    known = outputs.completion.known
+    masks = outputs.segmentation.masks if outputs.segmentation else clip.amodal
     assert masks is not None
     whole = known | resize_masks(masks, known.shape[1:])
     return {"known_share": [float(k.sum() / w.sum()) if w.any() else None for k, w in zip(known, whole, strict=True)]}
 
 
-def _whole_masks(clip: Clip, found: Found) -> NDArray[np.bool_]:
-    """Of the first seed; of the padded frame, with --pad."""
-    masks = found.masks[0] if found.masks else clip.amodal
+def _whole_masks(clip: Clip, outputs: Outputs) -> NDArray[np.bool_]:
+    """Whole-object masks of the first seed; with --pad, of the padded frame."""
+    masks = outputs.masks[0] if outputs.masks else clip.amodal
     assert masks is not None
     return masks
 

@@ -1,0 +1,148 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .console import BYTES, NAMES
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+COUNT = click.IntRange(min=1)
+ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+FILE = click.Path(dir_okay=False, path_type=Path)
+MEMORY_MODES = click.Choice(["auto", "resident", "sequential"])
+
+bundle_argument = click.argument("bundle", type=click.Path())
+stage_option = click.option(
+    "--stage", type=click.Choice(["segment", "complete", "both"]), help="Stage to run. Default: all in the bundle."
+)
+noise_option = click.option(
+    "--seed", type=int, default=23, help="Seed of the noise, which equals that of torch's CPU generator."
+)
+churn_option = click.option("--churn", type=float, default=0.0, help="EDM's S_churn: fresh noise while sampling.")
+components_option = click.option(
+    "--components", type=NAMES, help="Only these components, by key or kind: unet,vae_decoder. Default: all."
+)
+target_option = click.option(
+    "--target",
+    metavar="GPUS",
+    default="portable",
+    help="GPUs that the engines are for: compute capabilities such as sm86,sm89, all that the compiler knows "
+    "(portable), or the GPU of this machine (this).",
+)
+engine_option = click.option(
+    "--engine-dir",
+    type=click.Path(path_type=Path),
+    help="Folder of the engines. Default: engines/ in the bundle; for the default bundle, the user's cache.",
+)
+
+
+def combined(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    """Returns one decorator that adds all `options`, in this order."""
+
+    def add(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def steps_option(kind: Any = COUNT) -> Callable[[_F], _F]:
+    """--steps, as an integer of `kind`."""
+    return click.option("--steps", type=kind, default=25, help="Sampler steps.")
+
+
+def threads_option(kind: Any = COUNT) -> Callable[[_F], _F]:
+    """--threads, as an integer of `kind`."""
+    return click.option("--threads", type=kind, metavar="N", help="CPU threads. Default: all cores.")
+
+
+def execution_options(backend: bool = True, threads: Any = COUNT) -> Callable[[_F], _F]:
+    """How a bundle is run: --backend unless it is False, --device, --threads, --memory, --vram, --engine-dir."""
+    which = click.option(
+        "--backend",
+        metavar="NAME",
+        default="onnxruntime",
+        help="Backend that runs the networks; auto for the best usable one. `amodal doctor` lists them.",
+    )
+    return combined(
+        *([which] if backend else []),
+        click.option("--device", metavar="NAME", help="Device: cpu, cuda, cuda:1. Default: what the backend can use."),
+        threads_option(threads),
+        click.option(
+            "--memory",
+            type=MEMORY_MODES,
+            default="resident",
+            help="Keep all components loaded, or load one at a time; auto for the fastest that fits.",
+        ),
+        click.option(
+            "--vram",
+            type=BYTES,
+            help="Limit of GPU memory (6GB, 800MB) for backends that run engines: a run that needs more is refused "
+            "before anything is loaded. `amodal inspect --memory` shows what is needed.",
+        ),
+        engine_option,
+    )
+
+
+def folder_options(metavar: str, **settings: Any) -> Callable[[_F], _F]:
+    """--out for a folder named `metavar` in --help, and --overwrite."""
+    settings = settings or {"required": True}
+    return combined(
+        click.option("-o", "--out", metavar=metavar, help="Folder to write; created only on success.", **settings),
+        click.option("--overwrite", is_flag=True, help=f"Replace {metavar} if amodal wrote it."),
+    )
+
+
+def json_option(what: str) -> Callable[[_F], _F]:
+    """--json, which prints `what`."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} to standard output.")
+
+
+def quiet_option(text: str = "Print neither progress nor a summary.") -> Callable[[_F], _F]:
+    """--quiet."""
+    return click.option("-q", "--quiet", is_flag=True, help=text)
+
+
+def _writable(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """Refuses a file that cannot be written, before anything is measured."""
+    existing = next((folder for folder in file.absolute().parents if folder.exists()), None) if file else None
+    if existing is None or (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        return file
+    why = "cannot be written to" if existing.is_dir() else "is a file"
+    raise click.BadParameter(f"{file} cannot be written: {existing} {why}; choose another place.", context, option)
+
+
+work_options = combined(
+    stage_option,
+    steps_option(),
+    click.option("--guidance", type=float, default=1.5, help="Classifier-free guidance; 1 turns it off."),
+    churn_option,
+    noise_option,
+)
+"""What a clip computes: --stage, --steps, --guidance, --churn, --seed."""
+
+output_options = combined(
+    click.option("-o", "--out", type=FILE, callback=_writable, help="Also write a results file."),
+    json_option("the results file"),
+)
+"""What is done with the results: -o, --json."""
+
+clip_options = combined(work_options, execution_options(), output_options)
+"""What a clip computes, how it is run, and what is done with the results."""
+
+
+def checkpoint_options(purpose: str = "Checkpoint of the segment stage") -> Callable[[_F], _F]:
+    """Where torch finds the weights: --segment and --complete."""
+    text = f"{purpose}. Default: the bundle's source, if it is an absolute path or random."
+    return combined(
+        click.option("--segment", metavar="CKPT", help=text),
+        click.option("--complete", metavar="CKPT", help="The same for the complete stage."),
+    )
