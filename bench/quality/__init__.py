@@ -1,7 +1,7 @@
-"""How good amodal masks and completed RGB are, measured against the truth.
+"""Quality of amodal masks and completed RGB, compared with the truth.
 
-`measures` holds one function per measure, each over the frames of one clip; what it is and where it comes from stands
-in its docstring. `report` takes means over all frames, `table` prints them; `truth` and `reading` find what is on disk.
+`measures` has one function per measure, over the frames of one clip, with its definition and source. `report` computes
+means over all frames, and `table` prints them; `truth` and `reading` find the files.
 """
 
 from .clips import ClipPrediction, ClipTruth

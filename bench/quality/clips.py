@@ -1,4 +1,4 @@
-"""What is compared: the truth of a clip, and what was predicted for it."""
+"""The truth of a clip and its prediction, with checks that they belong together."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """What is known of one object in a clip of T frames.
+    """The truth of one object in a clip of T frames.
 
     Attributes:
         name: of the clip, for reports and errors.
         modal: bool [T, H, W], visible pixels.
-        amodal: bool [T, H, W], the whole object as far as it lies in the frame.
+        amodal: bool [T, H, W], the part of the whole object that lies in the frame.
         whole_rgb: uint8 [T, H, W, 3], the whole object; needed for PSNR only.
-        frames: uint8 [T, H, W, 3], the frames; the mean colour is taken from them, or from `whole_rgb` without them.
-        boxes: [T, 4] x, y, width and height of the whole object in pixels, which may reach out of the frame; width 0
+        frames: uint8 [T, H, W, 3], used for the mean colour; without them, `whole_rgb` is.
+        boxes: [T, 4] x, y, width and height of the whole object in pixels, which may extend beyond the frame; width 0
             where it is absent. None: the boxes of `amodal`.
 
     Raises:
-        InputError: shapes or dtypes that do not belong together.
+        InputError: shapes or dtypes are wrong or do not match.
     """
 
     name: str
@@ -50,10 +50,9 @@ class ClipTruth:
         if self.modal.shape != shape:
             raise _differs(self.name, "visible masks", self.modal.shape, "whole-object masks of the truth", shape)
         for what, pictures in (("whole-object RGB", self.whole_rgb), ("frames", self.frames)):
-            if pictures is not None:
-                _require_rgb(pictures, f"the {what} of {self.name}")
-                if pictures.shape[:3] != shape:
-                    raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
+            _require_rgb(pictures, f"the {what} of {self.name}")
+            if pictures is not None and pictures.shape[:3] != shape:
+                raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
         if self.boxes is not None:
             _require_boxes(self.boxes, shape[0], f"the truth of {self.name}")
 
@@ -80,17 +79,17 @@ class ClipTruth:
 
 @dataclass(frozen=True)
 class ClipPrediction:
-    """What was predicted for a clip.
+    """The prediction for a clip.
 
     Attributes:
         samples: K >= 1 times bool [T, h, w], Top-1 first. (h, w) is the frames' size, or that of the padded frame (a
-            quarter more at every side); any other size only in `official` mode, which resizes.
+            quarter more on every side); any other size only in `official` mode, which resizes.
         rgb: uint8 [T, h, w, 3], the whole object's RGB of the Top-1 sample, at the frames' or the padded size.
-        boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, where the boxes were predicted as such.
+        boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, if boxes were predicted themselves.
             None: the boxes of the masks.
 
     Raises:
-        InputError: no sample, or shapes and dtypes that do not belong together.
+        InputError: there is no sample, or shapes or dtypes are wrong or do not match.
     """
 
     samples: Sequence[Bools]
@@ -99,13 +98,12 @@ class ClipPrediction:
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise InputError("a prediction has no sample; give one mask per frame at least.")
+            raise InputError("a prediction has no sample; give at least one mask per frame.")
         for masks in self.samples:
             _require_masks(masks, "a prediction")
             if masks.shape != self.samples[0].shape:
                 raise _differs("a prediction", "masks of one sample", masks.shape, "first", self.samples[0].shape)
-        if self.rgb is not None:
-            _require_rgb(self.rgb, "a prediction's RGB")
+        _require_rgb(self.rgb, "a prediction's RGB")
         if self.boxes is not None:
             if len(self.boxes) != len(self.samples):
                 raise InputError(f"a prediction has {len(self.boxes)} sets of boxes for {len(self.samples)} samples.")
@@ -113,26 +111,25 @@ class ClipPrediction:
                 _require_boxes(boxes, len(self.samples[0]), "a prediction")
 
 
-def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> None:
-    """Whether a prediction can be measured against a truth.
+def check_pair(truth: ClipTruth, prediction: ClipPrediction, any_size: bool) -> None:
+    """Checks that a prediction can be compared with a truth.
 
     Args:
-        resizes: masks of any size are taken, because nothing but `official` mode is asked for.
+        any_size: accept masks of any size, for `official` mode alone, which resizes.
 
     Raises:
         InputError: the numbers of frames or the sizes differ.
     """
-    masks = prediction.samples[0]
-    given = [("masks", masks, resizes)] + (
-        [("RGB frames", prediction.rgb, False)] if prediction.rgb is not None else []
-    )
-    for what, pictures, any_size in given:
+    for what, pictures in (("masks", prediction.samples[0]), ("RGB frames", prediction.rgb)):
+        if pictures is None:
+            continue
         if len(pictures) != len(truth.amodal):
             raise InputError(
                 f"{truth.name}: {len(pictures)} {what} were predicted for {len(truth.amodal)} frames; "
                 "give one per frame."
             )
-        if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not any_size:
+        resized = any_size and what == "masks"
+        if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not resized:
             fix = ', or measure with `mode="official"`, which resizes' if what == "masks" else ""
             raise InputError(
                 f"{truth.name}: the predicted {what} are {describe_size(pictures.shape[1:3])}, but the truth is "
@@ -142,7 +139,7 @@ def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> N
 
 
 def in_frame(pictures: NDArray[Any], truth: ClipTruth) -> NDArray[Any]:
-    """What lies in the frame: [T, h, w, ...] without the padding, if its size is the padded frame's."""
+    """Pictures [T, h, w, ...] without padding, if their size is that of the padded frame."""
     if pictures.shape[1:3] != truth.padded_size or pictures.shape[1:3] == truth.size:
         return pictures
     (rows, columns), (height, width) = truth.pads, truth.size
@@ -150,7 +147,7 @@ def in_frame(pictures: NDArray[Any], truth: ClipTruth) -> NDArray[Any]:
 
 
 def at_frame_size(masks: Bools, truth: ClipTruth) -> Bools:
-    """Masks [T, H, W] at the frames' size: without padding, resized (nearest) if they have a size of their own."""
+    """Masks [T, H, W] at the frames' size: without padding, and any other size resized (nearest)."""
     return resize_masks(in_frame(masks, truth), truth.size)
 
 
@@ -160,7 +157,9 @@ def _require_masks(masks: Any, what: str) -> None:
 
 
 def _require_rgb(rgb: Any, what: str) -> None:
-    if not (isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3):
+    if rgb is not None and not (
+        isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3
+    ):
         raise InputError(f"{what} is {_described(rgb)}; expected uint8 [T, H, W, 3].")
 
 

@@ -1,4 +1,4 @@
-"""Reading folders and json, with errors that name the right argument."""
+"""Folders, RLE and json of predictions and truths, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import read_frames
-from amodal.runtime.files.masks import read_masks
+from amodal.runtime.errors import InputError
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.paths import natural_key
 
-from .clips import Bools, Bytes, Floats
-
-
-def masks_in(folder: Path, field: str) -> Bools:
-    """Masks of one object, bool [T, H, W]; errors name the argument `field`."""
-    with argument(field):
-        return read_masks(folder)
-
-
-def rgb_in(folder: Path, field: str) -> Bytes:
-    """Frames, uint8 [T, H, W, 3]; errors name the argument `field`."""
-    with argument(field):
-        return read_frames(folder)
+from .clips import Bools, Floats
 
 
 def decode_masks(rles: Any, where: str) -> Bools:
-    """COCO RLEs, one per frame, as bool [T, H, W]; errors name `where` and the frame."""
-    masks = []
+    """Decodes COCO RLEs, one per frame, to bool [T, H, W]; errors name `where` and the frame."""
+    masks: list[Bools] = []
     for i, rle in enumerate(rles if isinstance(rles, list) else [rles]):
         try:
             if not isinstance(rle, dict):

@@ -1,29 +1,34 @@
 """The report: one page that opens from disk without a network, and a summary in Markdown.
 
-`overview.document` turns a results file into sections of tables and figures, a module per kind of measurement;
-`page` and `markdown` write them down.
+`overview.document` turns a results file into tables and figures, with a module per kind of measurement, and the
+templates `report.html.j2` and `summary.md.j2` render them.
 """
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amodal.runtime.paths import PathLike
 
 from ..running.files import write_whole
 from ..schema import Results
-from .drawing import require_matplotlib
-from .markdown import render_markdown
+from ..wording import without_controls
+from .document import Document, Figure
+from .drawing import SERIES, draw_svg, require_libraries
 from .overview import document
-from .page import render_page
 
-PAGE, SUMMARY = "report.html", "summary.md"
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
-__all__ = ["PAGE", "SUMMARY", "render_markdown", "render_page", "write_report"]
+_LIGHTER = ("#7fb2ea", "#f0ab62", "#6fcaa0", "#bd9ce2", "#ec8c94", "#68cbda", "#cdc266", "#a8a8b3")
+"""The colours of the series on a dark page, in the order of `SERIES`."""
 
 
 def write_report(results: Results, folder: PathLike) -> list[Path]:
-    """Writes `report.html` and `summary.md` into a folder, which is made if it is not there; replaces what is there.
+    """Writes `report.html` and `summary.md` into a folder, which is created if needed; replaces older ones.
 
     Returns:
         The two files.
@@ -32,11 +37,46 @@ def write_report(results: Results, folder: PathLike) -> list[Path]:
         MissingDependencyError: matplotlib or jinja2 is not installed.
         OutputError: they cannot be written.
     """
-    require_matplotlib()
-    found, place = document(results), Path(folder)
-    texts = {PAGE: render_page(found), SUMMARY: render_markdown(found)}
-    files = []
-    for name, text in texts.items():
-        write_whole(place / name, text)
-        files.append(place / name)
-    return files
+    require_libraries("matplotlib", "jinja2")
+    contents, written = document(results), []
+    for name in ("report.html", "summary.md"):
+        write_whole(Path(folder, name), _render(contents, f"{name}.j2"))
+        written.append(Path(folder, name))
+    return written
+
+
+def _render(contents: Document, template: str) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"breakable": _breakable, "drawn": _drawn, "plain": _plain}
+    text = files(__package__).joinpath(template).read_text("utf-8")
+    return without_controls(environment.from_string(text).render(document=contents, light=SERIES, dark=_LIGHTER))
+
+
+def _breakable(text: str) -> Markup:
+    """HTML that may break after slashes and underscores."""
+    from markupsafe import Markup, escape
+
+    return Markup(escape(text).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
+
+
+def _drawn(figure: Figure, prefix: str) -> Markup:
+    """The figure as SVG, in which matplotlib has escaped all text."""
+    from markupsafe import Markup
+
+    svg = draw_svg(figure.plot, prefix)
+    return Markup('<svg role="img" aria-label="{}" ').format(figure.alt) + Markup(svg.removeprefix("<svg"))
+
+
+def _plain(text: str) -> str:
+    """Markdown that shows the text as it is: no markup, no HTML, one line."""
+    line = " ".join(without_controls(text).split())
+    line = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", line.replace("&", "&amp;"))
+    return line.replace("<", "&lt;").replace(">", "&gt;")

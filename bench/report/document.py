@@ -1,22 +1,20 @@
-"""What the report is made of; the page and the Markdown summary are two ways to write it down."""
+"""Contents of the report, independent of the format it is rendered in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from .drawing import Canvas
+
 Basis: TypeAlias = Literal["measured", "predicted", "counted"]
-"""`counted` is read off graphs, without running them."""
+"""`counted` figures are read from graphs that were not run."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, units in the cells or the head.
-
-    Attributes:
-        texts: how many columns are words, aligned to the left; the first names its row.
-    """
+    """Cells as text, with units in cells or heads. The first `texts` columns are words; the first one names the row."""
 
     caption: str
     head: Sequence[str]
@@ -25,33 +23,33 @@ class Table:
     texts: int = 1
 
 
+def tabulate(caption: str, rows: Sequence[Mapping[str, str]], basis: Basis = "measured", texts: int = 1) -> Table:
+    """A table of rows that map column heads to cells; all rows have the same heads."""
+    head = list(rows[0]) if rows else []
+    return Table(caption, head, [list(row.values()) for row in rows], basis, texts)
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A plot, drawn when it is asked for.
-
-    Attributes:
-        draw: gives an `<svg>` element.
-        alt: what a reader who does not see it should know.
-    """
+    """A figure, with `alt` for readers who cannot see it. It is drawn on a matplotlib figure when it is rendered."""
 
     title: str
     caption: str
     alt: str
-    draw: Callable[[], str]
+    plot: Callable[[Canvas], None]
     basis: Basis = "measured"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one kind of measurement."""
+    """All measurements of one kind."""
 
     kind: str
-    title: str
     lead: str
-    warnings: Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[Table]
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,6 @@ class Card:
     title: str
     value: str
     detail: str
-    basis: Basis = "measured"
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,8 @@ class Document:
 
     Attributes:
         facts: names and values: bundle, machine, versions, date.
-        skipped: what, why, and what would change that.
+        skipped: what was skipped, the reason, and the remedy.
+        missing: kinds that the results file does not contain.
     """
 
     title: str
@@ -79,5 +77,5 @@ class Document:
     cards: Sequence[Card]
     context: Sequence[str]
     sections: Sequence[Section]
-    skipped: Sequence[tuple[str, str, str]] = field(default=())
-    missing: Sequence[str] = ()
+    skipped: Sequence[tuple[str, str, str]]
+    missing: Sequence[str]

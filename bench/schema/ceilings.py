@@ -1,4 +1,4 @@
-"""What clips cost, what a machine can do, and what others could."""
+"""Cost of clips, limits of the machine, and predictions for GPUs."""
 
 from __future__ import annotations
 
@@ -12,51 +12,13 @@ from amodal.runtime.bundle.manifest import Precision
 from .about import Executed, Record, Work
 
 
-class ComponentCost(Record):
-    """A component's part of a clip, counted from its graph; see `bench/roofline/flops.py` for what is counted how.
-
-    Attributes:
-        component: stage and kind, `segment/unet` for instance.
-        precision: of its arithmetic.
-        calls: in one clip.
-        flops: of all calls, by kind of operator (`matmul`, `attention`, `convolution`, `other`).
-        weights: bytes of weights that all calls read, once each.
-        activations: bytes that all calls read and write if every operator reads its inputs and writes its outputs once.
-        boundary: bytes of inputs and outputs of all calls, the part of that which no fusion saves.
-        seconds: measured, of all calls; None where it was not run.
-    """
-
-    component: str
-    precision: Precision
-    calls: int
-    flops: dict[str, float]
-    weights: float
-    activations: float
-    boundary: float
-    seconds: float | None = None
-
-    @property
-    def products(self) -> float:
-        """Floating-point operations of matrix products and convolutions, which are held against the ceiling."""
-        return sum(count for kind, count in self.flops.items() if kind != "other")
-
-    def floor(self, rate: float, bandwidth: float) -> float:
-        """The least seconds at `rate` FLOP/s and `bandwidth` bytes/s: products, or weights and boundary, alone."""
-        return max(self.products / rate, (self.weights + self.boundary) / bandwidth)
-
-    def share_of(self, ceilings: Ceilings) -> float | None:
-        """Products per second over what the machine reaches, in [0, 1] or a little above; None where it was not run."""
-        return self.products / self.seconds / ceilings.rate if self.seconds else None
-
-
 class Ceilings(Record):
-    """What this machine reaches; raw samples.
+    """Measured limits of this machine; raw samples.
 
     Attributes:
         precision: of the matrix products, `float32` or `float16, float32 accumulation`.
-        library: what multiplied.
-        side: of the square matrices, that of several which was fastest.
-        flops: FLOP/s of each product. bandwidth: bytes/s of each copy, what is read and what is written together.
+        library: that computed the products. side: of the square matrices, the fastest of several.
+        flops: FLOP/s of each product. bandwidth: bytes/s of each copy, reads plus writes.
     """
 
     precision: str
@@ -76,15 +38,52 @@ class Ceilings(Record):
         return median(self.bandwidth)
 
 
-class Prediction(Record):
-    """The least seconds per frame a GPU could take, from published rates; predicted, not measured.
+class ComponentCost(Record):
+    """Cost of a component in one clip, counted from its graph; see `bench/roofline/flops.py` for how.
 
     Attributes:
-        rate: dense FLOP/s of FP16 products. rate_single: of TF32, for components that compute in float32.
+        component: stage and kind, such as `segment/unet`.
+        precision: of its arithmetic.
+        calls: in one clip.
+        flops: of all calls, by kind of operator (`matmul`, `attention`, `convolution`, `other`).
+        weights: bytes of weights that all calls read, once each.
+        activations: bytes that all calls transfer if every operator reads its inputs and writes its outputs once.
+        boundary: bytes of inputs and outputs of all calls, the part of `activations` that fusion cannot save.
+        seconds: measured, of all calls; None if it was not run.
+    """
+
+    component: str
+    precision: Precision
+    calls: int
+    flops: dict[str, float]
+    weights: float
+    activations: float
+    boundary: float
+    seconds: float | None = None
+
+    @property
+    def products(self) -> float:
+        """Floating-point operations of matrix products and convolutions, which are compared with the ceiling."""
+        return sum(count for kind, count in self.flops.items() if kind != "other")
+
+    def floor(self, rate: float, bandwidth: float) -> float:
+        """Least seconds at `rate` FLOP/s and `bandwidth` bytes/s: for products, or for weights and boundary alone."""
+        return max(self.products / rate, (self.weights + self.boundary) / bandwidth)
+
+    def share_of(self, ceilings: Ceilings) -> float | None:
+        """Products per second divided by the ceiling, in [0, 1] or slightly above; None if it was not run."""
+        return self.products / self.seconds / ceilings.rate if self.seconds else None
+
+
+class Prediction(Record):
+    """Predicted least seconds per frame on a GPU, from its published rates.
+
+    Attributes:
+        rate: dense FLOP/s in FP16. rate_single: in TF32, for components that compute in float32.
         bandwidth: bytes/s. vram: bytes.
-        floor: seconds per frame at the full rates. likely: at the share of them that `likely_share` says.
-        planned: the most memory a run takes, by the records of engines; None where none were built.
-        way: of running that is planned, `resident, batched` for instance: the fastest that fits, or the smallest.
+        floor: seconds per frame at the full rates. likely: at `likely_share` of them.
+        planned: peak memory of a run, from the records of engines; None if none were built.
+        way: how the plan runs, such as `resident, batched`: the fastest way that fits, or the smallest.
         fits: whether `planned` is at most `vram`.
         source: of the published figures.
     """
@@ -108,10 +107,10 @@ class Roofline(Record):
     """`amodal bench roofline`.
 
     Attributes:
-        executed: None where nothing was run, and calls are those that engines would get.
-        ceilings: of what executes here.
-        predictions: of a run with engines.
-        warnings: why measured figures may not be what the machine can do.
+        executed: None if nothing was run; the calls are then those of engines.
+        ceilings: of the backend that ran.
+        predictions: for a run with engines.
+        warnings: reasons why the machine may be faster than the measured figures.
     """
 
     kind: Literal["roofline"] = "roofline"

@@ -1,4 +1,4 @@
-"""What clips come to: beside float32, beside the truth, beside other ways to run them."""
+"""Results compared with float32, with the truth, and with other implementations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Against: TypeAlias = Literal["twin", "diffusers"]
 
 
 class StageFidelity(Record):
-    """One stage beside the float32 run.
+    """One stage compared with the float32 run.
 
     Attributes:
-        sigmas: noise level that each step begins with.
+        sigmas: noise level at the start of each step.
         latents: relative L2 difference after each step.
-        masks_iou: of all frames together; None for `complete`.
-        frames_mean, frames_max: absolute difference of decoded pictures, of 255.
+        masks_iou: over all frames together; None for `complete`.
+        frames_mean, frames_max: absolute difference of decoded pictures, in levels of 255.
     """
 
     stage: StageName
@@ -30,12 +30,12 @@ class StageFidelity(Record):
 
 
 class Fidelity(Record):
-    """`amodal bench fidelity`: against `reference`, a run in float32, from the same noise.
+    """`amodal bench fidelity`: compared with a float32 run from the same noise, described by `reference`.
 
-    Stage `complete` is given the true masks in both, so that it does not depend on what `segment` drew.
+    In both runs, stage `complete` receives the true masks, so it does not depend on the output of `segment`.
 
     Attributes:
-        against: what `reference` is; None in older files, where its text alone tells.
+        against: kind of reference; None in older files, where only the text of `reference` shows it.
     """
 
     kind: Literal["fidelity"] = "fidelity"
@@ -47,7 +47,7 @@ class Fidelity(Record):
 
     @property
     def compared_with(self) -> Against:
-        """`against`, whatever the file's age."""
+        """`against`, for older files too."""
         return self.against or ("diffusers" if self.reference.startswith("the reference pipeline") else "twin")
 
 
@@ -66,7 +66,7 @@ class Quality(Record):
     """`amodal bench quality`: over `scenes` unseen scenes; `baselines` have no time.
 
     Attributes:
-        workers: processes that ran at a time, each slowed by the others; None in older files.
+        workers: processes that ran at the same time and slowed each other; None in older files.
     """
 
     kind: Literal["quality"] = "quality"
@@ -78,19 +78,18 @@ class Quality(Record):
 
 
 class Peer(Record):
-    """One way of doing the same work.
+    """One implementation of the same work.
 
     Attributes:
-        name: `diffusers`, `diffusers + torch.compile`, or a backend of ours, with its device unless that is the CPU.
+        name: `diffusers`, `diffusers + torch.compile`, or an amodal backend, with its device unless that is the CPU.
         description: versions, arithmetic, threads, and what is compiled.
-        seconds: a clip each, warm. first: seconds of the first clip, with what happens only then: compilation, and the
-            loading of our components.
+        seconds: of each clip, warm. first: of the first clip, including compilation and the loading of our components.
         host_peak: bytes of its process.
-        device_peak: bytes on the GPU during the first clip, as the driver counts its process; None without one.
-        allocator_peak: the same by torch's own count of what it handed out; None where it is not torch, or on a CPU.
+        device_peak: bytes on the GPU during the first clip, as the driver counts its process; None without a GPU.
+        allocator_peak: the same as counted by torch's allocator; None without torch or on a CPU.
         agreement: with the first peer, after the first clip: `segment_latents_relative_l2`, `masks_iou`,
-            `segment_frames_mean` (absolute difference of decoded pictures, of 255), and the same of `complete`; empty
-            of the first itself.
+            `segment_frames_mean` (absolute difference of decoded pictures, of 255), and the same for `complete`; empty
+            for the first peer.
     """
 
     name: str
@@ -104,11 +103,11 @@ class Peer(Record):
 
 
 class Peers(Record):
-    """`amodal bench peers`: clips in turns, so that the i-th samples of all peers belong together.
+    """`amodal bench peers`: clips run in turns, so the i-th samples of all peers can be compared.
 
     Attributes:
-        refused: peers whose results are not those of the first, and in what: no time of theirs is reported.
-        device: on which they were compared. threads: of those on a CPU. None in older files.
+        refused: peers whose results differ from the first one's, and how; their times are not reported.
+        device: that they ran on. threads: if that is a CPU. None in older files.
     """
 
     kind: Literal["peers"] = "peers"

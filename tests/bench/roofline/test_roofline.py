@@ -367,7 +367,7 @@ def test_the_command_says_what_is_counted_measured_and_predicted(
     assert (code, err) == (0, "")
     for words in ("Counted from the graphs", "seconds measured here", "Measured here", "not measured", "amodal build"):
         assert words in out
-    (kept,) = read_results(file).of("roofline")
+    (kept,) = read_results(file).measurements
     assert isinstance(kept, Roofline)
     assert kept.work.stages == ["segment"]
     assert [path.name for path in tmp_path.iterdir()] == ["roofline.json"]

@@ -37,14 +37,14 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench all bundle -o report --only latency --only memory
     """
     from amodal.bench.report import write_report
-    from amodal.bench.report.drawing import require_matplotlib
+    from amodal.bench.report.drawing import require_libraries
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
     from amodal.runtime.families import Bundle
 
     from .output import checkpoints_from, execution_from, hold_to_targets, noting, work_from, write_results
 
-    require_matplotlib()  # before anything is measured
+    require_libraries("matplotlib", "jinja2")  # before anything is measured
     out: Path = options["out"]
     opened = Bundle(bundle)
     suite = SuiteOptions(

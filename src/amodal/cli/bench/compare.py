@@ -104,7 +104,7 @@ def _footnotes(measured: Compared) -> dict[str, int]:
 
 def _row(change: Change, footnotes: dict[str, int]) -> list[str]:
     from amodal.bench.wording import DASH, quantity
-    from amodal.bench.wording import change as shown
+    from amodal.bench.wording import relative_change as shown
 
     return [
         change.what,
@@ -118,7 +118,7 @@ def _row(change: Change, footnotes: dict[str, int]) -> list[str]:
 
 
 def _conclusion(failures: list[tuple[Compared, Change]], limit: float) -> str:
-    from amodal.bench.wording import change as shown
+    from amodal.bench.wording import relative_change as shown
 
     if not failures:
         return f"\nNothing that counts got worse by more than {100 * limit:.3g} % beyond noise."
