@@ -60,14 +60,18 @@ def summarise(samples: Sequence[float]) -> Summary | None:
     """Median, percentiles and spread of samples; None if there are none."""
     if not samples:
         return None
-    low, high = np.quantile(samples, (0.25, 0.75)).tolist()
     known = {p: float(np.percentile(samples, p)) if len(samples) >= samples_needed(p) else None for p in PERCENTILES}
-    return Summary(len(samples), float(np.median(samples)), high - low, min(samples), max(samples), known)
+    return Summary(len(samples), float(np.median(samples)), iqr_of(samples) or 0.0, min(samples), max(samples), known)
 
 
 def median_of(samples: Sequence[float]) -> float | None:
     """The median; None if there are no samples."""
     return float(np.median(samples)) if samples else None
+
+
+def iqr_of(samples: Sequence[float]) -> float | None:
+    """The interquartile range; None of fewer than two samples."""
+    return float(np.subtract(*np.quantile(samples, (0.75, 0.25)))) if len(samples) > 1 else None
 
 
 @dataclass(frozen=True)

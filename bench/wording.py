@@ -12,7 +12,6 @@ from .schema import Executed, Fidelity, Latency, Memory, Scaling, Work
 Run = TypeVar("Run", Latency, Memory, Fidelity, Scaling)
 
 DASH = "–"
-OUTSIDE = "outside the networks"
 _PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 
 

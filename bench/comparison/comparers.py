@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import statistics
 from ..schema import Latency, Memory, Peer, Point, Preset, Roofline, StageFidelity
-from ..wording import OUTSIDE
 from . import changes
 from .changes import Change
 
@@ -35,13 +34,9 @@ def changes_of(before: Any, after: Any, floor: float) -> Iterator[Change | str]:
 
 def _times(m: Latency) -> dict[str, Any]:
     """Cold starts as one value, and other times as samples with the least change of their median that counts."""
-    clips = [clip.seconds for clip in m.clips]
-    matters = MATTERS * (statistics.median_of(clips) or 0.0)
-    names = dict.fromkeys(name for clip in m.clips for name in clip.parts)
-    parts = {name: [clip.parts.get(name, 0.0) for clip in m.clips] for name in names}
-    parts[OUTSIDE] = [clip.outside for clip in m.clips]
-    cold = {f"cold: {name}": seconds for name, seconds in m.cold.items()}
-    return {"clip": (clips, 0.0), **{name: (samples, matters) for name, samples in parts.items()}, **cold}
+    matters = MATTERS * (statistics.median_of(m.seconds) or 0.0)
+    parts = {name: (samples, matters) for name, samples in m.part_seconds.items()}
+    return {"clip": (m.seconds, 0.0), **parts, **{f"cold: {name}": seconds for name, seconds in m.cold.items()}}
 
 
 def _compare_times(name: str, old: Any, new: Any, floor: float) -> Found:

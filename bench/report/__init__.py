@@ -57,7 +57,8 @@ def _render(contents: Document, template: str) -> str:
     )
     environment.filters |= {"breakable": _breakable, "drawn": _drawn, "plain": _plain}
     text = files(__package__).joinpath(template).read_text("utf-8")
-    return without_controls(environment.from_string(text).render(document=contents, light=SERIES, dark=_LIGHTER))
+    values = {"document": contents, "results": contents.results, "light": SERIES, "dark": _LIGHTER}
+    return without_controls(environment.from_string(text).render(values))
 
 
 def _breakable(text: str) -> Markup:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ..schema import Results
 from .drawing import Canvas
 
 Basis: TypeAlias = Literal["measured", "predicted", "counted"]
@@ -63,19 +64,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report.
+    """A whole report: `facts` are names and values, `missing` the kinds that the results file does not contain."""
 
-    Attributes:
-        facts: names and values: bundle, machine, versions, date.
-        skipped: what was skipped, the reason, and the remedy.
-        missing: kinds that the results file does not contain.
-    """
-
-    title: str
-    finished: bool
+    results: Results
     facts: Sequence[tuple[str, str]]
     cards: Sequence[Card]
     context: Sequence[str]
     sections: Sequence[Section]
-    skipped: Sequence[tuple[str, str, str]]
     missing: Sequence[str]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import statistics
-from ..schema import ClipTimes, Latency
-from ..wording import DASH, OUTSIDE, describe_runs, name_runs, per_frame, percent, plural, seconds
+from ..schema import OUTSIDE, Latency
+from ..wording import DASH, describe_runs, name_runs, per_frame, percent, plural, seconds
 from .document import Figure, Section, Table, tabulate
 from .drawing import SERIES, Canvas, component_colour, hide_vertical_axis, label, legend_below, scatter_clips, series
 
@@ -34,32 +34,18 @@ def section(found: Sequence[Latency]) -> Section:
     )
 
 
-def part_medians(clips: Sequence[ClipTimes]) -> dict[str, float]:
-    """Median seconds by component, and outside the networks."""
-    return {name: float(np.median(values)) for name, values in part_seconds(clips).items()}
-
-
-def part_seconds(clips: Sequence[ClipTimes]) -> dict[str, list[float]]:
-    """Seconds of each clip by component, and outside the networks."""
-    names = dict.fromkeys(name for clip in clips for name in clip.parts)
-    found = {name: [clip.parts.get(name, 0.0) for clip in clips] for name in names}
-    return {**found, OUTSIDE: [clip.outside for clip in clips]}
-
-
-def _summarise(samples: Sequence[float]) -> statistics.Summary:
-    summary = statistics.summarise(samples)
-    assert summary is not None  # called for runs with clips only
-    return summary
+def _part_medians(m: Latency) -> dict[str, float]:
+    return {name: float(np.median(samples)) for name, samples in m.part_seconds.items()}
 
 
 def _figures(runs: Runs) -> list[Figure]:
     if not runs:
         return []
-    words = []
-    for name, m in runs:
-        s = _summarise([clip.seconds for clip in m.clips])
-        bounds = f"from {seconds(s.minimum)} to {seconds(s.maximum)} over {plural(s.count, 'clip')}"
-        words.append(f"{name}: median {seconds(s.median)}, {bounds}.")
+    words = [
+        f"{name}: median {seconds(statistics.median_of(m.seconds))}, from {seconds(min(m.seconds))} to "
+        f"{seconds(max(m.seconds))} over {plural(len(m.clips), 'clip')}."
+        for name, m in runs
+    ]
     every = Figure(
         "Every clip",
         "Each dot is one clip, in seconds; the box spans the middle half (from five clips on), the line is the median. "
@@ -71,7 +57,7 @@ def _figures(runs: Runs) -> list[Figure]:
         Figure(
             f"Time of a clip by component: {name}",
             "Medians over clips, by stage and component; the rest is outside the networks.",
-            "; ".join(f"{part} {seconds(value)}" for part, value in part_medians(m.clips).items()) + ".",
+            "; ".join(f"{part} {seconds(value)}" for part, value in _part_medians(m).items()) + ".",
             partial(_plot_parts, m),
         )
         for name, m in runs
@@ -92,7 +78,7 @@ def _figures(runs: Runs) -> list[Figure]:
 def _summary(named: Runs) -> Table:
     rows = []
     for name, m in named:
-        s = statistics.summarise([clip.seconds for clip in m.clips])
+        s = statistics.summarise(m.seconds)
         tails = {f"p{p}": seconds(s.percentiles[p] if s else None) for p in statistics.PERCENTILES[1:]}
         rows.append(
             {
@@ -124,22 +110,22 @@ def _cold(named: Runs) -> Table:
 
 
 def _components(name: str, m: Latency) -> Table:
-    whole = float(np.median([clip.seconds for clip in m.clips]))
+    whole = float(np.median(m.seconds))
     rows = []
-    for part, samples in part_seconds(m.clips).items():
-        s = _summarise(samples)
-        share, iqr = s.median / whole if whole else None, s.iqr if s.count > 1 else None
-        cells = {"per clip": seconds(s.median), "share": percent(share), "interquartile range": seconds(iqr)}
-        rows.append({"component": part, **cells})
+    for part, samples in m.part_seconds.items():
+        median = float(np.median(samples))
+        share, iqr = percent(median / whole if whole else None), seconds(statistics.iqr_of(samples))
+        rows.append({"component": part, "per clip": seconds(median), "share": share, "interquartile range": iqr})
     return tabulate(f"{name}: a clip by component, medians.", rows)
 
 
 def _device(name: str, m: Latency) -> Table:
-    phases = list(dict.fromkeys(phase for clip in m.clips for phase in clip.device or {}))
+    times = [clip.device for clip in m.clips if clip.device]
     rows = []
-    for phase in phases:
-        s = _summarise([clip.device[phase] for clip in m.clips if clip.device and phase in clip.device])
-        rows.append({"phase": phase, "per clip": seconds(s.median), "interquartile range": seconds(s.iqr)})
+    for phase in dict.fromkeys(phase for clip in times for phase in clip):
+        samples = [clip[phase] for clip in times if phase in clip]
+        median, iqr = seconds(statistics.median_of(samples)), seconds(statistics.iqr_of(samples))
+        rows.append({"phase": phase, "per clip": median, "interquartile range": iqr})
     return tabulate(f"{name}: on the device, between events on the stream, medians.", rows)
 
 
@@ -147,10 +133,9 @@ def _plot_clips(runs: Runs, canvas: Canvas) -> None:
     canvas.set_figheight(0.35 + 1.05 * len(runs))
     panels = canvas.subplots(len(runs), squeeze=False)[:, 0]
     for index, (axes, (name, m)) in enumerate(zip(panels, runs, strict=True)):
-        values = [clip.seconds for clip in m.clips]
-        scatter_clips(axes, values, 0, 0.7, s=9, color=series(index))
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-        if len(values) >= statistics.ENOUGH:
+        scatter_clips(axes, m.seconds, 0, 0.7, s=9, color=series(index))
+        low, middle, high = np.quantile(m.seconds, (0.25, 0.5, 0.75))
+        if len(m.clips) >= statistics.ENOUGH:
             axes.fill_between([low, high], -0.42, 0.42, color=series(index), alpha=0.18, linewidth=0)
         axes.plot([middle, middle], [-0.46, 0.46], color=series(index), linewidth=2)
         axes.set(ylim=(-0.55, 0.55), title=label(f"{name}: median {seconds(float(middle))}"))
@@ -162,7 +147,7 @@ def _plot_clips(runs: Runs, canvas: Canvas) -> None:
 
 def _plot_parts(m: Latency, canvas: Canvas) -> None:
     rows: dict[str, dict[str, float]] = {}
-    for part, value in part_medians(m.clips).items():
+    for part, value in _part_medians(m).items():
         stage = OUTSIDE if part == OUTSIDE else part.rpartition("/")[0] or "both stages"
         rows.setdefault(stage, {})[part.rpartition("/")[2]] = value
     names = {name for parts in rows.values() for name in parts}

@@ -1,20 +1,24 @@
-"""Memory in the report."""
+"""Memory in the report, and as a picture of its own."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amodal.runtime.errors import InputError, OutputError
 from amodal.runtime.families.diffusion_vas.calls import PHASE_ROLES
+from amodal.runtime.paths import PathLike
 
 from ..schema import Memory, Span, Timeline
 from ..wording import describe_runs, in_bytes, name_runs, percent, seconds
 from .document import Figure, Section, Table, tabulate
-from .drawing import INK, MUTED, Canvas, label, legend_below, series
+from .drawing import INK, MUTED, PAPER, Canvas, label, legend_below, require_libraries, series, styled_canvas
 
 _GB = 1e9
 _BUCKETS = 400
@@ -30,7 +34,7 @@ def section(found: Sequence[Memory]) -> Section:
             f"Memory of {name} over time. Peak on the host {in_bytes(m.host_peak)}. Phases: "
             + "; ".join(f"{p.name} from {seconds(p.begin)} to {seconds(p.end)}" for p in m.phases)
             + ".",
-            partial(plot_timeline, m),
+            partial(_plot_timeline, m),
         )
         for name, m in named
         if m.host.bytes or device_peaks(m)
@@ -51,7 +55,7 @@ def device_peaks(m: Memory) -> dict[str, int]:
     return {name: max(t.bytes) for name, t in m.device.items() if t.bytes}
 
 
-def phase_spans(m: Memory, planned: str) -> list[Span]:
+def _phase_spans(m: Memory, planned: str) -> list[Span]:
     """When a phase of the plan ran: by its own name, or by the components that run in it (`segment/unet`)."""
     stage, _, phase = planned.rpartition("/")
     names = {planned, *(f"{stage}/{kind}" for kind in PHASE_ROLES.get(phase, ()))}
@@ -82,7 +86,7 @@ def _plan(name: str, m: Memory) -> Table:
     samples = list(zip(process.seconds, process.bytes, strict=False))
     rows = []
     for phase, planned in m.planned.items():
-        spans = phase_spans(m, phase)
+        spans = _phase_spans(m, phase)
         peak = max((b for span in spans for s, b in samples if span.begin <= s <= span.end), default=None)
         share = percent(None if peak is None or not planned else peak / planned, 0)
         cells = {"planned (predicted)": in_bytes(planned), "peak (measured)": in_bytes(peak)}
@@ -104,8 +108,7 @@ def _thinned(timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float6
     return times[index], values[index]
 
 
-def plot_timeline(m: Memory, canvas: Canvas) -> None:
-    """Plots the samples, the phases and, dashed, the plan."""
+def _plot_timeline(m: Memory, canvas: Canvas) -> None:
     canvas.set_figheight(3.3)
     axes = canvas.subplots()
     lines: dict[str, Any] = {}
@@ -115,7 +118,7 @@ def plot_timeline(m: Memory, canvas: Canvas) -> None:
             (lines[name],) = axes.plot(*_thinned(timeline), color=series(index))
     lines["host peak"] = axes.axhline(m.host_peak / _GB, color=series(0), linewidth=0.8, linestyle=":")
     for name, planned in m.planned.items():
-        for span in phase_spans(m, name):
+        for span in _phase_spans(m, name):
             (lines["planned (predicted)"],) = axes.plot(
                 [span.begin, span.end], [planned / _GB] * 2, color=INK, linestyle="--", linewidth=1.6
             )
@@ -132,3 +135,36 @@ def plot_timeline(m: Memory, canvas: Canvas) -> None:
     axes.grid(axis="y")
     axes.margins(x=0.01)
     legend_below(canvas, list(lines.values()), list(lines))
+
+
+def check_picture(path: PathLike) -> Path:
+    """Checks that `save_memory` could write this file, so that errors come before the measurement.
+
+    Raises:
+        InputError: the name ends in neither .png nor .svg.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    file = Path(path)
+    if file.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{file} is no picture; expected a name that ends in .png or .svg.", field="picture")
+    require_libraries("matplotlib")
+    return file
+
+
+def save_memory(measured: Memory, path: PathLike) -> None:
+    """Saves the report's plot of memory over time as a picture.
+
+    Raises:
+        InputError, MissingDependencyError: see `check_picture`.
+        OutputError: the file cannot be written.
+    """
+    file = check_picture(path)
+    part = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    with styled_canvas() as canvas:
+        _plot_timeline(measured, canvas)
+        try:
+            canvas.savefig(part, format=file.suffix[1:].lower(), dpi=200, facecolor=PAPER)
+            os.replace(part, file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"{file} cannot be written ({error.strerror or error}).", field="picture") from error

@@ -36,13 +36,11 @@ def document(results: Results) -> Document:
     if best and best.work.size == _PAPER_SIZE and best.work.steps == _PAPER_STEPS:
         context.append(_PAPER)
     return Document(
-        title=f"amodal bench: {results.bundle.name}",
-        finished=results.finished,
+        results=results,
         facts=list(_facts(results)),
         cards=[*_latency_cards(best), *_memory_cards(found["memory"]), *_other_cards(found)],
         context=context,
         sections=[make(found[kind]) for kind, make in _SECTIONS.items() if found[kind]],
-        skipped=[(s.what, s.reason, s.remedy) for s in results.skipped],
         missing=[kind for kind in _SECTIONS if not found[kind]],
     )
 
@@ -62,7 +60,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _median(m: Latency) -> float:
-    return statistics.median_of([clip.seconds for clip in m.clips]) or 0.0
+    return statistics.median_of(m.seconds) or 0.0
 
 
 def _where(m: Latency | Memory) -> str:

@@ -54,22 +54,19 @@ def _ratio(ratio: Ratio | None) -> str:
 
 
 def _table(m: Peers) -> Table:
-    rows = []
-    for peer in m.peers:
-        summary = statistics.summarise(peer.seconds)
-        median, iqr = (summary.median, summary.iqr) if summary else (None, None)
-        rows.append(
-            {
-                "peer": peer.name,
-                "clip, median": seconds(median),
-                "interquartile range": seconds(iqr),
-                "s/frame": per_frame(median, m.work),
-                "ratio": _ratio(ratio_to_first(m, peer)),
-                "first clip": seconds(peer.first),
-                "host peak": in_bytes(peer.host_peak),
-                "GPU peak": in_bytes(peer.device_peak),
-            }
-        )
+    rows = [
+        {
+            "peer": peer.name,
+            "clip, median": seconds(statistics.median_of(peer.seconds)),
+            "interquartile range": seconds(statistics.iqr_of(peer.seconds)),
+            "s/frame": per_frame(statistics.median_of(peer.seconds), m.work),
+            "ratio": _ratio(ratio_to_first(m, peer)),
+            "first clip": seconds(peer.first),
+            "host peak": in_bytes(peer.host_peak),
+            "GPU peak": in_bytes(peer.device_peak),
+        }
+        for peer in m.peers
+    ]
     clips = plural(min((len(p.seconds) for p in m.peers), default=0), "clip")
     base = f" Ratios are to {m.peers[0].name}." if m.peers else ""
     return tabulate(f"{describe_work(m.work)}; {clips} each.{base}", rows)

@@ -66,16 +66,10 @@ def reached(m: Roofline) -> float | None:
     return sum(c.products for c in timed) / sum(c.seconds or 0.0 for c in timed) / m.ceilings.rate
 
 
-def _intensity(cost: ComponentCost) -> float:
-    """Products per byte that fusion cannot save; see `ComponentCost.floor`."""
-    moved = cost.weights + cost.boundary
-    return cost.products / moved if moved else 0.0
-
-
-def _unfused(cost: ComponentCost) -> float:
-    """Products per byte if every operator reads and writes memory."""
-    moved = cost.weights + cost.activations
-    return cost.products / moved if moved else 0.0
+def _intensity(cost: ComponentCost, fused: bool = True) -> float:
+    """Products per byte that fusion cannot save (see `ComponentCost.floor`), or per byte without any fusion."""
+    transferred = cost.weights + (cost.boundary if fused else cost.activations)
+    return cost.products / transferred if transferred else 0.0
 
 
 def _counted(m: Roofline) -> Table:
@@ -166,8 +160,9 @@ def _memory(p: Prediction) -> str:
 
 def _plot_roofline(ceilings: Ceilings, timed: Sequence[ComponentCost], canvas: Canvas) -> None:
     flops, bandwidth = ceilings.rate, ceilings.copies
-    intensities = [x for c in timed for x in (_intensity(c), _unfused(c)) if x] + [flops / bandwidth]
-    low, high = min(intensities) / 4, max(intensities) * 4
+    intensities = [(_intensity(c, fused=False), _intensity(c)) for c in timed]
+    shown = [x for pair in intensities for x in pair if x] + [flops / bandwidth]
+    low, high = min(shown) / 4, max(shown) * 4
     canvas.set_figheight(2.9 + 0.18 * -(-len(timed) // 2))
     axes = canvas.subplots()
     x = np.geomspace(low, high, 200)
@@ -178,12 +173,12 @@ def _plot_roofline(ceilings: Ceilings, timed: Sequence[ComponentCost], canvas: C
     stages = list(dict.fromkeys(c.component.rpartition("/")[0] for c in timed))
     markers = "osD^vP*X"
     points = []
-    for c in timed:
+    for c, (unfused, intensity) in zip(timed, intensities, strict=True):
         stage, rate = stages.index(c.component.rpartition("/")[0]), c.products / (c.seconds or 1.0) / 1e9
         marker, colour = markers[stage % len(markers)], component_colour(c.component)
-        if _unfused(c):
-            axes.plot([_unfused(c), _intensity(c)], [rate, rate], color=colour, linewidth=1, alpha=0.6)
-        points += axes.plot(_intensity(c), rate, marker, color=colour, markersize=6, linestyle="none")
+        if unfused:
+            axes.plot([unfused, intensity], [rate, rate], color=colour, linewidth=1, alpha=0.6)
+        points += axes.plot(intensity, rate, marker, color=colour, markersize=6, linestyle="none")
     log_scale(axes, "x")
     log_scale(axes, "y")
     axes.margins(y=0.14)

@@ -18,7 +18,7 @@ from amodal.runtime.paths import PathLike
 from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
 from .ceilings import Ceilings, ComponentCost, Prediction, Roofline
 from .outcome import Against, Fidelity, Peer, Peers, Preset, Quality, StageFidelity
-from .running import ClipTimes, Latency, Memory, Point, Scaling, Span, Sweep, Timeline
+from .running import OUTSIDE, ClipTimes, Latency, Memory, Point, Scaling, Span, Sweep, Timeline
 
 SCHEMA_VERSION = 1
 Measurement = Annotated[Latency | Memory | Fidelity | Quality | Peers | Roofline | Scaling, Field(discriminator="kind")]

@@ -6,6 +6,8 @@ from typing import Literal
 
 from .about import Executed, Record, Seconds, Work
 
+OUTSIDE = "outside the networks"
+
 
 class ClipTimes(Record):
     """Times of one clip.
@@ -60,6 +62,18 @@ class Latency(Record):
     clips: list[ClipTimes]
     overhead: float | None = None
     warnings: list[str] = []
+
+    @property
+    def seconds(self) -> Seconds:
+        """Seconds of each clip."""
+        return [clip.seconds for clip in self.clips]
+
+    @property
+    def part_seconds(self) -> dict[str, Seconds]:
+        """Seconds of each clip by component, and `OUTSIDE` of them."""
+        names = dict.fromkeys(name for clip in self.clips for name in clip.parts)
+        parts = {name: [clip.parts.get(name, 0.0) for clip in self.clips] for name in names}
+        return {**parts, OUTSIDE: [clip.outside for clip in self.clips]}
 
 
 class Span(Record):

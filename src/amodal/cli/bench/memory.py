@@ -29,7 +29,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench memory bundle --backend tensorrt_rtx --memory sequential --target-vram 4GB
     """
     from amodal.bench.measures.memory import measure_memory
-    from amodal.bench.report.plots import check_picture, save_memory
+    from amodal.bench.report.memory import check_picture, save_memory
     from amodal.runtime.families import Bundle
 
     from .output import emit, execution_from, hold_to_targets, noting, work_from
