@@ -98,9 +98,9 @@ def run_suite(
         for file in files.values():
             remove(file)
     try:
-        for place, (name, (asked, job)) in enumerate(jobs.items()):
+        for place, (name, (settings, job)) in enumerate(jobs.items()):
             progress(name, "", place, len(jobs))
-            key = _key(opened, asked)
+            key = _key(opened, settings)
             part = _read(files[name], key)
             if part is None:
                 found, reasons = _run(name, job)
@@ -127,7 +127,7 @@ def _run(name: str, job: Job) -> Outcome:
 
 
 def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, tuple[object, Job]]:
-    """By name: the settings, from which the key is made, and the job."""
+    """The settings and the job of each part, by name; a part with the same settings need not be measured again."""
     from .measures.fidelity import measure_fidelity
     from .measures.latency import measure_latency
     from .measures.memory import measure_memory
@@ -144,9 +144,9 @@ def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, t
     common = (bundle, work, execution)
     jobs: dict[str, tuple[object, Job]] = {}
 
-    def add(name: str, asked: object, measure: Callable[..., Measurement], *args: object, **more: object) -> None:
-        settings = [name, asked, work, execution.options(), engines]
-        jobs[name] = (settings, lambda: ([measure(*args, **more)], []))
+    def add(name: str, settings: object, measure: Callable[..., Measurement], *args: object, **more: object) -> None:
+        whole = [name, settings, work, execution.options(), engines]
+        jobs[name] = (whole, lambda: ([measure(*args, **more)], []))
 
     def roofline() -> Measurement:
         with running(*common) as runner:
@@ -154,8 +154,8 @@ def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, t
 
     others = {"" if e.backend == execution.backend else f" {e.backend}": e for e in _executions(execution)}
     for suffix, other in others.items():
-        asked = [clips, [other.options(), _engines(opened, other)]]
-        add(f"latency{suffix}", asked, measure_latency, bundle, work, other, repeats=clips, progress=progress)
+        settings = [clips, [other.options(), _engines(opened, other)]]
+        add(f"latency{suffix}", settings, measure_latency, bundle, work, other, repeats=clips, progress=progress)
     for suffix, other in others.items():
         add(f"memory{suffix}", [other.options(), _engines(opened, other)], measure_memory, bundle, work, other)
     add("roofline", all_engines, roofline)  # predictions read the records of engines
@@ -189,10 +189,11 @@ def _unusable(execution: Execution) -> list[Skipped]:
     return [Skipped(what=f"backend {name}", reason=state.reason) for name, state in states.items() if not state.usable]
 
 
-def _key(bundle: Bundle, asked: object) -> str:
+def _key(bundle: Bundle, settings: object) -> str:
+    """A hash of the settings of a part, and of the bundle, machine and libraries that it is measured on."""
     manifest = hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest()
     machine = this_machine()
-    about = [SCHEMA_VERSION, versions(), machine.fingerprint, machine.python, machine.gpu, manifest, asked]
+    about = [SCHEMA_VERSION, versions(), machine.fingerprint, machine.python, machine.gpu, manifest, settings]
     text = json.dumps(about, default=lambda value: value.model_dump() if isinstance(value, Record) else str(value))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from .schema import Executed, Fidelity, Latency, Memory, Scaling, Work
 
-Run = TypeVar("Run", Latency, Memory, Fidelity, Scaling)
+Run = TypeVar("Run", bound=Latency | Memory | Fidelity | Scaling)
 
 DASH = "–"
 _PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
@@ -85,9 +85,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def describe_work(work: Work) -> str:
-    """The settings of a clip in one line."""
-    parts = [
+def _settings(work: Work) -> list[str]:
+    """The settings in words; empty where they need not be mentioned."""
+    return [
         " and ".join(work.stages) or "no stage",
         f"{plural(work.frames, 'frame')} of {work.size[0]}x{work.size[1]}",
         plural(work.steps, "step"),
@@ -97,7 +97,11 @@ def describe_work(work: Work) -> str:
         "depth computed by the bundle" if work.depth else "",
         f"seed {work.seed}",
     ]
-    return ", ".join(filter(None, parts))
+
+
+def describe_work(work: Work) -> str:
+    """The settings of a clip in one line."""
+    return ", ".join(filter(None, _settings(work)))
 
 
 def describe_executed(executed: Executed) -> str:
@@ -117,19 +121,10 @@ def name_runs(measurements: Sequence[Run]) -> list[tuple[str, Run]]:
     Names are such as `onnxruntime, cpu`; details are added until all differ, and numbers if everything is equal.
     """
     names = [f"{m.executed.backend}, {m.executed.device}" for m in measurements]
-    for detail in (
-        lambda m: m.executed.memory,
-        lambda m: " and ".join(m.work.stages),
-        lambda m: plural(m.work.steps, "step"),
-        lambda m: f"guidance {m.work.guidance:g}",
-        lambda m: f"{m.work.frames}x{m.work.size[0]}x{m.work.size[1]}",
-        lambda m: plural(m.work.samples, "sample"),
-        lambda m: m.executed.version,
-        lambda m: " ".join(f"{key} {value}" for key, value in m.executed.options.items()),
-    ):
-        details = [detail(m) for m in measurements]
-        if len(set(names)) < len(names) and len(set(details)) > 1:
-            names = [f"{name}, {more}" if more else name for name, more in zip(names, details, strict=True)]
+    details = [[m.executed.memory, *_settings(m.work), describe_executed(m.executed)] for m in measurements]
+    for column in zip(*details, strict=True):
+        if len(set(names)) < len(names) and len(set(column)) > 1:
+            names = [f"{name}, {detail}" if detail else name for name, detail in zip(names, column, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name}, {i}" for i, name in enumerate(names, 1)]
     return list(zip(names, measurements, strict=True))

@@ -18,11 +18,7 @@ time of a network that takes a millisecond depends on the timer."""
 
 
 def changes_of(before: Any, after: Any, floor: float) -> Iterator[Change | str]:
-    """The changes between two measurements of one kind, and a sentence for each figure that only one of them has.
-
-    Args:
-        floor: see `statistics.compare`.
-    """
+    """The changes between two measurements of one kind, and a sentence for each figure that only one of them has."""
     figures, compare = _COMPARERS[before.kind]
     old, new = figures(before), figures(after)
     yield from (f"{name}: only in `before`" for name in old if name not in new)

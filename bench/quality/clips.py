@@ -17,6 +17,8 @@ Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Size = tuple[int, int]
+_MASKS = (np.bool_, 3, "bool [T, H, W], none of them 0")
+_RGB = (np.uint8, 4, "uint8 [T, H, W, 3]")
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class ClipTruth:
     boxes: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        _require_masks(self.amodal, f"the truth of {self.name}")
-        _require_masks(self.modal, f"the visible masks of {self.name}")
+        _require(self.amodal, _MASKS, f"the truth of {self.name} has masks of")
+        _require(self.modal, _MASKS, f"the visible masks of {self.name} are of")
         shape = self.amodal.shape
         if self.modal.shape != shape:
             raise _differs(self.name, "visible masks", self.modal.shape, "whole-object masks of the truth", shape)
         for what, pictures in (("whole-object RGB", self.whole_rgb), ("frames", self.frames)):
-            _require_rgb(pictures, f"the {what} of {self.name}")
-            if pictures is not None and pictures.shape[:3] != shape:
-                raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
+            if pictures is not None:
+                _require(pictures, _RGB, f"the {what} of {self.name} is of")
+                if pictures.shape[:3] != shape:
+                    raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
         if self.boxes is not None:
             _require_boxes(self.boxes, shape[0], f"the truth of {self.name}")
 
@@ -100,10 +103,11 @@ class ClipPrediction:
         if not self.samples:
             raise InputError("a prediction has no sample; give at least one mask per frame.")
         for masks in self.samples:
-            _require_masks(masks, "a prediction")
+            _require(masks, _MASKS, "a prediction has masks of")
             if masks.shape != self.samples[0].shape:
                 raise _differs("a prediction", "masks of one sample", masks.shape, "first", self.samples[0].shape)
-        _require_rgb(self.rgb, "a prediction's RGB")
+        if self.rgb is not None:
+            _require(self.rgb, _RGB, "a prediction's RGB is of")
         if self.boxes is not None:
             if len(self.boxes) != len(self.samples):
                 raise InputError(f"a prediction has {len(self.boxes)} sets of boxes for {len(self.samples)} samples.")
@@ -112,14 +116,7 @@ class ClipPrediction:
 
 
 def check_pair(truth: ClipTruth, prediction: ClipPrediction, any_size: bool) -> None:
-    """Checks that a prediction can be compared with a truth.
-
-    Args:
-        any_size: accept masks of any size, for `official` mode alone, which resizes.
-
-    Raises:
-        InputError: the numbers of frames or the sizes differ.
-    """
+    """Checks that a prediction has the frames and size of a truth, or masks of `any_size`; otherwise `InputError`."""
     for what, pictures in (("masks", prediction.samples[0]), ("RGB frames", prediction.rgb)):
         if pictures is None:
             continue
@@ -151,27 +148,22 @@ def at_frame_size(masks: Bools, truth: ClipTruth) -> Bools:
     return resize_masks(in_frame(masks, truth), truth.size)
 
 
-def _require_masks(masks: Any, what: str) -> None:
-    if not (isinstance(masks, np.ndarray) and masks.dtype == np.bool_ and masks.ndim == 3 and 0 not in masks.shape):
-        raise InputError(f"{what} has masks of {_described(masks)}; expected bool [T, H, W], none of them 0.")
-
-
-def _require_rgb(rgb: Any, what: str) -> None:
-    if rgb is not None and not (
-        isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3
-    ):
-        raise InputError(f"{what} is {_described(rgb)}; expected uint8 [T, H, W, 3].")
+def _require(value: Any, kind: tuple[Any, int, str], what: str) -> None:
+    dtype, axes, expected = kind
+    good = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == axes and 0 not in value.shape
+    if not good or (kind is _RGB and value.shape[-1] != 3):
+        raise InputError(f"{what} {_describe(value)}; expected {expected}.")
 
 
 def _require_boxes(boxes: Any, count: int, what: str) -> None:
     values = np.asarray(boxes)
     if values.dtype.kind not in "fiu" or values.shape != (count, 4) or not np.isfinite(values).all():
-        raise InputError(f"{what} has boxes of {_described(values)}; expected finite numbers [{count}, 4].")
+        raise InputError(f"{what} has boxes of {_describe(values)}; expected finite numbers [{count}, 4].")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return type(value).__name__ if shape is None else f"shape {list(shape)} and dtype {dtype}"
+    return f"type {type(value).__name__}" if shape is None else f"shape {list(shape)} and dtype {dtype}"
 
 
 def _differs(name: str, what: str, shape: tuple[int, ...], other: str, wanted: tuple[int, ...]) -> InputError:

@@ -48,13 +48,8 @@ def official_ious(predicted: Bools, amodal: Bools, modal: Bools, size: Size = OF
     intersection / (union + 1e-6), so an empty prediction of an absent object counts 0. Frames with a hidden IoU below
     1e-6 are left out of the mean, so a prediction that misses the whole hidden part is not penalised.
 
-    Args:
-        predicted: bool [T, h, w] of any size.
-        amodal, modal: bool [T, H, W].
-        size: (height, width) that all masks are resized to.
-
-    Returns:
-        IoU [T], and hidden IoU [T] with NaN for frames that are left out.
+    `predicted` may have any size; `size` is the (height, width) that all masks are resized to. Returns IoU [T], and
+    hidden IoU [T] with NaN for frames that are left out.
     """
     whole, hidden = np.zeros(len(amodal)), np.zeros(len(amodal))
     for t in range(len(amodal)):
@@ -97,11 +92,8 @@ def flicker(predicted: Bools, amodal: Bools) -> Floats:
 def hidden_psnr(rgb: Bytes, whole_rgb: Bytes, hidden: Bools) -> Floats:
     """PSNR in dB over the hidden pixels per frame, at most 100, NaN if there are none.
 
-    10 log10(255^2 / MSE), with the mean squared error over these pixels and the three channels.
-
-    Args:
-        rgb, whole_rgb: uint8 [T, H, W, 3], predicted and true.
-        hidden: bool [T, H, W].
+    10 log10(255^2 / MSE), with the mean squared error over these pixels and the three channels, of predicted and true
+    uint8 [T, H, W, 3].
     """
     values = np.full(len(rgb), np.nan)
     for t in np.flatnonzero(hidden.any(axis=(1, 2))):

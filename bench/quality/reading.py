@@ -20,8 +20,7 @@ from amodal.runtime.files.objects import join_ids
 from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth
-from .files import as_boxes, decode_masks, folders_in, load_json
-from .truth import COMPLETED, MASKS, TruthSource, find_truth
+from .truth import COMPLETED, MASKS, TruthSource, as_boxes, decode_masks, find_truth, folders_in, load_json
 
 SAMPLES, PADDED = "samples", "amodal_masks_padded"
 _EXPECTED = "the output of `amodal run`, a folder of such outputs, or a results json"

@@ -9,20 +9,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import read_frames, require_path
 from amodal.runtime.files.masks import read_masks
-from amodal.runtime.paths import PathLike
+from amodal.runtime.files.rle import decode_rle
+from amodal.runtime.paths import PathLike, natural_key
 from amodal.runtime.scenes.files import SCENE_FORMAT
 
-from .clips import ClipTruth
-from .files import as_boxes, decode_masks, folders_in, load_json
+from .clips import Bools, ClipTruth, Floats
 
 _EXPECTED = "a scene folder, a folder of scene folders, or an annotations json"
 _ANNOTATED = {"segmentation", "visible_mask", "image_ids", "obj_id"}
@@ -122,3 +125,45 @@ def _keys(image_ids: list[Any], object_id: Any) -> list[str]:
         except (TypeError, ValueError) as error:
             raise InputError(f"image id {image_id!r} and object id {object_id!r} must be whole numbers.") from error
     return keys
+
+
+def decode_masks(rles: Any, where: str) -> Bools:
+    """Decodes COCO RLEs, one per frame, to bool [T, H, W]; errors name `where` and the frame."""
+    masks: list[Bools] = []
+    for i, rle in enumerate(rles if isinstance(rles, list) else [rles]):
+        try:
+            if not isinstance(rle, dict):
+                raise ValueError(f"{type(rle).__name__} where an RLE should be")
+            masks.append(decode_rle(rle))
+        except ValueError as error:
+            raise InputError(f"{where}: frame {i} has a broken mask ({error}); expected COCO RLE.") from error
+        if masks[i].shape != masks[0].shape:
+            raise InputError(f"{where}: frame {i} has a mask of another size than frame 0; expected one size.")
+    if not masks:
+        raise InputError(f"{where}: there are no masks; expected one per frame.")
+    return np.stack(masks)
+
+
+def as_boxes(values: Any, where: str) -> Floats:
+    """Lists of x, y, width and height as float64."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: the boxes are no lists of four numbers; expected x, y, width, height.") from error
+
+
+def load_json(path: Path, field: str) -> Any:
+    """The content of a json file; errors name the argument `field`."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as json ({error}).", field=field) from error
+
+
+def folders_in(root: Path) -> list[Path]:
+    """The folders in a folder, in natural order, without hidden ones."""
+    try:
+        entries = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{root} cannot be opened as a folder ({error.strerror}).") from error
+    return sorted(entries, key=lambda entry: natural_key(entry.name))

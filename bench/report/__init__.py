@@ -28,20 +28,16 @@ _LIGHTER = ("#7fb2ea", "#f0ab62", "#6fcaa0", "#bd9ce2", "#ec8c94", "#68cbda", "#
 
 
 def write_report(results: Results, folder: PathLike) -> list[Path]:
-    """Writes `report.html` and `summary.md` into a folder, which is created if needed; replaces older ones.
-
-    Returns:
-        The two files.
+    """Writes `report.html` and `summary.md` into a folder, which is created if needed, and returns the two files.
 
     Raises:
         MissingDependencyError: matplotlib or jinja2 is not installed.
         OutputError: they cannot be written.
     """
     require_libraries("matplotlib", "jinja2")
-    contents, written = document(results), []
-    for name in ("report.html", "summary.md"):
-        write_whole(Path(folder, name), _render(contents, f"{name}.j2"))
-        written.append(Path(folder, name))
+    contents, written = document(results), [Path(folder, name) for name in ("report.html", "summary.md")]
+    for file in written:
+        write_whole(file, _render(contents, f"{file.name}.j2"))
     return written
 
 

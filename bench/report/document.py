@@ -41,30 +41,31 @@ class Figure:
     basis: Basis = "measured"
 
 
+Card: TypeAlias = tuple[str, str, str]
+Content: TypeAlias = tuple[Sequence[Table], Sequence[Figure], Sequence[str], Sequence[str]]
+"""Tables, figures, notes and warnings of a section."""
+
+
 @dataclass(frozen=True)
 class Section:
-    """All measurements of one kind."""
+    """All measurements of one kind; `lead` is its first sentence."""
 
     kind: str
     lead: str
     tables: Sequence[Table]
-    figures: Sequence[Figure] = ()
-    notes: Sequence[str] = ()
-    warnings: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Card:
-    """A headline figure."""
-
-    title: str
-    value: str
-    detail: str
+    figures: Sequence[Figure]
+    notes: Sequence[str]
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report: `facts` are names and values, `missing` the kinds that the results file does not contain."""
+    """A whole report.
+
+    Attributes:
+        facts: names and values. cards: headline figures: title, value, detail.
+        missing: kinds of measurement that the results file does not contain.
+    """
 
     results: Results
     facts: Sequence[tuple[str, str]]

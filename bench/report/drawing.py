@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -27,22 +28,6 @@ INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b76", "#d9d9e0", "#fdfdfe"
 SERIES = ("#2f6fb3", "#d9822b", "#3d9970", "#8a63b8", "#c8505a", "#2a9db0", "#9a8f2e", "#8a8a94")
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {c: f"c{i}" for i, c in enumerate(SERIES)}
 _COMPONENTS = ("unet", "vae_encoder", "vae_decoder", "image_encoder", "unet_conditioner", "depth", "load")
-_SETTINGS: list[tuple[Any, str]] = [
-    (INK, "axes.labelcolor text.color xtick.labelcolor ytick.labelcolor patch.edgecolor"),
-    (MUTED, "axes.edgecolor xtick.color ytick.color"),
-    (GRID, "grid.color"),
-    (PAPER, "hatch.color"),
-    (9, "font.size axes.titlesize axes.labelsize"),
-    (8.5, "xtick.labelsize ytick.labelsize legend.fontsize"),
-    (False, "axes.spines.top axes.spines.right axes.formatter.useoffset legend.frameon"),
-    (False, "text.parse_math"),  # names of bundles and GPUs may contain dollar signs
-    (True, "axes.axisbelow"),
-    ("none", "svg.fonttype axes.facecolor"),
-    ("amodal", "svg.hashsalt"),
-    ("left", "axes.titlelocation"),
-    (0.6, "grid.linewidth"),
-    (1.4, "lines.linewidth"),
-]
 
 
 def series(index: int) -> str:
@@ -83,8 +68,7 @@ def styled_canvas() -> Iterator[Canvas]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: dict[str, Any] = {key: value for value, keys in _SETTINGS for key in keys.split()}
-    with mpl.rc_context(style):  # type: ignore[arg-type]
+    with mpl.rc_context(fname=Path(__file__).with_name("plots.mplstyle")):
         yield Figure(figsize=(WIDTH, WIDTH), layout="constrained")
 
 
@@ -107,12 +91,6 @@ def draw_svg(plot: Callable[[Canvas], None], prefix: str) -> str:
     used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
     svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
     return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
-
-
-def hide_vertical_axis(axes: Axes) -> None:
-    """Hides the vertical axis of a plot whose rows are named in words."""
-    axes.spines["left"].set_visible(False)
-    axes.set_yticks([])
 
 
 def scatter_clips(axes: Axes, values: Sequence[float], centre: float, height: float, **style: Any) -> None:

@@ -7,12 +7,12 @@ from functools import partial
 
 from ..schema import Fidelity
 from ..wording import DASH, describe_runs, name_runs
-from .document import Figure, Section, tabulate
+from .document import Content, Figure, tabulate
 from .drawing import Canvas, legend_below, log_scale, series
 
 
-def section(found: Sequence[Fidelity]) -> Section:
-    """The section of all fidelity measurements."""
+def content(found: Sequence[Fidelity]) -> Content:
+    """The fidelity section: tables, figures, notes and warnings."""
     named = name_runs(found)
     rows = [
         {
@@ -42,13 +42,7 @@ def section(found: Sequence[Fidelity]) -> Section:
     notes = [f"{text} Reference: {m.reference}." for text, m in zip(describe_runs(named), found, strict=True)]
     if rows and not curves:
         notes.append("The latents are identical to the reference's in every step.")
-    return Section(
-        "fidelity",
-        "Compared with a float32 run of the same weights from the same noise.",
-        [tabulate(caption, rows, texts=2)],
-        [figure] if curves else [],
-        notes,
-    )
+    return [tabulate(caption, rows, texts=2)], [figure] if curves else [], notes, []
 
 
 def _plot(curves: Sequence[tuple[str, list[float]]], canvas: Canvas) -> None:

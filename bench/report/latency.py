@@ -9,29 +9,25 @@ from typing import Any
 import numpy as np
 
 from .. import statistics
-from ..schema import OUTSIDE, Latency
+from ..schema import Latency
+from ..schema.running import OUTSIDE
 from ..wording import DASH, describe_runs, name_runs, per_frame, percent, plural, seconds
-from .document import Figure, Section, Table, tabulate
-from .drawing import SERIES, Canvas, component_colour, hide_vertical_axis, label, legend_below, scatter_clips, series
+from .document import Content, Figure, Table, tabulate
+from .drawing import SERIES, Canvas, component_colour, label, legend_below, scatter_clips, series
 
 Runs = Sequence[tuple[str, Latency]]
 
 
-def section(found: Sequence[Latency]) -> Section:
-    """The section of all latency measurements."""
+def content(found: Sequence[Latency]) -> Content:
+    """The latency section: tables, figures, notes and warnings."""
     named = name_runs(found)
     runs = [(name, m) for name, m in named if m.clips]
     devices = [_device(name, m) for name, m in runs if any(clip.device for clip in m.clips)]
     needs = ", ".join(f"p{p} needs {statistics.samples_needed(p)}" for p in statistics.PERCENTILES[1:])
     note = f"A percentile is left out if too few clips lie beyond it ({needs}); the slowest clip is shown instead."
-    return Section(
-        "latency",
-        "Whole clips after warm-up, from raw arrays to masks and RGB on the host.",
-        [_summary(named), _cold(named), *(_components(name, m) for name, m in runs), *devices],
-        _figures(runs),
-        [*describe_runs(named), note],
-        [f"{name}: {text}" for name, m in named for text in m.warnings],
-    )
+    tables = [_summary(named), _cold(named), *(_components(name, m) for name, m in runs), *devices]
+    warnings = [f"{name}: {text}" for name, m in named for text in m.warnings]
+    return tables, _figures(runs), [*describe_runs(named), note], warnings
 
 
 def _part_medians(m: Latency) -> dict[str, float]:
@@ -113,20 +109,21 @@ def _components(name: str, m: Latency) -> Table:
     whole = float(np.median(m.seconds))
     rows = []
     for part, samples in m.part_seconds.items():
-        median = float(np.median(samples))
-        share, iqr = percent(median / whole if whole else None), seconds(statistics.iqr_of(samples))
-        rows.append({"component": part, "per clip": seconds(median), "share": share, "interquartile range": iqr})
+        share = percent(float(np.median(samples)) / whole if whole else None)
+        rows.append({"component": part, **_typical(samples, share=share)})
     return tabulate(f"{name}: a clip by component, medians.", rows)
 
 
 def _device(name: str, m: Latency) -> Table:
     times = [clip.device for clip in m.clips if clip.device]
-    rows = []
-    for phase in dict.fromkeys(phase for clip in times for phase in clip):
-        samples = [clip[phase] for clip in times if phase in clip]
-        median, iqr = seconds(statistics.median_of(samples)), seconds(statistics.iqr_of(samples))
-        rows.append({"phase": phase, "per clip": median, "interquartile range": iqr})
+    phases = dict.fromkeys(phase for clip in times for phase in clip)
+    rows = [{"phase": phase, **_typical([clip[phase] for clip in times if phase in clip])} for phase in phases]
     return tabulate(f"{name}: on the device, between events on the stream, medians.", rows)
+
+
+def _typical(samples: Sequence[float], **more: str) -> dict[str, str]:
+    median, iqr = statistics.median_of(samples), statistics.iqr_of(samples)
+    return {"per clip": seconds(median), **more, "interquartile range": seconds(iqr)}
 
 
 def _plot_clips(runs: Runs, canvas: Canvas) -> None:
@@ -141,7 +138,8 @@ def _plot_clips(runs: Runs, canvas: Canvas) -> None:
         axes.set(ylim=(-0.55, 0.55), title=label(f"{name}: median {seconds(float(middle))}"))
         axes.grid(axis="x")
         axes.margins(x=0.04)
-        hide_vertical_axis(axes)
+        axes.spines["left"].set_visible(False)
+        axes.set_yticks([])
     panels[-1].set_xlabel("seconds per clip, measured")
 
 

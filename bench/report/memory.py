@@ -17,15 +17,15 @@ from amodal.runtime.paths import PathLike
 
 from ..schema import Memory, Span, Timeline
 from ..wording import describe_runs, in_bytes, name_runs, percent, seconds
-from .document import Figure, Section, Table, tabulate
+from .document import Content, Figure, Table, tabulate
 from .drawing import INK, MUTED, PAPER, Canvas, label, legend_below, require_libraries, series, styled_canvas
 
 _GB = 1e9
 _BUCKETS = 400
 
 
-def section(found: Sequence[Memory]) -> Section:
-    """The section of all memory measurements."""
+def content(found: Sequence[Memory]) -> Content:
+    """The memory section: tables, figures, notes and warnings."""
     named = name_runs(found)
     figures = [
         Figure(
@@ -39,15 +39,9 @@ def section(found: Sequence[Memory]) -> Section:
         for name, m in named
         if m.host.bytes or device_peaks(m)
     ]
-    return Section(
-        "memory",
-        "Resident memory of the process and, on a GPU, memory reported by NVML, sampled during a clip. GB is a billion "
-        "bytes.",
-        [_peaks(named), *(_plan(name, m) for name, m in named if m.planned)],
-        figures,
-        describe_runs(named),
-        [f"{name}: {text}" for name, m in named for text in m.warnings],
-    )
+    tables = [_peaks(named), *(_plan(name, m) for name, m in named if m.planned)]
+    warnings = [f"{name}: {text}" for name, m in named for text in m.warnings]
+    return tables, figures, describe_runs(named), warnings
 
 
 def device_peaks(m: Memory) -> dict[str, int]:
@@ -101,10 +95,9 @@ def _thinned(timeline: Timeline) -> tuple[NDArray[np.float64], NDArray[np.float6
     times, values = np.array(timeline.seconds[:count]), np.array(timeline.bytes[:count], np.float64) / _GB
     if count <= 2 * _BUCKETS:
         return times, values
-    kept = [0, count - 1]
-    for part in np.array_split(np.arange(count), _BUCKETS):
-        kept += [int(part[values[part].argmin()]), int(part[values[part].argmax()])]
-    index = np.unique(kept)
+    parts = np.array_split(np.arange(count), _BUCKETS)
+    extremes = [part[pick(values[part])] for part in parts for pick in (np.argmin, np.argmax)]
+    index = np.unique([0, count - 1, *extremes])
     return times[index], values[index]
 
 

@@ -11,12 +11,12 @@ from .. import statistics
 from ..schema import Peer, Peers
 from ..statistics import Ratio
 from ..wording import DASH, describe_work, in_bytes, per_frame, plural, seconds
-from .document import Figure, Section, Table, tabulate
-from .drawing import INK, Canvas, hide_vertical_axis, label, scatter_clips, series
+from .document import Content, Figure, Table, tabulate
+from .drawing import INK, Canvas, label, scatter_clips, series
 
 
-def section(found: Sequence[Peers]) -> Section:
-    """The section of all comparisons with peers."""
+def content(found: Sequence[Peers]) -> Content:
+    """The peers section: tables, figures, notes and warnings."""
     tables, figures, notes = [], [], []
     for m in found:
         tables.append(_table(m))
@@ -34,14 +34,7 @@ def section(found: Sequence[Peers]) -> Section:
                     partial(_plot, m, timed),
                 )
             )
-    return Section(
-        "peers",
-        "The same work, inputs and seeds, each in a process of its own, clips in turns; the results were compared with "
-        "each other before any time counted.",
-        tables,
-        figures,
-        notes,
-    )
+    return tables, figures, notes, []
 
 
 def ratio_to_first(m: Peers, peer: Peer) -> Ratio | None:
@@ -98,4 +91,5 @@ def _plot(m: Peers, peers: Sequence[Peer], canvas: Canvas) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds per clip, measured")
     axes.grid(axis="x")
-    hide_vertical_axis(axes)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])

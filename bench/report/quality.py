@@ -8,15 +8,15 @@ from functools import partial
 from .. import statistics
 from ..schema import Preset, Quality
 from ..wording import DASH, describe_executed, describe_work, per_frame, percent, plural, seconds
-from .document import Figure, Section, Table, tabulate
+from .document import Content, Figure, Table, tabulate
 from .drawing import INK, MUTED, Axes, Canvas, label, series
 
 Point = tuple[str, float, float]
 """A preset's name, seconds per clip and share."""
 
 
-def section(found: Sequence[Quality]) -> Section:
-    """The section of all quality measurements."""
+def content(found: Sequence[Quality]) -> Content:
+    """The quality section: tables, figures, notes and warnings."""
     tables, figures, notes = [], [], []
     for index, m in enumerate(found, 1):
         which = f"{m.executed.backend}, {m.executed.device}" + (f", {index}" if len(found) > 1 else "")
@@ -39,14 +39,7 @@ def section(found: Sequence[Quality]) -> Section:
                     partial(_plot, panels, m.baselines),
                 )
             )
-    return Section(
-        "quality",
-        "Masks compared with the truth of unseen scenes, strict mode: every frame with hidden parts counts, a miss as "
-        "0. mIoU_occ is that of the hidden parts alone.",
-        tables,
-        figures,
-        notes,
-    )
+    return tables, figures, notes, []
 
 
 def _points(presets: Sequence[Preset], measure: str) -> list[Point]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from ..schema import Ceilings, ComponentCost, Prediction, Roofline
 from ..wording import DASH, describe_executed, describe_work, digits, in_bytes, percent, scaled, seconds
-from .document import Figure, Section, Table, tabulate
+from .document import Content, Figure, Table, tabulate
 from .drawing import INK, Canvas, component_colour, label, legend_below, log_scale, series
 
 
-def section(found: Sequence[Roofline]) -> Section:
-    """The section of all rooflines."""
+def content(found: Sequence[Roofline]) -> Content:
+    """The roofline section: tables, figures, notes and warnings."""
     tables, figures, notes = [], [], []
     for m in found:
         tables += [_counted(m), _reached(m), _ceilings(m.ceilings)]
@@ -47,15 +47,7 @@ def section(found: Sequence[Roofline]) -> Section:
                     "predicted",
                 )
             )
-    return Section(
-        "roofline",
-        "Operations and bytes of a clip, counted from the graphs, and the limits of this machine. A multiply-add is "
-        "two operations.",
-        tables,
-        figures,
-        notes,
-        [text for m in found for text in m.warnings],
-    )
+    return tables, figures, notes, [text for m in found for text in m.warnings]
 
 
 def reached(m: Roofline) -> float | None:

@@ -10,12 +10,12 @@ import numpy as np
 from .. import statistics
 from ..schema import Scaling, Sweep
 from ..wording import describe_runs, in_bytes, name_runs, seconds
-from .document import Figure, Section, Table, tabulate
+from .document import Content, Figure, Table, tabulate
 from .drawing import MUTED, Canvas, series
 
 
-def section(found: Sequence[Scaling]) -> Section:
-    """The section of all scaling measurements."""
+def content(found: Sequence[Scaling]) -> Content:
+    """The scaling section: tables, figures, notes and warnings."""
     named = name_runs(found)
     tables, figures = [], []
     for name, m in named:
@@ -36,13 +36,7 @@ def section(found: Sequence[Scaling]) -> Section:
                 )
             )
     skipped = [f"{s.axis} {value} left out: {why}" for m in found for s in m.sweeps for value, why in s.skipped.items()]
-    return Section(
-        "scaling",
-        "Time and memory of a clip along one axis, with everything else unchanged.",
-        tables,
-        figures,
-        [*describe_runs(named), *skipped],
-    )
+    return tables, figures, [*describe_runs(named), *skipped], []
 
 
 def _fits(name: str, m: Scaling) -> Table:

@@ -16,9 +16,8 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.paths import PathLike
 
 from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
-from .ceilings import Ceilings, ComponentCost, Prediction, Roofline
-from .outcome import Against, Fidelity, Peer, Peers, Preset, Quality, StageFidelity
-from .running import OUTSIDE, ClipTimes, Latency, Memory, Point, Scaling, Span, Sweep, Timeline
+from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline
+from .running import Against, ClipTimes, Fidelity, Latency, Memory, Point, Scaling, Span, StageFidelity, Sweep, Timeline
 
 SCHEMA_VERSION = 1
 Measurement = Annotated[Latency | Memory | Fidelity | Quality | Peers | Roofline | Scaling, Field(discriminator="kind")]

@@ -1,11 +1,14 @@
-"""Time and memory of clips, and how they scale."""
+"""Time, memory, scaling and fidelity of clips."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from .about import Executed, Record, Seconds, Work
 
+Against: TypeAlias = Literal["twin", "diffusers"]
 OUTSIDE = "outside the networks"
 
 
@@ -148,3 +151,43 @@ class Scaling(Record):
     work: Work
     executed: Executed
     sweeps: list[Sweep]
+
+
+class StageFidelity(Record):
+    """One stage compared with the float32 run.
+
+    Attributes:
+        sigmas: noise level at the start of each step.
+        latents: relative L2 difference after each step.
+        masks_iou: over all frames together; None for `complete`.
+        frames_mean, frames_max: absolute difference of decoded pictures, in levels of 255.
+    """
+
+    stage: StageName
+    sigmas: list[float] = []
+    latents: list[float]
+    masks_iou: float | None
+    frames_mean: float
+    frames_max: int
+
+
+class Fidelity(Record):
+    """`amodal bench fidelity`: compared with a float32 run from the same noise, described by `reference`.
+
+    In both runs, stage `complete` receives the true masks, so it does not depend on the output of `segment`.
+
+    Attributes:
+        against: kind of reference; None in older files, where only the text of `reference` shows it.
+    """
+
+    kind: Literal["fidelity"] = "fidelity"
+    work: Work
+    executed: Executed
+    reference: str
+    stages: list[StageFidelity]
+    against: Against | None = None
+
+    @property
+    def compared_with(self) -> Against:
+        """`against`, for older files too."""
+        return self.against or ("diffusers" if self.reference.startswith("the reference pipeline") else "twin")

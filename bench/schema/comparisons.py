@@ -1,4 +1,4 @@
-"""Cost of clips, limits of the machine, and predictions for GPUs."""
+"""Clips compared with the truth, with other implementations, and with the limits of machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,74 @@ from pydantic import Field
 
 from amodal.runtime.bundle.manifest import Precision
 
-from .about import Executed, Record, Work
+from .about import Executed, Record, Seconds, Work
+
+
+class Preset(Record):
+    """Quality and time of one named setting; measures in [0, 1], strict mode, see `bench/quality/`."""
+
+    name: str
+    work: Work
+    miou: float
+    miou_occ: float | None
+    flicker: float | None
+    seconds: Seconds
+
+
+class Quality(Record):
+    """`amodal bench quality`: over `scenes` unseen scenes; `baselines` have no time.
+
+    Attributes:
+        workers: processes that ran at the same time and slowed each other; None in older files.
+    """
+
+    kind: Literal["quality"] = "quality"
+    executed: Executed
+    scenes: int
+    presets: list[Preset]
+    baselines: dict[str, float]
+    workers: int | None = None
+
+
+class Peer(Record):
+    """One implementation of the same work.
+
+    Attributes:
+        name: `diffusers`, `diffusers + torch.compile`, or an amodal backend, with its device unless that is the CPU.
+        description: versions, arithmetic, threads, and what is compiled.
+        seconds: of each clip, warm. first: of the first clip, including compilation and the loading of our components.
+        host_peak: bytes of its process.
+        device_peak: bytes on the GPU during the first clip, as the driver counts its process; None without a GPU.
+        allocator_peak: the same as counted by torch's allocator; None without torch or on a CPU.
+        agreement: with the first peer, after the first clip: `segment_latents_relative_l2`, `masks_iou`,
+            `segment_frames_mean` (absolute difference of decoded pictures, of 255), and the same for `complete`; empty
+            for the first peer.
+    """
+
+    name: str
+    description: str
+    seconds: Seconds
+    first: float
+    host_peak: int
+    device_peak: int | None = None
+    allocator_peak: int | None = None
+    agreement: dict[str, float] = {}
+
+
+class Peers(Record):
+    """`amodal bench peers`: clips run in turns, so the i-th samples of all peers can be compared.
+
+    Attributes:
+        refused: peers whose results differ from the first one's, and how; their times are not reported.
+        device: that they ran on. threads: if that is a CPU. None in older files.
+    """
+
+    kind: Literal["peers"] = "peers"
+    work: Work
+    peers: list[Peer]
+    refused: dict[str, str] = {}
+    device: str | None = None
+    threads: int | None = None
 
 
 class Ceilings(Record):
