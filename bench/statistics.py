@@ -35,12 +35,10 @@ _Array: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of samples, in their own unit.
+    """Statistics of samples, in their own unit, with the interquartile range and percentiles by percent.
 
-    Attributes:
-        iqr: the third quartile minus the first.
-        percentiles: by percent, linear between samples. None where on average less than one sample lies beyond it:
-            p90 needs 10 samples, p95 20 and p99 100. The p99 of thirty samples would be their maximum.
+    Percentiles are linear between samples, and None if on average less than one sample lies beyond: p90 needs 10
+    samples, p95 20 and p99 100. The p99 of thirty samples would be their maximum.
     """
 
     count: int
@@ -76,11 +74,7 @@ def iqr_of(samples: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Ratio of medians with its interval; 1.1 is 10 % more.
-
-    Attributes:
-        judged: False if there were fewer than `ENOUGH` samples, so the floor was `SINGLE_FLOOR`.
-    """
+    """Ratio of medians with its interval; `judged` is False with fewer than `ENOUGH` samples (see `SINGLE_FLOOR`)."""
 
     value: float
     low: float
@@ -130,8 +124,7 @@ def compare_single(before: float, after: float, floor: float) -> Ratio:
 def paired_ratio(base: Sequence[float], other: Sequence[float], seed: int = 0) -> Ratio | None:
     """Median of `other[i] / base[i]`, for samples measured in turns, so that drift affects both alike.
 
-    Returns:
-        None if there are no pairs or a sample is not above 0. No floor is added, because both are of one run.
+    No floor is added, because both are of one run. None if there are no pairs or a sample is not above 0.
     """
     pairs = list(zip(base, other, strict=False))
     if not pairs or min(map(min, pairs)) <= 0:

@@ -15,13 +15,13 @@ DASH = "–"
 _PREFIXES = {"P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 
 
-def digits(value: float, count: int = 3) -> str:
-    """At least `count` significant digits and all before the point; an exponent only for very small or large values."""
+def digits(value: float) -> str:
+    """At least three significant digits and all before the point; an exponent only for very small or large values."""
     if not value:
         return "0"
     if not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.{count - 1}e}"
-    places = max(0, count - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.2e}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{places}f}"
 
 

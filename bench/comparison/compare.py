@@ -22,11 +22,9 @@ _VERSIONS = {"cuda_driver", "cuda_runtime", "version"}
 
 
 class Compared(Record):
-    """One measurement that both files have.
+    """One measurement that both files have, with `work` and `executed` in words, or empty if the kind has none.
 
-    Attributes:
-        kind: such as `latency`. work, executed: settings and backend in words; empty if the kind has none.
-        left_out: figures that only one of the two has, or whose settings differ.
+    `left_out` lists figures that only one of the two has, or whose settings differ.
     """
 
     kind: str

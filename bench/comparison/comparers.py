@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .. import statistics
@@ -10,7 +10,7 @@ from ..schema import Latency, Memory, Peer, Point, Preset, Roofline, StageFideli
 from . import changes
 from .changes import Change
 
-Found = Iterator[Change | str | None]
+Found = Iterable[Change | str | None]
 
 MATTERS = 0.01
 """Share of a clip by which a component must change to count as a failure. A smaller change is not noticeable, and the
@@ -51,10 +51,6 @@ def _compare_times(name: str, old: Any, new: Any, floor: float) -> Found:
 def _peaks(m: Memory) -> dict[str, int]:
     devices = {f"peak on the GPU, {name}": max(t.bytes, default=0) for name, t in m.device.items() if name != "device"}
     return {"peak on the host": m.host_peak, **devices, **{f"peak of {k}": v for k, v in m.allocators.items()}}
-
-
-def _compare_peaks(name: str, old: int, new: int, floor: float) -> Found:
-    yield changes.compare_values(name, "B", old, new, changes.MEMORY_FLOOR)
 
 
 def _compare_fidelity(name: str, old: StageFidelity, new: StageFidelity, floor: float) -> Found:
@@ -100,7 +96,7 @@ def _compare_points(name: str, old: Point, new: Point, floor: float) -> Found:
 
 _COMPARERS: dict[str, tuple[Callable[[Any], dict[str, Any]], Callable[[str, Any, Any, float], Found]]] = {
     "latency": (_times, _compare_times),
-    "memory": (_peaks, _compare_peaks),
+    "memory": (_peaks, lambda name, a, b, floor: [changes.compare_values(name, "B", a, b, changes.MEMORY_FLOOR)]),
     "fidelity": (lambda m: {str(stage.stage): stage for stage in m.stages}, _compare_fidelity),
     "quality": (lambda m: {preset.name: preset for preset in m.presets}, _compare_presets),
     "peers": (lambda m: {peer.name: peer for peer in m.peers}, _compare_peers),

@@ -137,7 +137,7 @@ def check_pair(truth: ClipTruth, prediction: ClipPrediction, any_size: bool) -> 
 
 def in_frame(pictures: NDArray[Any], truth: ClipTruth) -> NDArray[Any]:
     """Pictures [T, h, w, ...] without padding, if their size is that of the padded frame."""
-    if pictures.shape[1:3] != truth.padded_size or pictures.shape[1:3] == truth.size:
+    if pictures.shape[1:3] != truth.padded_size:
         return pictures
     (rows, columns), (height, width) = truth.pads, truth.size
     return pictures[:, rows : rows + height, columns : columns + width]

@@ -45,12 +45,9 @@ def read_pairs(predictions: PathLike, truth: PathLike, top_k: int | None = None)
     with argument("predictions"):
         root = require_path(predictions, _EXPECTED)
     sources = find_truth(truth)
-    if root.is_file():
-        return _read_results([root], sources, top_k)
-    if not (root / MASKS).is_dir() and not folders_in(root):
-        files = sorted(root.glob("*.json"), key=lambda path: natural_key(path.name))
-        if files:
-            return _read_results(files, sources, top_k)
+    files = [root] if root.is_file() else sorted(root.glob("*.json"), key=lambda path: natural_key(path.name))
+    if files and (root.is_file() or not ((root / MASKS).is_dir() or folders_in(root))):
+        return _read_results(files, sources, top_k)
     return _read_folders(_match_folders(root, sources, truth), top_k)
 
 

@@ -83,11 +83,7 @@ class Report(Record):
     clips: list[ClipScores]
 
     def row(self, name: str) -> Row:
-        """The row of that name.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """The row of that name; raises KeyError if there is none."""
         return {row.name: row for row in self.rows}[name]
 
 
@@ -137,12 +133,9 @@ def evaluate(pairs: Iterable[tuple[ClipTruth, ClipPrediction]], mode: Mode = "bo
 def measure_clip(truth: ClipTruth, prediction: ClipPrediction, mode: Mode = "both") -> dict[str, Frames]:
     """Every measure in every frame of one clip, by row; `evaluate` returns their means.
 
-    Returns:
-        For each row, float64 [T] under `iou`, `hidden_iou`, `official_iou`, `official_hidden_iou`, `box_iou` and
-        `psnr`, and [T - 1] under `flicker`; measures that were not requested are absent.
-
-    Raises:
-        InputError: numbers of frames or sizes differ.
+    Each row has float64 [T] under `iou`, `hidden_iou`, `official_iou`, `official_hidden_iou`, `box_iou` and `psnr`, and
+    [T - 1] under `flicker`; measures that were not requested are absent. Raises `InputError` if numbers of frames or
+    sizes differ.
     """
     check_pair(truth, prediction, any_size=mode == "official")
     pairs = zip_longest(prediction.samples, prediction.boxes or ())

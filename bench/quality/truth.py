@@ -51,11 +51,7 @@ class TruthSource:
 
 @argument("truth")
 def find_truth(truth: PathLike) -> list[TruthSource]:
-    """The clips of `truth`, in natural order.
-
-    Raises:
-        InputError: nothing is there, or none of the layouts.
-    """
+    """The clips of `truth`, in natural order; raises `InputError` if there are none in one of the layouts."""
     root = require_path(truth, _EXPECTED)
     if root.is_file():
         clips = load_json(root, "truth")

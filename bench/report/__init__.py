@@ -9,19 +9,15 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from amodal.runtime.paths import PathLike
 
 from ..running.files import write_whole
 from ..schema import Results
 from ..wording import without_controls
-from .document import Document, Figure
+from .document import Document
 from .drawing import SERIES, draw_svg, require_libraries
 from .overview import document
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 _LIGHTER = ("#7fb2ea", "#f0ab62", "#6fcaa0", "#bd9ce2", "#ec8c94", "#68cbda", "#cdc266", "#a8a8b3")
 """The colours of the series on a dark page, in the order of `SERIES`."""
@@ -51,25 +47,10 @@ def _render(contents: Document, template: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"breakable": _breakable, "drawn": _drawn, "plain": _plain}
+    environment.filters["plain"] = _plain
     text = files(__package__).joinpath(template).read_text("utf-8")
     values = {"document": contents, "results": contents.results, "light": SERIES, "dark": _LIGHTER}
-    return without_controls(environment.from_string(text).render(values))
-
-
-def _breakable(text: str) -> Markup:
-    """HTML that may break after slashes and underscores."""
-    from markupsafe import Markup, escape
-
-    return Markup(escape(text).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>")))
-
-
-def _drawn(figure: Figure, prefix: str) -> Markup:
-    """The figure as SVG, in which matplotlib has escaped all text."""
-    from markupsafe import Markup
-
-    svg = draw_svg(figure.plot, prefix)
-    return Markup('<svg role="img" aria-label="{}" ').format(figure.alt) + Markup(svg.removeprefix("<svg"))
+    return without_controls(environment.from_string(text).render(values, draw_svg=draw_svg))
 
 
 def _plain(text: str) -> str:

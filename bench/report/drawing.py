@@ -28,6 +28,7 @@ INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b76", "#d9d9e0", "#fdfdfe"
 SERIES = ("#2f6fb3", "#d9822b", "#3d9970", "#8a63b8", "#c8505a", "#2a9db0", "#9a8f2e", "#8a8a94")
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {c: f"c{i}" for i, c in enumerate(SERIES)}
 _COMPONENTS = ("unet", "vae_encoder", "vae_decoder", "image_encoder", "unet_conditioner", "depth", "load")
+_COLOURS = dict(zip(_COMPONENTS, SERIES, strict=False))
 
 
 def series(index: int) -> str:
@@ -37,8 +38,7 @@ def series(index: int) -> str:
 
 def component_colour(component: str) -> str:
     """Colour of a component, the same in all plots and stages."""
-    name = component.rpartition("/")[2]
-    return SERIES[_COMPONENTS.index(name)] if name in _COMPONENTS else SERIES[-1]
+    return _COLOURS.get(component.rpartition("/")[2], SERIES[-1])
 
 
 def label(text: str, limit: int = 46) -> str:
@@ -48,11 +48,7 @@ def label(text: str, limit: int = 46) -> str:
 
 
 def require_libraries(*names: str) -> None:
-    """Checks that libraries can be imported.
-
-    Raises:
-        MissingDependencyError: one is not installed.
-    """
+    """Raises `MissingDependencyError` unless all libraries can be imported."""
     for name in names:
         try:
             import_module(name)
@@ -81,8 +77,7 @@ def draw_svg(plot: Callable[[Canvas], None], prefix: str) -> str:
         # matplotlib measures a letter that its font lacks as a box; the reader's browser has it.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         canvas.savefig(buffer, format="svg", transparent=True, metadata=empty)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = "<svg" + buffer.getvalue().partition("<svg")[2]
     svg = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", svg)
     svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
     for colour, name in _NAMES.items():
@@ -94,10 +89,8 @@ def draw_svg(plot: Callable[[Canvas], None], prefix: str) -> str:
 
 
 def scatter_clips(axes: Axes, values: Sequence[float], centre: float, height: float, **style: Any) -> None:
-    """One dot per clip in a band around `centre`.
-
-    Golden-ratio steps separate neighbours and are the same in every rendering.
-    """
+    """One dot per clip in a band around `centre`."""
+    # Golden-ratio steps separate neighbours and are the same in every rendering.
     offsets = (np.arange(len(values)) * 0.618034) % 1 * height - height / 2
     axes.scatter(values, centre + offsets, alpha=0.55, linewidths=0, **style)
 

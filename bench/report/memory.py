@@ -131,11 +131,9 @@ def _plot_timeline(m: Memory, canvas: Canvas) -> None:
 
 
 def check_picture(path: PathLike) -> Path:
-    """Checks that `save_memory` could write this file, so that errors come before the measurement.
+    """Raises `InputError` unless the name ends in .png or .svg, and `MissingDependencyError` without matplotlib.
 
-    Raises:
-        InputError: the name ends in neither .png nor .svg.
-        MissingDependencyError: matplotlib is not installed.
+    Called before the measurement, so that it is not lost.
     """
     file = Path(path)
     if file.suffix.lower() not in (".png", ".svg"):

@@ -145,9 +145,8 @@ def _predicted(predictions: Sequence[Prediction]) -> Table:
 
 
 def _memory(p: Prediction) -> str:
-    if p.planned is None:
-        return DASH
-    return f"{in_bytes(p.planned)}, {p.way}: {'fits' if p.fits else 'does not fit'}"
+    text = f"{in_bytes(p.planned)}, {p.way}: {'fits' if p.fits else 'does not fit'}"
+    return DASH if p.planned is None else text
 
 
 def _plot_roofline(ceilings: Ceilings, timed: Sequence[ComponentCost], canvas: Canvas) -> None:

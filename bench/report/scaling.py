@@ -72,9 +72,8 @@ def _plot(sweep: Sweep, canvas: Canvas) -> None:
     canvas.set_figheight(2.2)
     time, memory = canvas.subplots(1, 2)
     values = [p.value for p in sweep.points]
-    for point in sweep.points:
-        count = len(point.seconds)
-        time.scatter([point.value] * count, point.seconds, s=9, color=series(0), alpha=0.5, linewidths=0)
+    for p in sweep.points:
+        time.scatter([p.value] * len(p.seconds), p.seconds, s=9, color=series(0), alpha=0.5, linewidths=0)
     ends = np.array([0.0, max(values)])
     time.plot(ends, sweep.fixed + sweep.each * ends, color=MUTED, linewidth=1, linestyle="--")
     time.set_ylabel("s per clip, measured")

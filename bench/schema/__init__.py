@@ -8,9 +8,9 @@ bytes, arithmetic is in floating-point operations (a multiply-add is two).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.paths import PathLike
@@ -19,7 +19,7 @@ from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
 from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline
 from .running import Against, ClipTimes, Fidelity, Latency, Memory, Point, Scaling, Span, StageFidelity, Sweep, Timeline
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 Measurement = Annotated[Latency | Memory | Fidelity | Quality | Peers | Roofline | Scaling, Field(discriminator="kind")]
 
 
@@ -32,14 +32,9 @@ class Skipped(Record):
 
 
 class Results(Record):
-    """A results file.
+    """A results file, `created` at an ISO 8601 time in UTC, and `finished` unless the suite was interrupted."""
 
-    Attributes:
-        created: UTC, ISO 8601. versions: of amodal and the libraries in use.
-        finished: False if the suite was interrupted.
-    """
-
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     created: str
     versions: dict[str, str]
     machine: Machine
@@ -47,10 +42,6 @@ class Results(Record):
     measurements: list[Measurement] = []
     skipped: list[Skipped] = []
     finished: bool = True
-
-
-class _Versioned(BaseModel):
-    schema_version: int = SCHEMA_VERSION
 
 
 def read_results(path: PathLike) -> Results:
@@ -67,14 +58,13 @@ def read_results(path: PathLike) -> Results:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read ({error}); give a results.json of `amodal bench`.") from error
     try:
-        version = _Versioned.model_validate_json(text).schema_version
-        if version == SCHEMA_VERSION:
-            return Results.model_validate_json(text)
+        return Results.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] == ("schema_version",):
+            raise InputError(
+                f"{file} has schema {first['input']}, but this version reads schema {SCHEMA_VERSION}; measure again "
+                "with this version, or read the file with the version that wrote it."
+            ) from error
         at = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"{file} is no results file ({at}: {first['msg']}); write one with `amodal bench`.") from error
-    raise InputError(
-        f"{file} has schema {version}, but this version reads schema {SCHEMA_VERSION}; measure again with this "
-        "version, or read the file with the version that wrote it."
-    )

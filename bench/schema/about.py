@@ -56,10 +56,9 @@ class Subject(Record):
 
 
 class Work(Record):
-    """The settings of a clip; see `amodal.runtime.families.diffusion_vas.stage.Settings`.
+    """The settings of a clip, as in `amodal.runtime.families.diffusion_vas.stage.Settings`.
 
-    Attributes:
-        depth: computed from the frames by the bundle's own component, not supplied.
+    `depth` means that the bundle's own component computes it from the frames.
     """
 
     stages: list[str]

@@ -26,8 +26,7 @@ class Preset(Record):
 class Quality(Record):
     """`amodal bench quality`: over `scenes` unseen scenes; `baselines` have no time.
 
-    Attributes:
-        workers: processes that ran at the same time and slowed each other; None in older files.
+    `workers` processes ran at the same time and slowed each other; None in older files.
     """
 
     kind: Literal["quality"] = "quality"

@@ -174,10 +174,8 @@ class StageFidelity(Record):
 class Fidelity(Record):
     """`amodal bench fidelity`: compared with a float32 run from the same noise, described by `reference`.
 
-    In both runs, stage `complete` receives the true masks, so it does not depend on the output of `segment`.
-
-    Attributes:
-        against: kind of reference; None in older files, where only the text of `reference` shows it.
+    In both runs, stage `complete` receives the true masks, so it does not depend on the output of `segment`. Older
+    files have no `against`; the text of `reference` shows it.
     """
 
     kind: Literal["fidelity"] = "fidelity"
