@@ -1,4 +1,4 @@
-"""Everything that a machine allows to be measured of a bundle, part by part, kept and taken up again."""
+"""Runs every benchmark that this machine allows, part by part, and resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ from .running.sources import Checkpoints
 from .schema import SCHEMA_VERSION, Measurement, Record, Results, Skipped, Work
 
 PARTS = ("latency", "memory", "roofline", "fidelity", "peers", "quality", "scaling")
-"""In the order of a suite: what people ask for first comes first."""
+"""In the order of a suite: the most requested first."""
 _OF_TORCH = ("torch", "diffusers", "transformers", "onnx_ir")
+_QUICK_PRESETS = ("draft", "fast", "reference")
+
+Outcome = tuple[list[Measurement], list[Skipped]]
+Job = Callable[[], Outcome]
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class SuiteOptions:
     """What a suite measures.
 
     Attributes:
-        execution: how; its backend is the first one, and for time and memory the other usable ones follow.
-        parts: of `PARTS`. quick: fewer clips and scenes, for a look.
-        checkpoints: of stages, for what needs torch or another size.
+        execution: with the first backend; latency and memory are measured with the other usable ones too.
+        parts: of `PARTS`. quick: fewer clips and scenes.
+        checkpoints: of stages, for measurements that need torch or another size.
     """
 
     work: Work
@@ -54,15 +58,12 @@ class SuiteOptions:
             raise InputError(f"part {', '.join(unknown) or 'none'} is unknown; expected some of {', '.join(PARTS)}.")
 
 
-class Kept(Record):
-    """One part of a suite, on disk: what it was asked and of what (`key`), what it gave, and what it could not."""
+class PartFile(Record):
+    """One part of a suite on disk; `key` is a hash of its settings, bundle, machine and libraries."""
 
     key: str
     measurements: list[Measurement]
     skipped: list[Skipped]
-
-
-Job = Callable[[], tuple[list[Measurement], list[Skipped]]]
 
 
 def run_suite(
@@ -74,15 +75,14 @@ def run_suite(
     progress: Progress = silent,
     keep: Callable[[Results], None] = lambda results: None,
 ) -> Results:
-    """Measures part by part; each is kept in `folder/parts` as soon as it is done.
+    """Measures part by part, and saves each in `folder/parts` as soon as it is done.
 
-    A part that was kept by an interrupted suite is not measured again if it was asked the same of the same bundle, on
-    the same machine, with the same libraries and engines: a results file says of all its parts what it was of. One that
-    fails is skipped with its reason, and the others go on.
+    A saved part is not measured again if its settings, bundle, machine, libraries and engines are the same: a results
+    file describes all its parts together. A part that fails is skipped with its reason, and the others continue.
 
     Args:
-        fresh: measure everything again; what was kept of it is removed first, so that an interruption leaves none.
-        keep: given what is there when the suite ends or is interrupted (then unfinished).
+        fresh: measure everything again; saved parts are removed first, so that none is left after an interruption.
+        keep: called with the results when the suite ends or is interrupted (then unfinished).
 
     Raises:
         BundleError: there is no bundle.
@@ -91,53 +91,43 @@ def run_suite(
     """
     opened = Bundle(bundle)
     jobs = _jobs(str(bundle), options, progress)
-    parts = folder / "parts"
-    done: list[Kept] = []
-
-    def results(finished: bool) -> Results:
-        return results_of(
-            opened,
-            [m for kept in done for m in kept.measurements],
-            [*_unusable(options), *(s for kept in done for s in kept.skipped)],
-            finished,
-        )
-
-    files = {name: parts / f"{name.replace(' ', '-')}.json" for name in jobs}
+    files = {name: folder / "parts" / f"{name.replace(' ', '-')}.json" for name in jobs}
+    measurements: list[Measurement] = []
+    skipped = _unusable(options.execution)
     if fresh:
         for file in files.values():
             remove(file)
     try:
-        for place, (name, (asked, job)) in enumerate(jobs.items()):
+        for place, (name, (settings, job)) in enumerate(jobs.items()):
             progress(name, "", place, len(jobs))
-            key = _key(opened, asked)
-            kept = _read(files[name], key)
-            if kept is None:
-                kept = _run(name, key, job)
-                write_whole(files[name], kept.model_dump_json())
-            done.append(kept)
+            key = _key(opened, settings)
+            part = _read(files[name], key)
+            if part is None:
+                found, reasons = _run(name, job)
+                part = PartFile(key=key, measurements=found, skipped=reasons)
+                write_whole(files[name], part.model_dump_json())
+            measurements += part.measurements
+            skipped += part.skipped
     except KeyboardInterrupt:
-        keep(results(False))
+        keep(results_of(opened, measurements, skipped, False))
         raise
-    found = results(True)
-    keep(found)
-    return found
+    results = results_of(opened, measurements, skipped)
+    keep(results)
+    return results
 
 
-def _run(name: str, key: str, job: Job) -> Kept:
+def _run(name: str, job: Job) -> Outcome:
     try:
-        measurements, skipped = job()
+        return job()
     except AmodalError as error:
-        measurements, skipped = [], [Skipped(what=name, reason=str(error))]
+        return [], [Skipped(what=name, reason=str(error))]
     except MemoryError:
-        skipped = [
-            Skipped(what=name, reason="there is not enough memory.", remedy="amodal bench all --memory sequential")
-        ]
-        measurements = []
-    return Kept(key=key, measurements=measurements, skipped=skipped)
+        remedy = "amodal bench all --memory sequential"
+        return [], [Skipped(what=name, reason="there is not enough memory.", remedy=remedy)]
 
 
 def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, tuple[object, Job]]:
-    """By name: what is asked, of which the key is made, and the job."""
+    """The settings and the job of each part, by name; a part with the same settings need not be measured again."""
     from .measures.fidelity import measure_fidelity
     from .measures.latency import measure_latency
     from .measures.memory import measure_memory
@@ -148,80 +138,68 @@ def _jobs(bundle: str, options: SuiteOptions, progress: Progress) -> dict[str, t
 
     opened, work, execution, quick = Bundle(bundle), options.work, options.execution, options.quick
     engines, all_engines = _engines(opened, execution), _engines(opened, replace(execution, backend=AUTO))
-    for_torch = [options.checkpoints, _needed_by_torch(opened, options.checkpoints)]
-    repeats, scenes, turns = (3, 2, 2) if quick else (10, 10, 5)
+    checkpoints, for_torch = options.checkpoints, [options.checkpoints, _needed_by_torch(opened, options.checkpoints)]
+    clips, scenes, fits, turns = (3, 2, 1, 2) if quick else (10, 10, 3, 5)
+    presets = _QUICK_PRESETS if quick else tuple(PRESETS)
+    common = (bundle, work, execution)
     jobs: dict[str, tuple[object, Job]] = {}
 
-    def add(name: str, asked: object, measure: Callable[[], Measurement]) -> None:
-        if name.split(" ", 1)[0] in options.parts:
-            jobs[name] = ([name, asked, work, execution.options(), engines], lambda: ([measure()], []))
-
-    for other in _executions(execution):
-        of = "" if other.backend == execution.backend else f" {other.backend}"
-        how, latency = [other.options(), _engines(opened, other)], partial(measure_latency, bundle, work, other)
-        add(f"latency{of}", [repeats, how], partial(latency, repeats=repeats, progress=progress))
-        add(f"memory{of}", how, partial(measure_memory, bundle, work, other))
+    def add(name: str, settings: object, measure: Callable[..., Measurement], *args: object, **more: object) -> None:
+        whole = [name, settings, work, execution.options(), engines]
+        jobs[name] = (whole, lambda: ([measure(*args, **more)], []))
 
     def roofline() -> Measurement:
-        with running(bundle, work, execution) as runner:
+        with running(*common) as runner:
             return measure_roofline(opened, work, execution, runner=runner)
 
-    add("roofline", all_engines, roofline)  # whose records say what GPUs need
-    add("fidelity", None, lambda: measure_fidelity(bundle, work, execution, progress=progress))
-    names_of = ("draft", "fast", "reference") if quick else tuple(PRESETS)
-    add("quality", [scenes, names_of], lambda: measure_quality(bundle, execution, scenes=scenes, names=names_of))
-    add(
-        "scaling",
-        [quick, for_torch],
-        lambda: measure_scaling(
-            bundle, work, execution, repeats=1 if quick else 3, checkpoints=options.checkpoints, progress=progress
-        ),
+    others = {"" if e.backend == execution.backend else f" {e.backend}": e for e in _executions(execution)}
+    for suffix, other in others.items():
+        settings = [clips, [other.options(), _engines(opened, other)]]
+        add(f"latency{suffix}", settings, measure_latency, bundle, work, other, repeats=clips, progress=progress)
+    for suffix, other in others.items():
+        add(f"memory{suffix}", [other.options(), _engines(opened, other)], measure_memory, bundle, work, other)
+    add("roofline", all_engines, roofline)  # predictions read the records of engines
+    add("fidelity", None, measure_fidelity, *common, progress=progress)
+    usable = [name for name in names() if availability(name).usable]
+    jobs["peers"] = (
+        ["peers", turns, work, execution.options(), all_engines, usable, for_torch],
+        lambda: measure_peers(*common, repeats=turns, checkpoints=checkpoints, progress=progress),
     )
-    if "peers" in options.parts:
-        usable = [name for name in names() if availability(name).usable]
-        jobs["peers"] = (
-            ["peers", turns, work, execution.options(), all_engines, usable, for_torch],
-            lambda: measure_peers(
-                bundle, work, execution, repeats=turns, checkpoints=options.checkpoints, progress=progress
-            ),
-        )
-    order = {part: place for place, part in enumerate(PARTS)}
-    return dict(sorted(jobs.items(), key=lambda item: order[item[0].split(" ", 1)[0]]))
+    add("quality", [scenes, presets], measure_quality, bundle, execution, scenes=scenes, names=presets)
+    scaling = partial(measure_scaling, repeats=fits, checkpoints=checkpoints, progress=progress)
+    add("scaling", [quick, for_torch], scaling, *common)
+    return {name: job for name, job in jobs.items() if name.split(" ", 1)[0] in options.parts}
 
 
 def _executions(execution: Execution) -> list[Execution]:
-    """The one asked for, and every other backend that is usable here: on the CPU with the same threads and memory
-    mode, on a GPU as it runs by itself."""
-    if execution.backend != DEFAULT:  # whoever asks for engines has no use for the CPU beside them
+    """The requested execution and, unless it runs engines, one for every other usable backend.
+
+    On the CPU these have the same threads and memory mode, on a GPU the defaults.
+    """
+    if execution.backend != DEFAULT:
         return [execution]
-    found = [execution]
-    for name in names():
-        if name == execution.backend or not availability(name).usable:
-            continue
-        same = Execution(backend=name, threads=execution.threads, memory=execution.memory)
-        found.append(Execution(backend=name, memory="auto") if on_gpu(name) else same)
-    return found
+    others = [name for name in names() if name != execution.backend and availability(name).usable]
+    same = replace(Execution(), threads=execution.threads, memory=execution.memory)
+    automatic = Execution(memory="auto")
+    return [execution, *(replace(automatic if on_gpu(name) else same, backend=name) for name in others)]
 
 
-def _unusable(options: SuiteOptions) -> list[Skipped]:
-    found = []
-    for name in names():
-        state = availability(name)
-        if not state.usable and name != options.execution.backend:
-            found.append(Skipped(what=f"backend {name}", reason=state.reason))
-    return found
+def _unusable(execution: Execution) -> list[Skipped]:
+    states = {name: availability(name) for name in names() if name != execution.backend}
+    return [Skipped(what=f"backend {name}", reason=state.reason) for name, state in states.items() if not state.usable]
 
 
-def _key(bundle: Bundle, asked: object) -> str:
+def _key(bundle: Bundle, settings: object) -> str:
+    """A hash of the settings of a part, and of the bundle, machine and libraries that it is measured on."""
     manifest = hashlib.sha256((bundle.path / "manifest.json").read_bytes()).hexdigest()
     machine = this_machine()
-    about = [SCHEMA_VERSION, versions(), machine.fingerprint, machine.python, machine.gpu, manifest, asked]
+    about = [SCHEMA_VERSION, versions(), machine.fingerprint, machine.python, machine.gpu, manifest, settings]
     text = json.dumps(about, default=lambda value: value.model_dump() if isinstance(value, Record) else str(value))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _engines(bundle: Bundle, execution: Execution) -> list[str]:
-    """Which engines a backend finds, by the hashes of their records; those of every backend for `auto`."""
+    """The engines that a backend finds, as hashes of their records; for `auto`, those of all backends."""
     folder = engine_folder(bundle.path, execution.engine_dir)
     backend = "*" if execution.backend == AUTO else execution.backend
     found = []
@@ -232,18 +210,17 @@ def _engines(bundle: Bundle, execution: Execution) -> list[str]:
 
 
 def _needed_by_torch(bundle: Bundle, checkpoints: Checkpoints | None) -> list[object]:
-    """What diffusers and other sizes need and may be given later: checkpoints, libraries, a compiler."""
+    """What diffusers and other sizes need and may be added later: checkpoints, libraries, a compiler."""
     given = {str(stage): path for stage, path in (checkpoints or {}).items()}
     places = [str(given.get(task) or entry.source) for task, entry in bundle.manifest.tasks.items()]
     libraries = [name for name in _OF_TORCH if find_spec(name) is not None]
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    return [[(place, Path(place).exists()) for place in places], libraries, compiler]
+    return [[(place, Path(place).exists()) for place in places], libraries, shutil.which(os.environ.get("CXX", "g++"))]
 
 
-def _read(file: Path, key: str) -> Kept | None:
-    try:
-        kept = Kept.model_validate_json(file.read_text())
-    except (OSError, UnicodeDecodeError, ValidationError):
-        return None
-    failed = not kept.measurements
-    return kept if kept.key == key and not failed else None
+def _read(file: Path, key: str) -> PartFile | None:
+    """A saved part with measurements and the same key."""
+    with suppress(OSError, UnicodeDecodeError, ValidationError):
+        part = PartFile.model_validate_json(file.read_text())
+        if part.key == key and part.measurements:
+            return part
+    return None

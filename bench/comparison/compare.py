@@ -1,7 +1,7 @@
-"""What got slower, larger or worse between two results files, with the noise taken into account.
+"""Compares two results files, taking noise into account.
 
-Only what was measured alike is compared: the same kind, the same work, the same backend, device, memory mode and
-options. Everything else is named, never averaged away.
+Only equal measurements are compared: the same kind, settings, backend, device, memory mode and options. Everything else
+is listed, never averaged away.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from typing import Any
 from amodal.runtime.errors import InputError
 
 from .. import statistics
-from ..schema import Executed, Fidelity, Peers, Quality, Record, Results
+from ..schema import Fidelity, Peers, Quality, Record, Results
 from ..wording import describe_executed, describe_work
 from .changes import Change
 from .comparers import changes_of
 
-_SOFTWARE = {"cuda_driver", "cuda_runtime"}
-"""Options that say what something is, not how it was told to run; that they changed is often what one wants to know."""
+_VERSIONS = {"cuda_driver", "cuda_runtime", "version"}
+"""Options that name software; measurements of different versions are compared all the same."""
 
 
 class Compared(Record):
-    """One measurement that both files have.
+    """One measurement that both files have, with `work` and `executed` in words, or empty if the kind has none.
 
-    Attributes:
-        kind: such as `latency`. work, executed: what was done, and how; empty where the kind has none.
-        left_out: parts that only one of the two has, or that were asked for something else.
+    `left_out` lists figures that only one of the two has, or whose settings differ.
     """
 
     kind: str
@@ -37,13 +35,13 @@ class Compared(Record):
 
 
 class Comparison(Record):
-    """Two results files, side by side.
+    """The comparison of two results files.
 
     Attributes:
         same_machine, same_bundle: by fingerprint, and by the manifest's hash.
-        floor: what two runs of the same thing may differ by; see `statistics.compare`.
-        notes: what a reader must know before believing the figures.
-        unmatched: measurements that have no partner, and what differs.
+        floor: what two equal runs may differ by; see `statistics.compare`.
+        notes: what a reader must know before trusting the figures.
+        unmatched: measurements without a counterpart, and how they differ from the closest one.
     """
 
     same_machine: bool
@@ -54,7 +52,7 @@ class Comparison(Record):
     unmatched: list[str]
 
     def failures(self, limit: float) -> list[tuple[Compared, Change]]:
-        """What got worse by more than `limit`, a share, beyond noise."""
+        """Changes for the worse by more than `limit`, a share, and beyond noise."""
         return [(m, change) for m in self.compared for change in m.changes if change.fails(limit)]
 
 
@@ -64,29 +62,28 @@ def compare_results(
     """Compares two results files.
 
     Args:
-        floor: a share, by which the median of the same thing may differ between two runs.
-        across_machines: compare although the machines differ.
+        floor: share by which the medians of two equal runs may differ.
+        across_machines: compare even if the machines differ.
 
     Raises:
-        InputError: the machines differ and that was not asked for, or the files have no measurement in common.
+        InputError: the machines differ and `across_machines` is False, or no measurement is in both files.
     """
     same_machine = before.machine.fingerprint == after.machine.fingerprint
     if not same_machine and not across_machines:
         raise InputError(
-            f"The results are of two machines ({_machine(before)}; {_machine(after)}), so that a difference says "
-            "nothing about the code; measure both on one, or compare them all the same with `across_machines=True`."
+            f"The results are of two machines ({_machine(before)}; {_machine(after)}), so a difference says nothing "
+            "about the code; measure both on one, or compare them anyway with `across_machines=True`."
         )
-    compared, unmatched = _pairs(before, after)
-    found = [_compare(a, b, floor) for a, b in compared]
-    if not found:
+    pairs, unmatched = _match(before, after)
+    if not pairs:
         why = f": {unmatched[0]}" if unmatched else "; both are empty"
         raise InputError(f"The two results have no measurement in common{why}. Measure both with the same settings.")
     return Comparison(
         same_machine=same_machine,
         same_bundle=before.bundle.manifest == after.bundle.manifest,
         floor=floor,
-        notes=[*_notes(before, after, same_machine), *(note for pair in compared for note in _unknown(*pair))],
-        compared=found,
+        notes=[*_notes(before, after, same_machine), *(note for pair in pairs for note in _unrecorded(*pair))],
+        compared=[_compare(a, b, floor) for a, b in pairs],
         unmatched=unmatched,
     )
 
@@ -101,61 +98,54 @@ def _notes(before: Results, after: Results, same_machine: bool) -> Iterator[str]
     if not same_machine:
         yield f"Two machines: {_machine(before)}; {_machine(after)}. A difference says nothing about the code alone."
     if before.bundle.manifest != after.bundle.manifest:
-        yield (
-            f"Two bundles: {before.bundle.name} ({before.bundle.manifest[:12]}) and {after.bundle.name} "
-            f"({after.bundle.manifest[:12]}), whose weights or graphs differ."
-        )
-    for name, results in (("before", before), ("after", after)):
+        old, new = (f"{r.bundle.name} ({r.bundle.manifest[:12]})" for r in (before, after))
+        yield f"Two bundles: {old} and {new}, whose weights or graphs differ."
+    named = {"before": before, "after": after}
+    for name, results in named.items():
         if not results.finished:
-            yield f"The suite of `{name}` was interrupted; what it had not reached is missing."
-    old, new = {**before.versions, **_software(before)}, {**after.versions, **_software(after)}
-    differing = [
-        f"{k} {old.get(k, 'absent')} -> {new.get(k, 'absent')}"
-        for k in sorted({*old, *new})
-        if old.get(k) != new.get(k)
-    ]
-    if differing:
+            yield f"The suite of `{name}` was interrupted; later measurements are missing."
+    mine, its = _versions(before), _versions(after)
+    names = [name for name in sorted({*mine, *its}) if mine.get(name) != its.get(name)]
+    if names:
+        differing = (f"{name} {mine.get(name, 'absent')} -> {its.get(name, 'absent')}" for name in names)
         yield f"Other versions: {', '.join(differing)}."
-    for name, results in (("before", before), ("after", after)):
+    for name, results in named.items():
         for m in results.measurements:
-            for warning in getattr(m, "warnings", []):
-                yield f"{name.capitalize()}, {m.kind}: {warning}"
+            yield from (f"{name.capitalize()}, {m.kind}: {warning}" for warning in getattr(m, "warnings", []))
 
 
-def _software(results: Results) -> dict[str, str]:
+def _versions(results: Results) -> dict[str, str]:
     machine = results.machine
     gpu = {"driver": machine.gpu.driver, "CUDA": machine.gpu.cuda} if machine.gpu else {}
-    return {"python": machine.python, "system": machine.system, **gpu}
+    return {**results.versions, "python": machine.python, "system": machine.system, **gpu}
 
 
-def _identity(measurement: Any) -> dict[str, str | None]:
-    """What must be equal for two measurements to be of the same thing; None where an older file does not say."""
-    identity: dict[str, str | None] = {"kind": measurement.kind}
+def _identity(measurement: Any) -> dict[str, Any]:
+    """What must be equal for two measurements to be compared; None where an older file does not record it."""
+    found: dict[str, Any] = {"kind": measurement.kind}
     work, executed = getattr(measurement, "work", None), getattr(measurement, "executed", None)
     if work is not None:
-        identity |= {key: str(value) for key, value in work.model_dump().items()}
+        found |= work.model_dump()
     if executed is not None:
-        identity |= {"backend": executed.backend, "device": executed.device, "memory": executed.memory}
-        identity |= {k: v for k, v in executed.options.items() if k not in _SOFTWARE and k != "version"}
+        found |= {"backend": executed.backend, "device": executed.device, "memory": executed.memory}
+        found |= {name: value for name, value in executed.options.items() if name not in _VERSIONS}
     if isinstance(measurement, Fidelity):
-        identity["reference"] = measurement.compared_with
+        found["reference"] = measurement.compared_with
     if isinstance(measurement, Quality):
-        identity |= {"scenes": str(measurement.scenes), "workers": _said(measurement.workers)}
+        found |= {"scenes": measurement.scenes, "workers": measurement.workers}
     if isinstance(measurement, Peers):
-        identity |= {"device": measurement.device, "threads": _said(measurement.threads)}
-    return identity
+        found |= {"device": measurement.device, "threads": measurement.threads}
+    return found
 
 
-def _said(count: int | None) -> str | None:
-    return None if count is None else str(count)
+def _differences(a: Any, b: Any) -> list[str]:
+    """How two identities differ; None, of an older file, equals everything."""
+    mine, its = _identity(a), _identity(b)
+    pairs = {name: (mine.get(name, "absent"), its.get(name, "absent")) for name in {**mine, **its}}
+    return [f"{name} {x} against {y}" for name, (x, y) in pairs.items() if x != y and None not in (x, y)]
 
 
-def _differing(mine: dict[str, str | None], its: dict[str, str | None]) -> list[str]:
-    """Keys in which two identities differ; what an older file does not say differs from nothing."""
-    return [k for k in {**mine, **its} if None not in (mine.get(k, ""), its.get(k, "")) and mine.get(k) != its.get(k)]
-
-
-def _unknown(a: Any, b: Any) -> Iterator[str]:
+def _unrecorded(a: Any, b: Any) -> Iterator[str]:
     mine, its = _identity(a), _identity(b)
     for name, older, newer in (("before", mine, its), ("after", its, mine)):
         missing = [key for key, value in older.items() if value is None and newer.get(key) is not None]
@@ -163,46 +153,38 @@ def _unknown(a: Any, b: Any) -> Iterator[str]:
             yield f"{name.capitalize()}, {a.kind}: an older version wrote it, without {' and '.join(missing)}."
 
 
-def _pairs(before: Results, after: Results) -> tuple[list[tuple[Any, Any]], list[str]]:
-    pairs, alone = [], []
-    waiting = list(after.measurements)
+def _match(before: Results, after: Results) -> tuple[list[tuple[Any, Any]], list[str]]:
+    """Pairs of equal measurements, and a sentence for each that has no counterpart."""
+    pairs, alone, waiting = [], [], list(after.measurements)
     for a in before.measurements:
-        partner = next((b for b in waiting if not _differing(_identity(a), _identity(b))), None)
-        if partner is None:
+        counterpart = next((b for b in waiting if not _differences(a, b)), None)
+        if counterpart is None:
             alone.append(a)
         else:
-            waiting.remove(partner)
-            pairs.append((a, partner))
-    said = [_unmatched(a, waiting, "before", "after") for a in alone]
-    return pairs, said + [_unmatched(b, alone, "after", "before") for b in waiting]
+            waiting.remove(counterpart)
+            pairs.append((a, counterpart))
+    sentences = [_describe_unmatched(a, waiting, "before", "after") for a in alone]
+    return pairs, sentences + [_describe_unmatched(b, alone, "after", "before") for b in waiting]
 
 
-def _unmatched(measurement: Any, others: Sequence[Any], here: str, there: str) -> str:
-    mine = _identity(measurement)
-    closest: list[str] | None = None
-    for other in (o for o in others if o.kind == measurement.kind):
-        its = _identity(other)
-        found = [f"{k} {mine.get(k, 'absent')} against {its.get(k, 'absent')}" for k in _differing(mine, its)]
-        closest = found if closest is None or len(found) < len(closest) else closest
+def _describe_unmatched(measurement: Any, others: Sequence[Any], here: str, there: str) -> str:
     executed = getattr(measurement, "executed", None)
     name = f"{measurement.kind} ({executed.backend}, {executed.device})" if executed else measurement.kind
-    if closest is None:
+    found = [_differences(measurement, other) for other in others if other.kind == measurement.kind]
+    if not found:
         return f"{name} is only in `{here}`"
+    closest = min(found, key=lambda differences: len(differences))
     return f"{name} of `{here}` differs from that of `{there}` in {', '.join(closest)}"
 
 
 def _compare(a: Any, b: Any, floor: float) -> Compared:
     work, executed = getattr(a, "work", None), getattr(a, "executed", None)
     found = list(changes_of(a, b, floor))
+    text = describe_executed(executed) if executed else ""
     return Compared(
         kind=a.kind,
         work=describe_work(work) if work else "",
-        executed=_executed(executed, b.executed) if executed else "",
+        executed=f"{text} -> {b.executed.version}" if executed and executed.version != b.executed.version else text,
         changes=[change for change in found if isinstance(change, Change)],
         left_out=[name for name in found if isinstance(name, str)],
     )
-
-
-def _executed(before: Executed, after: Executed) -> str:
-    text = describe_executed(before)
-    return text if before.version == after.version else f"{text} -> {after.version}"

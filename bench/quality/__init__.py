@@ -1,12 +1,11 @@
-"""How good amodal masks and completed RGB are, measured against the truth.
+"""Quality of amodal masks and completed RGB, compared with the truth.
 
-`measures` holds one function per measure, each over the frames of one clip; what it is and where it comes from stands
-in its docstring. `report` takes means over all frames, `table` prints them; `truth` and `reading` find what is on disk.
+`measures` has one function per measure, over the frames of one clip, with its definition and source. `report` computes
+means over all frames; `truth` and `reading` find the files.
 """
 
 from .clips import ClipPrediction, ClipTruth
 from .reading import read_pairs
-from .report import MaskScores, Mode, Report, Row, evaluate
-from .table import render
+from .report import MaskScores, Mode, Report, Row, evaluate, render
 
 __all__ = ["ClipPrediction", "ClipTruth", "MaskScores", "Mode", "Report", "Row", "evaluate", "read_pairs", "render"]

@@ -1,4 +1,4 @@
-"""What is compared: the truth of a clip, and what was predicted for it."""
+"""The truth of a clip and its prediction, with checks that they belong together."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Size = tuple[int, int]
+_MASKS = (np.bool_, 3, "bool [T, H, W], none of them 0")
+_RGB = (np.uint8, 4, "uint8 [T, H, W, 3]")
 
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """What is known of one object in a clip of T frames.
+    """The truth of one object in a clip of T frames.
 
     Attributes:
         name: of the clip, for reports and errors.
         modal: bool [T, H, W], visible pixels.
-        amodal: bool [T, H, W], the whole object as far as it lies in the frame.
+        amodal: bool [T, H, W], the part of the whole object that lies in the frame.
         whole_rgb: uint8 [T, H, W, 3], the whole object; needed for PSNR only.
-        frames: uint8 [T, H, W, 3], the frames; the mean colour is taken from them, or from `whole_rgb` without them.
-        boxes: [T, 4] x, y, width and height of the whole object in pixels, which may reach out of the frame; width 0
+        frames: uint8 [T, H, W, 3], used for the mean colour; without them, `whole_rgb` is.
+        boxes: [T, 4] x, y, width and height of the whole object in pixels, which may extend beyond the frame; width 0
             where it is absent. None: the boxes of `amodal`.
 
     Raises:
-        InputError: shapes or dtypes that do not belong together.
+        InputError: shapes or dtypes are wrong or do not match.
     """
 
     name: str
@@ -44,14 +46,14 @@ class ClipTruth:
     boxes: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
-        _require_masks(self.amodal, f"the truth of {self.name}")
-        _require_masks(self.modal, f"the visible masks of {self.name}")
+        _require(self.amodal, _MASKS, f"the truth of {self.name} has masks of")
+        _require(self.modal, _MASKS, f"the visible masks of {self.name} are of")
         shape = self.amodal.shape
         if self.modal.shape != shape:
             raise _differs(self.name, "visible masks", self.modal.shape, "whole-object masks of the truth", shape)
         for what, pictures in (("whole-object RGB", self.whole_rgb), ("frames", self.frames)):
             if pictures is not None:
-                _require_rgb(pictures, f"the {what} of {self.name}")
+                _require(pictures, _RGB, f"the {what} of {self.name} is of")
                 if pictures.shape[:3] != shape:
                     raise _differs(self.name, what, pictures.shape[:3], "whole-object masks of the truth", shape)
         if self.boxes is not None:
@@ -80,17 +82,17 @@ class ClipTruth:
 
 @dataclass(frozen=True)
 class ClipPrediction:
-    """What was predicted for a clip.
+    """The prediction for a clip.
 
     Attributes:
         samples: K >= 1 times bool [T, h, w], Top-1 first. (h, w) is the frames' size, or that of the padded frame (a
-            quarter more at every side); any other size only in `official` mode, which resizes.
+            quarter more on every side); any other size only in `official` mode, which resizes.
         rgb: uint8 [T, h, w, 3], the whole object's RGB of the Top-1 sample, at the frames' or the padded size.
-        boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, where the boxes were predicted as such.
+        boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, if boxes were predicted themselves.
             None: the boxes of the masks.
 
     Raises:
-        InputError: no sample, or shapes and dtypes that do not belong together.
+        InputError: there is no sample, or shapes or dtypes are wrong or do not match.
     """
 
     samples: Sequence[Bools]
@@ -99,13 +101,13 @@ class ClipPrediction:
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise InputError("a prediction has no sample; give one mask per frame at least.")
+            raise InputError("a prediction has no sample; give at least one mask per frame.")
         for masks in self.samples:
-            _require_masks(masks, "a prediction")
+            _require(masks, _MASKS, "a prediction has masks of")
             if masks.shape != self.samples[0].shape:
                 raise _differs("a prediction", "masks of one sample", masks.shape, "first", self.samples[0].shape)
         if self.rgb is not None:
-            _require_rgb(self.rgb, "a prediction's RGB")
+            _require(self.rgb, _RGB, "a prediction's RGB is of")
         if self.boxes is not None:
             if len(self.boxes) != len(self.samples):
                 raise InputError(f"a prediction has {len(self.boxes)} sets of boxes for {len(self.samples)} samples.")
@@ -113,26 +115,18 @@ class ClipPrediction:
                 _require_boxes(boxes, len(self.samples[0]), "a prediction")
 
 
-def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> None:
-    """Whether a prediction can be measured against a truth.
-
-    Args:
-        resizes: masks of any size are taken, because nothing but `official` mode is asked for.
-
-    Raises:
-        InputError: the numbers of frames or the sizes differ.
-    """
-    masks = prediction.samples[0]
-    given = [("masks", masks, resizes)] + (
-        [("RGB frames", prediction.rgb, False)] if prediction.rgb is not None else []
-    )
-    for what, pictures, any_size in given:
+def check_pair(truth: ClipTruth, prediction: ClipPrediction, any_size: bool) -> None:
+    """Checks that a prediction has the frames and size of a truth, or masks of `any_size`; otherwise `InputError`."""
+    for what, pictures in (("masks", prediction.samples[0]), ("RGB frames", prediction.rgb)):
+        if pictures is None:
+            continue
         if len(pictures) != len(truth.amodal):
             raise InputError(
                 f"{truth.name}: {len(pictures)} {what} were predicted for {len(truth.amodal)} frames; "
                 "give one per frame."
             )
-        if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not any_size:
+        resized = any_size and what == "masks"
+        if pictures.shape[1:3] not in (truth.size, truth.padded_size) and not resized:
             fix = ', or measure with `mode="official"`, which resizes' if what == "masks" else ""
             raise InputError(
                 f"{truth.name}: the predicted {what} are {describe_size(pictures.shape[1:3])}, but the truth is "
@@ -142,37 +136,34 @@ def check_pair(truth: ClipTruth, prediction: ClipPrediction, resizes: bool) -> N
 
 
 def in_frame(pictures: NDArray[Any], truth: ClipTruth) -> NDArray[Any]:
-    """What lies in the frame: [T, h, w, ...] without the padding, if its size is the padded frame's."""
-    if pictures.shape[1:3] != truth.padded_size or pictures.shape[1:3] == truth.size:
+    """Pictures [T, h, w, ...] without padding, if their size is that of the padded frame."""
+    if pictures.shape[1:3] != truth.padded_size:
         return pictures
     (rows, columns), (height, width) = truth.pads, truth.size
     return pictures[:, rows : rows + height, columns : columns + width]
 
 
 def at_frame_size(masks: Bools, truth: ClipTruth) -> Bools:
-    """Masks [T, H, W] at the frames' size: without padding, resized (nearest) if they have a size of their own."""
+    """Masks [T, H, W] at the frames' size: without padding, and any other size resized (nearest)."""
     return resize_masks(in_frame(masks, truth), truth.size)
 
 
-def _require_masks(masks: Any, what: str) -> None:
-    if not (isinstance(masks, np.ndarray) and masks.dtype == np.bool_ and masks.ndim == 3 and 0 not in masks.shape):
-        raise InputError(f"{what} has masks of {_described(masks)}; expected bool [T, H, W], none of them 0.")
-
-
-def _require_rgb(rgb: Any, what: str) -> None:
-    if not (isinstance(rgb, np.ndarray) and rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3):
-        raise InputError(f"{what} is {_described(rgb)}; expected uint8 [T, H, W, 3].")
+def _require(value: Any, kind: tuple[Any, int, str], what: str) -> None:
+    dtype, axes, expected = kind
+    good = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == axes and 0 not in value.shape
+    if not good or (kind is _RGB and value.shape[-1] != 3):
+        raise InputError(f"{what} {_describe(value)}; expected {expected}.")
 
 
 def _require_boxes(boxes: Any, count: int, what: str) -> None:
     values = np.asarray(boxes)
     if values.dtype.kind not in "fiu" or values.shape != (count, 4) or not np.isfinite(values).all():
-        raise InputError(f"{what} has boxes of {_described(values)}; expected finite numbers [{count}, 4].")
+        raise InputError(f"{what} has boxes of {_describe(values)}; expected finite numbers [{count}, 4].")
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    return type(value).__name__ if shape is None else f"shape {list(shape)} and dtype {dtype}"
+    return f"type {type(value).__name__}" if shape is None else f"shape {list(shape)} and dtype {dtype}"
 
 
 def _differs(name: str, what: str, shape: tuple[int, ...], other: str, wanted: tuple[int, ...]) -> InputError:

@@ -1,7 +1,7 @@
 """The measures, each over the frames of one clip.
 
-Masks are bool [T, H, W]; a result is float64 [T], with NaN for frames that the measure has nothing to say about.
-"Hidden" pixels are those of the truth's whole object that are not visible.
+Masks are bool [T, H, W]; results are float64 [T], with NaN for frames that a measure does not apply to. "Hidden" pixels
+are those of the truth's whole object that are not visible.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from .clips import Bools, Bytes, Floats, Size
 
 OFFICIAL_SIZE = (800, 1280)  # (height, width) at which SAIL-VOS is evaluated
-EPSILON = 1e-6  # in the published IoU's denominator, and the least hidden IoU that it keeps
+EPSILON = 1e-6  # in the published IoU's denominator; frames with a smaller hidden IoU are left out
 MAX_PSNR = 100.0  # dB, where hidden pixels agree exactly
 _SQUARE = np.ones((5, 5), np.uint8)
 
 
 def iou(predicted: Bools, amodal: Bools) -> Floats:
-    """Intersection over union per frame, in [0, 1]: what `strict` takes the mean of, over all frames.
+    """Intersection over union per frame, in [0, 1]; `strict` is its mean over all frames.
 
-    An empty prediction of an absent object is right, hence 1.
+    An empty prediction of an absent object is correct, so it counts 1.
     """
     union = _count(predicted | amodal)
     return np.where(union == 0, 1.0, _count(predicted & amodal) / np.maximum(union, 1))
@@ -30,8 +30,8 @@ def iou(predicted: Bools, amodal: Bools) -> Floats:
 def hidden_iou(predicted: Bools, amodal: Bools, modal: Bools) -> Floats:
     """IoU of the hidden parts per frame, in [0, 1], NaN where the truth has no hidden pixel.
 
-    (P \\ M) against (A \\ M), Diffusion-VAS section 4.1, for the predicted P, true A and visible M. `strict` takes the
-    mean over every frame with a hidden pixel; one that was missed counts 0.
+    IoU of (P \\ M) and (A \\ M), Diffusion-VAS section 4.1, for predicted P, true A and visible M. `strict` is the mean
+    over every frame with a hidden pixel; a miss counts 0.
     """
     hidden, guessed = amodal & ~modal, predicted & ~modal
     union = _count(hidden | guessed)
@@ -42,21 +42,14 @@ def hidden_iou(predicted: Bools, amodal: Bools, modal: Bools) -> Floats:
 def official_ious(predicted: Bools, amodal: Bools, modal: Bools, size: Size = OFFICIAL_SIZE) -> tuple[Floats, Floats]:
     """IoU and hidden IoU per frame as Diffusion-VAS publishes them for SAIL-VOS, quirks included.
 
-    All masks are resized as uint8 0 and 1 with cv2's INTER_LINEAR, whose fixed-point arithmetic rounds values this
-    small so coarsely that edges move by some tenths of a source pixel; then the visible mask is added to the
-    prediction.
-    The hidden parts are eroded once with a 5x5 square; what lies outside of the frame does not erode. Each IoU is
+    All masks are resized as uint8 0 and 1 with cv2's INTER_LINEAR, whose fixed-point arithmetic rounds such small
+    values so coarsely that edges move by some tenths of a source pixel; then the visible mask is added to the
+    prediction. The hidden parts are eroded once with a 5x5 square; the frame's border does not erode them. Each IoU is
     intersection / (union + 1e-6), so an empty prediction of an absent object counts 0. Frames with a hidden IoU below
-    1e-6 are left out of the mean: a prediction that misses the hidden part altogether is not charged for it.
+    1e-6 are left out of the mean, so a prediction that misses the whole hidden part is not penalised.
 
-    Args:
-        predicted: bool [T, h, w] of any size.
-        amodal: bool [T, H, W].
-        modal: bool [T, H, W].
-        size: (height, width) that everything is resized to.
-
-    Returns:
-        IoU [T], and hidden IoU [T] with NaN for what is left out.
+    `predicted` may have any size; `size` is the (height, width) that all masks are resized to. Returns IoU [T], and
+    hidden IoU [T] with NaN for frames that are left out.
     """
     whole, hidden = np.zeros(len(amodal)), np.zeros(len(amodal))
     for t in range(len(amodal)):
@@ -79,16 +72,16 @@ def box_iou(predicted: Floats, boxes: Floats) -> Floats:
 
 
 def flicker(predicted: Bools, amodal: Bools) -> Floats:
-    """Change of the prediction that the truth's change does not explain, per pair of frames, [T - 1] in [0, 1].
+    """Changes of the prediction without a change of the truth, per pair of frames, [T - 1] in [0, 1].
 
-    Of the pixels that the object covers, in the prediction or in the truth, in frame t or in t + 1: the share whose
-    prediction changes from t to t + 1 while the truth does not. With P the prediction and A the truth,
+    Of the pixels covered by the prediction or the truth in frame t or t + 1: the share whose prediction changes from t
+    to t + 1 while the truth does not. With P the prediction and A the truth,
 
         |(P[t] xor P[t+1]) and not (A[t] xor A[t+1])|  /  |P[t] or P[t+1] or A[t] or A[t+1]|.
 
-    0 for the truth itself, and for any prediction that stays as it is, however wrong; 1 where something false appears
-    out of nothing. The edge of a moving object that is predicted a few pixels off changes at other pixels than the
-    true edge, and counts. NaN where nothing is covered. The papers have no such measure; this one is defined here.
+    0 for the truth itself, and for any prediction that does not change, however wrong; 1 where a false mask appears in
+    an empty frame. The edge of a moving object that is predicted a few pixels off changes at other pixels than the true
+    edge, and counts. NaN where nothing is covered. The papers have no such measure; it is defined here.
     """
     covered = predicted[1:] | predicted[:-1] | amodal[1:] | amodal[:-1]
     unexplained = (predicted[1:] != predicted[:-1]) & (amodal[1:] == amodal[:-1])
@@ -97,13 +90,10 @@ def flicker(predicted: Bools, amodal: Bools) -> Floats:
 
 
 def hidden_psnr(rgb: Bytes, whole_rgb: Bytes, hidden: Bools) -> Floats:
-    """PSNR in dB over the hidden pixels per frame, at most 100, NaN where there is none.
+    """PSNR in dB over the hidden pixels per frame, at most 100, NaN if there are none.
 
-    10 log10(255^2 / MSE), the mean squared error being over these pixels and the three channels.
-
-    Args:
-        rgb, whole_rgb: uint8 [T, H, W, 3], predicted and true.
-        hidden: bool [T, H, W].
+    10 log10(255^2 / MSE), with the mean squared error over these pixels and the three channels, of predicted and true
+    uint8 [T, H, W, 3].
     """
     values = np.full(len(rgb), np.nan)
     for t in np.flatnonzero(hidden.any(axis=(1, 2))):
@@ -114,7 +104,7 @@ def hidden_psnr(rgb: Bytes, whole_rgb: Bytes, hidden: Bools) -> Floats:
 
 
 def convex_hull(modal: Bools) -> Bools:
-    """The baseline `convex`: the convex hull of each visible mask, as cv2 finds and fills it, bool [T, H, W]."""
+    """The baseline `convex`: the convex hull of each visible mask, computed and filled by cv2, bool [T, H, W]."""
     hulls = np.zeros(modal.shape, np.uint8)
     for hull, mask in zip(hulls, modal, strict=True):
         points = cv2.findNonZero(mask.astype(np.uint8))
@@ -124,10 +114,9 @@ def convex_hull(modal: Bools) -> Bools:
 
 
 def mean_colour(frames: Bytes, modal: Bools) -> Bytes:
-    """The RGB baseline: every pixel has the mean colour of the visible part, uint8 [T, H, W, 3].
+    """The baseline `mean colour`: every pixel has the mean colour of the frame's visible part, uint8 [T, H, W, 3].
 
-    Of the frame's own visible part or, where nothing is visible, of all visible pixels of the clip; grey (128) if there
-    are none.
+    If nothing is visible in a frame, it is the mean of all visible pixels of the clip; grey (128) if there are none.
     """
     fallback = frames[modal].mean(axis=0) if modal.any() else np.full(3, 128.0)
     colours = [f[m].mean(axis=0) if m.any() else fallback for f, m in zip(frames, modal, strict=True)]

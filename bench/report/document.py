@@ -1,22 +1,21 @@
-"""What the report is made of; the page and the Markdown summary are two ways to write it down."""
+"""Contents of the report, independent of the format it is rendered in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ..schema import Results
+from .drawing import Canvas
+
 Basis: TypeAlias = Literal["measured", "predicted", "counted"]
-"""`counted` is read off graphs, without running them."""
+"""`counted` figures are read from graphs that were not run."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, units in the cells or the head.
-
-    Attributes:
-        texts: how many columns are words, aligned to the left; the first names its row.
-    """
+    """Cells as text, with units in cells or heads. The first `texts` columns are words; the first one names the row."""
 
     caption: str
     head: Sequence[str]
@@ -25,43 +24,38 @@ class Table:
     texts: int = 1
 
 
+def tabulate(caption: str, rows: Sequence[Mapping[str, str]], basis: Basis = "measured", texts: int = 1) -> Table:
+    """A table of rows that map column heads to cells; all rows have the same heads."""
+    head = list(rows[0]) if rows else []
+    return Table(caption, head, [list(row.values()) for row in rows], basis, texts)
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A plot, drawn when it is asked for.
-
-    Attributes:
-        draw: gives an `<svg>` element.
-        alt: what a reader who does not see it should know.
-    """
+    """A figure, with `alt` for readers who cannot see it. It is drawn on a matplotlib figure when it is rendered."""
 
     title: str
     caption: str
     alt: str
-    draw: Callable[[], str]
+    plot: Callable[[Canvas], None]
     basis: Basis = "measured"
+
+
+Card: TypeAlias = tuple[str, str, str]
+Content: TypeAlias = tuple[Sequence[Table], Sequence[Figure], Sequence[str], Sequence[str]]
+"""Tables, figures, notes and warnings of a section."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one kind of measurement."""
+    """All measurements of one kind; `lead` is its first sentence."""
 
     kind: str
-    title: str
     lead: str
-    warnings: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    notes: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Card:
-    """A headline figure."""
-
-    title: str
-    value: str
-    detail: str
-    basis: Basis = "measured"
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    notes: Sequence[str]
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -69,15 +63,13 @@ class Document:
     """A whole report.
 
     Attributes:
-        facts: names and values: bundle, machine, versions, date.
-        skipped: what, why, and what would change that.
+        facts: names and values. cards: headline figures: title, value, detail.
+        missing: kinds of measurement that the results file does not contain.
     """
 
-    title: str
-    finished: bool
+    results: Results
     facts: Sequence[tuple[str, str]]
     cards: Sequence[Card]
     context: Sequence[str]
     sections: Sequence[Section]
-    skipped: Sequence[tuple[str, str, str]] = field(default=())
-    missing: Sequence[str] = ()
+    missing: Sequence[str]

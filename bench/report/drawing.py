@@ -1,136 +1,105 @@
-"""Plots as SVG elements that belong to the page: its fonts, its colours by day and by night, no identifier twice."""
+"""Plots as SVG elements of the page: they use its fonts and its colours, light or dark, and no id occurs twice."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from amodal.runtime.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
+
+Canvas: TypeAlias = "matplotlib.figure.Figure"
+Axes: TypeAlias = "matplotlib.axes.Axes"
 
 WIDTH = 4.7
-"""Inches. On a phone the plot is about as many pixels wide as it has points, so that 9 pt stay legible."""
+"""Inches. On a phone the plot is about as many pixels wide as it has points, so 9 pt stays legible."""
 INK, MUTED, GRID, PAPER = "#1b1b1f", "#6b6b76", "#d9d9e0", "#fdfdfe"
 SERIES = ("#2f6fb3", "#d9822b", "#3d9970", "#8a63b8", "#c8505a", "#2a9db0", "#9a8f2e", "#8a8a94")
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {c: f"c{i}" for i, c in enumerate(SERIES)}
 _COMPONENTS = ("unet", "vae_encoder", "vae_decoder", "image_encoder", "unet_conditioner", "depth", "load")
-_STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "amodal",
-    # Names of bundles and GPUs may hold dollar signs, which are not mathematics.
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.formatter.useoffset": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "grid.color": GRID,
-    "hatch.color": PAPER,
-    "patch.edgecolor": INK,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.4,
-}
+_COLOURS = dict(zip(_COMPONENTS, SERIES, strict=False))
 
 
 def series(index: int) -> str:
-    """The colour of the i-th thing."""
+    """Colour of the i-th series."""
     return SERIES[index % len(SERIES)]
 
 
-def colour_of(component: str) -> str:
-    """A component has the same colour in all plots, whatever its stage."""
-    name = component.rpartition("/")[2]
-    return SERIES[_COMPONENTS.index(name)] if name in _COMPONENTS else SERIES[-1]
+def component_colour(component: str) -> str:
+    """Colour of a component, the same in all plots and stages."""
+    return _COLOURS.get(component.rpartition("/")[2], SERIES[-1])
 
 
 def label(text: str, limit: int = 46) -> str:
-    """Text for a plot: one line without control characters, which XML forbids, and not endless."""
+    """One line of at most `limit` characters, without control characters, which XML forbids."""
     clean = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 
-def require_matplotlib() -> None:
-    """Says how to get it where it is missing.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'The report needs matplotlib, which cannot be imported ({error}); `pip install "amodal[bench]"`.'
-        ) from error
-
-
-class Canvas:
-    """A figure with its axes, in the style of the report.
-
-    Use as `with Canvas(2.5) as (figure, axes): ...` and take `svg` afterwards: the style holds within the block only.
-    """
-
-    def __init__(self, height: float, rows: int = 1, columns: int = 1) -> None:
-        self.svg = ""
-        self._height, self._rows, self._columns = height, rows, columns
-
-    def __enter__(self) -> tuple[Figure, list[Axes]]:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-
-        self._context = mpl.rc_context(_STYLE)  # type: ignore[arg-type]
-        self._context.__enter__()
-        self._figure = Figure(figsize=(WIDTH, self._height), layout="constrained")
-        grid = self._figure.subplots(self._rows, self._columns, squeeze=False)
-        return self._figure, list(grid.flat)
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+def require_libraries(*names: str) -> None:
+    """Raises `MissingDependencyError` unless all libraries can be imported."""
+    for name in names:
         try:
-            if kind is None:
-                self.svg = _svg(self._figure)
-        finally:
-            self._context.__exit__(kind, error, trace)
+            import_module(name)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f'The report needs {name}, which cannot be imported ({error}); `pip install "amodal[bench]"`.'
+            ) from error
 
 
-def bare(axes: Axes) -> None:
-    """Takes away the vertical axis, for plots whose rows are named in words."""
-    axes.spines["left"].set_visible(False)
-    axes.set_yticks([])
+@contextmanager
+def styled_canvas() -> Iterator[Canvas]:
+    """A figure in the style of the report; draw and save it inside the block."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(fname=Path(__file__).with_name("plots.mplstyle")):
+        yield Figure(figsize=(WIDTH, WIDTH), layout="constrained")
 
 
-def beside(axes: Axes, text: str, x: float, y: float) -> None:
-    """Words to the right of the end of a bar."""
-    axes.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5, annotation_clip=False)
+def draw_svg(plot: Callable[[Canvas], None], prefix: str) -> str:
+    """Draws a plot as an `<svg>` element; `prefix` makes its ids unique on the page."""
+    buffer = io.StringIO()
+    empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with styled_canvas() as canvas, warnings.catch_warnings():
+        plot(canvas)
+        # matplotlib measures a letter that its font lacks as a box; the reader's browser has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        canvas.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    svg = "<svg" + buffer.getvalue().partition("<svg")[2]
+    svg = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", svg)
+    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
+    for colour, name in _NAMES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    svg = re.sub(r"\n\s*", "\n", svg)
+    used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
+    return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
 
 
-def plain_log(axes: Axes, which: str = "x") -> None:
-    """A logarithmic axis with numbers as people write them."""
+def scatter_clips(axes: Axes, values: Sequence[float], centre: float, height: float, **style: Any) -> None:
+    """One dot per clip in a band around `centre`."""
+    # Golden-ratio steps separate neighbours and are the same in every rendering.
+    offsets = (np.arange(len(values)) * 0.618034) % 1 * height - height / 2
+    axes.scatter(values, centre + offsets, alpha=0.55, linewidths=0, **style)
+
+
+def log_scale(axes: Axes, which: str) -> None:
+    """Makes axis `x` or `y` logarithmic, with plain numbers rather than powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    if which == "x":
-        axes.set_xscale("log")
-    else:
-        axes.set_yscale("log")
+    axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axis.get_view_interval())
     narrow = high / max(low, 1e-300) < 100
@@ -139,30 +108,7 @@ def plain_log(axes: Axes, which: str = "x") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int = 3) -> None:
-    """A legend under the axes; names that begin with an underscore would be left out by matplotlib."""
+def legend_below(canvas: Canvas, handles: Sequence[Any], names: Sequence[str], columns: int = 3) -> None:
+    """A legend under the axes; matplotlib would leave out names that begin with an underscore."""
     shown = [label(name).replace("_", "\u200b_", 1) if name.startswith("_") else label(name) for name in names]
-    figure.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=1.2, columnspacing=1.2)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with warnings.catch_warnings():
-        # A letter that matplotlib's font lacks is measured as a box; the reader's browser has it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<defs>\s*<style[^>]*>[^<]*</style>\s*</defs>", "", text)
-    text = text.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href=", "href=")
-    for colour, name in _NAMES.items():
-        text = text.replace(colour, f"var(--{name})")
-    return re.sub(r"\n\s*", "\n", text)
-
-
-def with_unique_ids(svg: str, prefix: str) -> str:
-    """The same picture with a prefix before every identifier, so that many can stand on one page."""
-    used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", svg))
-    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", svg)
-    return re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}", svg)
+    canvas.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=1.2, columnspacing=1.2)

@@ -1,26 +1,22 @@
-"""Quality against time in the report."""
+"""Quality and time in the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from .. import statistics
 from ..schema import Preset, Quality
 from ..wording import DASH, describe_executed, describe_work, per_frame, percent, plural, seconds
-from .document import Figure, Section, Table
-from .drawing import INK, MUTED, Canvas, label, series
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from .document import Content, Figure, Table, tabulate
+from .drawing import INK, MUTED, Axes, Canvas, label, series
 
 Point = tuple[str, float, float]
 """A preset's name, seconds per clip and share."""
 
 
-def section(found: Sequence[Quality]) -> Section:
-    """Every quality measurement of a results file."""
+def content(found: Sequence[Quality]) -> Content:
+    """The quality section: tables, figures, notes and warnings."""
     tables, figures, notes = [], [], []
     for index, m in enumerate(found, 1):
         which = f"{m.executed.backend}, {m.executed.device}" + (f", {index}" if len(found) > 1 else "")
@@ -29,86 +25,71 @@ def section(found: Sequence[Quality]) -> Section:
         notes += [f"Preset {p.name}: {describe_work(p.work)}." for p in m.presets]
         panels = {"mIoU": _points(m.presets, "miou"), "mIoU_occ": _points(m.presets, "miou_occ")}
         panels = {measure: points for measure, points in panels.items() if points}
+        words = [
+            f"{measure}: " + "; ".join(f"{n} {percent(q)} at {seconds(s)}" for n, s, q in points) + "."
+            for measure, points in panels.items()
+        ]
         if panels:
             figures.append(
                 Figure(
-                    f"Quality against time: {which}",
-                    f"Presets over {plural(m.scenes, 'scene')}. On the line: those that no other beats in both. "
+                    f"Quality and time: {which}",
+                    f"Presets over {plural(m.scenes, 'scene')}. On the line: presets that no other beats in both. "
                     "Dashed: baselines that need no model.",
-                    " ".join(
-                        f"{measure}: " + "; ".join(f"{n} {percent(q)} at {seconds(s)}" for n, s, q in points) + "."
-                        for measure, points in panels.items()
-                    ),
-                    partial(_pareto, panels, m.baselines),
+                    " ".join(words),
+                    partial(_plot, panels, m.baselines),
                 )
             )
-    return Section(
-        "quality",
-        "Quality",
-        "Masks against the truth of unseen scenes, strict mode: every frame with hidden parts counts, a miss as 0. "
-        "mIoU_occ is that of the hidden parts alone.",
-        [],
-        tables,
-        figures,
-        notes,
-    )
+    return tables, figures, notes, []
 
 
 def _points(presets: Sequence[Preset], measure: str) -> list[Point]:
-    found = []
-    for preset in presets:
-        summary, value = statistics.summarise(preset.seconds), getattr(preset, measure)
-        if summary is not None and value is not None:
-            found.append((preset.name, summary.median, float(value)))
-    return found
+    found = [(p.name, statistics.median_of(p.seconds), getattr(p, measure)) for p in presets]
+    return [(name, time, value) for name, time, value in found if time is not None and value is not None]
 
 
-def frontier(points: Sequence[Point]) -> set[str]:
+def _frontier(points: Sequence[Point]) -> set[str]:
     """Names of the presets that no other beats in both time and quality."""
     return {points[i][0] for i in statistics.pareto([(s, q) for _, s, q in points])}
 
 
 def _table(which: str, m: Quality) -> Table:
-    best = frontier(_points(m.presets, "miou"))
+    best = _frontier(_points(m.presets, "miou"))
     rows = []
     for preset in m.presets:
-        summary = statistics.summarise(preset.seconds)
+        clip = statistics.median_of(preset.seconds)
         rows.append(
-            [
-                preset.name,
-                percent(preset.miou, 2),
-                percent(preset.miou_occ, 2),
-                percent(preset.flicker, 2),
-                seconds(summary.median if summary else None),
-                per_frame(summary.median, preset.work) if summary else DASH,
-                "yes" if preset.name in best else "no",
-            ]
+            {
+                "preset": preset.name,
+                "mIoU": percent(preset.miou, 2),
+                "mIoU_occ": percent(preset.miou_occ, 2),
+                "flicker": percent(preset.flicker, 2),
+                "clip, median": seconds(clip),
+                "s/frame": per_frame(clip, preset.work),
+                "unbeaten": "yes" if preset.name in best else "no",
+            }
         )
     for name in dict.fromkeys(key.removesuffix(" mIoU_occ").removesuffix(" mIoU") for key in m.baselines):
-        shares = [m.baselines.get(f"{name} {measure}") for measure in ("mIoU", "mIoU_occ")]
-        rows.append([f"baseline: {name}", *(percent(share, 2) for share in shares), *[DASH] * 4])
-    head = ["preset", "mIoU", "mIoU_occ", "flicker", "clip, median", "s/frame", "unbeaten"]
-    return Table(f"{which}: presets over {plural(m.scenes, 'scene')}; of flicker, less is better.", head, rows)
+        shares = {measure: percent(m.baselines.get(f"{name} {measure}"), 2) for measure in ("mIoU", "mIoU_occ")}
+        none = dict.fromkeys(("flicker", "clip, median", "s/frame", "unbeaten"), DASH)
+        rows.append({"preset": f"baseline: {name}", **shares, **none})
+    return tabulate(f"{which}: presets over {plural(m.scenes, 'scene')}; less flicker is better.", rows)
 
 
-def _pareto(panels: dict[str, list[Point]], baselines: dict[str, float]) -> str:
-    canvas = Canvas(2.55 * len(panels) + 0.2, rows=len(panels))
-    with canvas as (_, every):
-        for axes, (measure, points) in zip(every, panels.items(), strict=True):
-            _panel(axes, measure, points, baselines)
-        every[-1].set_xlabel("seconds per clip, median, measured")
-    return canvas.svg
+def _plot(panels: dict[str, list[Point]], baselines: dict[str, float], canvas: Canvas) -> None:
+    canvas.set_figheight(2.55 * len(panels) + 0.2)
+    every = canvas.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (measure, points) in zip(every, panels.items(), strict=True):
+        _plot_panel(axes, measure, points, baselines)
+    every[-1].set_xlabel("seconds per clip, median, measured")
 
 
-def _panel(axes: Axes, measure: str, points: Sequence[Point], baselines: dict[str, float]) -> None:
-    best = sorted((s, q) for name, s, q in points if name in frontier(points))
+def _plot_panel(axes: Axes, measure: str, points: Sequence[Point], baselines: dict[str, float]) -> None:
+    frontier, longest = _frontier(points), max(s for _, s, _ in points)
+    best = sorted((s, q) for name, s, q in points if name in frontier)
     axes.plot([s for s, _ in best], [100 * q for _, q in best], color=series(0), linewidth=1.2, zorder=1)
     for name, s, q in points:
-        on = name in frontier(points)
+        on, right = name in frontier, s > 0.7 * longest
         axes.plot(s, 100 * q, "o", color=series(0) if on else MUTED, markersize=5 if on else 4)
-    longest = max(s for _, s, _ in points)
-    for name, s, q in points:
-        right = s > 0.7 * longest
         axes.annotate(
             label(name, 24),
             (s, 100 * q),
@@ -116,7 +97,7 @@ def _panel(axes: Axes, measure: str, points: Sequence[Point], baselines: dict[st
             textcoords="offset points",
             ha="right" if right else "left",
             fontsize=8.5,
-            color=INK if name in frontier(points) else MUTED,
+            color=INK if on else MUTED,
         )
     for name, value in baselines.items():
         if name.endswith(f" {measure}"):

@@ -1,4 +1,4 @@
-"""What was measured where, and how it was executed."""
+"""Base records: machine, bundle, settings, and how they were executed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 Seconds: TypeAlias = list[float]
-"""Raw samples, in the order they were taken."""
+"""Raw samples, in the order they were measured."""
 
 
 class Record(BaseModel):
-    """Base of all parts: frozen, no unknown fields, no NaN or infinity."""
+    """Base class of all records: frozen, no unknown fields, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Gpu(Record):
-    """A GPU: `capability` as in `sm86`, memory in bytes, versions of driver and CUDA."""
+    """A GPU: `capability` such as `sm86`, memory in bytes, versions of driver and CUDA."""
 
     name: str
     capability: str
@@ -28,12 +28,7 @@ class Gpu(Record):
 
 
 class Machine(Record):
-    """Where it was measured; no names of hosts or people.
-
-    Attributes:
-        system: operating system and architecture.
-        cpu: model name. cores: those that may be used. memory: bytes.
-    """
+    """The machine, without host or user names: usable `cores`, `memory` in bytes, operating system and architecture."""
 
     system: str
     python: str
@@ -50,12 +45,7 @@ class Machine(Record):
 
 
 class Subject(Record):
-    """The bundle that was measured.
-
-    Attributes:
-        name: of its folder.
-        manifest: sha256 of its manifest, and with it of all weights and graphs.
-    """
+    """The bundle: its folder's name, and the sha256 of its manifest, which covers all weights and graphs."""
 
     name: str
     manifest: str
@@ -66,10 +56,9 @@ class Subject(Record):
 
 
 class Work(Record):
-    """What a clip is asked to do; see `amodal.runtime.families.diffusion_vas.stage.Settings`.
+    """The settings of a clip, as in `amodal.runtime.families.diffusion_vas.stage.Settings`.
 
-    Attributes:
-        depth: computed from the frames by the bundle's own component, not given.
+    `depth` means that the bundle's own component computes it from the frames.
     """
 
     stages: list[str]
@@ -84,7 +73,7 @@ class Work(Record):
 
 
 class Executed(Record):
-    """How it was executed: a backend's own description, and the memory mode."""
+    """The backend's description of itself, and the memory mode."""
 
     backend: str
     version: str

@@ -1,24 +1,28 @@
-"""Time and memory of clips, and how both grow."""
+"""Time, memory, scaling and fidelity of clips."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
+
+from amodal.runtime.families.diffusion_vas.config import StageName
 
 from .about import Executed, Record, Seconds, Work
 
+Against: TypeAlias = Literal["twin", "diffusers"]
+OUTSIDE = "outside the networks"
+
 
 class ClipTimes(Record):
-    """One clip's times.
+    """Times of one clip.
 
     Attributes:
         seconds: from raw arrays to masks and RGB on the host.
         processor: processor time of all threads meanwhile.
-        components: seconds by component, `segment/unet` for instance; what is missing to `seconds` is everything
-            outside the networks.
-        steps: seconds of each denoising step, by stage; on a GPU the device's.
-        device: on a GPU, seconds by phase between events on the stream; copies apart. None elsewhere.
-        gaps: on a GPU, by stage, seconds on the stream from the end of one denoising step's U-Net to the beginning of
-            the next's: the sampler's own kernels, and whatever the device waits for. None elsewhere.
+        components: seconds by component, such as `segment/unet`; the rest of `seconds` was spent outside the networks.
+        steps: seconds of each denoising step, by stage; on a GPU measured on the device.
+        device: on a GPU, seconds by phase between events on the stream, copies separately. None elsewhere.
+        gaps: on a GPU, by stage, seconds on the stream from the end of one denoising step's U-Net to the start of the
+            next: the sampler's own kernels, and whatever the device waits for. None elsewhere.
     """
 
     seconds: float
@@ -32,7 +36,7 @@ class ClipTimes(Record):
     def parts(self) -> dict[str, float]:
         """Seconds by component, and of loading.
 
-        On a GPU components take what they take there: for the host their calls are over when they are queued.
+        On a GPU these are the device's times: on the host a call ends as soon as it is queued.
         """
         if self.device is None:
             return self.components
@@ -40,7 +44,7 @@ class ClipTimes(Record):
 
     @property
     def outside(self) -> float:
-        """Seconds outside the networks: sampler, noise, pre- and post-processing; loading is not among them."""
+        """Seconds outside the networks, loading excluded: sampler, noise, pre- and post-processing."""
         return self.seconds - sum(self.parts.values())
 
 
@@ -51,7 +55,7 @@ class Latency(Record):
         cold: seconds of what happens once: `import`, `open`, `load`, `first clip`; each in a new process.
         clips: after warm-up.
         overhead: share of a clip that measuring itself took, in [0, 1].
-        warnings: why the figures may not be what the machine can do.
+        warnings: reasons why the machine may be faster than these figures.
     """
 
     kind: Literal["latency"] = "latency"
@@ -62,9 +66,21 @@ class Latency(Record):
     overhead: float | None = None
     warnings: list[str] = []
 
+    @property
+    def seconds(self) -> Seconds:
+        """Seconds of each clip."""
+        return [clip.seconds for clip in self.clips]
+
+    @property
+    def part_seconds(self) -> dict[str, Seconds]:
+        """Seconds of each clip by component, and `OUTSIDE` of them."""
+        names = dict.fromkeys(name for clip in self.clips for name in clip.parts)
+        parts = {name: [clip.parts.get(name, 0.0) for clip in self.clips] for name in names}
+        return {**parts, OUTSIDE: [clip.outside for clip in self.clips]}
+
 
 class Span(Record):
-    """A stretch of time with a name, in seconds from the first sample."""
+    """A named period, in seconds from the first sample."""
 
     name: str
     begin: float
@@ -82,11 +98,11 @@ class Memory(Record):
     """`amodal bench memory`.
 
     Attributes:
-        host: resident set of the process. host_peak: the highest, as the kernel counted it.
-        host_before: before the bundle was opened, libraries imported.
-        device: as NVML saw it, of `process` and of the whole `device`; empty without a GPU.
-        allocators: peaks by the allocators' own count (`cupy pool`, `scratch`).
-        planned: what the plan said, by phase; empty where nothing is planned.
+        host: resident set of the process. host_peak: its maximum as counted by the kernel.
+        host_before: before the bundle was opened, with libraries imported.
+        device: as read from NVML, for the `process` and the whole `device`; empty without a GPU.
+        allocators: peaks counted by the allocators themselves (`cupy pool`, `scratch`).
+        planned: the plan's figure for each phase; empty if there is no plan.
     """
 
     kind: Literal["memory"] = "memory"
@@ -103,7 +119,7 @@ class Memory(Record):
 
 
 class Point(Record):
-    """One setting of a sweep: its value, clips and the highest memory."""
+    """One value of a sweep, with its clips and peak memory."""
 
     value: float
     seconds: Seconds
@@ -111,7 +127,7 @@ class Point(Record):
 
 
 class Sweep(Record):
-    """How a clip grows along one axis: `seconds = fixed + each * value`, fitted to the medians.
+    """Growth along one axis: `seconds = fixed + each * value`, fitted to the medians.
 
     Attributes:
         axis: `frames`, `pixels`, `steps` or `samples`.
@@ -135,3 +151,41 @@ class Scaling(Record):
     work: Work
     executed: Executed
     sweeps: list[Sweep]
+
+
+class StageFidelity(Record):
+    """One stage compared with the float32 run.
+
+    Attributes:
+        sigmas: noise level at the start of each step.
+        latents: relative L2 difference after each step.
+        masks_iou: over all frames together; None for `complete`.
+        frames_mean, frames_max: absolute difference of decoded pictures, in levels of 255.
+    """
+
+    stage: StageName
+    sigmas: list[float] = []
+    latents: list[float]
+    masks_iou: float | None
+    frames_mean: float
+    frames_max: int
+
+
+class Fidelity(Record):
+    """`amodal bench fidelity`: compared with a float32 run from the same noise, described by `reference`.
+
+    In both runs, stage `complete` receives the true masks, so it does not depend on the output of `segment`. Older
+    files have no `against`; the text of `reference` shows it.
+    """
+
+    kind: Literal["fidelity"] = "fidelity"
+    work: Work
+    executed: Executed
+    reference: str
+    stages: list[StageFidelity]
+    against: Against | None = None
+
+    @property
+    def compared_with(self) -> Against:
+        """`against`, for older files too."""
+        return self.against or ("diffusers" if self.reference.startswith("the reference pipeline") else "twin")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from amodal.bench.report.drawing import label
-from amodal.bench.report.memory import _thinned
+from amodal.bench.report.memory import _thinned, save_memory
 from amodal.bench.report.overview import document
 from amodal.bench.schema import Fidelity, Latency, Memory, Results, Timeline
 from amodal.cli import main
@@ -268,8 +268,6 @@ def test_the_command_writes_the_report_beside_the_results(tmp_path: Path, capsys
 
 
 def test_a_timeline_can_be_a_picture_of_its_own(tmp_path: Path) -> None:
-    from amodal.bench.report.plots import save_memory
-
     save_memory(samples.make_memory(), tmp_path / "memory.svg")
     assert ET.parse(tmp_path / "memory.svg").getroot().tag.endswith("svg")
     with pytest.raises(InputError, match=r"\.png or \.svg"):

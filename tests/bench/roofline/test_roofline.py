@@ -368,7 +368,7 @@ def test_the_command_says_what_is_counted_measured_and_predicted(
     assert (code, err) == (0, "")
     for words in ("Counted. ", "per clip (measured)", "Measured. ", "Predicted. ", "amodal build"):
         assert words in out
-    (kept,) = read_results(file).of("roofline")
+    (kept,) = read_results(file).measurements
     assert isinstance(kept, Roofline)
     assert kept.work.stages == ["segment"]
     assert [path.name for path in tmp_path.iterdir()] == ["roofline.json"]

@@ -44,7 +44,7 @@ def command(bundle: str, **options: Any) -> None:
       amodal bench all bundle -o report --only latency --only memory
     """
     from amodal.bench.report import write_report
-    from amodal.bench.report.drawing import require_matplotlib
+    from amodal.bench.report.drawing import require_libraries
     from amodal.bench.schema import Results
     from amodal.bench.suite import PARTS, SuiteOptions, run_suite
     from amodal.cli.progress import activity
@@ -52,7 +52,7 @@ def command(bundle: str, **options: Any) -> None:
 
     from .output import check_targets, checkpoints_from, execution_from, work_from, write_results
 
-    require_matplotlib()  # before anything is measured
+    require_libraries("matplotlib", "jinja2")  # before anything is measured
     out: Path = options["out"]
     suite = SuiteOptions(
         work=work_from(Bundle(bundle), options),

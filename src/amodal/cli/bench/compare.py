@@ -80,13 +80,13 @@ def _lines(found: Comparison) -> Iterator[str]:
 
 def _row(change: Change) -> list[str]:
     from amodal.bench.wording import DASH, quantity
-    from amodal.bench.wording import change as ratio
+    from amodal.bench.wording import relative_change
 
     return [
         change.what,
         quantity(change.before, change.unit),
         quantity(change.after, change.unit),
-        ratio(change.ratio),
+        relative_change(change.ratio),
         DASH if change.low is None else f"{ratio(change.low)} to {ratio(change.high)}",
         change.word,
         change.remark,
@@ -94,11 +94,11 @@ def _row(change: Change) -> list[str]:
 
 
 def _conclusion(failures: list[tuple[Compared, Change]], limit: str) -> Iterator[str]:
-    from amodal.bench.wording import change as ratio
+    from amodal.bench.wording import relative_change
 
     yield (
         f"\nFailed, worse by more than {limit}:"
         if failures
         else f"\nNothing that counts got worse by more than {limit}."
     )
-    yield from (f"  {m.kind}, {c.what}: {c.word}, {ratio(c.ratio)}" for m, c in failures)
+    yield from (f"  {m.kind}, {c.what}: {c.word}, {relative_change(c.ratio)}" for m, c in failures)

@@ -29,7 +29,7 @@ def command(**options: Any) -> None:
           --memory sequential --target-vram 4GB
     """
     from amodal.bench.measures.memory import measure_memory
-    from amodal.bench.report.plots import check_picture, save_memory
+    from amodal.bench.report.memory import check_picture, save_memory
 
     from .output import emit, measure
 
