@@ -88,8 +88,7 @@ def measure_peers(
         refused = take_turns(
             peers, repeats, lambda name, error: skipped.append(_skipped(name, error, opened)), progress
         )
-    for name, why in refused.items():
-        skipped.append(Skipped(what=f"peer {name}", reason=f"its result is different: {why}."))
+    skipped += [Skipped(what=f"peer {n}", reason=f"its result is different: {why}.") for n, why in refused.items()]
     if not peers:
         return [], skipped
     found = Peers(

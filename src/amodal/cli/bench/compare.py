@@ -79,15 +79,14 @@ def _lines(found: Comparison) -> Iterator[str]:
 
 
 def _row(change: Change) -> list[str]:
-    from amodal.bench.wording import DASH, quantity
-    from amodal.bench.wording import relative_change
+    from amodal.bench.wording import DASH, quantity, relative_change
 
     return [
         change.what,
         quantity(change.before, change.unit),
         quantity(change.after, change.unit),
         relative_change(change.ratio),
-        DASH if change.low is None else f"{ratio(change.low)} to {ratio(change.high)}",
+        DASH if change.low is None else f"{relative_change(change.low)} to {relative_change(change.high)}",
         change.word,
         change.remark,
     ]
