@@ -8,6 +8,7 @@ The backend must be `active`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -94,14 +95,6 @@ class _Stream:
         return 0, self._number
 
 
-class _Memory:
-    """Device memory without its stream, whose work is awaited already; keeps its owner alive."""
-
-    def __init__(self, owner: Any, described: dict[str, Any]) -> None:
-        self._owner = owner
-        self.__cuda_array_interface__ = {**described, "stream": None}
-
-
 def _has(value: Any, name: str) -> bool:
     try:
         return hasattr(value, name)
@@ -178,7 +171,8 @@ def _from_device(value: Any, name: str, xp: Any) -> Array:
     stream = described.get("stream")
     if stream is not None:
         xp.cuda.get_current_stream().wait_event(stream_of(int(stream), xp).record())
-    return xp.asarray(_Memory(value, described))
+    # Without the stream, which is awaited already; `owner` stays alive as long as the array.
+    return xp.asarray(SimpleNamespace(owner=value, **{_INTERFACE: {**described, "stream": None}}))
 
 
 def _require_here(name: str, number: int, xp: Any) -> None:
