@@ -45,7 +45,7 @@ class Results(Record):
 
 
 def read_results(path: PathLike) -> Results:
-    """Read a results file, or the `results.json` in a folder.
+    """Reads a results file, or the `results.json` in a folder.
 
     Raises:
         InputError: it is missing, is not a results file, or has another schema.

@@ -1,4 +1,4 @@
-"""Base records: machine, bundle, settings, and how they were executed."""
+"""The base of all records, and what was measured: machine, bundle, settings and backend."""
 
 from __future__ import annotations
 
