@@ -50,7 +50,8 @@ def checkpoints_of(
             found[stage] = read_checkpoint(source if path is None else path)
         else:
             raise InputError(
-                f"the checkpoint of stage {stage}, {entry.source}, is not available; give it with `{stage}`.", field=stage
+                f"the checkpoint of stage {stage}, {entry.source}, is not available; give it with `{stage}`.",
+                field=stage,
             )
     return found
 
