@@ -50,13 +50,11 @@ def measure_latency(
         progress("cold start", "", 0, 1)
         once = cold_start(bundle, work, execution)
     with running(bundle, work, execution) as runner:
-        for done in range(warm_up):
-            progress("warm-up", "", done, warm_up)
-            runner.clip()
-        runs = []
-        for done in range(repeats):
-            progress("clips", "", done, repeats)
-            runs.append(runner.clip())
+        for phase, count in (("warm-up", warm_up), ("clips", repeats)):
+            runs = []
+            for done in range(count):
+                progress(phase, "", done, count)
+                runs.append(runner.clip())
         progress("clips", "", repeats, repeats)
         executed = executed_of(runner.model)
         if execution.backend in get_args(EngineBackend):

@@ -15,6 +15,7 @@ from ..running.machine import executed_of
 from ..running.memory import device_counters
 from ..running.sources import Checkpoints
 from ..schema import Work
+from ..wording import describe_executed
 from .process import LoadedPeer
 
 if TYPE_CHECKING:
@@ -35,11 +36,9 @@ def load_runtime(bundle: str, work: Work, execution: Execution) -> LoadedPeer:
         arithmetic = "half precision"
     else:
         arithmetic = "float32, weights stored in half" if half else "float32"
-    options = [f"{name} {value}" for name, value in executed.options.items()]
-    parts = ", ".join([f"{executed.backend} {executed.version}", *options])
     on_gpu = model.backend.engines is not None or executed.device.startswith("cuda")
     return LoadedPeer(
-        f"{parts}; {arithmetic}, components {executed.memory}",
+        f"{describe_executed(executed)}; {arithmetic}",
         half or on_gpu,  # a GPU computes float32 convolutions in TF32, which has the mantissa of half precision
         lambda trace: run_model(model, inputs, work, trace=trace),
         device_counters(execution) if on_gpu else {},
