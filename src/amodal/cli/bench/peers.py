@@ -74,9 +74,8 @@ def _ratios(measured: Peers) -> list[str]:
     rows = []
     for name, base in [(name, base) for i, base in enumerate(names) for name in names[i + 1 :]]:
         ratio = time_ratio(measured, name, base)
-        memory = f"{memory_ratio(measured, name, base):.3f}"
         times = [f"{ratio.median:.3f}", f"{ratio.least:.3f} to {ratio.most:.3f}", f"{ratio.of_medians:.3f}"]
-        rows.append([f"{name} / {base}", *times, memory])
+        rows.append([f"{name} / {base}", *times, f"{memory_ratio(measured, name, base):.3f}"])
     return [table(["time", "median of turns", "least to most", "of medians", "memory"], rows)] if rows else []
 
 
