@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from .arrays.interop import stream_of
+from .arrays.interop import as_input, stream_of
 from .backends import AUTO, DEFAULT, Backend
 from .backends.registry import Choice, open_chosen
 from .bundle.manifest import Manifest
@@ -240,7 +240,8 @@ class Model:
             InputError: the bundle has no depth component.
         """
         with self.backend.active():
-            pictures = prepare_rgb(rgb, self.config.size, self.backend.xp)
+            xp = self.backend.xp
+            pictures = prepare_rgb(as_input(rgb, "rgb", xp), self.config.size, xp)
             return self.backend.to_host(find_depth(self.session, pictures))
 
     def warm_up(

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, as_input, namespace_of
+from ..arrays.interop import Array, namespace_of
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
 
@@ -55,26 +55,26 @@ class Checks:
                 judge(*map(float, limits))
 
 
-def prepare_modal(modal: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+def prepare_modal(modal: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
     """Prepares visible masks for the networks: float32 [T, H, W] in [-1, 1].
 
     Args:
-        modal: [T, h, w]. Raw: bool or integers of any size, read by `binarise` and resized as uint8 (PIL bilinear), so
-            that edges are grey. Prepared: floats in [-1, 1] of `size`, used as they are.
+        modal: [T, h, w], numpy's or of `xp`. Raw: bool or integers of any size, read by `binarise` and resized as
+            uint8 (PIL bilinear), so that edges are grey. Prepared: floats in [-1, 1] of `size`, used as they are.
         size: (H, W).
         checks: collects the checks of values on a device; None to wait for them here.
 
     Raises:
         InputError: another shape, dtype or range.
     """
-    array = _three_axes(modal, "modal", xp)
-    if array.dtype.kind in "biu":
-        grey = binarise(array, namespace_of(array, xp)).astype(np.uint8) * np.uint8(255)
+    _require_three_axes(modal, "modal")
+    if modal.dtype.kind in "biu":
+        grey = binarise(modal).astype(np.uint8) * np.uint8(255)
         return to_signed(_resize(grey, size, xp))
-    return _prepared(array, size, "modal", "bool or uint8 masks of any size", xp, checks)
+    return _prepared(modal, size, "modal", "bool or uint8 masks of any size", xp, checks)
 
 
-def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+def prepare_rgb(rgb: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
     """Prepares frames for the networks: float32 [T, 3, H, W] in [-1, 1].
 
     Args:
@@ -84,18 +84,17 @@ def prepare_rgb(rgb: Any, size: Size, xp: Any = np, checks: Checks | None = None
     Raises:
         InputError: another shape, dtype or range.
     """
-    array = as_input(rgb, "rgb", xp)
-    if array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3 and 0 not in array.shape:
-        return cast("Floats", xp.ascontiguousarray(to_signed(_resize(array, size, xp)).transpose(0, 3, 1, 2)))
-    if array.dtype.kind != "f" or array.ndim != 4 or array.shape[1] != 3 or 0 in array.shape:
+    if rgb.dtype == np.uint8 and rgb.ndim == 4 and rgb.shape[-1] == 3 and 0 not in rgb.shape:
+        return cast("Floats", xp.ascontiguousarray(to_signed(_resize(rgb, size, xp)).transpose(0, 3, 1, 2)))
+    if rgb.dtype.kind != "f" or rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
         raise InputError(
-            f"rgb has shape {array.shape} and dtype {array.dtype}; expected uint8 [T, h, w, 3], or floats "
+            f"rgb has shape {rgb.shape} and dtype {rgb.dtype}; expected uint8 [T, h, w, 3], or floats "
             f"[T, 3, {size[0]}, {size[1]}] in [-1, 1]."
         )
-    return _prepared(array, size, "rgb", "uint8 [T, h, w, 3] of any size", xp, checks)
+    return _prepared(rgb, size, "rgb", "uint8 [T, h, w, 3] of any size", xp, checks)
 
 
-def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
+def prepare_depth(depth: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
     """Prepares depth for the networks: float32 [T, H, W] in [-1, 1].
 
     Args:
@@ -108,40 +107,40 @@ def prepare_depth(depth: Any, size: Size, xp: Any = np, checks: Checks | None = 
     """
     from .depth import normalise_clip
 
-    array = _three_axes(depth, "depth", xp)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"depth has dtype {array.dtype}; expected numbers, nearer is larger.")
-    prepared, floats = array.shape[1:] == tuple(size), array.dtype.kind == "f"
-    if array.dtype.itemsize > 4:  # before it is uploaded
-        array = array.astype(np.float32)
-    array = _resize(array, size, xp, np.float32)  # keeps NaN and infinity
+    _require_three_axes(depth, "depth")
+    if depth.dtype.kind not in "fiu":
+        raise InputError(f"depth has dtype {depth.dtype}; expected numbers, nearer is larger.")
+    prepared, floats = depth.shape[1:] == tuple(size), depth.dtype.kind == "f"
+    if depth.dtype.itemsize > 4:  # before it is uploaded
+        depth = depth.astype(np.float32)
+    depth = _resize(depth, size, xp, np.float32)  # keeps NaN and infinity
     if floats:
-        check_values(array, require_finite_depth, xp, checks)
+        check_values(depth, require_finite_depth, xp, checks)
     if not prepared:
-        return normalise_clip(array, xp)
+        return normalise_clip(depth, xp)
     if xp is np:
-        return array if -1.0 <= array.min() < 0.0 and array.max() <= 1.0 else normalise_clip(array)
-    low, high = array.min(), array.max()  # chosen on the device, without waiting
-    return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), array, normalise_clip(array, xp)))
+        return depth if -1.0 <= depth.min() < 0.0 and depth.max() <= 1.0 else normalise_clip(depth)
+    low, high = depth.min(), depth.max()  # chosen on the device, without waiting
+    return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), depth, normalise_clip(depth, xp)))
 
 
-def prepare_amodal(amodal: Any, size: Size, xp: Any = np) -> Bools:
+def prepare_amodal(amodal: Array, size: Size, xp: Any = np) -> Bools:
     """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integers of any size (nearest neighbour)."""
-    array = _three_axes(amodal, "amodal", xp)
-    if array.dtype.kind not in "biu":
-        raise InputError(f"amodal has dtype {array.dtype}; expected the bool masks of `segment`.")
-    return resize_masks(xp.asarray(binarise(array, namespace_of(array, xp))), size, xp)
+    _require_three_axes(amodal, "amodal")
+    if amodal.dtype.kind not in "biu":
+        raise InputError(f"amodal has dtype {amodal.dtype}; expected the bool masks of `segment`.")
+    return resize_masks(xp.asarray(binarise(amodal)), size, xp)
 
 
-def binarise(values: NDArray[Any], xp: Any = np) -> Bools:
+def binarise(values: Array) -> Bools:
     """Returns the object in raw mask values: above 128 or, if the clip's maximum is 1, the value 1.
 
     Args:
-        values: bool or integers of any shape, a whole clip, on the device of `xp`.
+        values: bool or integers of any shape, a whole clip.
     """
     if values.dtype == np.bool_:
         return cast("Bools", values)
-    if xp is not np:  # without a branch, which would wait for the device
+    if not isinstance(values, np.ndarray):  # without a branch, which would wait for the device
         values = values.astype(np.int16) if values.dtype == np.int8 else values  # int8 cannot be compared with 128
         return cast("Bools", (values > 128) | ((values == 1) & (values.max() == 1)))
     binary = values.size > 0 and values.max() == 1
@@ -257,11 +256,9 @@ def _cubic(x: NDArray[np.float64], a: float = -0.75) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _three_axes(value: Any, name: str, xp: Any) -> Array:
-    array = as_input(value, name, xp)
+def _require_three_axes(array: Array, name: str) -> None:
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
-    return array
 
 
 def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays.interop import Array, as_input, namespace_of
+from ..arrays.interop import Array
 from ..errors import InputError
 from .depth import resize_align_corners
 from .images import THRESHOLD, Bools, Checks, Size, binarise, check_values, require_finite_depth, resize_frames
@@ -77,13 +77,15 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
-    def prepare_modal(self, modal: Any, size: Size, xp: Any = np) -> NDArray[np.float32]:
+    def prepare_modal(self, modal: Array, size: Size, xp: Any = np) -> NDArray[np.float32]:
         """Prepares raw visible masks, as for `raw`, for the networks: float32 [T, *size] in [-1, 1], edges grey."""
-        seen = self.raw(modal, xp)
+        seen = self.raw(modal)
         each = (xp.asarray(seen[t : t + 1]).astype(np.float32) for t in range(len(seen)))
         return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
 
-    def prepare_depth(self, depth: Any, size: Size, xp: Any = np, checks: Checks | None = None) -> NDArray[np.float32]:
+    def prepare_depth(
+        self, depth: Array, size: Size, xp: Any = np, checks: Checks | None = None
+    ) -> NDArray[np.float32]:
         """Prepares depth for the networks: float32 [T, *size] in [-1, 1], the border as near as the nearest pixel.
 
         Args:
@@ -94,30 +96,28 @@ class Padding:
         Raises:
             InputError: another shape, no numbers, or NaN.
         """
-        numbers = as_input(depth, "depth", xp)
-        if numbers.dtype.kind in "iu":
-            numbers = numbers.astype(np.float32)
-        maps = resize_align_corners(xp.asarray(numbers), (self.height, self.width), xp)
+        if depth.dtype.kind in "iu":
+            depth = depth.astype(np.float32)
+        maps = resize_align_corners(xp.asarray(depth), (self.height, self.width), xp)
         check_values(maps, require_finite_depth, xp, checks)
         low, high = maps.min(), maps.max()
         span = xp.where(high > low, high - low, np.float32(1))
         levels = (((maps[t : t + 1] - low) / span * 255).astype(np.uint8) / 255.0 for t in range(len(maps)))
         return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
-    def raw(self, modal: Any, xp: Any = np) -> Bools:
+    def raw(self, modal: Array) -> Bools:
         """Reads raw masks, bool or integers, without moving them: bool [T, height, width].
 
         Raises:
             InputError: another size, or prepared floats.
         """
-        masks = as_input(modal, "modal", xp)
-        if masks.ndim != 3 or masks.dtype.kind not in "biu":
+        if modal.ndim != 3 or modal.dtype.kind not in "biu":
             raise InputError(
-                f"padding: masks have shape {masks.shape} and dtype {masks.dtype}; expected raw bool or uint8 masks "
+                f"padding: masks have shape {modal.shape} and dtype {modal.dtype}; expected raw bool or uint8 masks "
                 f"[T, {self.height}, {self.width}]."
             )
-        self._check(masks, (self.height, self.width))
-        return binarise(masks, namespace_of(masks, xp))
+        self._check(modal, (self.height, self.width))
+        return binarise(modal)
 
     def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
         """Returns the amodal masks of the padded frame: bool [T, *self.size].
@@ -126,7 +126,7 @@ class Padding:
             pictures: uint8 [T, H, W, 3], decoded, of any size.
             modal: raw masks, as for `raw`, which are added to the result.
         """
-        whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
+        whole: Bools = self.pad(xp.asarray(self.raw(modal)), False, xp)
         for t in range(len(whole)):
             resized = resize_frames(pictures[t : t + 1], self.size, xp)[0]
             whole[t] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD

@@ -59,15 +59,15 @@ def segment_inputs(
         prepared, raw = images.prepare_modal(raw, size, xp, checks), None
     else:
         full_size = padding.size
-        raw = xp.asarray(padding.raw(raw, xp))
+        raw = xp.asarray(padding.raw(raw))
         prepared = padding.prepare_modal(raw, size, xp)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
-        maps = prepare_depth(depth, size, xp, checks)
+        maps = prepare_depth(as_input(depth, "depth", xp), size, xp, checks)
         _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
-        pictures = images.prepare_rgb(rgb, size, xp, checks)
+        pictures = images.prepare_rgb(as_input(rgb, "rgb", xp), size, xp, checks)
         _frame_count(config, modal=prepared, rgb=pictures)
     else:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
@@ -99,7 +99,7 @@ def complete_inputs(
         propagate: copies hidden pixels from other frames; the network sees them as visible. None to leave it out.
     """
     xp, size, checks = backend.xp, config.size, Checks(backend.xp)
-    raw = as_input(rgb, "rgb", xp)
+    raw, modal, amodal = as_input(rgb, "rgb", xp), as_input(modal, "modal", xp), as_input(amodal, "amodal", xp)
     if padding is None:
         prepared = images.prepare_modal(modal, size, xp, checks)
     else:  # the edge is repeated, so that resizing mixes no other colour into it

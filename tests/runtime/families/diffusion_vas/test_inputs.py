@@ -76,6 +76,16 @@ def signed(masks: Any) -> Any:
     return np.where(masks, np.float32(1), np.float32(-1))
 
 
+def test_lists_are_read_like_arrays(backend: Any) -> None:
+    given = clip()
+    lists = {name: given[name].tolist() for name in ("modal", "depth")}
+    found, expected = (
+        conditions_of(segment(backend, one), backend) for one in (lists, {name: given[name] for name in lists})
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("count", [1, 3, FRAMES])
 def test_segmentation_reads_masks_and_depth_three_times_each(count: int, backend: Any) -> None:
     given, ready = clip(count), Ready()
