@@ -129,7 +129,7 @@ def main(bundle: str, case: str | None, calls: int) -> None:
         click.echo(json.dumps({"options": compare_cases(bundle, calls)}))
         return
     try:
-        ort, cupy, gpu = import_cuda(), *open_gpu("onnxruntime", "cuda", None)
+        ort, (cupy, gpu) = import_cuda(), open_gpu("onnxruntime", "cuda", None)
         found = time_case(
             Bundle(bundle), lambda options: OnnxRuntimeCudaBackend(ort, cupy, gpu, options), CASES[case], calls
         )
