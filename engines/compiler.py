@@ -68,7 +68,8 @@ class Compiler:
         network = builder.create_network(0 if flag is None else 1 << int(flag))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(graph)):
-            raise EngineBuildError(self._refusal(parser.get_error(0), graph))
+            error = parser.get_error(0)
+            raise EngineBuildError(self._refusal(error, graph))
         layers = network.num_layers
         config = builder.create_builder_config()
         self._set_target(config, target)

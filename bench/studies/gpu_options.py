@@ -115,7 +115,7 @@ def main(bundle: str, case: str | None, calls: int) -> None:
     if case is None:
         click.echo(json.dumps({"options": compare_cases(bundle, calls)}))
         return
-    ort, cupy, gpu = import_cuda(), *open_gpu("onnxruntime", "cuda", None)
+    ort, (cupy, gpu) = import_cuda(), open_gpu("onnxruntime", "cuda", None)
     found = time_case(
         Bundle(bundle), lambda options: OnnxRuntimeCudaBackend(ort, cupy, gpu, options), CASES[case], calls
     )

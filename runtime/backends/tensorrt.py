@@ -34,7 +34,7 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "bad_alloc", 
 
 def probe(name: str, device: str | None) -> str:
     """Describes the library and the GPU; see `amodal.runtime.backends.registry.availability`."""
-    trt, cupy, gpu = import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device)
+    trt, (cupy, gpu) = import_tensorrt(name), open_gpu(name, _EXTRAS[name], device)
     try_kernel(cupy, gpu)
     return f"{name} {trt.__version__} on {gpu.name} (sm{gpu.capability})"
 

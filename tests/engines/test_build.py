@@ -272,7 +272,7 @@ def test_a_change_of_the_graph_changes_the_key(bundle: Bundle, toy_bundle: Path,
         ("memory", "memory ran out while vae_decoder.onnx was compiled"),
         ("killed", "killed while building vae_decoder, as happens when memory runs out"),
         ("crash", r"crashed while building vae_decoder \(signal SIGABRT\): double free"),
-        ("silent", "without saying what memory it takes"),
+        ("silent", "without reporting its memory"),
     ],
 )
 def test_a_failed_build_is_one_sentence_and_leaves_nothing(

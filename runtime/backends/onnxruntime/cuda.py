@@ -49,7 +49,7 @@ class CudaOptions:
 
 def probe(device: str | None) -> str:
     """Describes ONNX Runtime's CUDA provider here, after creating a session on it."""
-    ort, cupy, gpu = import_cuda(), *open_gpu(_NAME, "cuda", device)
+    ort, (cupy, gpu) = import_cuda(), open_gpu(_NAME, "cuda", device)
     try_kernel(cupy, gpu)
     with cupy.cuda.Device(gpu.number):
         try:
