@@ -96,7 +96,7 @@ def test_the_schedule_and_the_initial_scale_are_those_of_diffusers_to_the_last_b
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_fewer_than_one_step_is_refused(steps: int) -> None:
-    with pytest.raises(InputError, match=f"^{steps} steps "):
+    with pytest.raises(InputError, match=f"^{steps} steps: "):
         karras_sigmas(steps, *SVD)
 
 
