@@ -24,8 +24,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from amodal.runtime.errors import CheckpointError
 
-from ..graph.files import one_line, read_json
-from ..graph.weights import Weights, random_weights, read_safetensors
+from ..graph.weights import Weights, one_line, random_weights, read_json, read_safetensors
 from .files import locate, read_licence, weight_files
 
 Kind = Literal["unet", "vae", "image_encoder"]
@@ -72,27 +71,29 @@ _SCHEDULER: tuple[tuple[str, Any, Any], ...] = (
 )
 _SIGMAS = {"sigma_min": 0.002, "sigma_max": 700.0}
 
-_UNET_KEYS = (
-    *("in_channels", "block_out_channels", "num_attention_heads", "layers_per_block", "cross_attention_dim"),
-    *("addition_time_embed_dim", "projection_class_embeddings_input_dim"),
-)
-_VAE_KEYS = ("block_out_channels", "down_block_types", "layers_per_block")
-_CLIP_KEYS = (
-    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
-    *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
-)
+_KEYS: dict[Kind, tuple[str, ...]] = {
+    "unet": (
+        *("in_channels", "block_out_channels", "num_attention_heads", "layers_per_block", "cross_attention_dim"),
+        *("addition_time_embed_dim", "projection_class_embeddings_input_dim"),
+    ),
+    "vae": ("block_out_channels", "down_block_types", "layers_per_block"),
+    "image_encoder": (
+        *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"),
+        *("num_channels", "image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+    ),
+}
 # The sizes of the authors' release, which are those of Stable Video Diffusion, and of a toy.
-_SIZES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]] = {
-    "diffusion-vas": (
-        (12, (320, 640, 1280, 1280), (5, 10, 20, 20), 2, 1024, 256, 768),
-        ((128, 256, 512, 512), ("DownEncoderBlock2D",) * 4, 2),
-        (1280, 5120, 1024, 32, 16, 3, 224, 14, "gelu", 1e-5),
-    ),
-    "tiny": (
-        (12, (32, 64, 64, 64), (2, 4, 4, 4), 1, 32, 32, 96),
-        ((32, 32, 32, 64), ("DownEncoderBlock2D",) * 4, 1),
-        (64, 128, 32, 2, 4, 3, 224, 32, "quick_gelu", 1e-5),
-    ),
+_SIZES: dict[str, dict[Kind, tuple[Any, ...]]] = {
+    "diffusion-vas": {
+        "unet": (12, (320, 640, 1280, 1280), (5, 10, 20, 20), 2, 1024, 256, 768),
+        "vae": ((128, 256, 512, 512), ("DownEncoderBlock2D",) * 4, 2),
+        "image_encoder": (1280, 5120, 1024, 32, 16, 3, 224, 14, "gelu", 1e-5),
+    },
+    "tiny": {
+        "unet": (12, (32, 64, 64, 64), (2, 4, 4, 4), 1, 32, 32, 96),
+        "vae": ((32, 32, 32, 64), ("DownEncoderBlock2D",) * 4, 1),
+        "image_encoder": (64, 128, 32, 2, 4, 3, 224, 32, "quick_gelu", 1e-5),
+    },
 }
 
 
@@ -190,24 +191,15 @@ def random_checkpoint(
     As in the authors' release, the stages of one seed share the VAE and the image encoder.
     """
     source = f"random {kind} (seed {seed})"
-    unet, vae, clip = _SIZES[kind]
-    unet_seed = 3 * seed + (1 if stage == "segment" else 2)
-    return StageCheckpoint(
-        source,
-        "none (random weights)",
-        _random_network("unet", dict(zip(_UNET_KEYS, unet, strict=True)), unet_seed, source),
-        _random_network("vae", dict(zip(_VAE_KEYS, vae, strict=True)), 3 * seed, source),
-        _random_network("image_encoder", dict(zip(_CLIP_KEYS, clip, strict=True)), 3 * seed, source),
-        _schedule(_SIGMAS, 1000),
-        _CLIP_MEAN,
-        _CLIP_STD,
-    )
-
-
-def _random_network(kind: Kind, config: dict[str, Any], seed: int, source: str) -> Network:
-    module = _build(kind, config, source)
-    weights = _renamed(kind, random_weights(module, seed, source))
-    return Network(_filled(kind, module), weights, source, kind)
+    networks: dict[Kind, Network] = {}
+    for part, sizes in _SIZES[kind].items():
+        module = _build(part, dict(zip(_KEYS[part], sizes, strict=True)), source)
+        own = 0 if part != "unet" else 1 if stage == "segment" else 2
+        weights = _renamed(part, random_weights(module, 3 * seed + own, source))
+        networks[part] = Network(_filled(part, module), weights, source, part)
+    licence = "none (random weights)"
+    schedule = _schedule(_SIGMAS, 1000)
+    return StageCheckpoint(source, licence, **networks, scheduler=schedule, image_mean=_CLIP_MEAN, image_std=_CLIP_STD)
 
 
 def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) -> Network:
@@ -223,7 +215,7 @@ def _read_network(folder: Path, source: str, kind: Kind, variant: str | None) ->
     if kind == "image_encoder":
         if isinstance(raw.get("vision_config"), dict):  # a whole CLIP, of which the text tower is ignored
             config = {"projection_dim": raw.get("projection_dim", 512)} | raw["vision_config"]
-        config = {key: config[key] for key in _CLIP_KEYS if key in config}
+        config = {key: config[key] for key in _KEYS[kind] if key in config}
     module = _build(kind, config, str(folder / "config.json"))
     return Network(_filled(kind, module), _fitted(kind, weights, module), source, kind)
 
@@ -284,7 +276,7 @@ def _build(kind: Kind, config: dict[str, Any], source: str) -> torch.nn.Module:
 
 def _filled(kind: Kind, module: Any) -> dict[str, Any]:
     if kind == "image_encoder":
-        return {key: getattr(module.config, key) for key in _CLIP_KEYS}
+        return {key: getattr(module.config, key) for key in _KEYS[kind]}
     return {key: value for key, value in module.config.items() if not key.startswith("_")}
 
 

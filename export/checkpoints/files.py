@@ -8,7 +8,7 @@ from pathlib import Path
 
 from amodal.runtime.errors import CheckpointError
 
-from ..graph.files import one_line, shards_of
+from ..graph.weights import one_line, shards_of
 
 
 def locate(

@@ -50,8 +50,9 @@ def train_vae(folder: Path, stage: StageName, recipe: Recipe, device: str = "cpu
             noise = torch.randn(mean.shape, generator=generator).to(device)
             decoded = vae.decode(mean + noise * (0.5 * log_variance).exp(), num_frames=recipe.frames).sample
         error = decoded.float() - frames
+        distance = _weighted(error, weight)
         chroma = error - error.mean(1, keepdim=True)
-        distance = _weighted(error, weight) + recipe.vae_chroma * _weighted(chroma, weight)
+        distance = distance + recipe.vae_chroma * _weighted(chroma, weight)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         l1, l1_chroma = (
             x.detach().abs().unflatten(0, (-1, recipe.frames)).mean(dim=(1, 2, 3, 4)) for x in (error, chroma)

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from amodal.runtime.errors import CheckpointError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
-from ..graph.files import one_line, read_json, shards_of
-from ..graph.weights import read_safetensors
+from ..graph.weights import one_line, read_json, read_safetensors, shards_of
 
 GRID = 37
 """Patches per side at which the position embedding was trained: 518 / 14."""
