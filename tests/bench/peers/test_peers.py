@@ -167,7 +167,7 @@ def test_what_is_compiled_is_what_runs(toy_bundle: Path, monkeypatch: pytest.Mon
 def test_a_checkpoint_that_is_not_at_hand_names_the_option() -> None:
     pytest.importorskip("torch")
     bundle = Bundle("default")
-    with pytest.raises(InputError, match="is unavailable; give it with `segment`"):
+    with pytest.raises(InputError, match="is not available; give it with `segment`"):
         same_clip.load_reference(bundle, work_of(bundle, "segment"), None)
 
 
