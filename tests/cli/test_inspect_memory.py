@@ -89,7 +89,7 @@ def test_both_modes_are_shown_phase_by_phase_in_eighty_columns(engines: Path) ->
     assert "All components share one scratch buffer, as large as segment_unet needs." in lines
     assert re.search(r"^segment_unet +100.0 MB +70.0 MB / 40.0 MB$", outcome.out, re.MULTILINE)
     assert re.search(r"^total +270.0 MB$", outcome.out, re.MULTILINE)
-    assert "The CUDA context comes on top, some hundred MB; only a GPU can tell." in lines
+    assert "The CUDA context adds a few hundred MB; only a GPU shows how many." in lines
     assert "fits" not in outcome.out
 
 

@@ -113,7 +113,7 @@ def _text(
             largest = max(plan.activations, key=lambda key: plan.activations[key])
             yield f"All components share one scratch buffer, as large as {largest} needs."
     yield f"\n{_components(plans)}"
-    yield "The CUDA context adds some hundred MB, which only a GPU can tell."
+    yield "The CUDA context adds a few hundred MB; only a GPU shows how many."
     if budget is not None and chosen is not None:
         yield f"Chosen for {human_bytes(budget)}: {_name(chosen)}, which takes {human_bytes(chosen.peak_bytes)}."
 

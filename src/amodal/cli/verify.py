@@ -98,7 +98,7 @@ def _text(found: Verification, with_ranges: bool) -> list[str]:
             if row.ranges
         ]
     warnings = [in_options(f"Warning: {name}: {warning}") for name, warning in found.warnings]
-    notes = [f"Note: {note}" for note in found.notes]
+    notes = [in_options(f"Note: {note}") for note in found.notes]
     passed = "all engines are present, undamaged and built from these graphs" if found.engines else "verified"
     verdict = f"{found.bundle}: {passed if found.ok else 'FAILED'}."
     return ["\n\n".join(tables), *_problems(found), *warnings, *notes, verdict]

@@ -74,7 +74,7 @@ def _lines(found: Comparison) -> Iterator[str]:
         rows, notes = footnoted([_row(change) for change in measured.changes])
         if rows:
             yield table(("figure", "before", "after", "change", "interval", "verdict", ""), rows)
-        yield from (f"Left out: {text}." for text in measured.left_out)
+        yield from (in_options(f"Left out: {text}.") for text in measured.left_out)
         yield from notes
 
 
