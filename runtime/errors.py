@@ -1,5 +1,26 @@
 """All errors that amodal raises deliberately, in one tree.
 
+    AmodalError
+    ├── InputError               the caller's files, arrays or options
+    │   └── OutputExistsError
+    ├── BundleError              the bundle on disk
+    │   ├── BundleNotFoundError
+    │   ├── BundleCorruptError
+    │   └── BundleVersionError
+    ├── CheckpointError          the weights to convert (export)
+    ├── ExportError              a graph that cannot be made, or that differs from its module
+    ├── EngineError              a graph compiled for a backend and target
+    │   ├── EngineNotFoundError
+    │   ├── EngineStaleError
+    │   ├── EngineCorruptError
+    │   └── EngineBuildError
+    ├── BackendError             what executes
+    │   └── BackendUnavailableError
+    ├── MemoryBudgetError        no way to run within the memory allowed
+    ├── MissingDependencyError   an optional package that this call needs
+    ├── NonFiniteError           NaN or infinity in the latents
+    └── OutputError              results that cannot be written (disk full, no permission)
+
 A message says in one or two sentences what was wrong (file, value), what was expected, and which command or argument
 fixes it. Arguments appear as in Python between backticks, alone (`vram`) or with a value (`memory="sequential"`). The
 command line replaces them by its options (`--memory sequential`), prints the message without a traceback, and exits
