@@ -21,6 +21,8 @@ from rich.progress import (
 
 from amodal.runtime.progress import Progress as Report
 
+from .console import human_bytes
+
 
 def hidden(quiet: bool) -> bool:
     """Whether progress is not shown."""
@@ -53,10 +55,11 @@ def component_lines(quiet: bool) -> Iterator[Report]:
 
     A component that is `shared` with an earlier one gets no line.
     """
-    columns = (TextColumn("{task.description:<25}"), SpinnerColumn(finished_text=" "), BarColumn())
+    texts = [TextColumn("{task.description:<25}"), TextColumn("{task.fields[size]:>9} {task.fields[phase]:<9}")]
+    columns = (texts[0], SpinnerColumn(finished_text=" "), BarColumn(), texts[1], TimeElapsedColumn())
     name, current = "", None  # type: tuple[str, TaskID | None]
 
-    with _bars(quiet, *columns, TextColumn("{task.fields[phase]:<9}"), TimeElapsedColumn()) as bars:
+    with _bars(quiet, *columns) as bars:
 
         def finish() -> None:
             if current is not None:
@@ -67,12 +70,14 @@ def component_lines(quiet: bool) -> Iterator[Report]:
             nonlocal name, current
             if what != name or current is None:
                 finish()
-                name, current = what, bars.add_task(what, total=None, phase=phase)
+                name, current = what, bars.add_task(what, total=None, phase=phase, size="")
             if phase == "shared":
                 bars.remove_task(current)
                 current = None
             else:
                 bars.update(current, phase=phase, completed=done, total=total)
+                if total is not None:
+                    bars.update(current, size=human_bytes(total))
 
         yield report
         finish()

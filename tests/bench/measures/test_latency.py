@@ -60,6 +60,7 @@ def test_what_a_bundle_carries_over_is_not_timed() -> None:
 
 
 def test_parts_and_what_is_outside_the_networks_add_up(runner: Runner) -> None:
+    runner.clip()  # loads what is not there yet
     drawn = runner.clip()
     clip = drawn.times
     every = [call for calls in drawn.calls.values() for call in calls]
@@ -213,7 +214,7 @@ def test_results_of_another_schema_are_refused(toy_bundle: Path, tmp_path: Path)
     file = tmp_path / "results.json"
     plain = json.loads(results_of(Bundle(toy_bundle), []).model_dump_json())
     file.write_text(json.dumps(plain | {"schema_version": 99}))
-    with pytest.raises(InputError, match="schema 99, this version reads 1"):
+    with pytest.raises(InputError, match="has schema 99, but this version reads schema 1"):
         read_results(file)
     file.write_text(json.dumps(plain | {"machine": {}}))
     with pytest.raises(InputError, match=r"machine\.system"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
 import time
@@ -29,12 +30,13 @@ def test_the_sampler_sees_what_is_allocated_between_its_ends() -> None:
 
     process = psutil.Process()
     with Sampler({"host": lambda: int(process.memory_info().rss)}, interval=0.002) as sampler:
-        block = np.ones(60_000_000, np.uint8)  # touched, so that it is resident
+        block = mmap.mmap(-1, 60_000_000)  # new to the process, whatever an allocator keeps
+        block.write(b"1" * len(block))  # touched, so that it is resident
         deadline = time.perf_counter() + 5
         before = len(sampler.times)
         while len(sampler.times) < before + 3 and time.perf_counter() < deadline:
             time.sleep(0.002)
-        del block
+        block.close()
     counts = sampler.bytes["host"]
     assert max(counts) - counts[0] > 50_000_000
     assert len(counts) == len(sampler.times) >= 5

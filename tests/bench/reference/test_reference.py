@@ -80,6 +80,7 @@ class Spy:
 
 
 @needs_recorded
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_every_recorded_latent_of_both_stages_is_reached(stage, recorded, drawn):
     steps, want = recorded["segment_latents_steps"], recorded[f"{stage}_latents"]
@@ -88,6 +89,7 @@ def test_every_recorded_latent_of_both_stages_is_reached(stage, recorded, drawn)
 
 
 @needs_recorded
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_pictures_differ_from_the_recorded_ones_by_at_most_one_level(stage, recorded, drawn):
     difference = drawn[stage].frames_u8.astype(int) - recorded[f"{stage}_frames_u8"]
@@ -95,6 +97,7 @@ def test_pictures_differ_from_the_recorded_ones_by_at_most_one_level(stage, reco
 
 
 @needs_recorded
+@pytest.mark.slow
 def test_amodal_masks_and_the_modal_rgb_are_the_recorded_ones(recorded, drawn):
     want = recorded["amodal_masks"] > 0
     assert (drawn["amodal"] & want).sum() / (drawn["amodal"] | want).sum() >= 0.9999

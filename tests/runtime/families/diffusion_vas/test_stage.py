@@ -126,7 +126,9 @@ def test_a_stage_is_what_a_plain_loop_computes(components: Components, guidance:
     )
     expected, shown = plainly(stage, pictures(0), pictures(1), 5)
     assert len(latents) == STEPS
-    assert np.linalg.norm(latents[-1] - expected[0]) <= 1e-4 * np.linalg.norm(expected)
+    # Networks with random weights amplify rounding: 1e-5 to 7e-5 were seen, and with the CPU kernels, whose Winograd
+    # convolutions are right to 3e-6, up to 3e-4. A step that is computed otherwise is off by more than 1e-2.
+    assert np.linalg.norm(latents[-1] - expected[0]) <= 1e-3 * np.linalg.norm(expected)
     assert found.frames.dtype == np.uint8
     assert np.abs(found.frames - shown).max() <= 1
     assert shown.std() > 5, "pictures that could be told apart"
