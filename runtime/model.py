@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -271,8 +271,7 @@ class Model:
             stages = tuple(self.manifest.tasks) if loaded is None else loaded.tasks
         rehearse(self.session, stages, Request(Settings(**settings), 0, padding), frame_size, from_rgb)
 
-    @contextmanager
-    def on_stream(self, stream: Any) -> Iterator[None]:
+    def on_stream(self, stream: Any) -> AbstractContextManager[None]:
         """Makes this thread's calls in the block run on the caller's CUDA stream, after the work that is queued there.
 
         The model's GPU, on which the stream must be, is the current one in the block.
@@ -283,11 +282,12 @@ class Model:
         Raises:
             InputError: it is not a stream.
         """
-        if self._gpu is None:
-            yield
-            return
+        return nullcontext() if self._gpu is None else self._on_stream(stream, self._gpu)
+
+    @contextmanager
+    def _on_stream(self, stream: Any, gpu: int) -> Iterator[None]:
         # The device first: CuPy has a current stream for each.
-        with self.backend.xp.cuda.Device(self._gpu), stream_of(stream, self.backend.xp):
+        with self.backend.xp.cuda.Device(gpu), stream_of(stream, self.backend.xp):
             yield
 
     def close(self) -> None:

@@ -57,7 +57,10 @@ def device_counters(execution: Execution) -> dict[str, Callable[[], int]]:
     """
     if execution.backend in ("onnxruntime", "openvino") and not (execution.device or "").startswith("cuda"):
         return {}
-    number = int((execution.device or "cuda:0").partition(":")[2] or 0)
+    digits = (execution.device or "cuda:0").partition(":")[2] or "0"
+    if not digits.isdigit():  # no GPU's name, which loading the bundle refuses
+        return {}
+    number = int(digits)
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     # NVML counts all GPUs, CUDA only the visible ones.
     opened = open_gpu(visible[number] if number < len(visible) else str(number))

@@ -24,11 +24,11 @@ class Gpu(NamedTuple):
     capability: str
 
 
-def open_gpu(backend: str, extra: str, device: str | None, threads: int | None = None) -> tuple[Any, Gpu]:
-    """Returns CuPy, which `extra` of amodal installs, and the GPU of a device: `cuda:1`, or the current one.
+def gpu_number(backend: str, device: str | None, threads: int | None = None) -> int | None:
+    """Returns the number in a device, `cuda:1`; None for the current GPU.
 
     Raises:
-        BackendUnavailableError: CuPy cannot be imported, or there is no such GPU.
+        BackendUnavailableError: it is not a GPU's name.
         InputError: `threads` were given.
     """
     if threads is not None:
@@ -38,8 +38,18 @@ def open_gpu(backend: str, extra: str, device: str | None, threads: int | None =
         raise BackendUnavailableError(
             f"backend {backend} has no device {device!r}; expected cuda, or cuda:1 and so on."
         )
+    return int(found[1]) if found[1] else None
+
+
+def open_gpu(backend: str, extra: str, device: str | None) -> tuple[Any, Gpu]:
+    """Returns CuPy, which `extra` of amodal installs, and the GPU of a device: `cuda:1`, or the current one.
+
+    Raises:
+        BackendUnavailableError: CuPy cannot be imported, or there is no such GPU.
+    """
+    number = gpu_number(backend, device)
     cupy = import_library("cupy", extra, f"backend {backend} needs CuPy, which")
-    return cupy, find_gpu(cupy, backend, int(found[1]) if found[1] else None)
+    return cupy, find_gpu(cupy, backend, number)
 
 
 def find_gpu(cupy: Any, backend: str, number: int | None = None) -> Gpu:

@@ -22,7 +22,7 @@ from ..errors import (
     first_line,
 )
 from .backend import EngineNeeds, Executable, import_library
-from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, open_gpu, try_kernel
+from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, gpu_number, open_gpu, try_kernel
 from .repeated import Repeated
 
 Shape = tuple[int, ...]
@@ -41,7 +41,8 @@ def probe(name: str, device: str | None) -> str:
 
 def create(name: str, *, device: str | None, threads: int | None) -> TensorRTBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    return TensorRTBackend(name, import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device, threads))
+    gpu_number(name, device, threads)  # as for ONNX Runtime on a GPU: before what is not installed
+    return TensorRTBackend(name, import_tensorrt(name), *open_gpu(name, _EXTRAS[name], device))
 
 
 def import_tensorrt(name: str) -> Any:

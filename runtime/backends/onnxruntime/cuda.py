@@ -14,7 +14,7 @@ from typing import Any
 from ...bundle.manifest import ComponentEntry
 from ...errors import BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
 from ..backend import EngineNeeds, Executable
-from ..gpu import Gpu, GpuBackend, open_gpu, out_of_memory, try_kernel
+from ..gpu import Gpu, GpuBackend, gpu_number, open_gpu, out_of_memory, try_kernel
 from .bound import ALLOCATION_LOCK, BoundSession, Place, is_out_of_memory, reason_of
 from .library import import_onnxruntime, installed_distributions
 
@@ -63,7 +63,8 @@ def probe(device: str | None) -> str:
 
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
-    return OnnxRuntimeCudaBackend(import_cuda(), *open_gpu(_NAME, "cuda", device, threads), vram=vram)
+    gpu_number(_NAME, device, threads)  # what is wrong with the arguments is said before what is not installed
+    return OnnxRuntimeCudaBackend(import_cuda(), *open_gpu(_NAME, "cuda", device), vram=vram)
 
 
 def import_cuda() -> Any:

@@ -70,7 +70,7 @@ def _facts(bundle: Bundle, verified: bool) -> list[str]:
         *describe(bundle),
         ("CPU kernels", describe_fused(manifest.components.values())),
         ("weights' licence", ", ".join(sorted({s.licence or "not stated" for s in manifest.tasks.values()}))),
-        ("written", f"{manifest.created} by amodal {manifest.amodal_version}, schema {manifest.schema_version}"),
+        ("written", f"{manifest.created} by amodal {manifest.amodal_version}"),
         ("integrity", "every file matches its hash" if verified else "sizes match; hashes not compared"),
     ]
     return [f"  {name:<16}  {value}" for name, value in rows]

@@ -43,6 +43,10 @@ def test_the_sampler_sees_what_is_allocated_between_its_ends() -> None:
     assert sampler.times == sorted(sampler.times)
 
 
+def test_a_device_that_is_no_gpus_name_has_no_counters() -> None:
+    assert device_counters(Execution(device="cuda:x")) == {}
+
+
 def test_calls_of_the_same_thing_are_one_phase() -> None:
     calls = [TimedCall("a", 0, 1), TimedCall("b", 1, 2), TimedCall("b", 3, 4), TimedCall("a", 5, 6)]
     assert [call[:3] for call in _joined(calls)] == [("a", 0, 1), ("b", 1, 4), ("a", 5, 6)]

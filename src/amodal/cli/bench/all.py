@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from amodal.cli.console import BYTES, in_options, warn
+from amodal.cli.console import BYTES, warn
 from amodal.cli.options import (
     ABOVE_ZERO,
     bundle_argument,
@@ -50,7 +50,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.cli.progress import activity
     from amodal.runtime.families import Bundle
 
-    from .output import check_targets, checkpoints_from, execution_from, work_from, write_results
+    from .output import check_targets, checkpoints_from, execution_from, worded, work_from, write_results
 
     require_libraries("matplotlib", "jinja2")  # before anything is measured
     out: Path = options["out"]
@@ -63,8 +63,7 @@ def command(bundle: str, **options: Any) -> None:
     )
 
     def keep(results: Results) -> None:
-        skipped = [skip.model_copy(update={"reason": in_options(skip.reason)}) for skip in results.skipped]
-        results = results.model_copy(update={"skipped": skipped})
+        results = results.model_copy(update={"skipped": worded(results.skipped)})
         write_results(results, out / "results.json")
         write_report(results, out)
 
@@ -75,7 +74,7 @@ def command(bundle: str, **options: Any) -> None:
         click.echo(f"Interrupted; {out} keeps the results so far, and the same command continues.", err=True)
         raise click.exceptions.Exit(130) from None
     if options["as_json"]:
-        click.echo(results.model_dump_json(indent=2))
+        click.echo((out / "results.json").read_text(), nl=False)
     else:
         click.echo((out / "summary.md").read_text())
         click.echo(f"Wrote {out}: results.json, report.html, summary.md")

@@ -58,7 +58,7 @@ def emit(
 ) -> None:
     """Writes the results file (`-o`), prints it (`--json`) or its tables and then `more`, and checks the targets."""
     measurements = [] if measurement is None else [measurement]
-    results = results_of(Bundle(options["bundle"]), measurements, skipped)
+    results = results_of(Bundle(options["bundle"]), measurements, worded(skipped))
     out, as_json = options["out"], options["as_json"]
     try:
         if out is not None:
@@ -69,6 +69,11 @@ def emit(
         click.echo(f"Wrote {out}")
     warn(getattr(measurement, "warnings", ()))
     check_targets(measurements, options)
+
+
+def worded(skipped: Sequence[Skipped]) -> list[Skipped]:
+    """Returns what was skipped with reasons that name the command's options."""
+    return [skip.model_copy(update={"reason": in_options(skip.reason)}) for skip in skipped]
 
 
 def _tables(results: Results) -> Iterator[str]:
