@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -239,3 +240,11 @@ def test_its_config_is_its_own_to_validate(
     (tmp_path / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(BundleCorruptError, match=message):
         Bundle(tmp_path)
+
+
+def test_exporting_over_a_bundle_of_another_family_is_left_to_what_is_exported(exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(exported, out)
+    issue("export", "--random", "tiny", "--random-depth", "none", "--size", "64x64", "--frames", 1, "-o", out,
+          "--check", "none", "--overwrite", "-q")  # fmt: skip
+    assert Bundle(out).manifest.family == "diffusion-vas"

@@ -1,7 +1,7 @@
-"""`amodal export`; its options are those of the family."""
+"""`amodal export`: nothing names a family yet, so the options are those of the only one that exports from here."""
 
 from __future__ import annotations
 
-from .families import family_command
+from .families.diffusion_vas.export import command
 
-command = family_command("export")
+__all__ = ["command"]

@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click."""
-        return super().parse_args(ctx, args or ["--help"])
+        return super().parse_args(ctx, ["--help"] if args in ([], ["--"]) else args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """See click."""

@@ -1,7 +1,7 @@
-"""`amodal run`; its options and results are those of the bundle's family."""
+"""`amodal run`: the options and the results are those of the bundle's family."""
 
 from __future__ import annotations
 
-from .families import family_command
+from .families import FamilyCommand
 
-command = family_command("run")
+command = FamilyCommand("run")

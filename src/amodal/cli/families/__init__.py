@@ -23,21 +23,20 @@ _PACKAGES = {"diffusion-vas": "amodal.cli.families.diffusion_vas"}
 """A family's name in the manifest -> its package. The first one is the default if the arguments name no bundle."""
 
 
-class _FamilyCommand(click.Command):
+class FamilyCommand(click.Command):
     """A command that runs the one of the family whose bundle is among the arguments."""
+
+    def __init__(self, name: str) -> None:
+        usual = _command_of(name, next(iter(_PACKAGES)))
+        super().__init__(name, params=usual.params, help=usual.help, callback=usual.callback)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
+        """See click."""
         chosen = _command_of(str(self.name), _family_among(args))
         self.params = chosen.params
         return chosen.make_context(info_name, args, parent, **extra)
-
-
-def family_command(name: str) -> click.Command:
-    """Returns the command `run` or `export` for all families."""
-    usual = _command_of(name, next(iter(_PACKAGES)))
-    return _FamilyCommand(name, params=usual.params, help=usual.help, callback=usual.callback)
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
