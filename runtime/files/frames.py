@@ -1,277 +1,110 @@
-"""Reads frames and depth from folders of images, video files and numpy archives.
+"""Reads the frames of a clip as 8-bit RGB.
 
-Each problem is an `InputError` of one sentence that names the path and what was expected, and the argument at fault in
-its `field`.
+Pictures of 8 bits are converted by Pillow's `convert("RGB")`, as in the reference. Deeper ones are scaled by what the
+file holds, the whole clip alike: 16 bits by the smallest of 8, 10, 12, 14 and 16 bits into which its largest value
+fits, floats by 1, 255 or 65535. Whatever is not the full range of the file's type is said in the notes.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, argument, first_line
-from ..paths import PathLike, natural_key
+from ..errors import InputError, argument
+from ..paths import PathLike
+from .pictures import Picture, Size
+from .sequences import Pictures, as_array, open_sequence
+from .video import Most
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-# What Pillow and numpy raise for files that are damaged, or of another kind than their suffix.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
-
-
-def join_ranges(numbers: Iterable[int], most: int = 8) -> str:
-    """Joins whole numbers into text such as `0, 3-7, 9`, shortened after `most` groups."""
-    groups: list[list[int]] = []
-    for number in sorted(numbers):
-        if groups and number == groups[-1][1] + 1:
-            groups[-1][1] = number
-        else:
-            groups.append([number, number])
-    text = [str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a}, {b}" for a, b in groups[:most]]
-    return ", ".join(text) + (", ..." if len(groups) > most else "")
+_KINDS = "a folder of images or a video file"
+_KEYS = ("frames", "rgb", "images", "video")
+_BITS = (8, 10, 12, 14, 16)
+_FLOAT_RANGES = (1.0, 255.0, 65535.0)
 
 
-def require_path(path: PathLike, expected: str) -> Path:
-    """Returns `path` as a `Path`; raises `InputError` if it does not exist or may not be read."""
-    if not os.fspath(path):
-        raise InputError(f"The path is empty; expected {expected}.")
-    found = Path(path)
-    try:
-        fault = "" if found.exists() else "does not exist"
-    except OSError as error:
-        fault = f"cannot be read ({error.strerror})"
-    if not fault and not os.access(found, os.R_OK):
-        fault = "may not be read (permission denied)"
-    if fault:
-        raise InputError(f"{found} {fault}; expected {expected}.")
-    return found
+class Frames:
+    """The frames of a clip, which are decoded when they are read.
 
-
-def list_images(folder: PathLike) -> list[Path]:
-    """Lists the images of a folder in natural order; raises `InputError` if there is no folder or no image in it.
-
-    Hidden files and files of other kinds are left out.
+    Attributes:
+        names: file names in order, None if there is only an order.
+        count: number of frames.
+        stated: number of frames that a video's header states.
+        fps: frames per second, where the file says it.
+        notes: warnings to show.
     """
-    root = require_path(folder, "a folder of images")
-    try:
-        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-        files = [entry for entry in entries if entry.is_file()]
-        folders = sum(entry.is_dir() for entry in entries)
-    except OSError as error:
-        raise InputError(f"{root} cannot be opened as a folder ({error.strerror}); give a folder of images.") from error
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    if not images and folders:
-        what = "a folder" if folders == 1 else f"{folders} folders"
-        raise InputError(f"{root} holds {what} and no images; give the one with the images.")
-    if not images:
-        held = f"holds {len(files)} files, none of them an image" if files else "is an empty folder"
-        kinds = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-        raise InputError(f"{root} {held}; expected images ({kinds}).")
-    return sorted(images, key=lambda image: natural_key(image.name))
 
+    def __init__(self, pictures: Pictures) -> None:
+        self._pictures = pictures
+        self.path, self.names, self.count, self.fps = pictures.path, pictures.names, pictures.count, pictures.fps
+        self.stated = getattr(pictures, "stated", self.count)
+        self.notes = list(pictures.notes)
+        self._full: float | None = None  # the value that becomes 255, in deep pictures
 
-def frame_names(path: PathLike) -> list[str] | None:
-    """Returns the file names of the images that `read_frames` reads, in its order; None for a video."""
-    return [image.name for image in list_images(path)] if Path(path).is_dir() else None
+    def size(self) -> Size:
+        """Returns (height, width); decodes no picture whose header says it."""
+        with argument("frames"):
+            return self._pictures.size()
 
+    def read(self, at: Iterable[int] | None = None) -> NDArray[np.uint8]:
+        """Reads the frames of these numbers, which rise; None for all: uint8 [T, H, W, 3], RGB.
 
-def open_image(path: Path) -> Image.Image:
-    """Opens an image and decodes it; raises `InputError` if it is no image, truncated or not readable."""
-    from PIL import Image
+        Raises:
+            InputError: a damaged file, pictures of different sizes, or values that are no brightness.
+        """
+        with argument("frames"):
+            numbers = list(range(self.count) if at is None else at)
+            return np.stack([self._to_rgb(picture) for picture in self._pictures.read(numbers)])
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # before it raises, Pillow also warns ("Truncated File Read")
-            with Image.open(path) as image:
-                image.load()
-                return image
-    except PermissionError as error:
-        raise InputError(f"{path} may not be read (permission denied).") from error
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path} cannot be read as an image, it is damaged or truncated ({_short(error)}); "
-            "replace the file or leave it out."
-        ) from error
+    def _to_rgb(self, picture: Picture) -> NDArray[np.uint8]:
+        if not isinstance(picture, np.ndarray) and not picture.mode.startswith(("I", "F")):
+            picture.info.pop("transparency", None)  # `convert` would warn of it
+            return np.asarray(picture.convert("RGB"))
+        values = as_array(picture)
+        if values.dtype != np.uint8:
+            self._full = self._full or self._find_full()
+            scaled = np.clip(values.astype(np.float32) * np.float32(255 / self._full), 0, 255)
+            values = np.rint(scaled).astype(np.uint8)
+        return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values[..., :3]
 
-
-def require_same_size(paths: list[Path], sizes: list[tuple[int, ...]]) -> None:
-    """Raises `InputError` for the first picture whose (height, width) differs from the first one's."""
-    for path, size in zip(paths, sizes, strict=True):
-        if size != sizes[0]:
+    def _find_full(self) -> float:
+        """Returns the value of white in the whole clip, and notes it unless it is the type's own."""
+        low, high, dtype = 0.0, 0.0, np.dtype(np.uint8)
+        for picture in self._pictures.read(range(self.count)):
+            values = as_array(picture)
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            dtype = np.promote_types(dtype, values.dtype)
+        if dtype.kind not in "fiu" or not (low >= 0 and np.isfinite(high)):
             raise InputError(
-                f"{path} is {describe_size(size)} but {paths[0].name} is {describe_size(sizes[0])}; "
-                "all images must have one size."
+                f"{self.path} holds {dtype} values from {low:g} to {high:g}, which are no brightness; expected values "
+                "that are not negative, NaN or infinite."
             )
-
-
-def describe_size(size: tuple[int, ...]) -> str:
-    """Describes (height, width) in words that name both sides."""
-    return f"{size[1]} wide and {size[0]} high"
+        ranges = _FLOAT_RANGES if dtype.kind == "f" else [2.0**bits - 1 for bits in _BITS]
+        full = next((full for full in ranges if high <= full * 1.0001), None)
+        if full is None:
+            raise InputError(
+                f"{self.path} holds {dtype} values up to {high:g}; expected at most 65535 in frames, scale them first."
+            )
+        if full != (1.0 if dtype.kind == "f" else 65535.0):
+            self.notes.append(f"{self.path} holds {dtype} values up to {high:g}; {full:g} is taken as white.")
+        return full
 
 
 @argument("frames")
-def read_frames(path: PathLike, limit: int | None = None) -> NDArray[np.uint8]:
-    """Reads the frames of a clip from a folder of images or a video file.
+def open_frames(path: PathLike, most: Most = None) -> Frames:
+    """Opens the frames of a clip: a folder of pictures, a video, a moving picture or stack, or a numpy file.
 
     Args:
-        path: a folder of png, jpg, bmp, tif or webp images (converted by Pillow's `convert("RGB")`, as in the
-            reference), or a video that OpenCV can decode.
-        limit: the most frames allowed.
-
-    Returns:
-        uint8 [T, H, W, 3], RGB.
+        most: returns, from the frame rate, after how many frames a video is not counted further.
 
     Raises:
-        InputError: no such path, no images, a damaged file, images of different sizes, more than `limit` frames.
+        InputError: no such path, or no frames there.
     """
-    source = require_path(path, "a folder of images or a video file")
-    return _read_folder(source, limit) if source.is_dir() else _read_video(source, limit)
+    pictures = open_sequence(path, _KINDS, _KEYS, most)
+    return Frames(pictures)
 
 
-def _read_folder(folder: Path, limit: int | None) -> NDArray[np.uint8]:
-    paths = list_images(folder)
-    if limit is not None and len(paths) > limit:
-        raise _too_many(folder, str(len(paths)), limit)
-    frames = [np.asarray(open_image(path).convert("RGB")) for path in paths]
-    require_same_size(paths, [frame.shape[:2] for frame in frames])
-    return np.stack(frames)
-
-
-def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        # OpenCV would read frame_000.png as the first of a numbered series.
-        raise InputError(f"{path} is a single image; give its folder, or a video file.")
-    # Otherwise FFmpeg prints errors ("moov atom not found") to stderr; -8 is "quiet".
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    frames: list[NDArray[np.uint8]] = []
-    capture = cv2.VideoCapture()
-    try:
-        capture.open(str(path))
-        while capture.isOpened():
-            ok, frame = capture.read()
-            if not ok:
-                break
-            if limit is not None and len(frames) == limit:
-                raise _too_many(path, f"more than {limit}", limit)
-            frames.append(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8))
-    except cv2.error as error:
-        raise InputError(f"{path} cannot be decoded after {len(frames)} frames ({_short(error)}).") from error
-    finally:
-        capture.release()
-    if not frames:
-        raise InputError(
-            f"{path} cannot be decoded as a video (damaged, or a codec that OpenCV lacks); "
-            "give another video file or a folder of images."
-        )
-    return np.stack(frames)
-
-
-@argument("depth")
-def read_depth(path: PathLike) -> NDArray[np.float32]:
-    """Reads the relative depth of a clip as it is stored; nearer is larger.
-
-    Args:
-        path: a folder of 8- or 16-bit grey PNGs or float TIFFs, or an .npz or .npy with one array [T, H, W] of numbers
-            (named `depth` if there are several).
-
-    Returns:
-        float32 [T, H, W], finite, any range.
-
-    Raises:
-        InputError: no such path, a damaged file, colour pictures, another shape, NaN or infinity.
-    """
-    source = require_path(path, "a folder of grey images or an npz file")
-    if source.is_dir():
-        paths = list_images(source)
-        pictures = [_read_depth_picture(picture) for picture in paths]
-        require_same_size(paths, [picture.shape for picture in pictures])
-        depth = np.stack(pictures)
-    else:
-        array = load_array(source, ("depth",))
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"{source} holds {array.dtype} values; expected floats or integers.")
-        depth = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(depth).all(axis=(1, 2))).tolist()
-    if bad:
-        raise InputError(
-            f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
-            "expected finite numbers, nearer being larger."
-        )
-    return depth
-
-
-def _read_depth_picture(path: Path) -> NDArray[np.float32]:
-    image = open_image(path)
-    if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr"):
-        image = image.convert("RGB")
-    values = np.asarray(image)
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise InputError(
-                f"{path} is a colour picture, not a depth map; "
-                "expected 8- or 16-bit grey images, nearer being brighter."
-            )
-        values = values[..., 0]
-    return values.astype(np.float32)
-
-
-def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
-    """Loads the only array of an .npy or .npz, or the first of `names` in an .npz, as [T, H, W].
-
-    A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped.
-
-    Raises:
-        InputError: another kind of file, a damaged one, pickles, several arrays of other names, or not three axes.
-    """
-    if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path} is not a supported kind of file; give a folder of images or an npz file.")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            with loaded:
-                keys = list(loaded.files)
-                key = keys[0] if len(keys) == 1 else next((name for name in names if name in keys), None)
-                if key is None:
-                    raise InputError(
-                        f"{path} holds the arrays {', '.join(keys) or 'none'}; expected a single one, "
-                        f"or one named {' or '.join(names)}."
-                    )
-                array = loaded[key]
-                if not isinstance(array, np.ndarray):  # bytes, of a file that is not numpy's
-                    raise ValueError(f"{key} in it is no array")
-    except InputError:
-        raise
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez."
-        ) from error
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
-    if array.ndim != 3 or 0 in array.shape:
-        raise InputError(f"{path} holds an array of shape {list(array.shape)}; expected [T, H, W].")
-    return array
-
-
-def _too_many(path: Path, count: str, limit: int) -> InputError:
-    return InputError(
-        f"{path} holds {count} frames where the bundle takes at most {limit}; give fewer, or export a "
-        "bundle that takes more."
-    )
-
-
-def _short(error: BaseException) -> str:
-    return first_line(error)[:120].rstrip(".:; ")
+def read_frames(path: PathLike) -> NDArray[np.uint8]:
+    """Reads all frames of a clip; see `open_frames` and `Frames.read`."""
+    return open_frames(path).read()

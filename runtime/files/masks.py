@@ -1,91 +1,177 @@
-"""Reads masks from folders of pictures, COCO RLE and numpy archives.
+"""Opens the masks of one object over a clip, whatever they are stored in.
 
-Without an object id, the object is:
-
-- In grey and colour pictures: `convert("L")` > 128, as in the reference; if the clip's maximum is 1, the value 1.
-- In pictures with a grey palette, or the 216-colour web palette of Pillow's `convert("P")`: the same, because they were
-  only converted to a palette. The authors' demo masks are of both kinds.
-- In pictures with any other palette (DAVIS, VOC, SAM 2), indices are object ids and 0 is the background: the only id,
-  whatever its colour; several are an error that lists them.
-
-An object id selects a palette index, or the grey value in pictures without a palette.
+Pictures, videos and arrays are read by `amodal.runtime.pictures.objects`, json and XML by
+`amodal.runtime.files.tracks`. Nothing is decoded before `read`.
 """
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, argument
-from ..paths import PathLike
-from ..pictures.images import binarise
-from .frames import describe_size, join_ranges, list_images, load_array, open_image, require_path, require_same_size
-from .rle import choose_object, join_ids, read_json_masks
+from ..paths import PathLike, stem_of
+from ..pictures.images import resize_masks
+from ..pictures.objects import MaskKind, MaskPicture, ObjectId, read_object
+from .arrays import ARRAY_SUFFIXES
+from .listing import IMAGE_SUFFIXES, folder_entries, join_ranges, require_path
+from .mask_pictures import decode_mask_picture
+from .pictures import Picture, Size, describe_size
+from .rle import choose_object
+from .sequences import Pictures, as_array, open_folder, open_sequence
+from .tracks import Track, read_tracks
 
-if TYPE_CHECKING:
-    from PIL import Image
+_KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
+_TRACK_SUFFIXES = (".json", ".xml", ".txt")
 
-_KINDS = "a folder of mask images, a COCO RLE json or an npz file"
-# JPEG and palette quantisation tint grey by up to this much.
-_GREY_TOLERANCE = 8
-_WEB_LEVELS = range(0, 256, 51)
+
+class Masks(Protocol):
+    """The masks of one object."""
+
+    path: Path
+    names: Sequence[str] | None
+    count: int
+    numbered: bool  # names are numbers of frames in the video, counted from 0
+    notes: list[str]  # warnings; `read` may add some
+
+    def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
+        """Reads masks of these numbers, empty ones for None: bool [T, H, W] of the file's own size.
+
+        Args:
+            size: (H, W) of the frames, for files that do not say theirs.
+
+        Raises:
+            InputError: damaged, of several sizes, or it cannot be said which object is meant.
+        """
+
+
+class PictureMasks:
+    """Masks as pictures: of one object, or of several by their values."""
+
+    numbered = False
+
+    def __init__(self, pictures: Pictures, object_id: ObjectId | None, kind: MaskKind) -> None:
+        self._pictures, self._object_id, self._kind = pictures, object_id, kind
+        self.path, self.names, self.count = pictures.path, pictures.names, pictures.count
+        self.notes = list(pictures.notes)
+
+    def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
+        """See `Masks`."""
+        wanted = sorted({i for i in at if i is not None})
+        pictures = [_mask_picture(picture) for picture in self._pictures.read(wanted)]
+        found = read_object(pictures, str(self.path), self._object_id, self._kind)
+        self.notes += found.notes
+        place = {number: i for i, number in enumerate(wanted)}
+        masks = np.zeros((len(at), *found.masks.shape[1:]), np.bool_)
+        for i, number in enumerate(at):
+            if number is not None:
+                masks[i] = found.masks[place[number]]
+        return masks
+
+
+class TrackMasks:
+    """Masks of one object of a json or XML file."""
+
+    def __init__(self, path: Path, object_id: ObjectId | None, key: str) -> None:
+        tracks = read_tracks(path, key)
+        self._track: Track = tracks.object(object_id)
+        self.path, self.names, self.count, self.numbered = path, tracks.names, tracks.count, tracks.numbered
+        self.notes = list(tracks.notes)
+
+    def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
+        """See `Masks`."""
+        return self._track.read(at, size)
 
 
 @argument("masks")
-def read_masks(
-    path: PathLike, object_id: int | None = None, frame_size: tuple[int, int] | None = None, key: str = "modal"
-) -> NDArray[np.bool_]:
-    """Reads the masks of one object over a clip, by the rules in the module's docstring: bool [T, H, W].
+def open_masks(
+    path: PathLike,
+    object_id: ObjectId | None = None,
+    kind: MaskKind = "auto",
+    key: str = "modal",
+    frames: PathLike | None = None,
+) -> Masks:
+    """Opens the masks of one object.
 
     Args:
-        path: a folder of mask images in natural order (or of one such folder per object, named by its id), a COCO RLE
-            json (`amodal.runtime.files.rle` lists the layouts), or an .npz or .npy [T, H, W] of bool or integers.
-        object_id: the object, if the file holds several.
-        frame_size: (height, width), for a json without it.
+        path: a folder of mask pictures or numpy files (or of one such folder per object, named by its id), a video,
+            moving picture or stack of masks, json or XML (`amodal.runtime.files.tracks` lists the layouts), or a numpy
+            file [T, H, W].
+        object_id: the object, if there are several.
+        kind: how values are read, see `amodal.runtime.pictures.objects`.
         key: `modal` or `amodal`, for files that hold both (amodal's masks.json, an npz).
+        frames: where the frames are; LabelMe writes its json beside them.
 
     Raises:
-        InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
+        InputError: no such path, no masks there, or no such object.
     """
     source = require_path(path, _KINDS)
     if source.is_dir():
-        return _read_folder(source, object_id)
-    if source.suffix.lower() == ".json":
-        return read_json_masks(source, object_id, frame_size, key)
-    if source.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{source} is not a supported kind of file; give {_KINDS}.")
-    array = load_array(source, (key, "masks"))
-    if array.dtype.kind not in "biu":
-        raise InputError(f"{source} holds {array.dtype} values; expected bool or uint8.")
-    return _binarise_or_pick(array, object_id, source)
+        beside = frames is not None and Path(frames).resolve() == source.resolve()
+        return _open_folder(source, object_id, kind, key, beside)
+    if source.suffix.lower() in _TRACK_SUFFIXES:
+        return TrackMasks(source, object_id, key)
+    return PictureMasks(open_sequence(source, _KINDS, (key, "masks")), object_id, kind)
 
 
-def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[Any] | None = None) -> list[str]:
-    """Checks that frames [T, H, W, 3], masks [T, H, W] and depth [T, h, w] belong together; returns warnings to show.
+def read_masks(
+    path: PathLike,
+    object_id: ObjectId | None = None,
+    frame_size: Size | None = None,
+    key: str = "modal",
+    kind: MaskKind = "auto",
+) -> NDArray[np.bool_]:
+    """Reads all masks of one object in their order: bool [T, H, W]; see `open_masks` and `Masks.read`."""
+    with argument("masks"):
+        masks = open_masks(path, object_id, kind, key)
+        return masks.read(range(masks.count), frame_size)
+
+
+def fit_masks(masks: NDArray[np.bool_], size: Size) -> tuple[NDArray[np.bool_], list[str]]:
+    """Resizes masks [T, h, w] to the frames' (H, W) by the nearest neighbour, and says so.
 
     Raises:
-        InputError: the numbers differ, the sizes of frames and masks differ, or no mask shows the object.
+        InputError: they have another ratio than the frames.
     """
-    counts = f"There are {len(frames)} frames but"
-    if len(frames) != len(masks):
-        message = f"{counts} {len(masks)} masks; give one mask per frame (all zero where the object is not seen)."
-        raise InputError(message, field="masks")
-    if frames.shape[1:3] != masks.shape[1:3]:
-        sizes = describe_size(frames.shape[1:3]), describe_size(masks.shape[1:3])
-        message = f"The frames are {sizes[0]} but the masks are {sizes[1]}; give them the same size."
-        raise InputError(message, field="masks")
-    if depth is not None and len(depth) != len(frames):
-        raise InputError(f"{counts} {len(depth)} depth maps; give one per frame, or none.", field="depth")
+    own = (int(masks.shape[1]), int(masks.shape[2]))
+    if own == tuple(size):
+        return masks, []
+    if not same_ratio(own, size):
+        raise InputError(
+            f"The frames are {describe_size(size)} but the masks are {describe_size(own)}, which is another shape of "
+            "picture; give masks of the frames' size."
+        )
+    note = f"The masks are {describe_size(own)} and were resized to the frames, {describe_size(size)}."
+    return resize_masks(masks, size), [note]
+
+
+def same_ratio(a: Size, b: Size) -> bool:
+    """Returns whether two pictures (height, width) have one ratio: exactly, or up to a pixel of the smaller one."""
+    small, large = sorted((a, b))
+    rows, columns = small[1] * large[0] / large[1], small[0] * large[1] / large[0]
+    return abs(rows - small[0]) <= 1 or abs(columns - small[1]) <= 1
+
+
+def near_ratio(a: Size, b: Size) -> bool:
+    """Returns whether the ratios of two pictures differ by less than 3 %, as those of networks' inputs do."""
+    return same_ratio(a, b) or abs(a[0] * b[1] / (a[1] * b[0]) - 1) < 0.03
+
+
+def check_seen(masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[str]:
+    """Returns a warning that names the frames in which masks [T, H, W] do not show the object.
+
+    Raises:
+        InputError: no mask shows it.
+    """
     seen = masks.any(axis=(1, 2))
     if not seen.any():
         raise InputError(
-            f"None of the {len(masks)} masks shows the object; expected values above 128 "
-            "(or 1, if that is the largest); pick an object by its id with `object_id`.",
-            field="masks",
+            f"None of the {len(masks)} masks shows the object; expected it in at least one, pick one by `object_id` if "
+            "there are several.",
         )
     if seen.all():
         return []
@@ -93,79 +179,39 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-class _Picture(NamedTuple):
-    values: NDArray[Any]  # palette indices or grey values [H, W]; of a colour picture, `convert("L")`
-    grey: NDArray[Any]  # `convert("L")`
-    holds_ids: bool = False  # the palette says that indices are object ids
-    coloured: bool = False  # a colour picture without a palette, hence without ids
-
-
-def _read_folder(folder: Path, object_id: int | None) -> NDArray[np.bool_]:
+def _open_folder(
+    folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, beside_frames: bool = False
+) -> Masks:
     by_object = _object_folders(folder)
     if by_object:
-        return _read_folder(by_object[choose_object(folder, by_object, object_id)], None)
-
-    paths = list_images(folder)
-    pictures = [_picture(open_image(path)) for path in paths]
-    require_same_size(paths, [picture.values.shape for picture in pictures])
-    if object_id is None and not any(picture.holds_ids for picture in pictures):
-        return _binarise_or_pick(np.stack([picture.grey for picture in pictures]), None, folder)
-    for path, picture in zip(paths, pictures, strict=True):
-        if picture.coloured:
-            raise InputError(f"{path} is a colour picture without a palette, so `object_id` finds no ids in it.")
-    values = np.stack([picture.values for picture in pictures])
-    if object_id is not None:
-        return _binarise_or_pick(values, object_id, folder)
-    ids = np.unique(values[values != 0]).tolist()
-    if ids:
-        choose_object(folder, ids, None)
-    return cast("NDArray[np.bool_]", values != 0)
+        return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key)
+    entries = folder_entries(folder)
+    pictures = {stem_of(e.name) for e in entries if e.suffix.lower() in (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)}
+    tracks = {stem_of(e.name) for e in entries if e.suffix.lower() in _TRACK_SUFFIXES[:2]}
+    if tracks and (not pictures or beside_frames):
+        return TrackMasks(folder, object_id, key)
+    if pictures & tracks:
+        raise InputError(
+            f"{folder} holds pictures and json or XML files of the same names, and either could be the masks; give a "
+            "folder with one of them alone."
+        )
+    return PictureMasks(open_folder(folder, (key, "masks")), object_id, kind)
 
 
-def _object_folders(folder: Path) -> dict[int, Path]:
+def _object_folders(folder: Path) -> dict[str, Path]:
     """Returns the folders of masks by object id, as SAM 2 writes them (000, 001, ...); none if `folder` holds files."""
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError:
-        return {}
+    entries = folder_entries(folder)
     if any(entry.is_file() for entry in entries):
         return {}
-    return {int(entry.name): entry for entry in entries if entry.name.isascii() and entry.name.isdecimal()}
+    return {str(int(e.name)) if e.name.isascii() and e.name.isdecimal() else e.name: e for e in entries}
 
 
-def _picture(image: Image.Image) -> _Picture:
-    image.info.pop("transparency", None)  # `convert` would warn of it
-    values = np.asarray(image)
-    if image.mode == "P":
-        palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-        return _Picture(values, np.asarray(image.convert("L")), holds_ids=not _is_picture_palette(palette))
-    if image.mode == "L" or image.mode.startswith("I"):
-        return _Picture(values, values)
-    grey = np.asarray(image.convert("L"))
-    if image.mode == "1":
-        return _Picture(values.astype(np.uint8), grey)
-    rgb = np.asarray(image.convert("RGB"))
-    return _Picture(grey, grey, coloured=bool((rgb != rgb[..., :1]).any()))
+def _mask_picture(picture: Picture) -> MaskPicture:
+    from PIL import Image
 
-
-def _is_picture_palette(palette: NDArray[np.uint8]) -> bool:
-    """Returns whether a palette [N, 3] is grey or holds the web palette, so that its indices are no object ids."""
-    grey = (np.ptp(palette, axis=1) <= _GREY_TOLERANCE).all()
-    return bool(grey) or set(product(_WEB_LEVELS, repeat=3)) <= set(map(tuple, palette.tolist()))
-
-
-def _binarise_or_pick(values: NDArray[Any], object_id: int | None, source: Path) -> NDArray[np.bool_]:
-    """Returns the object in grey values or, with an id, the pixels of that value."""
-    if object_id is not None:
-        picked = values == object_id
-        if object_id == 0 or not picked.any():
-            choose_object(source, np.unique(values[values != 0]).tolist(), object_id)
-        return cast("NDArray[np.bool_]", picked)
-    masks = binarise(values)
-    if not masks.any() and values.any():
-        found = np.unique(values[values != 0]).tolist()
-        raise InputError(
-            f"{source} holds no value above 128, but {join_ids(found)}, which look like object ids; "
-            "pick one with `object_id`."
-        )
-    return masks
+    if not isinstance(picture, np.ndarray):
+        return decode_mask_picture(picture)
+    if picture.ndim == 3 and picture.dtype == np.uint8:
+        return decode_mask_picture(Image.fromarray(picture))
+    values: NDArray[Any] = as_array(picture)
+    return MaskPicture(values, None, False)

@@ -66,6 +66,12 @@ def _bytes(text: str) -> int:
     return parse_bytes(text)
 
 
+def _moment(text: str) -> Any:
+    from amodal.runtime.files.trimming import Moment
+
+    return Moment.parse(text)
+
+
 SIZE = Parsed("HxW", _size, "is not a size; expected HEIGHTxWIDTH in pixels, for instance 256x512.")
 """(height, width)."""
 RANGE = Parsed("MIN:MAX", _range, "is not a range; expected MIN:MAX or one number, for instance 1.5:1.5.")
@@ -73,6 +79,8 @@ NAMES = Parsed("NAMES", lambda text: tuple(name.strip() for name in text.split("
 SHARE = Parsed("PERCENT", _share, "is not a share; expected 0% to below 100%, for instance 5% or 0.05.")
 """As a float in [0, 1)."""
 BYTES = Parsed("SIZE", _bytes)
+MOMENT = Parsed("N|Ns", _moment, "is no moment; expected a number of frames, or of seconds such as 1.5s.")
+FPS = Parsed("N|auto", lambda text: text if text == "auto" else float(text), "is neither a number nor auto.")
 
 
 def settings_from(kind: type[_T], options: Mapping[str, Any], **others: Any) -> _T:

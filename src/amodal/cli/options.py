@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .console import BYTES, NAMES
+from .console import BYTES, MOMENT, NAMES
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -99,6 +99,49 @@ def folder_options(metavar: str, **settings: Any) -> Callable[[_F], _F]:
         click.option("-o", "--out", metavar=metavar, help="Folder to write; created only on success.", **settings),
         click.option("--overwrite", is_flag=True, help=f"Replace {metavar} if amodal wrote it."),
     )
+
+
+clip_files_options = combined(
+    click.option(
+        "--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, a video, GIF or TIFF stack."
+    ),
+    click.option(
+        "--masks",
+        required=True,
+        metavar="DIR|FILE",
+        help="Visible masks: a folder of pictures or npy, a video, GIF or TIFF stack, json (COCO, YouTube-VIS, SAM 2, "
+        "LabelMe and others), or npz. docs/inputs.md lists all.",
+    ),
+    click.option(
+        "--object",
+        "object_id",
+        metavar="ID",
+        help="The object in masks of several: a number, a name, or a colour such as #ff0000 or 255,0,0.",
+    ),
+    click.option(
+        "--mask-kind",
+        type=click.Choice(["auto", "binary", "matte", "ids", "alpha"]),
+        default="auto",
+        help="What the values of masks mean, where that can be read in two ways.",
+    ),
+    click.option(
+        "--missing-masks",
+        type=click.Choice(["error", "empty"]),
+        default="error",
+        help="Frames without a mask: refuse them, or take the object as unseen there, as SAM 2 means it.",
+    ),
+    click.option(
+        "--pair",
+        type=click.Choice(["auto", "name", "order"]),
+        default="auto",
+        help="Pair masks and depth with frames by their names or numbers, or by order. auto: by name where names "
+        "overlap, by order where they say nothing.",
+    ),
+    click.option("--start", type=MOMENT, metavar="N|Ns", default="0", help="First frame, or second (2.5s), to use."),
+    click.option("--stop", type=MOMENT, metavar="N|Ns", help="Frame or second to stop before. Default: the end."),
+    click.option("--stride", type=MOMENT, metavar="N|Ns", default="1", help="Use every N-th frame, or one in N seconds."),
+)
+"""Which frames and masks are read, and how: what `amodal.runtime.files.clip.ClipFiles` takes."""
 
 
 def json_option(what: str) -> Callable[[_F], _F]:

@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from amodal.cli.console import settings_from
 from amodal.cli.progress import StageBars
-from amodal.runtime.errors import InputError, argument
+from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
 from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.files.atomic import check_output, staged_folder
-from amodal.runtime.files.frames import frame_names, read_depth, read_frames
-from amodal.runtime.files.masks import check_clip, read_masks
+from amodal.runtime.files.clip import Clip, ClipFiles, read_clip
+from amodal.runtime.files.trimming import Trim
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
 
-from .results import MARKER, Clip, Outputs, settings_of, write_files, write_result
+from .results import MARKER, Outputs, settings_of, write_files, write_result
 
+_LEAST_FPS, _MOST_FPS = 1.0, 30.0  # what Stable Video Diffusion was trained with
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads", "verify")
 
 
@@ -30,7 +29,8 @@ def shape_of(options: Mapping[str, Any]) -> RunShape:
     """What determines the memory of the run."""
     stage = options["stage"]
     tasks: tuple[str, ...] = STAGES if stage == "both" else (stage,) if stage else ()
-    return run_shape(tasks, settings_of(options), samples=options["samples"], depth=options["depth"] is None)
+    settings = settings_of({**options, "fps": 1.0})  # takes no memory, and may not be known yet
+    return run_shape(tasks, settings, samples=options["samples"], depth=options["depth"] is None)
 
 
 def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     with load(options["bundle"], shape=shape, progress=bars.component, **loading) as model:
         stages = _stages(options, model)
         clip = _read(options, model, stages)
+        options = {**options, "fps": _told_fps(options, clip)}
         with staged_folder(out, overwrite, MARKER, inputs) as folder, bars.show(stages):
             outputs = _run(options, model, clip, stages, bars)
             bars.phase("writing")
@@ -82,26 +83,19 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
 
 
 def _read(options: Mapping[str, Any], model: Model, stages: list[str]) -> Clip:
-    frames = read_frames(options["frames"], limit=model.config.frames)
-    modal = read_masks(options["masks"], options["object_id"], (frames.shape[1], frames.shape[2]))
-    depth = read_depth(options["depth"]) if options["depth"] is not None and "segment" in stages else None
-    warnings = check_clip(frames, modal, depth)
-    amodal = _read_amodal(options, frames) if stages == ["complete"] else None
-    return Clip(frames, modal, depth, amodal, frame_names(options["frames"]), warnings)
+    trim = settings_from(Trim, options)
+    needed = {"depth": "segment" in stages, "amodal": stages == ["complete"]}
+    left_out = {name: None for name, is_needed in needed.items() if not is_needed}
+    return read_clip(settings_from(ClipFiles, options, trim=trim, **left_out), model.config.frames)
 
 
-def _read_amodal(options: Mapping[str, Any], frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Reads whole-object masks of one object or, with --object, of several."""
-    size = (frames.shape[1], frames.shape[2])
-    with argument("amodal"):
-        try:
-            amodal = read_masks(options["amodal"], None, size, key="amodal")
-        except InputError:
-            if options["object_id"] is None:
-                raise
-            amodal = read_masks(options["amodal"], options["object_id"], size, key="amodal")
-        check_clip(frames, amodal)
-    return amodal
+def _told_fps(options: Mapping[str, Any], clip: Clip) -> float:
+    """Returns the frame rate that the model is told."""
+    if options["fps"] != "auto":
+        return float(options["fps"])
+    if clip.fps is None:
+        raise InputError("--fps auto needs frames with a frame rate, such as a video; give a number.")
+    return min(max(clip.fps, _LEAST_FPS), _MOST_FPS)
 
 
 def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Outputs:

@@ -21,6 +21,7 @@ from amodal.runtime.bundle.manifest import MANIFEST_NAME
 from amodal.runtime.bundle.reading import sha256_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.families.diffusion_vas.settings import Settings
+from amodal.runtime.files.clip import Clip
 from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
 from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
 from amodal.runtime.model import Model
@@ -29,18 +30,6 @@ from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.sampling.schedule import Churn
 
 MARKER = "result.json"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """The inputs: frames uint8 [T, H, W, 3], masks bool [T, H, W], depth [T, h, w], and the frames' file names."""
-
-    frames: NDArray[np.uint8]
-    modal: NDArray[np.bool_]
-    depth: NDArray[np.float32] | None
-    amodal: NDArray[np.bool_] | None
-    names: list[str] | None
-    warnings: list[str]
 
 
 @dataclass(frozen=True)

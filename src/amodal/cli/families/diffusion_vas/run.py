@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from amodal.cli.console import RANGE, print_json, warn
+from amodal.cli.console import FPS, RANGE, print_json, warn
 from amodal.cli.options import (
     bundle_argument,
     churn_option,
+    clip_files_options,
     execution_options,
     folder_options,
     json_option,
@@ -22,13 +23,7 @@ from amodal.cli.options import (
 
 @click.command("run")
 @bundle_argument
-@click.option("--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, or a video.")
-@click.option(
-    "--masks",
-    required=True,
-    metavar="DIR|JSON|NPZ",
-    help="Visible masks of one object: a folder of PNGs (binary, or object ids with --object), COCO RLE, or npz.",
-)
+@clip_files_options
 @folder_options("OUT")
 @click.option(
     "--depth",
@@ -37,7 +32,6 @@ from amodal.cli.options import (
 )
 @stage_option
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
-@click.option("--object", "object_id", type=int, metavar="ID", help="Object to select from masks of several.")
 @noise_option
 @click.option(
     "--samples",
@@ -66,7 +60,13 @@ from amodal.cli.options import (
     default="1.5:1.5",
     help="Classifier-free guidance of the first and last frame, linear in between; 1 turns it off, at half the cost.",
 )
-@click.option("--fps", type=float, default=8.0, help="Frames per second, an input of the model.")
+@click.option(
+    "--fps",
+    type=FPS,
+    metavar="N|auto",
+    default="8",
+    help="Frames per second, an input of the model; auto: the video's, with --stride taken into account, within 1 to 30.",
+)
 @churn_option
 @click.option("--churn-sigmas", type=RANGE, default="0:inf", help="EDM's S_tmin:S_tmax.")
 @click.option("--churn-noise", type=float, default=1.0, help="EDM's S_noise.")
@@ -99,6 +99,8 @@ def command(**options: Any) -> None:
       amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
       amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5
       amodal run bundle --frames rgbs/ --masks masks/ -o out --pad --fps 2
+      amodal run bundle --frames video.mp4 --masks masks.mp4 -o out \\
+          --start 2s --stop 5s --stride 3 --fps auto
       amodal run bundle --frames rgbs/ --masks masks/ -o out --propagate
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json

@@ -1,0 +1,99 @@
+"""Reads video files with OpenCV, which turns them upright as their header says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .pictures import Size, shorten
+
+if TYPE_CHECKING:
+    from cv2 import VideoCapture
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv")
+
+
+Most: TypeAlias = "Callable[[float | None], int | None] | None"
+
+
+class Video:
+    """The frames of a video; each read decodes from the beginning, since seeking is inexact in many codecs.
+
+    Args:
+        path: the file.
+        most: returns, from the frame rate, after how many frames counting ends, for long videos of which only the
+            beginning is wanted.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+
+    names: Sequence[str] | None = None
+
+    def __init__(self, path: Path, most: Most = None) -> None:
+        import cv2
+
+        self.path, self.notes = path, []  # type: Path, list[str]
+        with _opened(path) as capture:
+            stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            rate = float(capture.get(cv2.CAP_PROP_FPS))
+            ok, first = capture.read()
+            if not ok:
+                raise InputError(
+                    f"{path} cannot be decoded as a video (damaged, or a codec that OpenCV lacks); "
+                    "give another video file or a folder of images."
+                )
+            self._size = (int(first.shape[0]), int(first.shape[1]))
+            self.fps = rate if 0 < rate < 1000 else None
+            end = most(self.fps) if most is not None else None
+            self.count = 1
+            while (end is None or self.count < end) and capture.grab():
+                self.count += 1
+        self.stated = stated if stated > 0 else self.count
+        if self.count < min(self.stated, end or self.stated):
+            self.notes.append(
+                f"{path} ends after {self.count} of the {self.stated} frames that its header states; it may be cut off."
+            )
+
+    def size(self) -> Size:
+        """Returns (height, width)."""
+        return self._size
+
+    def read(self, at: Iterable[int]) -> Iterator[NDArray[Any]]:
+        """Yields the frames of these numbers, which rise: uint8 [H, W, 3], RGB."""
+        import cv2
+
+        with _opened(self.path) as capture:
+            place = 0
+            for wanted in at:
+                while place < wanted and capture.grab():
+                    place += 1
+                ok, frame = capture.read()
+                place += 1
+                if not ok:
+                    raise InputError(f"{self.path} cannot be decoded after {place - 1} frames; it may have changed.")
+                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[VideoCapture]:
+    """Opens a video until the block ends; errors of OpenCV in it name the file."""
+    # Otherwise FFmpeg prints errors ("moov atom not found") to stderr; -8 is "quiet".
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    import cv2
+
+    capture = cv2.VideoCapture()
+    try:
+        capture.open(str(path))
+        yield capture
+    except cv2.error as error:
+        raise InputError(f"{path} cannot be decoded as a video ({shorten(error)}).") from error
+    finally:
+        capture.release()
