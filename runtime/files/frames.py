@@ -70,10 +70,10 @@ class Frames:
 
     def _find_full(self) -> float:
         """Returns the value of white in the whole clip, and notes it unless it is the type's own."""
-        low, high, dtype = 0.0, 0.0, np.dtype(np.uint8)
+        low, high, dtype = 0.0, 0.0, np.dtype(np.bool_)
         for picture in self._pictures.read(range(self.count)):
             values = as_array(picture)
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            low, high = (float(limit) for limit in (np.minimum(low, values.min()), np.maximum(high, values.max())))
             dtype = np.promote_types(dtype, values.dtype)
         if dtype.kind not in "fiu" or not (low >= 0 and np.isfinite(high)):
             raise InputError(

@@ -70,8 +70,10 @@ class Pairer:
             InputError: frames without a partner, or two ways to pair them.
         """
         by_order, by_name = self._by_order(), None
-        if pair != "order":
-            by_name = self._by_number_or_place(pair) if self.numbered else self._by_name()
+        if self.numbered:
+            by_name = self._by_number_or_place(pair)
+        elif pair != "order":
+            by_name = self._by_name()
         if by_name is None:
             if pair == "name":
                 raise InputError(
@@ -114,7 +116,7 @@ class Pairer:
         place = {int(name): i for i, name in enumerate(self.others.names or ())}
         by_place = [place.get(i) for i in self.chosen]
         numbers = None if self.frames.names is None else _numbers(self.frames.names)
-        if numbers is None:
+        if numbers is None or pair == "order":
             return by_place
         by_number = [place.get(int(numbers[i])) if numbers[i].denominator == 1 else None for i in self.chosen]
         if by_number == by_place or pair == "name":

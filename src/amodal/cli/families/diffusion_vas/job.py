@@ -29,7 +29,8 @@ def shape_of(options: Mapping[str, Any]) -> RunShape:
     """What determines the memory of the run."""
     stage = options["stage"]
     tasks: tuple[str, ...] = STAGES if stage == "both" else (stage,) if stage else ()
-    settings = settings_of({**options, "fps": 1.0})  # takes no memory, and may not be known yet
+    fps = 1.0 if options["fps"] == "auto" else options["fps"]  # not known yet, and takes no memory
+    settings = settings_of({**options, "fps": fps})
     return run_shape(tasks, settings, samples=options["samples"], depth=options["depth"] is None)
 
 
