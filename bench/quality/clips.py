@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import describe_size
+from amodal.runtime.files.pictures import describe_size
 from amodal.runtime.pictures.images import resize_masks
 
 Bools = NDArray[np.bool_]

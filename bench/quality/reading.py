@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import list_images, read_frames, require_path
+from amodal.runtime.files.frames import read_frames
+from amodal.runtime.files.listing import list_images, require_path
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import join_ids
 from amodal.runtime.paths import PathLike, natural_key

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.frames import read_frames, require_path
+from amodal.runtime.files.frames import read_frames
+from amodal.runtime.files.listing import require_path
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.paths import PathLike, natural_key

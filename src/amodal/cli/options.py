@@ -103,7 +103,10 @@ def folder_options(metavar: str, **settings: Any) -> Callable[[_F], _F]:
 
 clip_files_options = combined(
     click.option(
-        "--frames", required=True, metavar="DIR|VIDEO", help="RGB frames: a folder of images, a video, GIF or TIFF stack."
+        "--frames",
+        required=True,
+        metavar="DIR|FILE",
+        help="RGB frames: a folder of images, a video, a GIF or TIFF stack.",
     ),
     click.option(
         "--masks",
@@ -137,9 +140,9 @@ clip_files_options = combined(
         help="Pair masks and depth with frames by their names or numbers, or by order. auto: by name where names "
         "overlap, by order where they say nothing.",
     ),
-    click.option("--start", type=MOMENT, metavar="N|Ns", default="0", help="First frame, or second (2.5s), to use."),
+    click.option("--start", type=MOMENT, metavar="N|Ns", default="0", help="First frame, or second (2.5s)."),
     click.option("--stop", type=MOMENT, metavar="N|Ns", help="Frame or second to stop before. Default: the end."),
-    click.option("--stride", type=MOMENT, metavar="N|Ns", default="1", help="Use every N-th frame, or one in N seconds."),
+    click.option("--stride", type=MOMENT, metavar="N|Ns", default="1", help="Use every N-th frame, or one in N s."),
 )
 """Which frames and masks are read, and how: what `amodal.runtime.files.clip.ClipFiles` takes."""
 

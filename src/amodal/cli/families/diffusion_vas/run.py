@@ -65,7 +65,7 @@ from amodal.cli.options import (
     type=FPS,
     metavar="N|auto",
     default="8",
-    help="Frames per second, an input of the model; auto: the video's, with --stride taken into account, within 1 to 30.",
+    help="Frames per second, an input of the model; auto: the video's by --stride, within 1 to 30.",
 )
 @churn_option
 @click.option("--churn-sigmas", type=RANGE, default="0:inf", help="EDM's S_tmin:S_tmax.")
