@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import list_images, read_frames, require_path
 from amodal.runtime.files.masks import read_masks
-from amodal.runtime.files.rle import join_ids
+from amodal.runtime.files.objects import join_ids
 from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth

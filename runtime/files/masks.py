@@ -24,7 +24,8 @@ from ..errors import InputError, argument
 from ..paths import PathLike
 from ..pictures.images import binarise
 from .frames import describe_size, join_ranges, list_images, load_array, open_image, require_path, require_same_size
-from .rle import choose_object, join_ids, read_json_masks
+from .objects import choose_object, join_ids
+from .tracks import holds_tracks, read_tracks
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,13 +38,14 @@ _WEB_LEVELS = range(0, 256, 51)
 
 @argument("masks")
 def read_masks(
-    path: PathLike, object_id: int | None = None, frame_size: tuple[int, int] | None = None, key: str = "modal"
+    path: PathLike, object_id: int | str | None = None, frame_size: tuple[int, int] | None = None, key: str = "modal"
 ) -> NDArray[np.bool_]:
     """Reads the masks of one object over a clip, by the rules in the module's docstring: bool [T, H, W].
 
     Args:
-        path: a folder of mask images in natural order (or of one such folder per object, named by its id), a COCO RLE
-            json (`amodal.runtime.files.rle` lists the layouts), or an .npz or .npy [T, H, W] of bool or integers.
+        path: a folder of mask images in natural order (or of one such folder per object, named by its id), a json, xml
+            or txt (the modules of `amodal.runtime.files.tracks` list the layouts), or an .npz or .npy [T, H, W] of bool
+            or integers.
         object_id: the object, if the file holds several.
         frame_size: (height, width), for a json without it.
         key: `modal` or `amodal`, for files that hold both (amodal's masks.json, an npz).
@@ -52,10 +54,10 @@ def read_masks(
         InputError: no such path, damaged, ambiguous (lists the ids), or without that object.
     """
     source = require_path(path, _KINDS)
+    if holds_tracks(source):
+        return _read_tracks(source, object_id, frame_size, key)
     if source.is_dir():
         return _read_folder(source, object_id)
-    if source.suffix.lower() == ".json":
-        return read_json_masks(source, object_id, frame_size, key)
     if source.suffix.lower() not in (".npz", ".npy"):
         raise InputError(f"{source} is not a supported kind of file; give {_KINDS}.")
     array = load_array(source, (key, "masks"))
@@ -91,6 +93,15 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         return []
     missing = join_ranges(np.flatnonzero(~seen).tolist())
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
+
+
+def _read_tracks(
+    source: Path, object_id: int | str | None, frame_size: tuple[int, int] | None, key: str
+) -> NDArray[np.bool_]:
+    track = read_tracks(source, key).object(object_id)
+    if not track.seen(frame_size):
+        raise InputError(f"{source} shows the object in no frame; expected it in at least one.")
+    return track.read(size=frame_size)
 
 
 class _Picture(NamedTuple):
