@@ -56,6 +56,8 @@ def read_masks(
     source = require_path(path, _KINDS)
     if holds_tracks(source):
         return _read_tracks(source, object_id, frame_size, key)
+    if isinstance(object_id, str):
+        object_id = _number(source, object_id)
     if source.is_dir():
         return _read_folder(source, object_id)
     if source.suffix.lower() not in (".npz", ".npy"):
@@ -93,6 +95,14 @@ def check_clip(frames: NDArray[Any], masks: NDArray[np.bool_], depth: NDArray[An
         return []
     missing = join_ranges(np.flatnonzero(~seen).tolist())
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
+
+
+def _number(source: Path, object_id: str) -> int:
+    if not (object_id.isascii() and object_id.isdecimal()):
+        raise InputError(
+            f"{source} numbers its objects, so it holds no object {object_id}; give a number as `object_id`."
+        )
+    return int(object_id)
 
 
 def _read_tracks(

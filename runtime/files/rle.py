@@ -57,7 +57,7 @@ def fill_runs(runs: NDArray[np.int64], pixels: int) -> NDArray[np.bool_]:
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs)
 
 
-def as_runs(counts: Sequence[Any]) -> NDArray[np.int64]:
+def as_runs(counts: Sequence[Any] | NDArray[Any]) -> NDArray[np.int64]:
     """Returns counts as int64 runs; raises `ValueError` unless they are whole numbers of at least 0."""
     try:
         runs = np.asarray(counts)

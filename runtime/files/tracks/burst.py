@@ -29,11 +29,11 @@ def read_burst(path: Path, document: Any, key: str) -> Tracks | None:
 def _shown(path: Path, sequence: dict[str, Any]) -> Iterator[tuple[Timeline, Id, int, Segment]]:
     name, frames = str(sequence.get("seq_name", sequence.get("id"))), sequence["segmentations"]
     files = sequence.get("annotated_image_paths")
-    named = isinstance(files, list) and all(isinstance(file, str) for file in files)
-    if not named or len(files) != len(frames) or len(set(files)) < len(files):
+    files = files if isinstance(files, list) and all(isinstance(file, str) for file in files) else []
+    if len(set(files)) != len(frames) or len(files) != len(frames):
         raise InputError(
-            f"{path} has {len(frames)} frames of masks in {name}, which annotated_image_paths does not name one by one; "
-            "expected a name for each."
+            f"{path} has {len(frames)} frames of masks in {name}, but {len(set(files))} names as annotated_image_paths; "
+            "expected one for each."
         )
     size = common_size([sequence])
     timeline = Timeline(len(frames), files, False, size, name)

@@ -71,7 +71,8 @@ def _mask_of(item: Mapping[str, Any], key: str) -> Any:
 
 def _with_ids(path: Path, items: Sequence[dict[str, Any]]) -> tuple[list[tuple[Id, dict[str, Any]]], list[str]]:
     """Returns annotations with the id of their object, and notes; without any track ids, these are the categories'."""
-    tracked = [(name, item) for item in items if (name := read_track_id(path, item)) is not None]
+    named = [(read_track_id(path, item), item) for item in items]
+    tracked: list[tuple[Id, dict[str, Any]]] = [(name, item) for name, item in named if name is not None]
     if not tracked:
         return [(read_id(path, "category_id", item.get("category_id")), item) for item in items], []
     left = len(items) - len(tracked)
@@ -94,11 +95,11 @@ def _timelines(
     """Returns the timeline of its video and the position in it, for each id of an image."""
     mentioned = list(dict.fromkeys(read_id(path, "image_id", item["image_id"]) for item in items))
     if not images:
-        ordered = sorted(mentioned, key=lambda name: natural_key(str(name)))
-        spoken = not all(isinstance(name, int) for name in ordered)
-        texts = [str(name) for name in ordered]
-        timeline = Timeline(len(ordered), texts if spoken else None, labels=texts)
-        return {name: (timeline, i) for i, name in enumerate(ordered)}
+        mentioned.sort(key=lambda name: natural_key(str(name)))
+        texts = [str(name) for name in mentioned]
+        spoken = not all(isinstance(name, int) for name in mentioned)
+        unnamed = Timeline(len(texts), texts if spoken else None, labels=texts)
+        return {name: (unnamed, i) for i, name in enumerate(mentioned)}
     unknown = [name for name in mentioned if name not in images]
     if unknown:
         raise InputError(

@@ -1,8 +1,8 @@
 """CVAT's XML 1.1, for video and for images (docs.cvat.ai/docs/dataset_management/formats/format-cvat).
 
 - for video: `<track id label><polygon|mask frame keyframe outside ...>`. The exporter writes every frame of a track
-  that is not outside (cvat `dataset_manager/formats/cvat.py`), numbered as in the video. Frames without a shape where the
-  object is not said to be outside, as in files of keyframes alone, are missing from its timeline: nothing is
+  that is not outside (cvat `dataset_manager/formats/cvat.py`), numbered as in the video. Frames without a shape where
+  the object is not said to be outside, as in files of keyframes alone, are missing from its timeline: nothing is
   interpolated.
 - for images: `<image name width height><polygon|mask label group_id ...>`. The id of an object is its group, or its
   label if it has none.
@@ -56,10 +56,7 @@ def read_cvat(path: Path, root: ET.Element) -> Tracks | None:
 def _read_video(path: Path, root: ET.Element) -> Tracks:
     size = one_size([(_number(root, "original_size/height"), _number(root, "original_size/width"))])
     elements = root.findall("track")
-    try:
-        shapes = [_shapes_by_frame(path, element) for element in elements]
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); export it again.") from error
+    shapes = [_shapes_by_frame(path, element) for element in elements]
     frames = _frames(
         path, root, [frame for track in shapes for frame, shape in track.items() if not _is_outside(shape)]
     )
@@ -81,10 +78,11 @@ def _shapes_by_frame(path: Path, track: ET.Element) -> dict[int, ET.Element]:
     for shape in track:
         if shape.tag in _SHAPES:
             frame = _whole(shape.get("frame"))
-            if frame is None or not 0 <= frame < _MOST_FRAMES * 1000 or frame in shapes:
+            if frame is None or frame in shapes:
+                number = str(shape.get("frame"))[:20]
                 raise InputError(
-                    f"{path} has a {shape.tag} of track {track.get('id')} in frame {str(shape.get('frame'))[:20]}, which "
-                    "is no frame number or occurs twice; expected 0, 1, 2, ..."
+                    f"{path} has a {shape.tag} of track {track.get('id')} in frame {number}, which is no number or "
+                    "occurs twice; expected 0, 1, 2, ..."
                 )
             shapes[frame] = shape
     return dict(sorted(shapes.items()))

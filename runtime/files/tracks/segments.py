@@ -111,7 +111,10 @@ class Union:
         masks = [part.decode(size) for part in self.parts]
         if len({mask.shape for mask in masks}) > 1:
             raise ValueError("its parts are of different sizes")
-        return np.logical_or.reduce(masks)
+        joined = np.zeros_like(masks[0])
+        for mask in masks:
+            joined |= mask
+        return joined
 
 
 def is_rle(value: Any) -> bool:

@@ -177,6 +177,8 @@ class Tracks:
             raise InputError(f"{self.path} holds a single object without an id; leave out `object_id`.")
         chosen = choose_object(self.path, self.ids, object_id)
         tracks = [track for track in self.objects if str(track.id) == str(chosen)]
+        if len(tracks) > 1 and not self.videos:
+            raise InputError(f"{self.path} holds {len(tracks)} objects {chosen}; expected ids that tell them apart.")
         if len(tracks) > 1:
             videos = join_ids(track.timeline.video for track in tracks)
             which = "its object" if chosen is None else f"object {chosen}"
