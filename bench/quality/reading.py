@@ -17,7 +17,7 @@ from amodal.runtime.errors import InputError, argument
 from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.listing import list_images, require_path
 from amodal.runtime.files.masks import read_masks
-from amodal.runtime.files.rle import join_ids
+from amodal.runtime.files.objects import join_ids
 from amodal.runtime.paths import PathLike, natural_key
 
 from .clips import ClipPrediction, ClipTruth
