@@ -1,4 +1,4 @@
-"""Reads frames and depth from folders of images, video files and numpy archives.
+"""Reads frames from folders of images and video files, and arrays from numpy files.
 
 Each problem is an `InputError` of one sentence that names the path and what was expected, and the argument at fault in
 its `field`.
@@ -178,65 +178,35 @@ def _read_video(path: Path, limit: int | None) -> NDArray[np.uint8]:
     return np.stack(frames)
 
 
-@argument("depth")
-def read_depth(path: PathLike) -> NDArray[np.float32]:
-    """Reads the relative depth of a clip as it is stored; nearer is larger.
-
-    Args:
-        path: a folder of 8- or 16-bit grey PNGs or float TIFFs, or an .npz or .npy with one array [T, H, W] of numbers
-            (named `depth` if there are several).
-
-    Returns:
-        float32 [T, H, W], finite, any range.
-
-    Raises:
-        InputError: no such path, a damaged file, colour pictures, another shape, NaN or infinity.
-    """
-    source = require_path(path, "a folder of grey images or an npz file")
-    if source.is_dir():
-        paths = list_images(source)
-        pictures = [_read_depth_picture(picture) for picture in paths]
-        require_same_size(paths, [picture.shape for picture in pictures])
-        depth = np.stack(pictures)
-    else:
-        array = load_array(source, ("depth",))
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"{source} holds {array.dtype} values; expected floats or integers.")
-        depth = array.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(depth).all(axis=(1, 2))).tolist()
-    if bad:
-        raise InputError(
-            f"{source} holds NaN or infinite depth in frame {join_ranges(bad)}; "
-            "expected finite numbers, nearer being larger."
-        )
-    return depth
-
-
-def _read_depth_picture(path: Path) -> NDArray[np.float32]:
-    image = open_image(path)
-    if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr"):
-        image = image.convert("RGB")
-    values = np.asarray(image)
-    if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise InputError(
-                f"{path} is a colour picture, not a depth map; "
-                "expected 8- or 16-bit grey images, nearer being brighter."
-            )
-        values = values[..., 0]
-    return values.astype(np.float32)
-
-
 def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
     """Loads the only array of an .npy or .npz, or the first of `names` in an .npz, as [T, H, W].
 
     A channel or object axis of length 1 ([T, 1, H, W], [T, H, W, 1]) is dropped.
 
     Raises:
-        InputError: another kind of file, a damaged one, pickles, several arrays of other names, or not three axes.
+        InputError: as for `load_numpy`, or not three axes.
+    """
+    return as_clip(load_numpy(path, names)[0], path)
+
+
+def as_clip(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Drops the fourth axis of an array read from `path`, if it has length 1; raises `InputError` for other shapes."""
+    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
+        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError(f"{path} holds an array of shape {list(array.shape)}; expected [T, H, W].")
+    return array
+
+
+def load_numpy(path: Path, names: tuple[str, ...]) -> tuple[NDArray[Any], list[str]]:
+    """Loads the only array of an .npy or .npz, or the first of `names` in an .npz; also returns the names in it.
+
+    Raises:
+        InputError: another kind of file, a damaged one, pickles, or several arrays of other names.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
         raise InputError(f"{path} is not a supported kind of file; give a folder of images or an npz file.")
+    keys: list[str] = []
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -259,11 +229,7 @@ def load_array(path: Path, names: tuple[str, ...]) -> NDArray[Any]:
         raise InputError(
             f"{path} cannot be read as a numpy file ({_short(error)}); write it again with numpy.savez."
         ) from error
-    if array.ndim == 4 and 1 in (array.shape[1], array.shape[3]):
-        array = array[:, 0] if array.shape[1] == 1 else array[..., 0]
-    if array.ndim != 3 or 0 in array.shape:
-        raise InputError(f"{path} holds an array of shape {list(array.shape)}; expected [T, H, W].")
-    return array
+    return array, keys
 
 
 def _too_many(path: Path, count: str, limit: int) -> InputError:

@@ -16,7 +16,8 @@ from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
 from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.files.atomic import check_output, staged_folder
-from amodal.runtime.files.frames import frame_names, read_depth, read_frames
+from amodal.runtime.files.depth import open_depth
+from amodal.runtime.files.frames import frame_names, read_frames
 from amodal.runtime.files.masks import check_clip, read_masks
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
@@ -70,6 +71,10 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
     if options["propagate"] is not None and "complete" not in wanted:
         raise InputError("--propagate is about RGB, which the complete stage draws; omit it, or --stage.")
+    if options["depth"] is None and options["depth_kind"] is not None:
+        raise InputError("--depth-kind says what --depth holds; give --depth, or omit --depth-kind.")
+    if options["depth"] is not None and options["depth_channels"] is not None:
+        raise InputError("--depth-channels is about the depth network, which --depth replaces; omit one of them.")
     if "segment" in wanted:
         if options["amodal"] is not None:
             raise InputError("--amodal is for --stage complete; the segment stage computes the masks itself.")
@@ -84,8 +89,10 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
 def _read(options: Mapping[str, Any], model: Model, stages: list[str]) -> Clip:
     frames = read_frames(options["frames"], limit=model.config.frames)
     modal = read_masks(options["masks"], options["object_id"], (frames.shape[1], frames.shape[2]))
-    depth = read_depth(options["depth"]) if options["depth"] is not None and "segment" in stages else None
-    warnings = check_clip(frames, modal, depth)
+    depth, notes = None, list[str]()
+    if options["depth"] is not None and "segment" in stages:
+        depth, notes = open_depth(options["depth"]).relative(options["depth_kind"])
+    warnings = [*check_clip(frames, modal, depth), *notes]
     amodal = _read_amodal(options, frames) if stages == ["complete"] else None
     return Clip(frames, modal, depth, amodal, frame_names(options["frames"]), warnings)
 
@@ -111,7 +118,7 @@ def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str]
     if "segment" in stages:
         rgb = clip.frames if clip.depth is None else None
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
-        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment))
+        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, depth_kind="relative"))
     if "complete" in stages:
         masks, seed = (segmentation.masks, segmentation.noise) if segmentation else (clip.amodal, options["seed"])
         complete = replace(request, seed=seed, propagate=options["propagate"], callback=bars.stage("complete"))

@@ -10,6 +10,7 @@ from amodal.cli.console import RANGE, print_json, warn
 from amodal.cli.options import (
     bundle_argument,
     churn_option,
+    depth_options,
     execution_options,
     folder_options,
     json_option,
@@ -32,9 +33,11 @@ from amodal.cli.options import (
 @folder_options("OUT")
 @click.option(
     "--depth",
-    metavar="DIR|NPZ",
-    help="Depth, larger is nearer: 8- or 16-bit grey PNGs, or npz. Default: computed from the frames.",
+    metavar="DIR|NPZ|VIDEO",
+    help="Depth: a folder of 8- or 16-bit grey PNGs, float TIFFs, EXRs or npy files, an npz, or a grey video. "
+    "Default: computed from the frames.",
 )
+@depth_options
 @stage_option
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
 @click.option("--object", "object_id", type=int, metavar="ID", help="Object to select from masks of several.")
