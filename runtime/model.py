@@ -34,6 +34,8 @@ from .families.diffusion_vas.settings import Settings, SettingsKeywords
 from .memory.choice import BackendFacts, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
+from .pictures.depth import DepthChannels
+from .pictures.depth_kind import DepthKind
 from .pictures.images import prepare_rgb
 from .pictures.padding import Padding
 from .progress import Progress, silent
@@ -162,6 +164,7 @@ class Model:
         *,
         depth: Any = None,
         rgb: Any = None,
+        depth_kind: DepthKind | None = None,
         seed: int | NoiseStream = 23,
         padding: Padding | None = None,
         samples: int = 1,
@@ -182,6 +185,10 @@ class Model:
             depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`. None to compute it
                 from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
+            depth_kind: what the numbers of `depth` mean: `relative` (nearer is larger: disparity, 1 / z), `inverse`
+                (nearer is smaller, without a unit) or `metric` (distances, in any unit). Pixels without a measurement
+                are filled, with a warning. None for relative, unless it looks metric, which is refused
+                (`amodal.runtime.pictures.depth_kind`).
             seed: seed of torch's CPU generator, or a noise stream to continue (it is not changed).
             padding: border around the frame, for objects that leave it; `modal` must be raw and of the frame's size.
             samples: number of seeds to run, `seed` and those that follow it. The result is that of the first, the same
@@ -190,7 +197,8 @@ class Model:
             to: `host` for results in host memory, `device` to leave them on the backend's device.
             out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or the
                 device; after an error, their content is undefined. Not with several samples.
-            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk` and `cfg_rows`, see
+            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk`, `cfg_rows` and
+                `depth_channels`, see
                 `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
         Raises:
@@ -199,7 +207,7 @@ class Model:
             NonFiniteError: the latents became NaN or infinite.
         """
         request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
-        return run_segment(self.session, SegmentInputs(modal, depth, rgb, request))
+        return run_segment(self.session, SegmentInputs(modal, depth, rgb, request, depth_kind))
 
     def complete(
         self,
@@ -233,16 +241,19 @@ class Model:
         request = Request(Settings(**settings), seed, padding, 1, callback, to, out, propagate)
         return run_complete(self.session, CompleteInputs(rgb, modal, amodal, request))
 
-    def depth(self, rgb: Any) -> NDArray[np.float32]:
+    def depth(self, rgb: Any, channels: DepthChannels | None = None) -> NDArray[np.float32]:
         """Computes prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
 
+        Args:
+            channels: their order for the network, as `depth_channels` of `segment`.
+
         Raises:
-            InputError: the bundle has no depth component.
+            InputError: the bundle has no depth component, or the order is unknown.
         """
         with self.backend.active():
             xp = self.backend.xp
             pictures = prepare_rgb(as_input(rgb, "rgb", xp), self.config.size, xp)
-            return self.backend.to_host(find_depth(self.session, pictures))
+            return self.backend.to_host(find_depth(self.session, pictures, channels))
 
     def warm_up(
         self,

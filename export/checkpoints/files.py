@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amodal.runtime.errors import CheckpointError
@@ -28,20 +28,37 @@ def locate(
     path = Path(path_or_id)
     if path.is_dir():
         return path, str(path)
-    if path.exists() or not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(path_or_id)):
+    if path.exists() or not is_hub_id(path_or_id):
         raise CheckpointError(
             f"There is no checkpoint folder at {path_or_id}; expected a folder with model_index.json, or a "
             "Hugging Face id such as org/name."
         )
+    return from_hub(str(path_or_id), lambda: _download(str(path_or_id), folders, variant, revision))
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Says whether a name has the form of a Hugging Face id, org/name."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name)) is not None
+
+
+def from_hub(name: str, download: Callable[[], Path]) -> tuple[Path, str]:
+    """Downloads a checkpoint from the Hugging Face hub.
+
+    Returns:
+        Its folder, and its id and revision.
+
+    Raises:
+        CheckpointError: it could not be downloaded.
+    """
     try:
-        root = _download(str(path_or_id), folders, variant, revision)
+        root = download()
     except Exception as error:
         raise CheckpointError(
-            f"{path_or_id} is no folder and could not be fetched from Hugging Face ({one_line(error)}); give "
+            f"{name} is no folder and could not be fetched from Hugging Face ({one_line(error)}); give "
             "the path of a downloaded checkpoint, or check the id, the connection, your access "
             "(`hf auth login`) and HF_HUB_OFFLINE."
         ) from error
-    return root, f"{path_or_id}@{root.name}"
+    return root, f"{name}@{root.name}"
 
 
 def _download(repo: str, folders: Sequence[str], variant: str | None, revision: str | None) -> Path:

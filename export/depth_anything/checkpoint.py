@@ -5,7 +5,7 @@ dict (such as `depth_anything_v2_vitl.pth`, github.com/DepthAnything/Depth-Anyth
 and a fused `qkv` becomes three views, so that loading takes no second copy of the weights.
 
 A state dict does not identify its model: Depth Anything V1, and V2 for metric depth, have the same tensors under the
-same names, and would be read as V2's relative depth. transformers folders do.
+same names. The names of the authors' files do, and so do transformers folders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from amodal.runtime.errors import CheckpointError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
-from ..graph.weights import one_line, read_json, read_safetensors, shards_of
+from ..checkpoints.files import from_hub, is_hub_id
+from ..graph.weights import one_line, read_json, read_safetensors, require_download, shards_of
+from .kind import CheckpointKind, distance_of_config, distance_of_name, refuse_metric
 
 GRID = 37
 """Patches per side at which the position embedding was trained: 518 / 14."""
@@ -61,20 +63,28 @@ _Place = tuple[str, int | None]  # of a parameter in a checkpoint: the tensor's 
 
 
 class DepthCheckpoint(NamedTuple):
-    """A checkpoint's tensors as on disk; `place` finds a parameter of the module among them."""
+    """A checkpoint's tensors as on disk; `place` finds a parameter of the module among them.
+
+    `source` is its path, or its hub id and revision. `max_depth` is the largest distance of a metric checkpoint, in
+    metres if it says so; None for relative depth.
+    """
 
     path: Path
+    source: str
     variant: DepthVariant
+    max_depth: float | None
     tensors: Mapping[str, Tensor]
     place: Callable[[str, Mapping[str, Tensor]], _Place]
 
 
-def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
-    """Opens a checkpoint of either layout (see `load_depth`), and determines its variant.
+def read_depth_checkpoint(path_or_id: str | Path, kind: CheckpointKind | None = None) -> DepthCheckpoint:
+    """Opens a checkpoint of either layout (see `load_depth`), and determines its variant and kind.
 
     Raises:
-        CheckpointError: no checkpoint, another architecture or width, or unreadable files.
+        CheckpointError: no checkpoint, another architecture or width, unreadable files, or a metric checkpoint
+            where `kind` does not say so.
     """
+    path, source = _located(path_or_id)
     if path.is_dir() and not (path / "config.json").is_file():
         found = sorted(path.glob("*.pth"))
         if len(found) != 1:
@@ -84,15 +94,38 @@ def read_depth_checkpoint(path: Path) -> DepthCheckpoint:
             )
         path = found[0]
     if path.is_dir():
-        variant = _read_config(path / "config.json")
-        return DepthCheckpoint(path, variant, _read_safetensors(_folder_files(path)), _transformers_place)
+        variant, max_depth = _read_config(path / "config.json")
+        if max_depth is not None and kind != "metric":
+            raise refuse_metric(source, "config.json")
+        if max_depth is None and kind == "metric":
+            raise CheckpointError(f"{source} gives relative depth, as its config.json says; omit `depth_kind`.")
+        tensors = _read_safetensors(_folder_files(path))
+        return DepthCheckpoint(path, source, variant, max_depth, tensors, _transformers_place)
     if not path.is_file():
         raise CheckpointError(
-            f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder or the "
-            "authors' .pth."
+            f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder, the "
+            "authors' .pth, or a Hugging Face id such as org/name."
         )
+    distance = distance_of_name(source, path)
+    if distance is not None and kind is None:
+        raise refuse_metric(source, "name")
+    max_depth = (distance or 1.0) if kind == "metric" else None  # any unit will do: depth is normalised per clip
     tensors = _read_safetensors([path]) if path.suffix == ".safetensors" else _read_pth(path)
-    return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place)
+    return DepthCheckpoint(path, source, _variant_of(tensors, path), max_depth, tensors, _authors_place)
+
+
+def _located(path_or_id: str | Path) -> tuple[Path, str]:
+    """Returns a checkpoint's path and its name for the manifest, after downloading it if it is on the hub."""
+    path = Path(path_or_id)
+    if path.exists() or path.suffix in (".pth", ".pt", ".bin", ".safetensors") or not is_hub_id(path_or_id):
+        return path, str(path)
+
+    def download() -> Path:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(str(path_or_id), allow_patterns=["config.json", "*.safetensors*", "*.pth"]))
+
+    return from_hub(str(path_or_id), download)
 
 
 def bind(module: nn.Module, checkpoint: DepthCheckpoint) -> None:
@@ -191,6 +224,7 @@ def _variant_of(tensors: Mapping[str, Tensor], path: Path) -> DepthVariant:
 def _read_pth(path: Path) -> dict[str, Tensor]:
     """Maps a plain state dict from disk; only tensors are unpickled."""
     if not zipfile.is_zipfile(path):
+        require_download(path)
         raise CheckpointError(f"{path} is truncated or not in torch's zip format: download it again, or re-save it.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -223,15 +257,17 @@ def _folder_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_config(path: Path) -> DepthVariant:
-    """Reads the sizes from a transformers config.json; missing fields have transformers' defaults."""
+def _read_config(path: Path) -> tuple[DepthVariant, float | None]:
+    """Reads the sizes and, if it is metric, the largest distance from a transformers config.json.
+
+    Missing fields have transformers' defaults.
+    """
     config = read_json(path)
     backbone = config.get("backbone_config")
     backbone = backbone if isinstance(backbone, dict) else {}
     fixed = (  # what the module is built for: name, value, expected
         ("model_type", config.get("model_type"), "depth_anything"),
         ("backbone_config.model_type", backbone.get("model_type"), "dinov2"),
-        ("depth_estimation_type", config.get("depth_estimation_type", "relative"), "relative"),
         ("head_in_index", config.get("head_in_index", -1), -1),
         ("head_hidden_size", config.get("head_hidden_size", 32), 32),
         ("reassemble_factors", config.get("reassemble_factors", [4, 2, 1, 0.5]), [4, 2, 1, 0.5]),
@@ -266,4 +302,5 @@ def _read_config(path: Path) -> DepthVariant:
     fours = len(variant.taps) == len(variant.neck) == 4
     if not (positive and ordered and fours) or variant.width % variant.heads:
         raise CheckpointError(f"{path} is no usable config: {variant}.")
-    return next((v for v in VARIANTS.values() if replace(v, name="custom") == variant), variant)
+    named = next((v for v in VARIANTS.values() if replace(v, name="custom") == variant), variant)
+    return named, distance_of_config(config, path)

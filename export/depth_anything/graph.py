@@ -35,7 +35,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
     """Writes the `depth` graph; the network's weights are read when it is saved.
 
     Input: `pixels` [N, 3, h, w] from `amodal.runtime.pictures.depth.prepare_depth_input`. Output: `depth` [N, h, w],
-    relative, >= 0, nearer is larger.
+    >= 0, nearer is larger; of a metric network, distances.
 
     Raises:
         InputError: h or w is not a multiple of 14.
@@ -58,7 +58,11 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
     with g.scope("head"):
         x = _resize(g, conv(g, x, "head.conv1"), size)
         x = g.op("Relu", conv(g, x, "head.conv2"))
-        x = g.op("Relu", conv(g, x, "head.conv3"))
+        x = conv(g, x, "head.conv3")
+        if network.kind == "relative":
+            x = g.op("Relu", x)
+        else:
+            x = g.op("Mul", g.op("Sigmoid", x), g.scalar(network.module.config.max_depth))
         g.output("depth", g.op("Squeeze", x, g.constant([1])), ("frames", *size))
     return g
 

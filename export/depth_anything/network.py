@@ -17,12 +17,13 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
 from .checkpoint import GRID, VARIANTS, DepthVariant, bind, read_depth_checkpoint
+from .kind import CheckpointKind
 
 _OFFSET = 0.1  # DINOv2's `interpolate_offset`
 
 
 class DepthNetwork(nn.Module):
-    """Depth Anything V2: pixels [N, 3, h, w] to relative depth [N, h, w]; h and w are multiples of 14.
+    """Depth Anything V2: pixels [N, 3, h, w] to depth [N, h, w]; h and w are multiples of 14.
 
     Input and output are float32 whatever the weights' dtype, after `.half()` too.
 
@@ -34,6 +35,7 @@ class DepthNetwork(nn.Module):
     def __init__(self, module: Any, variant: DepthVariant, source: str) -> None:
         super().__init__()
         self.module, self.variant, self.source = module, variant, source
+        self.kind: CheckpointKind = module.config.depth_estimation_type
         embeddings = module.backbone.embeddings
 
         def positions(_: Tensor, height: int, width: int) -> Tensor:
@@ -44,7 +46,10 @@ class DepthNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Maps normalised pixels, float32 [N, 3, h, w], to depth, float32 [N, h, w], >= 0, nearer is larger."""
+        """Maps normalised pixels, float32 [N, 3, h, w], to depth, float32 [N, h, w], >= 0.
+
+        Of `kind` relative, nearer is larger; of `kind` metric, it is a distance.
+        """
         depth: Tensor = self.module(pixels.to(self.module.dtype)).predicted_depth
         return depth.to(torch.float32)
 
@@ -72,12 +77,15 @@ def interpolate_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.cat((table[:, :1], patches.flatten(2).transpose(1, 2).to(table.dtype)), dim=1)
 
 
-def load_depth(path: str | Path) -> DepthNetwork:
+def load_depth(path: str | Path, kind: CheckpointKind | None = None) -> DepthNetwork:
     """Reads a Depth Anything V2 checkpoint.
 
     Args:
-        path: a transformers folder, the authors' `.pth` (or the same state dict as `.safetensors`), or a folder without
-            config.json that contains one `.pth`.
+        path: a transformers folder, the authors' `.pth` (or the same state dict as `.safetensors`), a folder without
+            config.json that contains one `.pth`, or the Hugging Face id "org/name" of either (with HF_HUB_OFFLINE=1
+            only from the cache).
+        kind: what the network gives: relative depth, or metric distances, which the runtime inverts. None for
+            relative, unless the checkpoint's config or name says that it is metric.
 
     Returns:
         The network (eval mode, float32, CPU). Its weights stay mapped from disk: do not change the files while it is in
@@ -85,12 +93,12 @@ def load_depth(path: str | Path) -> DepthNetwork:
 
     Raises:
         CheckpointError: no checkpoint, another architecture or width, a missing, misshapen or unknown tensor, or a
-            pickle that is more than a state dict of tensors.
+            pickle that is more than a state dict of tensors; a metric checkpoint without `kind`, or of another kind.
     """
-    checkpoint = read_depth_checkpoint(Path(path))
-    module = _skeleton(checkpoint.variant)
+    checkpoint = read_depth_checkpoint(path, kind)
+    module = _skeleton(checkpoint.variant, checkpoint.max_depth)
     bind(module, checkpoint)
-    return DepthNetwork(module, checkpoint.variant, str(checkpoint.path))
+    return DepthNetwork(module, checkpoint.variant, checkpoint.source)
 
 
 def random_depth(variant: str, seed: int = 0) -> DepthNetwork:
@@ -124,8 +132,8 @@ def random_depth(variant: str, seed: int = 0) -> DepthNetwork:
     return DepthNetwork(module, VARIANTS[variant], "random weights")
 
 
-def _skeleton(variant: DepthVariant) -> Any:
-    """Builds transformers' module without memory for its weights."""
+def _skeleton(variant: DepthVariant, max_depth: float | None = None) -> Any:
+    """Builds transformers' module without memory for its weights; `max_depth` only for metric distances."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 
     config = DepthAnythingConfig(
@@ -143,6 +151,8 @@ def _skeleton(variant: DepthVariant) -> Any:
         reassemble_hidden_size=variant.width,
         neck_hidden_sizes=list(variant.neck),
         fusion_hidden_size=variant.fusion,
+        depth_estimation_type="relative" if max_depth is None else "metric",
+        max_depth=max_depth,
     )
     with torch.device("meta"):
         return DepthAnythingForDepthEstimation(config)

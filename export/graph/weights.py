@@ -74,6 +74,7 @@ def read_safetensors(files: list[Path]) -> Weights:
                 shape = tuple(handle.get_slice(name).get_shape())
                 entries[name] = Weight(shape, partial(handle.get_tensor, name), name)
         except (SafetensorError, OSError) as error:
+            require_download(file)
             raise CheckpointError(f"{file} is not a readable safetensors file ({error}); download it again.") from error
     return Weights(entries, str(files[0].parent))
 
@@ -114,10 +115,30 @@ def read_json(path: Path) -> dict[str, Any]:
             "scheduler/): check the path, or download it again."
         ) from None
     except (OSError, ValueError) as error:
+        require_download(path)
         raise CheckpointError(f"{path} cannot be read as JSON ({one_line(error)}); download it again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object; download it again.")
     return content
+
+
+def require_download(file: Path) -> None:
+    """Raises `CheckpointError` if something else was downloaded in a file's place: a git-lfs pointer or a web page."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(512).lstrip().lower()
+    except OSError:
+        return
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull` in {file.parent} (once before, "
+            "`git lfs install`), or download the file."
+        )
+    if start.startswith(b"<"):
+        raise CheckpointError(
+            f"{file} is a web page, not a checkpoint: the link led to a page about the file; download the file itself "
+            "(on Hugging Face, the link with /resolve/ in place of /blob/)."
+        )
 
 
 def shards_of(index: Path) -> list[Path]:

@@ -45,6 +45,17 @@ def load_array(path: Path, names: tuple[str, ...], shape: str = "[T, H, W]") -> 
     return array
 
 
+def array_names(path: Path) -> list[str]:
+    """Returns the names of the arrays in an .npz; none for anything else, or a damaged one."""
+    if path.suffix.lower() != ".npz":
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return list(archive.files)
+    except (*UNREADABLE, AttributeError):
+        return []
+
+
 def _member(path: Path, archive: Any, names: tuple[str, ...]) -> NDArray[Any]:
     with archive:
         keys = list(archive.files)

@@ -7,14 +7,12 @@ understood in a way that the user may not expect is in the clip's `warnings`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, argument
 from ..paths import PathLike
-from ..pictures.depth_kind import orient_depth
+from ..pictures.depth_kind import DepthKind
 from ..pictures.objects import MaskKind, ObjectId
 from .depth import DepthSource, open_depth
 from .frames import Frames, open_frames
@@ -48,7 +46,7 @@ class ClipFiles:
     pair: Pair = "auto"
     missing_masks: Missing = "error"
     trim: Trim = field(default_factory=Trim)
-    depth_kind: Any = None
+    depth_kind: DepthKind | None = None
 
 
 @dataclass(frozen=True)
@@ -189,14 +187,13 @@ class _Depth:
     @argument("depth")
     def read(self, size: Size) -> tuple[NDArray[np.float32], list[str]]:
         """Returns relative depth float32 [T, h, w] of the frames' ratio, and warnings."""
-        raw = self.source.read([i for i in self.pairing.at if i is not None])
-        own = (int(raw.shape[1]), int(raw.shape[2]))
+        depth, notes = self.source.relative(self.files.depth_kind, [i for i in self.pairing.at if i is not None])
+        own = (int(depth.shape[1]), int(depth.shape[2]))
         if not near_ratio(own, size):
             raise InputError(
                 f"The frames are {describe_size(size)} but the depth is {describe_size(own)}, which is another shape "
                 "of picture; give depth of the frames' shape."
             )
-        depth, notes = orient_depth(raw, self.files.depth_kind, self.source.looks)
         return depth, [*self.source.notes, *self.pairing.notes, *notes]
 
 

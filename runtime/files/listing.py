@@ -13,7 +13,7 @@ from ..paths import PathLike, sort_names, stem_of
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".avif", ".heic",
-    ".heif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr",
+    ".heif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pfm", ".exr", ".hdr",
 )  # fmt: skip
 """Pictures that are read; HEIC and HEIF with the package pillow-heif only."""
 _JUNK = {"thumbs.db", "desktop.ini"}  # of file managers; those of macOS are hidden

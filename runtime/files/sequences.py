@@ -7,7 +7,7 @@ A folder of pictures or of numpy files with one array each, a video, a moving pi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from .video import Most, Video
 if TYPE_CHECKING:
     from PIL import Image
 
+Opener = Callable[[Path], Picture]
 _STACKS = (".gif", ".tif", ".tiff", ".webp", ".avif", ".png", ".apng")
 
 
@@ -50,9 +51,9 @@ class Folder:
 
     fps: float | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opener: Opener = open_picture) -> None:
         listing = list_files(path, IMAGE_SUFFIXES)
-        self.path, self.files, self.notes = path, listing.files, listing.notes
+        self._open, self.path, self.files, self.notes = opener, path, listing.files, listing.notes
         self.names: Sequence[str] | None = [file.name for file in self.files]
         self.count = len(self.files)
 
@@ -63,7 +64,7 @@ class Folder:
     def read(self, at: Iterable[int]) -> Iterator[Picture]:
         """See `Pictures`."""
         files = [self.files[i] for i in at]
-        return _alike(files, (open_picture(file) for file in files))
+        return _alike(files, (self._open(file) for file in files))
 
 
 class ArrayFolder(Folder):
@@ -166,7 +167,11 @@ class Array:
 
 
 def open_sequence(
-    path: PathLike, expected: str, keys: tuple[str, ...] = (), most: Most = None
+    path: PathLike,
+    expected: str,
+    keys: tuple[str, ...] = (),
+    most: Most = None,
+    opener: Opener = open_picture,
 ) -> Folder | ArrayFolder | Stack | Array | Video:
     """Opens the pictures at `path`.
 
@@ -174,13 +179,14 @@ def open_sequence(
         expected: what to give, for messages: "a folder of images or a video file".
         keys: names of the array in an npz with several.
         most: returns, from the frame rate, after how many frames a video is not counted further.
+        opener: opens the pictures of a folder.
 
     Raises:
         InputError: no such path, nothing readable there, or a single picture.
     """
     source = require_path(path, expected)
     if source.is_dir():
-        return open_folder(source, keys)
+        return open_folder(source, keys, opener)
     suffix = source.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
         return Array(source, keys)
@@ -191,12 +197,12 @@ def open_sequence(
     return Video(source, most)
 
 
-def open_folder(folder: Path, keys: tuple[str, ...]) -> Folder | ArrayFolder:
+def open_folder(folder: Path, keys: tuple[str, ...], opener: Opener = open_picture) -> Folder | ArrayFolder:
     """Opens a folder of pictures or, if it holds none, of numpy files."""
     suffixes = {entry.suffix.lower() for entry in folder_entries(folder) if entry.is_file()}
     if suffixes.isdisjoint(IMAGE_SUFFIXES) and not suffixes.isdisjoint(ARRAY_SUFFIXES):
         return ArrayFolder(folder, keys)
-    return Folder(folder)
+    return Folder(folder, opener)
 
 
 def _alike(names: Sequence[Any], pictures: Iterable[Picture]) -> Iterator[Picture]:

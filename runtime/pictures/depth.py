@@ -10,14 +10,14 @@ of github.com/DepthAnything/Depth-Anything-V2), and the functions here:
     one clip of it to [-1, 1]                `normalise_clip`
 
 Two quirks of the demo change the masks, so they are kept: dark values lose one level (`quantise_frames`), and the
-channels are swapped (`prepare_depth_input`).
+channels are swapped (`prepare_depth_input`, where they can be had in their own order).
 
 Written against the array API: `xp` is numpy or CuPy. On a device, values are not checked, so nothing waits for them.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -25,6 +25,10 @@ from numpy.typing import NDArray
 
 from ..arrays.resampling import opencv_cubic
 from ..errors import InputError
+
+DepthChannels = Literal["demo", "rgb"]
+"""Order of the channels that the depth network is given: blue first, as the authors' demo does, or red first, as their
+evaluation does and the network was trained."""
 
 DEPTH_SIDE = 518
 """Shorter side of the network's input in pixels: the authors' `input_size` (37 patches, as trained)."""
@@ -72,25 +76,35 @@ def quantise_frames(prepared: NDArray[np.float32], xp: Any = np) -> NDArray[np.u
     return cast("NDArray[np.uint8]", xp.ascontiguousarray(scaled.astype(np.uint8).transpose(0, 2, 3, 1)))
 
 
-def prepare_depth_input(rgb: NDArray[np.uint8], *, side: int = DEPTH_SIDE, xp: Any = np) -> NDArray[np.float32]:
-    """Prepares uint8 RGB frames [T, H, W, 3] for the depth network, as the authors' `infer_image` does with RGB.
+def check_channels(channels: str | None) -> None:
+    """Raises `InputError` unless `channels` is None or one of the two orders."""
+    if channels is not None and channels not in get_args(DepthChannels):
+        raise InputError(f"depth_channels {channels!r} is unknown; expected demo or rgb.", field="depth_channels")
 
-    Per frame, in float64 until the last step: swap the channels, divide by 255, resize with OpenCV's INTER_CUBIC (no
+
+def prepare_depth_input(
+    rgb: NDArray[np.uint8], *, side: int = DEPTH_SIDE, channels: DepthChannels = "demo", xp: Any = np
+) -> NDArray[np.float32]:
+    """Prepares uint8 RGB frames [T, H, W, 3] for the depth network, as the authors' `infer_image` does.
+
+    Per frame, in float64 until the last step: order the channels, divide by 255, resize with OpenCV's INTER_CUBIC (no
     antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation, cast to float32.
 
-    Quirk: `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB. So the published masks
-    come from a depth network whose first channel was blue.
+    Quirk: `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB. So the demo's masks come
+    from a depth network whose first channel was blue (`demo`); those of the published evaluation, which passes BGR, from
+    one whose first channel was red (`rgb`).
 
     Returns:
         float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`; 6.4 MB per frame of 256x512.
 
     Raises:
-        InputError: another dtype or shape.
+        InputError: another dtype or shape, or an unknown order.
     """
+    check_channels(channels)
     if rgb.dtype != np.uint8 or rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.size == 0:
         raise InputError(f"Frames for the depth network are {_form(rgb)}; expected uint8 [T, H, W, 3].")
     size = depth_input_size(rgb.shape[1], rgb.shape[2], side)
-    images = rgb[..., ::-1] / 255.0
+    images = (rgb[..., ::-1] if channels == "demo" else rgb) / 255.0
     if xp is np:
         images = np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_CUBIC) for image in images])
     else:
@@ -159,6 +173,15 @@ def normalise_clip(depth: NDArray[Any], xp: Any = np) -> NDArray[np.float32]:
         raise InputError("Depth has values that are not finite; replace them first.")
     span = xp.where(high > low, high - low, values.dtype.type(1))
     return cast("NDArray[np.float32]", ((values - low) / span * 2 - 1).astype(np.float32, copy=False))
+
+
+def invert_distances(distances: NDArray[np.float32], xp: Any = np) -> NDArray[np.float32]:
+    """Turns a network's distances [T, H, W] into relative depth: 1 / z, with z at least 1/1000 of the clip's largest.
+
+    Half precision rounds small distances to 0, and one such pixel would be all that the clip's range shows.
+    """
+    far = distances.max()
+    return cast("NDArray[np.float32]", 1 / xp.maximum(distances, xp.where(far > 0, far * np.float32(1e-3), 1)))
 
 
 def _form(array: NDArray[Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import amodal
-from amodal.runtime.files.frames import read_depth
+from amodal.runtime.files.depth import read_depth
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.pictures.padding import Padding

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from amodal.runtime.bundle.manifest import Precision, TaskEntry
 from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
-from amodal.runtime.pictures.depth import depth_input_size
+from amodal.runtime.pictures.depth import DepthChannels, depth_input_size
 
 from ...checkpoints.checkpoint import Network, StageCheckpoint
 from ...depth_anything.graph import write_depth
@@ -54,6 +54,7 @@ class ExportSettings:
     context: ContextLayout = "reference"
     decode_chunk: int = 8  # frames that the VAE decodes at once
     variant: str | None = None  # in `VARIANTS`; None for `engine` (to build engines from) with fp16, `cpu` with fp32
+    depth_channels: DepthChannels = "demo"  # their order for the depth network by default
     propagate: bool = False  # whether `complete` copies hidden pixels from other frames by default
     check: Check = "small"  # compare graphs with torch: at their own size, at a small one if that is large, or not
 
@@ -62,6 +63,7 @@ class ExportSettings:
             ("precision", self.precision, ("fp16", "fp32")),
             ("stored", self.stored or self.precision, ("fp16", "fp32")),
             ("context", self.context, ("reference", "aligned", "sequence")),
+            ("depth_channels", self.depth_channels, get_args(DepthChannels)),
             ("variant", self.variant or "cpu", tuple(VARIANTS)),
             ("check", self.check, ("full", "small", "none")),
         ):
@@ -114,7 +116,9 @@ def plan_export(
     if depth is not None:
         components.append(_depth_component(depth, settings))
         height, width = components[-1].size
-        config["depth"] = {"height": height, "width": width, "model": f"Depth Anything V2 {depth.variant.name}"}
+        model = f"Depth Anything V2 {depth.variant.name}{' metric' if depth.kind == 'metric' else ''}"
+        facts = {"model": model, "channels": settings.depth_channels, "kind": depth.kind}
+        config["depth"] = {"height": height, "width": width, **facts}
     stored, compare = settings.stored or settings.precision, settings.check != "none"
     return ExportPlan("diffusion-vas", config, tasks, tuple(components), settings.graph_variant, stored, compare)
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from ...bundle.manifest import Manifest
+from ...pictures.depth import DepthChannels
 
 NAME = "diffusion-vas"
 
@@ -40,11 +41,20 @@ class ImageEncoderEntry(_Record):
 
 
 class DepthEntry(_Record):
-    """Input size of the depth component, and the model's name."""
+    """The depth component.
+
+    Attributes:
+        height, width: its input size.
+        model: the model's name.
+        channels: the order of the channels it is given by default; bundles older than this field have the demo's.
+        kind: what its output is: relative, nearer is larger, or metric distances, which the runtime inverts.
+    """
 
     height: PositiveInt
     width: PositiveInt
     model: str
+    channels: DepthChannels = "demo"
+    kind: Literal["relative", "metric"] = "relative"
 
 
 class Config(_Record):

@@ -51,7 +51,7 @@ class StageTask:
         trial.progress(self.name)
         request = Request(Settings(steps=trial.steps), trial.seed, callback=after, propagate=False)
         if self.name == "segment":
-            seen = run_segment(session, SegmentInputs(scene.modal, scene.depth, request=request))
+            seen = run_segment(session, SegmentInputs(scene.modal, scene.depth, request=request, depth_kind="relative"))
             return {"latents": latents[0], "frames": seen.frames, "masks": seen.masks}
         whole = run_complete(session, CompleteInputs(scene.frames, scene.modal, scene.amodal, request))
         return {"latents": latents[0], "frames": whole.frames}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from ...arrays.interop import Array, as_input, namespace_of
 from ...backends import Backend
 from ...errors import InputError
 from ...pictures import images
+from ...pictures.depth_kind import DepthKind, check_kind, judge_limits, orient_depth
 from ...pictures.images import Checks, Size
 from ...pictures.padding import Padding
 from ...pictures.propagation import Propagated
@@ -46,11 +49,13 @@ def segment_inputs(
     padding: Padding | None,
     find_depth: Callable[[Array], Array],
     ready: Ready,
+    depth_kind: DepthKind | None = None,
 ) -> Inputs:
     """Prepares the inputs of `Model.segment`, which documents the arrays and the errors.
 
     Args:
         find_depth: computes prepared depth [T, H, W] from prepared frames [T, 3, H, W].
+        depth_kind: what the numbers of `depth` mean.
     """
     xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw = as_input(modal, "modal", xp)
@@ -64,13 +69,15 @@ def segment_inputs(
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
-        maps = prepare_depth(as_input(depth, "depth", xp), size, xp, checks)
+        maps = prepare_depth(_relative(as_input(depth, "depth", xp), depth_kind, backend, checks), size, xp, checks)
         _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
         pictures = images.prepare_rgb(as_input(rgb, "rgb", xp), size, xp, checks)
         _frame_count(config, modal=prepared, rgb=pictures)
     else:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
+    if depth is None and depth_kind is not None:
+        raise InputError("`depth_kind` says what `depth` is, and there is none; give it, or omit `depth_kind`.")
     checks.raise_pending(backend.to_host)
     ready(count, full_size)
     if depth is None:
@@ -81,6 +88,27 @@ def segment_inputs(
             checks.raise_pending(backend.to_host)
     three = [xp.repeat(padded(x, config.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
     return Inputs(Conditions(*three), count, full_size, prepared > 0, raw)
+
+
+def _relative(depth: Array, kind: DepthKind | None, backend: Backend, checks: Checks) -> Array:
+    """Turns depth of any kind into relative depth; warns of pixels that were filled.
+
+    Depth on a device is left there and judged by its limits, but for that of another kind: its holes are filled on the
+    host.
+    """
+    check_kind(kind)
+    if depth.ndim != 3 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
+        return depth  # refused by the preparation
+    if namespace_of(depth, backend.xp) is not np:
+        if kind is None:
+            checks.add(depth, partial(judge_limits, dtype=depth.dtype))
+        if kind in (None, "relative"):
+            return depth
+        depth = backend.to_host(depth)
+    relative, notes = orient_depth(depth, kind)
+    for note in notes:
+        warnings.warn(note, stacklevel=5)  # at the call of `Model.segment`
+    return relative
 
 
 def complete_inputs(

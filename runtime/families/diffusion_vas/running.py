@@ -16,6 +16,8 @@ from ...arrays.resampling import Size
 from ...errors import InputError
 from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
+from ...pictures.depth import DepthChannels
+from ...pictures.depth_kind import DepthKind
 from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
 from ...pictures.padding import Padding
 from ...pictures.propagation import Propagated, propagate
@@ -52,6 +54,7 @@ class SegmentInputs:
     depth: Any = None
     rgb: Any = None
     request: Request = field(default_factory=Request)
+    depth_kind: DepthKind | None = None
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
         )
 
     with backend.active():
-        find = partial(find_depth, session)
-        prepared = segment_inputs(config, backend, modal, depth, rgb, padding, find, ready)
+        find = partial(find_depth, session, channels=request.settings.depth_channels)
+        prepared = segment_inputs(config, backend, modal, depth, rgb, padding, find, ready, inputs.depth_kind)
         outputs = _run(stage, prepared, streams, request, finite)
         results: list[dict[str, Any]] = []
         for output in outputs:
@@ -147,7 +150,8 @@ def rehearse(
     with session.components.rehearsing():
         for stage in stages:
             if stage == "segment":
-                run_segment(session, SegmentInputs(seen, None if from_rgb else seen.astype(np.float32), rgb, request))
+                depth = None if from_rgb else seen.astype(np.float32)
+                run_segment(session, SegmentInputs(seen, depth, rgb, request, depth_kind="relative"))
             else:
                 run_complete(session, CompleteInputs(rgb, seen, seen > 0, request))
     session.components.start_timing()
@@ -159,8 +163,11 @@ def paste_known(frames: Array, propagated: Propagated, xp: Any) -> dict[str, Arr
     return {"frames": xp.where(known[..., None], xp.asarray(propagated.rgb), frames), "known": known}
 
 
-def find_depth(session: Session, pictures: Array) -> Array:
+def find_depth(session: Session, pictures: Array, channels: DepthChannels | None = None) -> Array:
     """Computes prepared depth float32 [T, H, W] from prepared frames [T, 3, H, W], on the backend's device.
+
+    Args:
+        channels: their order for the network; None for the bundle's.
 
     Raises:
         InputError: the bundle has no depth component.
@@ -176,12 +183,13 @@ def find_depth(session: Session, pictures: Array) -> Array:
             field="depth",
         )
     frames = chain.quantise_frames(pictures, xp)
-    maps = []
+    order, maps = channels or config.depth.channels, []
     with session.components.use(keys[0]) as network:
         for index in range(len(frames)):
-            pixels = chain.prepare_depth_input(frames[index : index + 1], xp=xp)
+            pixels = chain.prepare_depth_input(frames[index : index + 1], channels=order, xp=xp)
             maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], config.size, xp))
-    return chain.normalise_clip(xp.concatenate(maps), xp)
+    depth = xp.concatenate(maps)
+    return chain.normalise_clip(depth if config.depth.kind == "relative" else chain.invert_distances(depth, xp), xp)
 
 
 def _begin(

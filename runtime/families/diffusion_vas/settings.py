@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from ...errors import InputError
+from ...pictures.depth import DepthChannels, check_channels
 from ...sampling.denoiser import guidance_ramp, is_guided
 from ...sampling.schedule import Churn, karras_sigmas
 from .config import ContextLayout
@@ -29,6 +30,8 @@ class Settings:
             decoder is temporal.
         cfg_rows: both CFG rows in one call (`batched`), or one after the other in less memory (`separate`). `auto`
             follows the memory plan; without one, on a CPU, the rows run side by side.
+        depth_channels: order of the channels that the depth network is given: `demo` (blue first) or `rgb`, see
+            `amodal.runtime.pictures.depth.prepare_depth_input`; None for the bundle's.
 
     Raises:
         InputError: a value out of its range.
@@ -41,6 +44,7 @@ class Settings:
     context: ContextLayout | None = None
     decode_chunk: int | None = None
     cfg_rows: CfgRows = "auto"
+    depth_channels: DepthChannels | None = None
 
     def __post_init__(self) -> None:
         # These two raise for steps and guidance out of range.
@@ -52,6 +56,7 @@ class Settings:
             raise InputError(
                 f"cfg_rows {self.cfg_rows!r} is unknown; expected auto, batched or separate.", field="cfg_rows"
             )
+        check_channels(self.depth_channels)
         if not 0 < self.fps < math.inf:
             raise InputError(f"fps {self.fps}: expected a number above 0.", field="fps")
 
@@ -71,3 +76,4 @@ class SettingsKeywords(TypedDict, total=False):
     context: ContextLayout | None
     decode_chunk: int | None
     cfg_rows: CfgRows
+    depth_channels: DepthChannels | None

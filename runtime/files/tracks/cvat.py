@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..frames import join_ranges
+from ..listing import join_ranges
 from ..rle import MAX_SIDE, as_runs, fill_runs
 from .gathering import gather, one_size, order_names
 from .segments import CocoSegment, Region, Segment, Size

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..frames import describe_size
+from ..pictures import describe_size
 from .gathering import file_name, one_size, order_names, read_id
 from .segments import Region, Segment, Size, Union, read_points, require_size
 from .track import Id, Timeline, Track, Tracks

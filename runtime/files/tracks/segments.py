@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frames import describe_size
+from ..pictures import describe_size
 from ..rle import MAX_SIDE, decode_rle, read_size, rle_area
 
 Size = tuple[int, int]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..frames import describe_size
+from ..pictures import describe_size
 from ..objects import choose_object, join_ids
 from .segments import Segment, Size
 

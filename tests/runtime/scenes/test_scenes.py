@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import read_depth, read_frames
+from amodal.runtime.files.depth import read_depth
+from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.pictures.images import prepare_depth
 from amodal.runtime.scenes import Scene, make_scene, write_scene

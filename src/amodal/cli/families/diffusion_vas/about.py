@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.config import DepthEntry
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 
 
@@ -11,13 +12,18 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     config = bundle.config
     height, width = config.latent_size
     return [
-        ("depth", config.depth.model if config.depth else "none; give it with `amodal run --depth`"),
+        ("depth", _depth(config.depth) if config.depth else "none; give it with `amodal run --depth`"),
         ("clip", f"{config.frames} frames of {config.height}x{config.width}, latents {height}x{width}"),
         ("context layout", config.context_layout),
         ("decode chunk", f"{config.decode_chunk} frames"),
         ("hidden RGB", "copied from other frames, the rest drawn" if config.propagate else "drawn"),
         ("noise", config.noise_dtype),
     ]
+
+
+def _depth(entry: DepthEntry) -> str:
+    order = {"demo": "as in the authors' demo", "rgb": "red first"}[entry.channels]
+    return f"{entry.model}, channels {order}"
 
 
 def run_to_plan(tasks: tuple[str, ...], size: tuple[int, int] | None) -> RunShape:

@@ -21,7 +21,24 @@ _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir
 @click.command("export")
 @click.option("--segment", metavar="DIR|HF_ID", help="Checkpoint of the first stage (visible masks to whole masks).")
 @click.option("--complete", metavar="DIR|HF_ID", help="Checkpoint of the second stage (RGB of the whole object).")
-@click.option("--depth", metavar="DIR|PTH", help="Depth Anything V2: a transformers folder, or the authors' .pth.")
+@click.option(
+    "--depth",
+    metavar="DIR|PTH|HF_ID",
+    help="Depth Anything V2: a transformers folder, the authors' .pth, or the Hugging Face id of either.",
+)
+@click.option(
+    "--depth-kind",
+    type=click.Choice(["relative", "metric"]),
+    help="What the depth network gives: relative depth, or distances, which are inverted. Default: relative; a metric "
+    "checkpoint is refused.",
+)
+@click.option(
+    "--depth-channels",
+    type=click.Choice(["demo", "rgb"]),
+    default="demo",
+    help="Order of the channels that the depth network is given: blue first, as in the authors' demo, or red first, "
+    "as in their evaluation.",
+)
 @click.option(
     "--random",
     "random_kind",
@@ -84,7 +101,7 @@ def command(**options: Any) -> None:
     Examples:
       amodal export --segment kaihuac/diffusion-vas-amodal-segmentation \\
           --complete kaihuac/diffusion-vas-content-completion \\
-          --depth depth_anything_v2_vitl.pth -o bundle
+          --depth depth-anything/Depth-Anything-V2-Large-hf -o bundle
       amodal export --segment ckpt/ --precision fp32 --size 256x512 -o bundle
       amodal export --random diffusion-vas -o random    (before downloading)
       amodal export --random tiny --size 64x128 -o toy
@@ -116,6 +133,8 @@ def _export(options: dict[str, Any]) -> list[Exported]:
         raise InputError("nothing to export: give --segment CHECKPOINT, --complete CHECKPOINT, both, or --random tiny.")
     if options["random_depth"] and (options["depth"] or not random):
         raise InputError("--random-depth needs --random; use it without --depth.")
+    if options["depth_kind"] and not options["depth"]:
+        raise InputError("--depth-kind says what the network of --depth gives; give --depth, or omit --depth-kind.")
     inputs = [options[name] for name in ("segment", "complete", "depth") if options[name]]
     check_output(options["out"], options["overwrite"], MANIFEST_NAME, inputs)
 
@@ -139,7 +158,7 @@ def _export(options: dict[str, Any]) -> list[Exported]:
                 weights, revision = options["weights"], options["revision"]
                 stages[stage] = read_checkpoint(options[stage], variant=weights, revision=revision)
         if options["depth"]:
-            depth = load_depth(options["depth"])
+            depth = load_depth(options["depth"], options["depth_kind"])
         elif random:
             size = options["random_depth"] or {"diffusion-vas": "large", "tiny": "tiny"}[random]
             depth = None if size == "none" else random_depth(size, options["seed"])

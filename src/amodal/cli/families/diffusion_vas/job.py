@@ -72,6 +72,10 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
     if options["propagate"] is not None and "complete" not in wanted:
         raise InputError("--propagate is about RGB, which the complete stage draws; omit it, or --stage.")
+    if options["depth"] is None and options["depth_kind"] is not None:
+        raise InputError("--depth-kind says what --depth holds; give --depth, or omit --depth-kind.")
+    if options["depth"] is not None and options["depth_channels"] is not None:
+        raise InputError("--depth-channels is about the depth network, which --depth replaces; omit one of them.")
     if "segment" in wanted:
         if options["amodal"] is not None:
             raise InputError("--amodal is for --stage complete; the segment stage computes the masks itself.")
@@ -106,7 +110,7 @@ def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str]
     if "segment" in stages:
         rgb = clip.frames if clip.depth is None else None
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
-        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment))
+        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, depth_kind="relative"))
     if "complete" in stages:
         masks, seed = (segmentation.masks, segmentation.noise) if segmentation else (clip.amodal, options["seed"])
         complete = replace(request, seed=seed, propagate=options["propagate"], callback=bars.stage("complete"))

@@ -108,6 +108,7 @@ def write_result(
         "files": [*files, MARKER],
         "inputs": {
             **{name: options[name] for name in ("frames", "masks", "depth", "amodal")},
+            "depth_kind": options["depth_kind"],
             "object": options["object_id"],
             "count": len(clip.frames),
             "height": clip.frames.shape[1],
@@ -146,6 +147,8 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
     settings["context"] = settings["context"] or model.config.context_layout
     settings["decode_chunk"] = settings["decode_chunk"] or model.config.decode_chunk
+    if options["depth"] is None and model.config.depth is not None:
+        settings["depth_channels"] = settings["depth_channels"] or model.config.depth.channels
     return {
         "seed": options["seed"],
         "seeds": _seeds(options),

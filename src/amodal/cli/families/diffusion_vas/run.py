@@ -11,6 +11,7 @@ from amodal.cli.options import (
     bundle_argument,
     churn_option,
     clip_files_options,
+    depth_options,
     execution_options,
     folder_options,
     json_option,
@@ -27,9 +28,11 @@ from amodal.cli.options import (
 @folder_options("OUT")
 @click.option(
     "--depth",
-    metavar="DIR|NPZ",
-    help="Depth, larger is nearer: 8- or 16-bit grey PNGs, or npz. Default: computed from the frames.",
+    metavar="DIR|NPZ|VIDEO",
+    help="Depth: a folder of 8- or 16-bit grey PNGs, float TIFFs, EXRs or npy files, an npz, or a grey video. "
+    "Default: computed from the frames.",
 )
+@depth_options
 @stage_option
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
 @noise_option
