@@ -7,6 +7,7 @@ understood in a way that the user may not expect is in the clip's `warnings`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 

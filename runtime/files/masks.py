@@ -20,13 +20,12 @@ from ..pictures.objects import MaskKind, MaskPicture, ObjectId, read_object
 from .arrays import ARRAY_SUFFIXES
 from .listing import IMAGE_SUFFIXES, folder_entries, join_ranges, require_path
 from .mask_pictures import decode_mask_picture
+from .objects import choose_object
 from .pictures import Picture, Size, describe_size
-from .rle import choose_object
 from .sequences import Pictures, as_array, open_folder, open_sequence
-from .tracks import Track, read_tracks
+from .tracks import holds_tracks, read_tracks
 
 _KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
-_TRACK_SUFFIXES = (".json", ".xml", ".txt")
 
 
 class Masks(Protocol):
@@ -76,10 +75,10 @@ class PictureMasks:
 class TrackMasks:
     """Masks of one object of a json or XML file."""
 
-    def __init__(self, path: Path, object_id: ObjectId | None, key: str) -> None:
-        tracks = read_tracks(path, key)
-        self._track: Track = tracks.object(object_id)
-        self.path, self.names, self.count, self.numbered = path, tracks.names, tracks.count, tracks.numbered
+    def __init__(self, path: Path, object_id: ObjectId | None, key: str, frames: PathLike | None) -> None:
+        tracks = read_tracks(path, key, None if frames is None else Path(frames).name)
+        self._track = track = tracks.object(object_id)
+        self.path, self.names, self.count, self.numbered = path, track.names, track.count, track.numbered
         self.notes = list(tracks.notes)
 
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
@@ -111,10 +110,9 @@ def open_masks(
     """
     source = require_path(path, _KINDS)
     if source.is_dir():
-        beside = frames is not None and Path(frames).resolve() == source.resolve()
-        return _open_folder(source, object_id, kind, key, beside)
-    if source.suffix.lower() in _TRACK_SUFFIXES:
-        return TrackMasks(source, object_id, key)
+        return _open_folder(source, object_id, kind, key, frames)
+    if holds_tracks(source):
+        return TrackMasks(source, object_id, key, frames)
     return PictureMasks(open_sequence(source, _KINDS, (key, "masks")), object_id, kind)
 
 
@@ -180,16 +178,17 @@ def check_seen(masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> 
 
 
 def _open_folder(
-    folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, beside_frames: bool = False
+    folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, frames: PathLike | None
 ) -> Masks:
     by_object = _object_folders(folder)
     if by_object:
-        return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key)
+        return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key, frames)
     entries = folder_entries(folder)
     pictures = {stem_of(e.name) for e in entries if e.suffix.lower() in (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)}
-    tracks = {stem_of(e.name) for e in entries if e.suffix.lower() in _TRACK_SUFFIXES[:2]}
-    if tracks and (not pictures or beside_frames):
-        return TrackMasks(folder, object_id, key)
+    tracks = {stem_of(e.name) for e in entries if e.suffix.lower() in (".json", ".xml")}
+    beside = frames is not None and Path(frames).resolve() == folder.resolve()  # as LabelMe writes its json
+    if tracks and (not pictures or beside):
+        return TrackMasks(folder, object_id, key, frames)
     if pictures & tracks:
         raise InputError(
             f"{folder} holds pictures and json or XML files of the same names, and either could be the masks; give a "

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ..pictures import describe_size
 from ..objects import choose_object, join_ids
+from ..pictures import describe_size
 from .segments import Segment, Size
 
 Id = int | str | None
