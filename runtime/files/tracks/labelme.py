@@ -124,7 +124,7 @@ def _draw(draw: Any, kind: str, points: list[tuple[float, float]]) -> None:
         radius = float(np.hypot(x - on_x, y - on_y))
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
     elif kind == "rectangle" and len(points) == 2:
-        (left, top), (right, bottom) = map(sorted, zip(*points, strict=True))
+        (left, right), (top, bottom) = map(sorted, zip(*points, strict=True))
         draw.rectangle([left, top, right, bottom], outline=1, fill=1)
     else:
         draw.polygon(points, outline=1, fill=1)
