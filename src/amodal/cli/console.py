@@ -73,6 +73,8 @@ NAMES = Parsed("NAMES", lambda text: tuple(name.strip() for name in text.split("
 SHARE = Parsed("PERCENT", _share, "is not a share; expected 0% to below 100%, for instance 5% or 0.05.")
 """As a float in [0, 1)."""
 BYTES = Parsed("SIZE", _bytes)
+OBJECT = Parsed("ID", lambda text: int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else text)
+"""As a number where it reads as one, else as text."""
 
 
 def settings_from(kind: type[_T], options: Mapping[str, Any], **others: Any) -> _T:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .console import BYTES, NAMES
+from .console import BYTES, NAMES, OBJECT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -24,6 +24,13 @@ stage_option = click.option(
 )
 noise_option = click.option(
     "--seed", type=int, default=23, help="Seed of the noise, which equals that of torch's CPU generator."
+)
+object_option = click.option(
+    "--object",
+    "object_id",
+    type=OBJECT,
+    metavar="ID",
+    help="Object to select from masks of several: number or name.",
 )
 churn_option = click.option("--churn", type=float, default=0.0, help="EDM's S_churn: fresh noise while sampling.")
 components_option = click.option(

@@ -42,7 +42,7 @@ def test_frames_between_keyframes_are_missing_rather_than_empty(tmp_path: Path) 
     tracks = read_tracks(write(tmp_path, track([0, 3, 4], [5, 8])))
     assert tracks.object().names == ["0", "3", "4", "5", "6", "7", "8", "9"]
     assert tracks.object().seen() == [0, 1, 2]
-    assert "no shape of object 0 in frame 1, 2, where it is not outside either" in tracks.notes[0]
+    assert "no shape of object 0 in frame 1, 2, where it is not outside either" in tracks.object().notes[0]
 
 
 def test_a_track_that_ends_without_being_outside_misses_the_rest(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_track_that_ends_without_being_outside_misses_the_rest(tmp_path: Path)
 def test_frame_numbers_are_those_of_the_video_where_a_task_takes_every_nth(tmp_path: Path) -> None:
     tracks = read_tracks(write(tmp_path, track([10, 15], [20]), start=10, stop=25, step=5))
     assert tracks.object().names == ["10", "15", "20", "25"]
-    assert not tracks.notes
+    assert not tracks.object().notes
     with pytest.raises(InputError, match=r"shape in frame 12, which is none of its task \(10 to 25 by 5\)"):
         read_tracks(write(tmp_path, track([10, 12]), start=10, stop=25, step=5))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.masks import read_masks
@@ -237,6 +238,7 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "sa-1b": ({"image": {"image_id": 1}, "annotations": [{"segmentation": {}, "predicted_iou": 1}]}, "SA-1B"),
     "darwin": ({"version": "2.0", "item": {}, "annotations": []}, "Darwin"),
     "labelbox": ([{"data_row": {}, "projects": {}}], "Labelbox"),
+    "label studio min": ([{"image": "a.jpg", "tag": [{"format": "rle", "rle": [], "brushlabels": ["a"]}]}], "JSON-MIN"),
     "panoptic": ({"images": [], "annotations": [{"image_id": 1, "segments_info": []}]}, "panoptic"),
 }
 
@@ -270,6 +272,19 @@ def test_a_folder_of_one_file_is_that_file_and_of_several_kinds_is_refused(tmp_p
     layouts.demo(tmp_path / "a", example())
     with pytest.raises(InputError, match=r"holds 2 \.json files that are not all masks of one frame in one layout"):
         read_tracks(tmp_path / "a")
+
+
+def test_pictures_beside_json_are_masks_unless_it_is_labelmes(tmp_path: Path) -> None:
+    masks = np.zeros((2, 7, 9), np.bool_)
+    masks[:, 2:4, 3:6] = True
+    for i, mask in enumerate(masks):
+        Image.fromarray(mask).save(tmp_path / f"{i}.png")
+    save(tmp_path / "meta.json", {"model": "sam2"})
+    save(tmp_path / "0.json", {"labels": {}})
+    assert not holds_tracks(tmp_path)
+    assert np.array_equal(read_masks(tmp_path), masks)
+    save(tmp_path / "0.json", {"shapes": [], "imagePath": "0.png"})
+    assert holds_tracks(tmp_path)
 
 
 @pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs the cases beside the repository")

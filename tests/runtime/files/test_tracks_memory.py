@@ -14,10 +14,12 @@ import pytest
 
 HEIGHT, WIDTH, COUNT = 1080, 1920, 800
 CHECK = """
-import resource, sys, numpy, json, pycocotools.mask
+import sys, numpy, json, pycocotools.mask
 from pathlib import Path
 from amodal.runtime.files.tracks import read_tracks
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak():  # not ru_maxrss, which begins with that of the process that started this one
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
 before = peak()
 track = read_tracks(Path(sys.argv[1])).object()
 seen = track.seen()
@@ -59,4 +61,4 @@ def test_800_masks_of_1080p_are_checked_in_300_mb(tmp_path: Path, compressed: bo
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     seen, grown = map(int, done.stdout.split())
     assert seen == COUNT
-    assert grown <= 300e6
+    assert 1e6 < grown <= 300e6, f"grown by {grown / 1e6:.0f} MB"

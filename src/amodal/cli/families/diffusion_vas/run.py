@@ -14,6 +14,7 @@ from amodal.cli.options import (
     folder_options,
     json_option,
     noise_option,
+    object_option,
     quiet_option,
     stage_option,
     steps_option,
@@ -37,7 +38,7 @@ from amodal.cli.options import (
 )
 @stage_option
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
-@click.option("--object", "object_id", type=int, metavar="ID", help="Object to select from masks of several.")
+@object_option
 @noise_option
 @click.option(
     "--samples",
