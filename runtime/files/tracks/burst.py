@@ -32,8 +32,8 @@ def _shown(path: Path, sequence: dict[str, Any]) -> Iterator[tuple[Timeline, Id,
     files = files if isinstance(files, list) and all(isinstance(file, str) for file in files) else []
     if len(set(files)) != len(frames) or len(files) != len(frames):
         raise InputError(
-            f"{path} has {len(frames)} frames of masks in {name}, but {len(set(files))} names as annotated_image_paths; "
-            "expected one for each."
+            f"{path} has {len(frames)} frames of masks of {name}, but annotated_image_paths has {len(set(files))}; "
+            "expected one name for each."
         )
     size = common_size([sequence])
     timeline = Timeline(len(frames), files, False, size, name)

@@ -20,7 +20,8 @@ from typing import Any
 
 from ...errors import InputError
 from ...paths import natural_key
-from .gathering import ONE_ID_EACH, common_size, file_name, gather, read_id, read_track_id, sparse, whole
+from .gathering import ONE_ID_EACH, common_size, gather, read_id, read_track_id, sparse, whole
+from .naming import file_name
 from .segments import CocoSegment, Segment
 from .track import Id, Timeline, Track, Tracks
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ..listing import join_ranges
 from ..rle import MAX_SIDE, as_runs, fill_runs
-from .gathering import gather, one_size, order_names
+from .gathering import gather, one_size
+from .naming import order_names
 from .segments import CocoSegment, Region, Segment, Size
 from .track import Id, Timeline, Track, Tracks
 
@@ -60,17 +61,16 @@ def _read_video(path: Path, root: ET.Element) -> Tracks:
     frames = _frames(
         path, root, [frame for track in shapes for frame, shape in track.items() if not _is_outside(shape)]
     )
-    tracks, notes = [], []
+    tracks = []
     for element, by_frame in zip(elements, shapes, strict=True):
         name = element.get("id")
         gaps = set(_gaps(by_frame, frames))
-        if gaps:
-            where = f"in frame {join_ranges(gaps)}, where it is not outside either"
-            notes.append(f"{path} has no shape of object {name} {where}: no masks for these.")
         kept = [frame for frame in frames if frame not in gaps]
         timeline = Timeline(len(kept), [str(frame) for frame in kept], True, size)
-        tracks.append(_video_track(path, name, timeline, by_frame))
-    return Tracks(path, "CVAT for video", tracks, notes)
+        where = f"in frame {join_ranges(gaps)}, where it is not outside either"
+        notes = [f"{path} has no shape of object {name} {where}: no masks for these."] if gaps else []
+        tracks.append(replace(_video_track(path, name, timeline, by_frame), notes=notes))
+    return Tracks(path, "CVAT for video", tracks)
 
 
 def _shapes_by_frame(path: Path, track: ET.Element) -> dict[int, ET.Element]:

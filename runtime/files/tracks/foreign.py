@@ -65,6 +65,8 @@ def _foreign_json(document: Any) -> tuple[str, str] | None:
         return "an annotation of SA-1B, whose ids do not hold over frames", _COCO
     if "item" in held and "annotations" in held and "version" in held:
         return "an annotation of V7 Darwin", _COCO
+    if any({"brushlabels", "polygonlabels"} & _text_keys(value) for value in first.values()):
+        return "Label Studio's JSON-MIN, which leaves out what the labels belong to", "export JSON"
     if {"data_row", "projects"} <= set(first):
         return "an export of Labelbox", _COCO
     if isinstance(held.get("panoptic"), dict) or {"segments_info"} & _text_keys(held.get("annotations")):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...paths import natural_key
 from .segments import Segment, Size
 from .track import Id, Timeline, Track
 
@@ -54,21 +52,6 @@ def whole(value: Any) -> int | None:
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value if type(value) is int else None
-
-
-def are_frame_numbers(names: Iterable[str]) -> bool:
-    """Returns whether all names are decimal numbers as a program counts frames: `7`, but not `00007`."""
-    return all(re.fullmatch(r"0|[1-9][0-9]{0,8}", name) for name in names)
-
-
-def file_name(path: str) -> str:
-    """Returns the last part of a path as any system writes it, or of a URL."""
-    return PurePosixPath(path.replace("\\", "/")).name
-
-
-def order_names(names: Iterable[str]) -> dict[str, int]:
-    """Returns the position of each name in natural order."""
-    return {name: i for i, name in enumerate(sorted(set(names), key=natural_key))}
 
 
 def gather(

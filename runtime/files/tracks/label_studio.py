@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from .gathering import file_name, gather, one_size, order_names, whole
+from .gathering import gather, one_size, whole
+from .naming import file_name, order_names
 from .segments import CocoSegment, Segment, Size, require_size
 from .track import Id, Timeline, Track, Tracks
 
@@ -170,4 +171,4 @@ def unpack_brush(stored: Any, count: int) -> NDArray[np.uint8]:
 def _refuse_boxes(track: Track) -> Track:
     boxed = any(isinstance(segment, Drawn) and segment.is_box() for segment in track.segments.values())
     refusal = f"draws object {track.id} as a rectangle or an ellipse; expected brush or polygon regions"
-    return Track(track.path, track.id, track.timeline, track.segments, refusal if boxed else track.refusal)
+    return replace(track, refusal=refusal) if boxed else track

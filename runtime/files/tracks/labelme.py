@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from ..pictures import describe_size
-from .gathering import file_name, one_size, order_names, read_id
+from .gathering import one_size, read_id
+from .naming import file_name, order_names
 from .segments import Region, Segment, Size, Union, read_points, require_size
 from .track import Id, Timeline, Track, Tracks
 
@@ -31,9 +32,7 @@ _ADVICE = "give the parts of one object a common group_id, and different objects
 def read_labelme(path: Path, files: Sequence[tuple[Path, Any]], key: str) -> Tracks | None:
     """Reads files of LabelMe, one per frame; returns None for other layouts."""
     documents = [document for _, document in files]
-    if not all(isinstance(held, dict) and isinstance(held.get("shapes"), list) for held in documents):
-        return None
-    if not any("imagePath" in held or "imageHeight" in held for held in documents):
+    if not documents or not all(map(is_labelme, documents)):
         return None
     names, notes = _names(files)
     order = order_names(names)
@@ -52,6 +51,12 @@ def read_labelme(path: Path, files: Sequence[tuple[Path, Any]], key: str) -> Tra
     ids = _ids(list(parts))
     tracks = [_track(path, ids[who], timeline, who[1] is not None, frames) for who, frames in parts.items()]
     return Tracks(path, "LabelMe shapes", tracks, notes)
+
+
+def is_labelme(document: Any) -> bool:
+    """Returns whether json is a file of LabelMe."""
+    held = document if isinstance(document, dict) else {}
+    return isinstance(held.get("shapes"), list) and ("imagePath" in held or "imageHeight" in held)
 
 
 def _names(files: Sequence[tuple[Path, Any]]) -> tuple[list[str], list[str]]:
@@ -124,7 +129,7 @@ def _draw(draw: Any, kind: str, points: list[tuple[float, float]]) -> None:
         radius = float(np.hypot(x - on_x, y - on_y))
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
     elif kind == "rectangle" and len(points) == 2:
-        (left, top), (right, bottom) = map(sorted, zip(*points, strict=True))
+        (left, right), (top, bottom) = map(sorted, zip(*points, strict=True))
         draw.rectangle([left, top, right, bottom], outline=1, fill=1)
     else:
         draw.polygon(points, outline=1, fill=1)

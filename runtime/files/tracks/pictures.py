@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .gathering import are_frame_numbers, file_name, gather, one_size, order_names, read_id
+from .gathering import gather, one_size, read_id
+from .naming import are_frame_numbers, file_name, order_names
 from .segments import CocoSegment, is_rle
 from .track import Id, Timeline, Tracks
 

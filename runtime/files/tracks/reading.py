@@ -10,12 +10,13 @@ from typing import Any
 
 from ...errors import InputError, first_line
 from ...paths import natural_key
+from ..frames import IMAGE_SUFFIXES
 from .burst import read_burst
 from .coco import read_coco
 from .cvat import read_cvat
 from .foreign import refuse_foreign_json, refuse_foreign_text, refuse_foreign_xml
 from .label_studio import read_label_studio
-from .labelme import read_labelme
+from .labelme import is_labelme, read_labelme
 from .mots import read_mots
 from .pictures import read_grounded, read_rle_files
 from .rles import read_rles
@@ -48,15 +49,25 @@ def read_tracks(path: Path, key: str = "modal", sequence: str | None = None) -> 
     tracks = _read_folder(path, key) if path.is_dir() else _read_file(path, key)
     if not tracks.objects:
         raise InputError(f"{path} ({tracks.layout}) shows no object; expected at least one mask.")
-    mine = [track for track in tracks.objects if track.timeline.video == sequence is not None]
+    mine = [track for track in tracks.objects if sequence is not None and track.timeline.is_of(sequence)]
     return Tracks(path, tracks.layout, mine, tracks.notes) if mine else tracks
 
 
 def holds_tracks(path: Path) -> bool:
-    """Returns whether `read_tracks` is the reader of a path: a file with its suffixes, or a folder of .json or .xml."""
+    """Returns whether `read_tracks` is the reader of a path.
+
+    It is for files with one of `SUFFIXES`, and for folders with .json or .xml and no pictures or arrays. Among folders
+    with pictures, it is for LabelMe's, whose pictures are the frames; in others, they are the masks.
+    """
     if not path.is_dir():
         return path.suffix.lower() in SUFFIXES
-    return any(file.suffix.lower() in (".json", ".xml") for file in _files(path))
+    files = _files(path)
+    documents = [file for file in files if file.suffix.lower() in (".json", ".xml")]
+    pictures = {file.stem for file in files if file.suffix.lower() in (*IMAGE_SUFFIXES, ".npy", ".npz")}
+    if not documents or not pictures:
+        return bool(documents)
+    beside = next((file for file in documents if file.suffix.lower() == ".json" and file.stem in pictures), None)
+    return beside is not None and is_labelme(_parse_json(beside))
 
 
 def _files(folder: Path) -> list[Path]:

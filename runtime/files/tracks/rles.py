@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .gathering import are_frame_numbers, common_size, gather, order_names, read_track_id, sparse
+from .gathering import common_size, gather, read_track_id, sparse
+from .naming import are_frame_numbers, order_names
 from .segments import CocoSegment, is_rle
 from .track import Timeline, Track, Tracks
 

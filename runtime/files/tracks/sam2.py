@@ -50,9 +50,7 @@ def _annotated_frames(path: Path, count: int, in_video: int | None) -> tuple[lis
     """Returns the indices of the annotated frames where the length of the video shows them, and a note that says so."""
     if in_video is not None and count > 1 and count == -(-in_video // _STEP):
         names = [str(i * _STEP) for i in range(count)]
-        note = (
-            f"{path} has {count} masks for the {in_video} frames of the video: of frames 0, {_STEP}, {2 * _STEP}, ..."
-        )
+        note = f"{path} has {count} masks for the {in_video} frames of the video: of every fourth frame, from 0 on."
         return names, note
     if in_video == count:
         return [str(i) for i in range(count)], f"{path} has a mask for each of the {count} frames of the video."

@@ -21,9 +21,12 @@ _FARTHEST = 1e6  # pixels; drawing routines walk along edges, and NaN or 1e30 wo
 
 
 class Segment(Protocol):
-    """The mask of one object in one frame; `expected` says what it should have been where it is broken."""
+    """The mask of one object in one frame."""
 
-    expected: ClassVar[str]
+    @property
+    def expected(self) -> str:
+        """What the segment should have been, for a message that it is broken."""
+        ...
 
     def size(self) -> Size | None:
         """Returns the (height, width) that the mask itself states."""
@@ -58,8 +61,12 @@ class CocoSegment:
         return not self.stored
 
     def decode(self, size: Size | None) -> NDArray[np.bool_]:
-        """Decodes an RLE, or draws polygons in a picture of `size`."""
-        return decode_rle(self.stored if isinstance(self.stored, dict) else _draw_polygons(self.stored, size))
+        """Decodes an RLE, or draws polygons in a picture of `size`; a list of none is an empty mask."""
+        if isinstance(self.stored, dict):
+            return decode_rle(self.stored)
+        if not self.stored:
+            return np.zeros(require_size(size, "an empty mask"), np.bool_)
+        return decode_rle(_draw_polygons(self.stored, size))
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,11 @@ class Union:
     """Several segments of one object in one frame: together they are its mask."""
 
     parts: Sequence[Segment]
-    expected: ClassVar[str] = "parts of one size"
+
+    @property
+    def expected(self) -> str:
+        """What each part should have been."""
+        return self.parts[0].expected
 
     def size(self) -> Size | None:
         """Returns the first size that a part states."""

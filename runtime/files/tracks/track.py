@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ..objects import choose_object, join_ids
 from ..pictures import describe_size
+from .naming import file_name
 from .segments import Segment, Size
 
 Id = int | str | None
@@ -38,6 +39,10 @@ class Timeline:
     video: str | None = None
     labels: Sequence[str] | None = None
 
+    def is_of(self, video: str) -> bool:
+        """Returns whether the video is called `video`, by itself or within its folder."""
+        return self.video is not None and video in (self.video, file_name(self.video))
+
     def name(self, entry: int) -> str:
         """Returns what to call a frame in a message."""
         names = self.names or self.labels
@@ -53,6 +58,7 @@ class Track:
         id: as the file has it; None if it has none.
         segments: by position in the timeline; the object is not seen in frames without one.
         refusal: why its masks cannot be used, if so: a clause that follows the name of the file.
+        notes: what the reader decided that a user may want to know, one sentence each.
     """
 
     path: Path
@@ -60,6 +66,7 @@ class Track:
     timeline: Timeline
     segments: Mapping[int, Segment]
     refusal: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def names(self) -> list[str] | None:
@@ -148,13 +155,13 @@ class Tracks:
         path: the file or folder.
         layout: what it is ("COCO annotations").
         objects: in the order of the file.
-        notes: what the reader decided that a user may want to know, one sentence each.
+        notes: those of every object.
     """
 
     path: Path
     layout: str
     objects: Sequence[Track]
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     @property
     def ids(self) -> list[Id]:
@@ -168,7 +175,7 @@ class Tracks:
         return names if len(names) > 1 else []
 
     def object(self, object_id: int | str | None = None) -> Track:
-        """Returns the object whose id has the text of `object_id`, or the only one.
+        """Returns the object whose id has the text of `object_id`, or the only one, with all notes.
 
         Raises:
             InputError: no such object, several of them, or one whose masks cannot be used.
@@ -188,7 +195,7 @@ class Tracks:
             )
         if tracks[0].refusal:
             raise InputError(f"{self.path} {tracks[0].refusal}.")
-        return tracks[0]
+        return replace(tracks[0], notes=[*self.notes, *tracks[0].notes])
 
 
 @contextmanager

@@ -81,6 +81,8 @@ SHARE = Parsed("PERCENT", _share, "is not a share; expected 0% to below 100%, fo
 BYTES = Parsed("SIZE", _bytes)
 MOMENT = Parsed("N|Ns", _moment, "is no moment; expected a number of frames, or of seconds such as 1.5s.")
 FPS = Parsed("N|auto", lambda text: text if text == "auto" else float(text), "is neither a number nor auto.")
+OBJECT = Parsed("ID", lambda text: int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else text)
+"""As a number where it reads as one, else as text."""
 
 
 def settings_from(kind: type[_T], options: Mapping[str, Any], **others: Any) -> _T:

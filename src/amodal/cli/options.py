@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .console import BYTES, MOMENT, NAMES
+from .console import BYTES, MOMENT, NAMES, OBJECT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -136,6 +136,7 @@ clip_files_options = combined(
     click.option(
         "--object",
         "object_id",
+        type=OBJECT,
         metavar="ID",
         help="The object in masks of several: a number, a name, or a colour such as #ff0000 or 255,0,0.",
     ),
