@@ -72,7 +72,7 @@ class DepthCheckpoint(NamedTuple):
     path: Path
     source: str
     variant: DepthVariant
-    max_depth: float | None
+    max_depth: int | None
     tensors: Mapping[str, Tensor]
     place: Callable[[str, Mapping[str, Tensor]], _Place]
 
@@ -109,7 +109,7 @@ def read_depth_checkpoint(path_or_id: str | Path, kind: CheckpointKind | None = 
     distance = distance_of_name(source, path)
     if distance is not None and kind is None:
         raise refuse_metric(source, "name")
-    max_depth = (distance or 1.0) if kind == "metric" else None  # any unit will do: depth is normalised per clip
+    max_depth = (distance or 1) if kind == "metric" else None  # any unit will do: depth is normalised per clip
     tensors = _read_safetensors([path]) if path.suffix == ".safetensors" else _read_pth(path)
     return DepthCheckpoint(path, source, _variant_of(tensors, path), max_depth, tensors, _authors_place)
 
@@ -257,7 +257,7 @@ def _folder_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_config(path: Path) -> tuple[DepthVariant, float | None]:
+def _read_config(path: Path) -> tuple[DepthVariant, int | None]:
     """Reads the sizes and, if it is metric, the largest distance from a transformers config.json.
 
     Missing fields have transformers' defaults.

@@ -16,7 +16,7 @@ from amodal.runtime.errors import CheckpointError
 CheckpointKind = Literal["relative", "metric"]
 
 
-def distance_of_name(source: str, file: Path) -> float | None:
+def distance_of_name(source: str, file: Path) -> int | None:
     """Returns the largest distance of a state dict, in metres, by the authors' names; None if they say nothing.
 
     Raises:
@@ -30,23 +30,23 @@ def distance_of_name(source: str, file: Path) -> float | None:
         )
     words = {*re.split(r"[^a-z]+", f"{source} {file.name}".lower())}
     if "vkitti" in words:
-        return 80.0
-    return 20.0 if words & {"metric", "hypersim"} else None
+        return 80
+    return 20 if words & {"metric", "hypersim"} else None
 
 
-def distance_of_config(config: Mapping[str, Any], path: Path) -> float | None:
+def distance_of_config(config: Mapping[str, Any], path: Path) -> int | None:
     """Returns the largest distance in metres that a transformers config names; None if depth is relative.
 
     Raises:
         CheckpointError: a kind that is neither.
     """
     kind, most = config.get("depth_estimation_type", "relative"), config.get("max_depth") or 1
-    if kind not in ("relative", "metric") or not isinstance(most, (int, float)) or most <= 0:
+    if kind not in ("relative", "metric") or not isinstance(most, (int, float)) or most != round(most) or most <= 0:
         raise CheckpointError(
             f"{path} is not for Depth Anything V2: depth_estimation_type is {kind!r} and max_depth {most!r}; expected "
-            "'relative', or 'metric' and a distance."
+            "'relative', or 'metric' and a whole number of metres."
         )
-    return float(most) if kind == "metric" else None
+    return int(most) if kind == "metric" else None
 
 
 def refuse_metric(source: str, because: str) -> CheckpointError:

@@ -132,7 +132,7 @@ def random_depth(variant: str, seed: int = 0) -> DepthNetwork:
     return DepthNetwork(module, VARIANTS[variant], "random weights")
 
 
-def _skeleton(variant: DepthVariant, max_depth: float | None = None) -> Any:
+def _skeleton(variant: DepthVariant, max_depth: int | None = None) -> Any:
     """Builds transformers' module without memory for its weights; `max_depth` only for metric distances."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 

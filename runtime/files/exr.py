@@ -59,7 +59,7 @@ def _with_opencv(path: Path) -> dict[str, NDArray[Any]]:
 
     if "OpenEXR:                     NO" in cv2.getBuildInformation():
         raise MissingDependencyError(
-            f'{path} is EXR, which this OpenCV cannot read; run `pip install "amodal[exr]"`, or write the depth as npy.',
+            f'{path} is EXR, which this OpenCV cannot read; run `pip install "amodal[exr]"`, or write depth as npy.',
             field="depth",
         )
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

@@ -91,8 +91,8 @@ def prepare_depth_input(
     antialiasing; the result may leave [0, 1]), subtract the mean, divide by the deviation, cast to float32.
 
     Quirk: `infer_image` expects BGR and swaps to RGB, but the Diffusion-VAS demo passes RGB. So the demo's masks come
-    from a depth network whose first channel was blue (`demo`); those of the published evaluation, which passes BGR, from
-    one whose first channel was red (`rgb`).
+    from a depth network whose first channel was blue (`demo`). The published evaluation passes BGR, and its first
+    channel was red (`rgb`).
 
     Returns:
         float32 [T, 3, h, w] with (h, w) = `depth_input_size(H, W, side)`; 6.4 MB per frame of 256x512.

@@ -27,32 +27,17 @@ DepthKind = Literal["relative", "inverse", "metric"]
 MOST_RELATIVE = 1000.0
 """Fractions above this are no relative depth that a network is known to write (Depth Anything V1 reached 230)."""
 STANDS_OFF = 0.02
-"""Disparity goes down to this share of its median where anything is far; distances do not: a camera sees nothing at 0."""
+"""Disparity goes below this share of its median where anything is far; distances do not, no camera sees so near."""
 _EMPTY = 0.001  # share of zeros up to which they may be the far end of normalised depth, rather than holes
 _SAMPLED = 1_000_000  # pixels that median and spacing are taken from
 _MANY = 16  # distinct values
 
 _WORDS: dict[DepthKind, frozenset[str]] = {
     "metric": frozenset(
-        [
-            "metric",
-            "meter",
-            "meters",
-            "metre",
-            "metres",
-            "m",
-            "mm",
-            "millimeter",
-            "millimeters",
-            "millimetre",
-            "millimetres",
-            "lidar",
-            "zoedepth",
-            "unidepth",
-            "depthpro",
-            "hypersim",
-            "vkitti",
-        ]
+        {
+            *("metric", "meter", "meters", "metre", "metres", "m", "mm", "millimeter", "millimeters", "millimetre"),
+            *("millimetres", "lidar", "zoedepth", "unidepth", "depthpro", "hypersim", "vkitti"),
+        }
     ),
     "inverse": frozenset({"marigold", "geowizard"}),
     "relative": frozenset({"disparity", "disp", "relative"}),
@@ -126,7 +111,7 @@ def check_kind(kind: DepthKind | None) -> None:
     """Raises `InputError` unless `kind` is None or one of the three."""
     if kind is not None and kind not in get_args(DepthKind):
         raise InputError(
-            f"depth_kind {kind!r} is unknown; expected {', '.join(get_args(DepthKind)[:-1])} or metric.",
+            f"depth_kind {kind!r} is unknown; expected relative, inverse or metric.",
             field="depth_kind",
         )
 

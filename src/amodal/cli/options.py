@@ -96,15 +96,15 @@ depth_options = combined(
     click.option(
         "--depth-kind",
         type=click.Choice(["relative", "inverse", "metric"]),
-        help="What the numbers of --depth mean: relative (larger is nearer: disparity, 1/z), inverse (smaller is nearer, "
-        "no unit) or metric (distances, any unit; 0 and NaN are holes, and filled). Default: relative, unless it looks "
-        "like distances, which is refused.",
+        help="What the numbers of --depth mean: relative (larger is nearer: disparity, 1/z), inverse (smaller is "
+        "nearer, no unit) or metric (distances, any unit; 0 and NaN are holes, and filled). Default: relative, unless "
+        "it looks like distances, which is refused.",
     ),
     click.option(
         "--depth-channels",
         type=click.Choice(["demo", "rgb"]),
-        help="Order of the channels that the depth network is given: blue first, as in the authors' demo, or red first, "
-        "as in their evaluation. Default: the bundle's.",
+        help="Order of the channels that the depth network is given: blue first, as in the authors' demo, or red "
+        "first, as in their evaluation. Default: the bundle's.",
     ),
 )
 """What depth is: --depth-kind, --depth-channels."""
