@@ -76,10 +76,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.save:
         args.save.mkdir(parents=True, exist_ok=True)
+    camera = DrawnCamera(args.pictures, args.rate)
     with amodal.load(args.bundle) as model:
-        for number, (seen, whole, seconds) in enumerate(
-            watch(model, DrawnCamera(args.pictures, args.rate), args.steps)
-        ):
+        for number, (seen, whole, seconds) in enumerate(watch(model, camera, args.steps)):
             hidden = (whole & ~seen.modal).sum()
             print(f"picture {number}: {hidden} of {whole.sum()} pixels of the object are hidden, {seconds:.2f} s")
             if args.save:

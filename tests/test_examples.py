@@ -41,8 +41,7 @@ def test_a_video_of_any_length_becomes_whole_masks(tmp_path: Path) -> None:
 def test_a_video_on_disk_is_read(tmp_path: Path) -> None:
     scene = make_scene(3, frames=5)
     write_scene(tmp_path / "scene", scene)
-    folders = {name: next((tmp_path / "scene").glob(f"{name}*")) for name in ("rgbs", "masks", "depth")}
-    given = ("--frames", folders["rgbs"], "--masks", folders["masks"], "--depth", folders["depth"])
+    given = [part for name in ("frames", "masks", "depth") for part in (f"--{name}", tmp_path / "scene" / name)]
     run("segment_video", *given, "--steps", 1, "-o", "out", cwd=tmp_path)
     with Image.open(tmp_path / "out" / "masks" / "00002.png") as mask:
         assert (np.asarray(mask) | ~scene.modal[2]).all()
