@@ -196,6 +196,7 @@ def _with_hash(bundle: Path, key: str, file: Path) -> str:
     return json.dumps(document)
 
 
+@pytest.mark.slow
 def test_it_is_timed_and_counted(exported: Path) -> None:
     pytest.importorskip("psutil")
     pytest.importorskip("onnx")
