@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ def document(results: Results) -> Document:
     context = [f"The first figures are of: {describe_work(best.work)}."] if best else []
     if best and best.work.size == _PAPER_SIZE and best.work.steps == _PAPER_STEPS:
         context.append(_PAPER)
-    named = {skipped.what.partition(":")[0].partition(" ")[0] for skipped in results.skipped}
+    named = {re.split("[: ]", what)[0] for skipped in results.skipped for what in skipped.what.split(", ")}
     return Document(
         results=results,
         facts=list(_facts(results)),
