@@ -175,7 +175,7 @@ CASES = {
         {"context": "sequence"},
         slow=True,
     ),
-    "no guidance": Case(3, (16, 24), SMALL, run={"steps": 3, "guidance": (0.3, 1.0)}, both=True),
+    "no guidance": Case(3, (16, 24), SMALL, run={"steps": 3, "guidance": (0.3, 1.0)}, both=True, slow=True),
     "churn": Case(
         3,
         (16, 24),
@@ -189,7 +189,7 @@ CASES = {
         5, (16, 24), SMALL, {"decode_chunk": 2}, {"steps": 3}, {"decode_chunk": 2}, slow=True
     ),
     "frames without a negative value": Case(4, (16, 24), SMALL, run={"steps": 3}, unsigned=True, both=True),
-    "a single frame": Case(1, (16, 24), SMALL, run={"steps": 3}, both=True),
+    "a single frame": Case(1, (16, 24), SMALL, run={"steps": 3}, both=True, slow=True),
 }
 
 

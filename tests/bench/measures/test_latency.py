@@ -49,6 +49,7 @@ def test_every_call_of_a_clip_is_noted_in_order(runner: Runner) -> None:
         assert all(call.end >= call.begin for call in calls)
 
 
+@pytest.mark.slow
 def test_what_a_bundle_carries_over_is_not_timed() -> None:
     work = work_of(Bundle("default"), "complete", steps=1)
     with running("default", work, ONE) as runner:
@@ -150,6 +151,7 @@ def test_what_cannot_end_well_is_refused_before_anything_is_measured(
     assert said in outcome.output + str(outcome.exception)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_shown_even_if_the_disk_is_full(
     toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_growth_from_clip_to_clip_is_told() -> None:
     assert _growth([100_000_000]) == []
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(toy_bundle: Path) -> None:
     ballast = np.ones(200_000_000, np.uint8)  # of this process, not of that
     bundle = Bundle(toy_bundle)
