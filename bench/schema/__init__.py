@@ -16,7 +16,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.paths import PathLike
 
 from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
-from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline
+from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline, fill_a_gpu
 from .running import Against, ClipTimes, Fidelity, Latency, Memory, Point, Scaling, Span, StageFidelity, Sweep, Timeline
 
 SCHEMA_VERSION: Final = 1

@@ -255,9 +255,21 @@ def test_reasons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "_kernels.so"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(kernels, "find_spec", lambda _: None)
-    assert "C++ compiler" in note()
+    assert "not installed" in note()
     monkeypatch.setattr(kernels, "find_spec", lambda _: type("Spec", (), {"origin": str(broken)}))
     assert "cannot be loaded" in note()
     monkeypatch.undo()
     monkeypatch.setattr(kernels, "_FAST", ())
     assert "AVX2" in note()
+
+
+@pytest.mark.skipif(kernels._found("plain").library is None, reason="the kernels are not compiled here")
+def test_kernels_of_a_distribution_are_used_if_it_is_of_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = kernels.find_spec(kernels._IN_PLACE)
+    versions = {"amodal": "1.2", "amodal-kernels": "1.2"}
+    monkeypatch.setattr(kernels, "find_spec", {kernels._IN_PLACE: None, "amodal_kernels": library}.get)
+    monkeypatch.setattr(kernels, "version", versions.get)
+    assert kernels._found.__wrapped__("plain").library == Path(library.origin)
+    versions["amodal-kernels"] = "1.1"
+    expected = (None, "amodal-kernels 1.1 is not of amodal 1.2; install the same version")
+    assert kernels._found.__wrapped__("plain") == expected
