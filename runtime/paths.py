@@ -1,4 +1,4 @@
-"""The type of path arguments, and natural sorting of file names."""
+"""The type of path arguments, natural sorting of file names, and showing names that are no UTF-8."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias, TypeVar
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+UNDECODED = re.compile("[\ud800-\udfff]")  # how Python holds bytes of a name that are no UTF-8: 0xe9 as U+DCE9
 T = TypeVar("T")
 
 _DECIMAL = re.compile(r"(?<![\d.])([0-9]+)\.([0-9]+)(?![\d.])")
@@ -43,3 +44,8 @@ def sort_names(items: Iterable[T], name: Callable[[T], str] = str) -> list[T]:
         return natural_key(name(item).rpartition("/")[0]), natural_key(stem), natural_key(name(item))
 
     return sorted(found, key=key)
+
+
+def displayed(name: str) -> str:
+    """Returns a file name as text that can be printed and encoded: bytes that are no UTF-8 as `\\xe9`."""
+    return UNDECODED.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", name)

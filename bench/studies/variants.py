@@ -21,6 +21,7 @@ from rich.console import Console
 
 from amodal.engines.build import BuildSettings, target_of
 from amodal.engines.compilation import compile_graph, describe
+from amodal.runtime.backends.onnxruntime.library import import_onnxruntime
 from amodal.runtime.builds.store import Profile
 from amodal.runtime.errors import EngineBuildError, InputError
 from amodal.runtime.families.diffusion_vas.calls import profiles_of
@@ -119,8 +120,7 @@ def time_graphs(graphs: Iterable[Written], repeats: int) -> list[Timed]:
 
     `unet` gets both CFG rows, `vae_decoder` a whole chunk.
     """
-    import onnxruntime as ort
-
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow the next session
     rows: list[Timed] = []

@@ -9,7 +9,9 @@ bfloat16 would lose, and depth.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -43,13 +45,31 @@ def create(name: str, *, device: str | None, threads: int | None) -> Backend:
 
 
 def _import() -> Any:
-    openvino = import_library("openvino", "openvino", "backend openvino")
+    with _no_telemetry():
+        openvino = import_library("openvino", "openvino", "backend openvino")
     if not multiplies_bfloat16():
         raise BackendUnavailableError(
             "backend openvino needs a CPU that multiplies in bfloat16 (AVX512-BF16 or AMX), which this one does not; "
             "use onnxruntime, as fast in float32."
         )
     return openvino
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Makes OpenVINO do without its telemetry, which the import would start: a file in `~/intel`, an event to Google.
+
+    There is no setting for it but a file in the user's home. Without the package OpenVINO takes a stub instead.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules or "openvino" in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # makes importing it an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -1,23 +1,31 @@
 """Writes a folder completely or not at all.
 
-Results and bundles are written into a hidden folder beside the output, `.<name>.partial-<pid>-<random>`, which is
-renamed when it is complete. If writing is interrupted, the output stays as it was.
+Results and bundles are prepared in a hidden folder and appear when they are complete. How depends on the output:
+
+- It does not exist, or `overwrite` replaces what amodal wrote there: the hidden folder lies beside it and is renamed.
+  At no moment are there parts of it under its name, whatever happens.
+- It exists and is empty, is a mount point or the current folder, or nothing can be written beside it: it stays, with
+  its permissions. The hidden folder lies in it, and when everything is written and synced, the files are moved out of
+  it, the marker (`result.json`, `manifest.json`) last. **The marker says that the output is complete.** An exception
+  during the moves undoes them. If the process is killed there, the next run into the folder undoes them. With
+  `overwrite`, what the old marker lists and what has the name of something new is replaced; other files stay.
+
+If writing is interrupted, the output stays as it was. While one process writes, a second one is refused at once.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import AmodalError, InputError, OutputError, OutputExistsError
 from ..paths import PathLike
+from .claims import Claim, claim, clear_abandoned, discard, is_hidden_name, locked, put_back, refuse_second, sibling
+from .moving import make_box, move_in
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -29,6 +37,8 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EBUSY: "the folder is in use",
+    errno.EILSEQ: "the file system does not take the name",
+    errno.EINVAL: "the file system does not take the name",
 }
 
 
@@ -38,19 +48,24 @@ def check_output(
     """Checks that `staged_folder` may write to `out`. Cheap, so call it before any work.
 
     Args:
-        out: the folder to create.
-        overwrite: whether an existing folder may be replaced.
-        marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder without
-            it is replaced only if it is empty.
+        out: the folder to create, or an empty one.
+        overwrite: whether the content of an existing folder may be replaced.
+        marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder that is
+            not empty is replaced only if it has the marker.
         inputs: files and folders that are read, and must not be deleted with the old folder.
 
     Raises:
-        OutputExistsError: `out` exists without `overwrite`, or is never replaced (a file, a mount point, a folder
+        OutputExistsError: `out` has files and `overwrite` is not given, or it is never replaced (a file, a folder
             without the marker or with the home folder in it).
         InputError: `out` holds one of `inputs`, or is a loop of symlinks.
-        OutputError: `out` cannot be listed.
+        OutputError: `out` cannot be listed, or another process is writing to it.
     """
     place = _resolve(out)
+    refuse_second(place)
+    _check_content(out, place, overwrite, marker, inputs)
+
+
+def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | None, inputs: Iterable[PathLike]) -> None:
     if not os.path.lexists(place):
         nearest = next((folder for folder in place.parents if os.path.lexists(folder)), place)
         if nearest.is_file():
@@ -58,21 +73,20 @@ def check_output(
         return
     if not place.is_dir():
         raise OutputExistsError(f"{out} is a file, expected a folder to write to; give another for `out`.")
+    names = _content(place)
+    if not names:
+        return
     if not overwrite:
         fix = "replace it with `overwrite=True` or give another folder for `out`"
-        raise OutputExistsError(f"{out} exists already; {fix}.")
-    if place.is_mount() or Path(os.path.expanduser("~")).resolve().is_relative_to(place):
+        raise OutputExistsError(f"{out} exists already and is not empty; {fix}.")
+    if Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
-            f"{out} is a mount point or holds the home folder and is never replaced; give a folder inside it for `out`."
+            f"{out} holds the home folder and is never replaced; give a folder inside it for `out`."
         )
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
             raise InputError(f"{path} lies in {out}, which `overwrite` would delete; give another folder for `out`.")
-    try:
-        names = os.listdir(place)
-    except OSError as error:
-        raise _output_error(place, error) from error
-    if names and (marker is None or marker not in names):
+    if marker is None or marker not in names:
         raise OutputExistsError(
             f"{out} is not empty and holds no {marker or 'marker file'}, so amodal did not write it and "
             "`overwrite` leaves it alone; give another folder for `out`."
@@ -83,51 +97,90 @@ def check_output(
 def staged_folder(
     out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
 ) -> Iterator[Path]:
-    """Yields a temporary folder beside `out` that becomes `out` when the block ends without an exception.
+    """Yields a temporary folder whose content is `out`'s when the block ends without an exception.
 
-    Files are synced to disk before the rename. With `overwrite`, the old folder is moved aside, and deleted when the
-    new one is in place. On any exception, KeyboardInterrupt included, the temporary folder is removed and `out` stays
-    as it was. What killed processes left beside `out` is removed first.
+    Enter it before long work: from then on, another process that wants to write to `out` is refused. Files are synced
+    to disk before they appear. On any exception, KeyboardInterrupt included, the temporary folder is removed and `out`
+    stays as it was. What killed processes left is removed first. The top of this module says what is promised when.
 
     Raises:
         OutputExistsError, InputError: as for `check_output`, which is called on entry, or `out` appeared meanwhile.
-        OutputError: the file system refuses to write (disk full, no permission), in the block or around it.
+        OutputError: another process is writing to `out`, or the file system refuses to write (disk full, no
+            permission), in the block or around it.
     """
     place, inputs = _resolve(out), tuple(inputs)
-    _clear_leftovers(place)
+    clear_abandoned(place)
     check_output(out, overwrite, marker, inputs)
-    staging, aside = _sibling(place, "partial"), _sibling(place, "replaced")
-    with ExitStack() as undo, _explained(place, staging):
+    stays = _must_stay(place)
+    with ExitStack() as undo, _explained(place):
         undo.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
         place.parent.mkdir(parents=True, exist_ok=True)
-        undo.callback(shutil.rmtree, staging, ignore_errors=True)
-        staging.mkdir()
-        lock = os.open(staging, os.O_RDONLY)
-        undo.callback(os.close, lock)
-        _try_lock(lock)
+        own = claim(place, place if stays else place.parent)
+        undo.callback(os.close, own.lock)
+        undo.callback(discard, own.folder, place)
+        staging = make_box(own.folder) if stays else own.folder
 
         yield staging
 
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
+        _check_content(out, place, overwrite, marker, inputs)
+        if stays:
+            move_in(own.folder, place, marker, overwrite)
+            _sync(place)
+        else:
+            _rename(own, place, out)
+            _sync(place.parent)
+
+
+def _rename(own: Claim, place: Path, out: PathLike) -> None:
+    """Renames a claimed folder to `place`; a folder that is there is moved aside, and deleted after that."""
+    aside = sibling(place, "replaced")
+    with ExitStack() as undo:
         if os.path.lexists(place):
-            check_output(out, overwrite, marker, inputs)
-            undo.callback(_put_back, aside, place)
+            undo.enter_context(locked(place))
+            undo.callback(put_back, aside, place)
             os.rename(place, aside)
         try:
-            os.rename(staging, place)
+            os.rename(own.folder, place)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             raise OutputExistsError(f"{out} was made by another process; give another folder for `out`.") from error
-        undo.pop_all()
-        os.close(lock)
-    _sync(place.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _must_stay(place: Path) -> bool:
+    """Returns whether files are moved into `place`, instead of a new folder to its path."""
+    return place.is_dir() and (
+        not _content(place)
+        or _is_mount(place)
+        or os.path.samefile(place, os.curdir)
+        or not os.access(place.parent, os.W_OK | os.X_OK)
+    )
+
+
+def _is_mount(place: Path) -> bool:
+    """Returns whether something is mounted at `place`; `Path.is_mount` misses what is of the same file system."""
+    if place.is_mount():
+        return True
+    with suppress(OSError):
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        return any(line.split()[4].decode("unicode_escape").encode("latin-1") == os.fsencode(place) for line in lines)
+    return False
+
+
+def _content(place: Path) -> list[str]:
+    """Lists a folder, without what a file system has by itself and without the hidden folders of this module."""
+    try:
+        names = os.listdir(place)
+    except OSError as error:
+        raise _output_error(place, error) from error
+    return [name for name in names if name != "lost+found" and not is_hidden_name(name, place)]
+
+
 @contextmanager
-def _explained(place: Path, staging: Path) -> Iterator[None]:
+def _explained(place: Path) -> Iterator[None]:
     """Turns errors of the file system that concern the output into `OutputError`."""
     try:
         yield
@@ -136,11 +189,16 @@ def _explained(place: Path, staging: Path) -> Iterator[None]:
     except OSError as error:
         # An error that names another file, such as an unreadable input, does not concern the output.
         named = [Path(str(name)) for name in (error.filename, error.filename2) if name is not None]
-        ours = not named or any(path.is_relative_to(staging) or path in (place, *place.parents) for path in named)
+        ours = not named or any(_is_ours(path, place) for path in named)
         # numpy's tofile reports a full disk without errno: "262144 requested and 0 written".
         if ours and (named or error.errno in _REASONS or " requested and " in str(error)):
             raise _output_error(place, error) from error
         raise
+
+
+def _is_ours(path: Path, place: Path) -> bool:
+    """Returns whether `path` is the output, on the way to it, or in its hidden folder."""
+    return path in (place, *place.parents) or any(is_hidden_name(part, place) for part in path.parts)
 
 
 def _output_error(place: Path, error: OSError) -> OutputError:
@@ -161,57 +219,10 @@ def _resolve(out: PathLike) -> Path:
         raise InputError(f"{out!s} cannot be used as a path ({error}); give another folder for `out`.") from error
 
 
-def _sibling(place: Path, kind: str) -> Path:
-    return place.with_name(f".{place.name}.{kind}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-
-
 def _remove_empty(folders: list[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _put_back(aside: Path, place: Path) -> None:
-    if aside.exists() and not os.path.lexists(place):
-        os.rename(aside, place)
-
-
-def _clear_leftovers(place: Path) -> None:
-    """Removes what killed processes left; a folder that they had moved aside is put back if its place is empty."""
-    pattern = re.compile(rf"\.{re.escape(place.name)}\.(partial|replaced)-([0-9]+)(-.*)?")
-    with suppress(OSError):
-        for path in list(place.parent.iterdir()):
-            match = pattern.fullmatch(path.name)
-            if match is not None and _is_abandoned(path, int(match[2])):
-                if match[1] == "replaced":
-                    _put_back(path, place)
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path, pid: int) -> bool:
-    """Returns whether the process that created `folder` is gone.
-
-    The pid is not enough: containers that share a disk do not see each other's processes and reuse the same few pids.
-    So the creator also holds a lock on the folder, which the kernel releases when it dies.
-    """
-    if pid != os.getpid():
-        with suppress(ProcessLookupError, OverflowError):
-            with suppress(PermissionError):  # there is one, of another user
-                os.kill(pid, 0)
-            return False
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        return _try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _sync(path: Path) -> None:

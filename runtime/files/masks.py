@@ -177,9 +177,7 @@ def check_seen(masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> 
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-def _open_folder(
-    folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, frames: PathLike | None
-) -> Masks:
+def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, frames: PathLike | None) -> Masks:
     by_object = _object_folders(folder)
     if by_object:
         return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key, frames)

@@ -1,13 +1,16 @@
-"""Draws results for people: an animated overlay that shows the hidden part, panels, and a contact sheet."""
+"""Draws results for people: a video of an overlay that shows the hidden part, panels, and a contact sheet."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..paths import PathLike
+from .video_writing import write_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,7 +21,8 @@ HIDDEN = (255, 72, 0)
 _INK = (40, 44, 52)
 _PAPER = (255, 255, 255)
 _BLANK = np.uint8(238)
-_LONGEST, _SHORTEST = 640, 320  # pixels of a frame's longer side
+_LONGEST, _SHORTEST = 640, 320  # pixels of a displayed frame's longer side
+_LONGEST_OF_MP4 = 1920
 _SLOWEST = (1 << 16) - 1  # hundredths of a second that a frame of a GIF may last
 _FONT_SIZE = 14
 
@@ -64,12 +68,11 @@ class _Clip(NamedTuple):
     completed: Frames | None
     truth: Masks | None = None
 
-    @property
-    def display_size(self) -> tuple[int, int]:
-        """(width, height) of a displayed frame: at most 640; small frames are enlarged by a whole factor."""
+    def display_size(self, most: int = _LONGEST) -> tuple[int, int]:
+        """(width, height) of a displayed frame: at most `most`; small frames are enlarged by a whole factor."""
         height, width = self.frames.shape[1:3]
         longest = max(height, width)
-        scale = _LONGEST / longest if longest > _LONGEST else max(1, -(-_SHORTEST // longest))
+        scale = most / longest if longest > most else max(1, -(-_SHORTEST // longest))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def at(self, i: int, size: tuple[int, int]) -> _Clip:
@@ -90,17 +93,29 @@ class _Clip(NamedTuple):
 def write_overlay(
     path: PathLike, frames: Frames, modal: Masks, amodal: Masks, completed: Frames | None = None, fps: float = 8
 ) -> None:
-    """Writes an animated GIF of `draw_overlay` with a legend, at most 640 pixels wide and high.
+    """Writes a video of `draw_overlay` with a legend, as the suffix of `path` says.
+
+    A `.gif` is at most 640 pixels wide and high without the legend; an `.mp4` (H.264) at most 1920.
 
     Args:
         frames, completed: uint8 [T, H, W, 3] RGB.
         modal, amodal: bool [T, H, W].
         fps: frames per second, rounded to GIF's hundredths of a second.
+
+    Raises:
+        MissingDependencyError: an mp4 without PyAV.
     """
     clip = _Clip(frames, modal, amodal, completed)
-    size, count = clip.display_size, len(frames)
-    drawn = [draw_overlay(*clip.at(i, size)[:4]) for i in range(count)]
-    _save_gif(path, [_with_legend(picture, f"{i + 1}/{count}") for i, picture in enumerate(drawn)], fps)
+    if Path(path).suffix == ".mp4":
+        write_video(path, (np.asarray(picture) for picture in _overlays(clip, _LONGEST_OF_MP4)), fps)
+    else:
+        _save_gif(path, list(_overlays(clip, _LONGEST)), fps)
+
+
+def _overlays(clip: _Clip, most: int) -> Iterator[Image.Image]:
+    size, count = clip.display_size(most), len(clip.frames)
+    for i in range(count):
+        yield _with_legend(draw_overlay(*clip.at(i, size)[:4]), f"{i + 1}/{count}")
 
 
 def write_contact_sheet(
@@ -121,7 +136,8 @@ def write_contact_sheet(
     """
     clip = _Clip(frames, modal, amodal, completed, truth)
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int))
-    width, height = (max(1, side * 240 // max(clip.display_size)) for side in clip.display_size)
+    size = clip.display_size()
+    width, height = (max(1, side * 240 // max(size)) for side in size)
     drawn = [clip.panels(i, (width, height)) for i in chosen]
     gap, margin, head = 6, 96, 24
     lefts = [margin + column * (width + gap) for column in range(len(chosen))]
@@ -150,7 +166,7 @@ def write_panels(
         truth: as for `write_contact_sheet`.
     """
     clip = _Clip(frames, modal, amodal, completed, truth)
-    width, height = (max(1, side // 2) for side in clip.display_size)
+    width, height = (max(1, side // 2) for side in clip.display_size())
     gap, head = 8, 22
     pictures = []
     for i in range(len(frames)):

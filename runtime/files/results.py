@@ -1,4 +1,4 @@
-"""Writes the results of a run: mask and frame PNGs, masks.json, result.json.
+"""Writes the results of a run: PNGs of masks, frames and cut-outs, masks.json, result.json.
 
 All files go into a folder of `amodal.runtime.files.atomic.staged_folder`, which also turns OSErrors into messages.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..paths import PathLike
+from ..paths import UNDECODED, PathLike, displayed
 from .rle import encode_rle
 
 
@@ -47,7 +47,7 @@ def write_frames_png(
     """Writes pictures as PNGs into a folder, which is made if need be; returns their paths.
 
     Args:
-        frames: uint8 [T, H, W, 3] RGB, or uint8 or uint16 [T, H, W] grey.
+        frames: uint8 [T, H, W, 3] RGB or [T, H, W, 4] RGBA, or uint8 or uint16 [T, H, W] grey.
         names: the input frames' names, see `png_names`.
     """
     from PIL import Image
@@ -58,6 +58,11 @@ def write_frames_png(
     for path, picture in zip(paths, frames, strict=True):
         Image.fromarray(picture).save(path)
     return paths
+
+
+def cut_out(frames: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns frames uint8 [T, H, W, 3] as uint8 [T, H, W, 4] that are opaque in masks bool [T, H, W], 0 elsewhere."""
+    return np.concatenate([frames * masks[..., None], masks[..., None] * np.uint8(255)], axis=-1)
 
 
 def write_masks_json(
@@ -88,14 +93,22 @@ def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes json, indented by two spaces; numpy scalars and arrays become numbers and lists, paths strings.
+    """Writes `json_text(value)` and a newline in UTF-8."""
+    text = json_text(value)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Formats json, indented by two spaces; numpy scalars and arrays become numbers and lists, paths strings.
+
+    Bytes of a file name that are no UTF-8 become text such as `\\xe9`, which every reader of json takes.
 
     Raises:
         TypeError: a value that json cannot hold.
         ValueError: NaN or infinity.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    return UNDECODED.sub(lambda found: json.dumps(displayed(found[0]))[1:-1], text)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,60 @@ def test_overwrite_replaces_our_own_results_only(toy_bundle: Path, tmp_path: Pat
     assert issue("run", toy_bundle, *clip.inputs, *options).code == 2
     assert issue("run", toy_bundle, *clip.inputs, *options, "--overwrite").code == 0
     assert sorted(path.name for path in out.iterdir()) == ["amodal_masks", "masks.json", "result.json"]
+
+
+def test_an_empty_folder_is_written_into_and_the_marker_says_so(
+    toy_bundle: Path, kept_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "-q", "-o", ".")
+    assert issue("run", toy_bundle, *kept_clip.inputs, *options) == Outcome(0, "", "")
+    assert sorted(os.listdir()) == ["amodal_masks", "masks.json", "result.json"]
+    assert issue("run", toy_bundle, *kept_clip.inputs, *options, "--overwrite").code == 0
+    assert sorted(os.listdir()) == ["amodal_masks", "masks.json", "result.json"]
+
+
+def test_frame_names_that_are_no_utf_8_finish(toy_bundle: Path, clip: Clip, tmp_path: Path) -> None:
+    for index, name in enumerate(NAMES):
+        for folder in (clip.frames, clip.masks, clip.depth):
+            os.rename(folder / name, os.fsencode(folder) + b"/caf\xe9_%d.png" % index)
+    outcome = issue("run", toy_bundle, *clip.inputs, *QUICK, "--cutouts", "--json", "-o", tmp_path / "out\udce9")
+    assert outcome.code == 0, outcome.err
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/out\xe9"))
+    assert json.loads(outcome.out) == json.loads((out / "result.json").read_text())
+    assert sorted(os.listdir(os.fsencode(out / "rgba"))) == [b"caf\xe9_%d.png" % index for index in range(3)]
+    named = json.loads((out / "masks.json").read_text())["frames"]
+    assert [frame["name"] for frame in named] == [f"caf\\xe9_{index}.png" for index in range(3)]
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_cutouts_are_the_completed_rgb_in_the_masks(
+    pad: bool, toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "out", ("--cutouts", "--no-overlay", *(["--pad"] if pad else []), "--json")
+    outcome = issue("run", toy_bundle, *kept_clip.inputs, *QUICK, *options, "-o", out)
+    assert outcome.code == 0, outcome.err
+    pairs = [("rgba", "completed", "amodal_masks"), ("rgba_padded", "completed_padded", "amodal_masks_padded")]
+    for cut, rgb, masks in pairs[: 1 + pad]:
+        seen, whole = read_pngs(out / cut), read_pngs(out / masks)
+        np.testing.assert_array_equal(seen[..., 3], whole)
+        np.testing.assert_array_equal(seen[..., :3], read_pngs(out / rgb) * (whole[..., None] > 0))
+    visible = read_pngs(out / "visible")
+    np.testing.assert_array_equal(visible[..., 3], kept_clip.modal * np.uint8(255))
+    np.testing.assert_array_equal(visible[..., :3], kept_clip.rgb * kept_clip.modal[..., None])
+    names = [name.rstrip("/") for name in json.loads(outcome.out)["files"]]
+    assert sorted(names) == sorted(path.name for path in out.iterdir())
+
+
+def test_a_video_of_the_overlay_is_gif_or_mp4_or_both(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    for video, written in (("mp4", ["overlay.mp4"]), ("both", ["overlay.gif", "overlay.mp4"])):
+        options = (*QUICK, "--stage", "segment", "--video", video, "--json", "--fps", 4, "-o", tmp_path / video)
+        outcome = issue("run", toy_bundle, *kept_clip.inputs, *options)
+        assert outcome.code == 0, outcome.err
+        assert sorted(path.name for path in (tmp_path / video).glob("overlay.*")) == written
+        assert [name for name in json.loads(outcome.out)["files"] if "overlay" in name] == written
+    shown = cv2.VideoCapture(str(tmp_path / "mp4" / "overlay.mp4"))
+    assert (shown.get(cv2.CAP_PROP_FRAME_COUNT), shown.get(cv2.CAP_PROP_FPS)) == (len(NAMES), 4)

@@ -9,8 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...bundle.manifest import ComponentEntry
-from ...errors import BackendError, MissingDependencyError, first_line
+from ...errors import BackendError, BackendUnavailableError, MissingDependencyError, first_line
 from .kernels import find_kernels
+from .library import import_onnxruntime
 
 
 def session_options(threads: int, *, optimise: bool) -> tuple[Any, Any]:
@@ -24,8 +25,8 @@ def session_options(threads: int, *, optimise: bool) -> tuple[Any, Any]:
         MissingDependencyError: onnxruntime is not installed.
     """
     try:
-        import onnxruntime as ort
-    except ImportError as error:
+        ort = import_onnxruntime()
+    except BackendUnavailableError as error:
         raise MissingDependencyError('comparing graphs needs onnxruntime; `pip install "amodal[cpu]"`.') from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,7 +1,8 @@
-"""Imports ONNX Runtime, which comes in distributions that overwrite each other's files."""
+"""Imports ONNX Runtime, which comes in distributions that overwrite each other's files, and reports on its user."""
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from typing import Any
 
@@ -10,7 +11,13 @@ from ..backend import import_library
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
-    """Imports ONNX Runtime, which `extra` of amodal installs; see `import_library`."""
+    """Imports ONNX Runtime, which `extra` of amodal installs, with its telemetry off; see `import_library`.
+
+    From 1.29 on, ONNX Runtime stores a device id and a database of events under `~/.cache/Microsoft` as soon as it is
+    imported, and sends them seconds later. Only the environment variable prevents that, and only before the import; the
+    switch of its API stops the events if a program imported it earlier. `ORT_DISABLE_TELEMETRY=0` leaves it on.
+    """
+    wanted = os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     onnxruntime = import_library("onnxruntime", extra, "backend onnxruntime")
     if not hasattr(onnxruntime, "InferenceSession"):
         # Left behind when one of the two distributions, which share files, is removed.
@@ -18,6 +25,8 @@ def import_onnxruntime(extra: str = "cpu") -> Any:
             "onnxruntime is installed only in part; onnxruntime and onnxruntime-gpu overwrite each other: uninstall "
             f'both, then `pip install "amodal[{extra}]"`.'
         )
+    if wanted != "0":
+        onnxruntime.disable_telemetry_events()
     return onnxruntime
 
 

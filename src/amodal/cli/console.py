@@ -105,7 +105,9 @@ def warn(messages: Sequence[str]) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a value to standard output as JSON."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    from amodal.runtime.files.results import json_text
+
+    click.echo(json.dumps(json.loads(json_text(value)), indent=2))  # in ASCII, whatever the locale
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:

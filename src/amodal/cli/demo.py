@@ -49,7 +49,7 @@ def _run(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     from amodal import __version__
     from amodal.bench.quality import ClipPrediction, ClipTruth, evaluate, render
     from amodal.runtime.bundle.reading import DEFAULT_BUNDLE
-    from amodal.runtime.files.atomic import check_output, staged_folder
+    from amodal.runtime.files.atomic import staged_folder
     from amodal.runtime.files.overlay import write_contact_sheet, write_panels
     from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
     from amodal.runtime.model import load
@@ -60,11 +60,10 @@ def _run(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     out, steps = Path(options["out"]), options["steps"]
     start = time.perf_counter()
-    check_output(options["out"], options["overwrite"], MARKER)
     bars = StageBars(options["quiet"], steps)
     with (
-        load(DEFAULT_BUNDLE, threads=options["threads"], progress=bars.component) as model,
         staged_folder(options["out"], options["overwrite"], MARKER) as folder,
+        load(DEFAULT_BUNDLE, threads=options["threads"], progress=bars.component) as model,
         bars.show(["segment", "complete"]),
     ):
         scene = make_scene(options["seed"], model.config.frames, model.config.size)

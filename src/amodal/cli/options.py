@@ -176,6 +176,23 @@ def quiet_option(text: str = "Print neither progress nor a summary.") -> Callabl
     return click.option("-q", "--quiet", is_flag=True, help=text)
 
 
+result_options = combined(
+    click.option("--overlay/--no-overlay", default=True, help="Write the overlay, a video for people, and sheet.png."),
+    click.option(
+        "--video",
+        type=click.Choice(["gif", "mp4", "both"]),
+        default="gif",
+        help='Format of the overlay: overlay.gif, overlay.mp4 (H.264; needs pip install "amodal[video]"), or both.',
+    ),
+    click.option(
+        "--cutouts",
+        is_flag=True,
+        help="Also write the whole object to rgba/ and its visible part to visible/, as PNGs with alpha.",
+    ),
+)
+"""Which further results `amodal run` writes: --overlay, --video, --cutouts."""
+
+
 def _writable(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
     """Refuses a file that cannot be written, before anything is measured."""
     existing = next((folder for folder in file.absolute().parents if folder.exists()), None) if file else None

@@ -47,7 +47,7 @@ def command(**options: Any) -> None:
 def _write(options: dict[str, Any]) -> dict[str, Any]:
     """Writes the folder of `amodal scenes`; returns the content of scenes.json."""
     from amodal import __version__
-    from amodal.runtime.files.atomic import check_output, staged_folder
+    from amodal.runtime.files.atomic import staged_folder
     from amodal.runtime.files.results import write_json
     from amodal.runtime.scenes import make_scene, write_scene
 
@@ -55,7 +55,6 @@ def _write(options: dict[str, Any]) -> dict[str, Any]:
 
     out, overwrite, count = options["out"], options["overwrite"], options["count"]
     height, width = options["size"]
-    check_output(out, overwrite, _MARKER)
     scenes, hidden = [], 0.0
     with staged_folder(out, overwrite, _MARKER) as folder, activity(options["quiet"], "scenes") as progress:
         for index in range(count):
@@ -75,6 +74,7 @@ def _write(options: dict[str, Any]) -> dict[str, Any]:
             "width": width,
             "hidden": round(hidden, 4),
             "scenes": scenes,
+            "files": [*(f"{scene['name']}/" for scene in scenes), _MARKER],
         }
         write_json(folder / _MARKER, facts)
     return facts

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ def test_an_exception_while_overwriting_leaves_the_old_folder_as_it_was(
 
 
 def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
+    ours(tmp_path / "out")
     with (
-        pytest.raises(OutputExistsError, match=r"out exists already; replace it with `overwrite=True` or .* `out`"),
+        pytest.raises(OutputExistsError, match=r"out exists already .*; replace it with `overwrite=True` or .* `out`"),
         staged_folder(tmp_path / "out"),
     ):
         pytest.fail("the block must not run")
@@ -98,13 +99,6 @@ def test_overwrite_replaces_the_whole_folder(tmp_path: Path) -> None:
         assert (out / "sub" / "a.txt").read_text() == "old"
     assert names(out) == ["new"]
     assert names(tmp_path) == ["out"]
-
-
-def test_overwrite_replaces_an_empty_folder(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with staged_folder(tmp_path / "out", overwrite=True, marker="result.json") as staging:
-        (staging / "new").touch()
-    assert names(tmp_path / "out") == ["new"]
 
 
 @pytest.mark.parametrize("marker", ["result.json", None])
@@ -125,7 +119,7 @@ def test_overwrite_never_replaces_the_home_folder_even_with_a_marker(
     home = ours(tmp_path / "home")
     monkeypatch.setenv("HOME", str(home / "sub"))
     for folder in (home, home / "sub", Path("/")):
-        with pytest.raises(OutputExistsError, match="mount point or holds the home folder and is never replaced"):
+        with pytest.raises(OutputExistsError, match="holds the home folder and is never replaced"):
             check_output(folder, overwrite=True, marker="result.json")
 
 
@@ -302,31 +296,89 @@ def test_if_the_new_folder_cannot_be_put_in_place_the_old_one_comes_back(
     assert names(tmp_path) == ["out"]
 
 
-def killed_inside(out: Path) -> None:
-    """A process that is killed, beyond any cleaning up, in the middle of writing."""
-    code = (
-        "import sys, time; from amodal.runtime.files.atomic import staged_folder\n"
-        "with staged_folder(sys.argv[1]) as staging:\n"
-        "    (staging / 'x').write_text('1'); print('in', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True) as process:
+HOLD = """
+import sys, time
+from amodal.runtime.files.atomic import staged_folder
+with staged_folder(sys.argv[1]) as staging:
+    (staging / "x").write_text("1")
+    print("in", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def writer(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of writing, which is killed at the end, beyond any cleaning up."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
-        # While it lives, another run leaves its folder alone.
-        with staged_folder(out.parent / "probe"), staged_folder(out):
-            assert len([name for name in names(out.parent) if name.startswith(".out.partial-")]) == 2
-        out.rmdir()
-        process.send_signal(signal.SIGKILL)
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def test_what_a_killed_process_left_is_cleared_away_by_the_next_run(tmp_path: Path) -> None:
-    killed_inside(tmp_path / "out")
-    left = [name for name in names(tmp_path) if name.startswith(".out.partial-")]
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_second_run_into_the_same_folder_is_told_before_it_works(tmp_path: Path, exists: bool) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    with writer(out) as process:
+        for enter in (check_output, lambda out: staged_folder(out).__enter__()):
+            with pytest.raises(OutputError, match=rf"another run \(pid {process.pid}\) is writing to .*out, .*; wait"):
+                enter(out)
+        with staged_folder(tmp_path / "other"):
+            pass
+    check_output(out)
+
+
+def test_a_second_run_in_the_same_process_is_told_too(tmp_path: Path) -> None:
+    with (
+        staged_folder(tmp_path / "out"),
+        pytest.raises(OutputError, match=rf"another run \(pid {os.getpid()}\)"),
+        staged_folder(tmp_path / "out"),
+    ):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == ["out"]
+
+
+def test_without_locks_the_pid_decides_and_what_is_unclear_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = tmp_path / f".out.partial-{int(gone.stdout)}-ab"
+    left.mkdir()
+    with staged_folder(tmp_path / "out"), pytest.raises(OutputError, match="another run"):
+        check_output(tmp_path / "out")
+    assert names(tmp_path) == [left.name, "out"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_what_a_killed_process_left_is_cleared_away_by_the_next_run(tmp_path: Path, exists: bool) -> None:
+    out = tmp_path / "out"
+    home = out if exists else tmp_path
+    if exists:
+        out.mkdir()
+    with writer(out):
+        pass
+    left = [name for name in names(home) if name.startswith(".out.partial-")]
     assert len(left) == 1
     (tmp_path / ".other.partial-1-x").mkdir()
+    with staged_folder(out):
+        assert left[0] not in names(home)
+    assert names(tmp_path) == [".other.partial-1-x", "out"]
+    assert names(out) == []
+
+
+def test_a_leftover_does_not_block_whoever_got_its_pid(tmp_path: Path) -> None:
+    left = tmp_path / f".out.partial-{os.getppid()}-ab"
+    left.mkdir()
     with staged_folder(tmp_path / "out"):
-        assert left[0] not in names(tmp_path)
-    assert names(tmp_path) == [".other.partial-1-x", "out", "probe"]
+        assert not left.exists()
 
 
 def test_an_old_folder_that_a_killed_process_had_moved_aside_comes_back(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from PIL import Image
 
 from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
-from amodal.runtime.files.results import png_names, write_frames_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.files.results import (
+    cut_out,
+    png_names,
+    write_frames_png,
+    write_json,
+    write_masks_json,
+    write_masks_png,
+)
 from amodal.runtime.files.rle import decode_rle, encode_rle
 
 
@@ -106,3 +114,26 @@ def test_what_json_has_no_form_for_is_refused(tmp_path: Path, value: Any, error:
     with pytest.raises(error):
         write_json(tmp_path / "x.json", {"a": value})
     assert not (tmp_path / "x.json").exists()
+
+
+def test_names_that_are_no_utf_8_are_shown_in_json_and_kept_on_disk(tmp_path: Path) -> None:
+    modal, amodal = clip()
+    names = ["caf\udce9_0.jpg", "é\\xe9.jpg", "\ud800.jpg"]
+    write_masks_json(tmp_path / "masks.json", modal, amodal, names)
+    document = json.loads((tmp_path / "masks.json").read_bytes().decode("utf-8", "strict"))
+    assert [frame["name"] for frame in document["frames"]] == ["caf\\xe9_0.jpg", "é\\xe9.jpg", "\\x00.jpg"]
+    paths = write_masks_png(tmp_path / "masks", modal[:1], names[:1])
+    assert os.listdir(os.fsencode(tmp_path / "masks")) == [b"caf\xe9_0.png"]
+    assert paths[0].exists()
+
+
+def test_a_cut_out_has_the_object_and_nothing_else(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(1, 256, (3, 12, 16, 3)).astype(np.uint8)
+    modal, _ = clip()
+    (path, *_) = write_frames_png(tmp_path / "visible", cut_out(frames, modal))
+    picture = Image.open(path)
+    assert picture.mode == "RGBA"
+    seen = np.asarray(picture)
+    assert np.array_equal(seen[..., 3], modal[0] * 255)
+    assert np.array_equal(seen[modal[0]][:, :3], frames[0][modal[0]])
+    assert not seen[~modal[0]].any()

@@ -13,13 +13,14 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
 from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
-from amodal.runtime.files.atomic import check_output, staged_folder
+from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import Clip, ClipFiles, read_clip
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
 
-from .results import MARKER, Outputs, settings_of, write_files, write_result
+from .products import try_writing, write_files
+from .results import MARKER, Outputs, settings_of, write_result
 
 _LEAST_FPS, _MOST_FPS = 1.0, 30.0  # what Stable Video Diffusion was trained with
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads", "verify")
@@ -40,17 +41,20 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     out, overwrite = options["out"], options["overwrite"]
     shape = shape_of(options)
     inputs = [options[name] for name in ("bundle", "frames", "masks", "depth", "amodal") if options[name] is not None]
-    check_output(out, overwrite, MARKER, inputs)
     bars = StageBars(options["quiet"], options["steps"], options["samples"])
     loading = {name: options[name] for name in _LOAD}
-    with load(options["bundle"], shape=shape, progress=bars.component, **loading) as model:
+    with (
+        staged_folder(out, overwrite, MARKER, inputs) as folder,
+        load(options["bundle"], shape=shape, progress=bars.component, **loading) as model,
+    ):
         stages = _stages(options, model)
         clip = _read(options, model, stages)
         options = {**options, "fps": _told_fps(options, clip)}
-        with staged_folder(out, overwrite, MARKER, inputs) as folder, bars.show(stages):
+        try_writing(folder, clip, stages, options)
+        with bars.show(stages):
             outputs = _run(options, model, clip, stages, bars)
             bars.phase("writing")
-            files = write_files(folder, clip, outputs, options)
+            files = write_files(folder, clip, outputs, stages, options)
             return write_result(folder, files, options, model, clip, outputs, start)
 
 
@@ -70,6 +74,8 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
     for option, given in (("--samples", options["samples"] > 1), ("--pad", options["pad"])):
         if given and "segment" not in wanted:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
+    if options["cutouts"] and "complete" not in wanted:
+        raise InputError("--cutouts needs the complete stage, which draws the whole object; omit it, or --stage.")
     if options["propagate"] is not None and "complete" not in wanted:
         raise InputError("--propagate is about RGB, which the complete stage draws; omit it, or --stage.")
     if options["depth"] is None and options["depth_kind"] is not None:

@@ -1,11 +1,11 @@
-"""The settings and outputs of `amodal run`, and the files that it writes."""
+"""The settings and outputs of `amodal run`, and its result.json."""
 
 from __future__ import annotations
 
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,7 @@ from amodal.runtime.bundle.reading import sha256_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.files.clip import Clip
-from amodal.runtime.files.overlay import write_contact_sheet, write_overlay
-from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
+from amodal.runtime.files.results import write_json
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import resize_masks
 from amodal.runtime.pictures.padding import Padding
@@ -62,46 +61,11 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     return settings_from(Settings, options, churn=Churn(options["churn"], least, most, options["churn_noise"]))
 
 
-def write_files(folder: Path, clip: Clip, outputs: Outputs, options: Mapping[str, Any]) -> list[str]:
-    """Writes masks, frames and pictures; returns their names."""
-    files: list[str] = []
-    completed = outputs.completion.frames_full if outputs.completion else None
-    if outputs.masks:
-        files += _write(write_masks_png, folder / "amodal_masks", outputs.masks[0], clip, outputs)
-    if len(outputs.masks) > 1:
-        for seed, masks in zip(_seeds(options), outputs.masks, strict=True):
-            _write(write_masks_png, folder / "samples" / str(seed) / "amodal_masks", masks, clip, outputs)
-        shares = np.rint(255 * np.mean(outputs.masks, axis=0, dtype=np.float32)).astype(np.uint8)
-        files += ["samples/", *_write(write_frames_png, folder / "probability", shares, clip, outputs)]
-    if completed is not None:
-        files += _write(write_frames_png, folder / "completed", completed, clip, outputs)
-    amodal = _whole_masks(clip, outputs)
-    write_masks_json(folder / "masks.json", clip.modal, outputs.in_frame(amodal), clip.names)
-    files.append("masks.json")
-    if options["overlay"]:
-        frames, modal = clip.frames, clip.modal
-        if outputs.padding is not None:
-            frames, modal = outputs.padding.pad(frames, 255), outputs.padding.pad(modal, False)
-        write_overlay(folder / "overlay.gif", frames, modal, amodal, completed, fps=options["fps"])
-        write_contact_sheet(folder / "sheet.png", frames, modal, amodal, completed)
-        files += ["overlay.gif", "sheet.png"]
-    return files
-
-
-def _write(write: Callable[..., Any], place: Path, pictures: NDArray[Any], clip: Clip, outputs: Outputs) -> list[str]:
-    """Writes the frame's part to PLACE and, with --pad, everything to PLACE_padded; returns their names."""
-    write(place, outputs.in_frame(pictures), clip.names)
-    if outputs.padding is None:
-        return [f"{place.name}/"]
-    write(place.with_name(f"{place.name}_padded"), pictures, clip.names)
-    return [f"{place.name}/", f"{place.name}_padded/"]
-
-
 def write_result(
     folder: Path, files: list[str], options: Mapping[str, Any], model: Model, clip: Clip, outputs: Outputs, start: float
 ) -> dict[str, Any]:
     """Writes result.json and returns its content; `start` is when the run began."""
-    amodal = outputs.in_frame(_whole_masks(clip, outputs))
+    amodal = outputs.in_frame(whole_masks(clip, outputs))
     result = {
         "schema_version": 1,
         "amodal_version": __version__,
@@ -137,7 +101,8 @@ def write_result(
     return result
 
 
-def _seeds(options: Mapping[str, Any]) -> list[int]:
+def seeds_of(options: Mapping[str, Any]) -> list[int]:
+    """Returns the seed of each sample."""
     return [options["seed"] + index for index in range(options["samples"])]
 
 
@@ -151,7 +116,7 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
         settings["depth_channels"] = settings["depth_channels"] or model.config.depth.channels
     return {
         "seed": options["seed"],
-        "seeds": _seeds(options),
+        "seeds": seeds_of(options),
         "pad": options["pad"],
         **settings,
         "churn": churn,
@@ -194,7 +159,7 @@ def _known(clip: Clip, outputs: Outputs) -> dict[str, Any]:
     return {"known_share": [float(k.sum() / w.sum()) if w.any() else None for k, w in zip(known, whole, strict=True)]}
 
 
-def _whole_masks(clip: Clip, outputs: Outputs) -> NDArray[np.bool_]:
+def whole_masks(clip: Clip, outputs: Outputs) -> NDArray[np.bool_]:
     """Whole-object masks of the first seed; with --pad, of the padded frame."""
     masks = outputs.masks[0] if outputs.masks else clip.amodal
     assert masks is not None

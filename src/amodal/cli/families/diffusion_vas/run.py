@@ -17,6 +17,7 @@ from amodal.cli.options import (
     json_option,
     noise_option,
     quiet_option,
+    result_options,
     stage_option,
     steps_option,
 )
@@ -87,14 +88,15 @@ from amodal.cli.options import (
 )
 @execution_options(threads=int)
 @click.option("--verify/--no-verify", default=True, help="First compare the bundle's files with their hashes.")
-@click.option("--overlay/--no-overlay", default=True, help="Write overlay.gif and sheet.png.")
+@result_options
 @json_option("result.json")
 @quiet_option()
 def command(**options: Any) -> None:
     """Compute whole-object masks and RGB from frames and visible masks.
 
     Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png; with
-    --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255).
+    --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255). result.json is written last: a
+    folder that has it is complete.
 
     \b
     Examples:
@@ -105,6 +107,7 @@ def command(**options: Any) -> None:
       amodal run bundle --frames video.mp4 --masks masks.mp4 -o out \\
           --start 2s --stop 5s --stride 3 --fps auto
       amodal run bundle --frames rgbs/ --masks masks/ -o out --propagate
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --cutouts --video mp4
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
     """
