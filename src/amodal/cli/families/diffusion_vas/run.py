@@ -10,6 +10,7 @@ from amodal.cli.console import RANGE, print_json, warn
 from amodal.cli.options import (
     bundle_argument,
     churn_option,
+    crop_option,
     execution_options,
     folder_options,
     json_option,
@@ -53,6 +54,7 @@ from amodal.cli.options import (
     help="Pad the frame by a quarter on every side, as published for TAO-Amodal, for objects that leave it. Also "
     "writes amodal_masks_padded/ and completed_padded/, and boxes beyond the frame to result.json.",
 )
+@crop_option
 @click.option(
     "--propagate/--no-propagate",
     default=None,
@@ -99,6 +101,7 @@ def command(**options: Any) -> None:
       amodal run bundle --frames video.mp4 --masks ids/ --object 3 -o out
       amodal run bundle --frames rgbs/ --masks masks/ -o out --samples 5
       amodal run bundle --frames rgbs/ --masks masks/ -o out --pad --fps 2
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --crop auto
       amodal run bundle --frames rgbs/ --masks masks/ -o out --propagate
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
