@@ -136,6 +136,32 @@ def paired_ratio(base: Sequence[float], other: Sequence[float], seed: int = 0) -
     return _ratio(centre, *_margins(_medians(logs, np.random.default_rng(seed)), centre))
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two means with its interval (`CONFIDENCE`)."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(base: Sequence[_Array], other: Sequence[_Array], seed: int = 0) -> Difference:
+    """Mean of `other` minus mean of `base` over the values of all clips, NaN left out of both.
+
+    The interval is a bootstrap over clips, since the frames of one clip are alike.
+
+    Args:
+        base, other: the values of each clip, of the same clips and frames in the same order; one clip or more.
+        seed: of the resampling.
+    """
+    gains = [after - before for before, after in zip(base, other, strict=True)]
+    sums, counts = (np.array([f(gain) for gain in gains]) for f in (np.nansum, lambda g: np.isfinite(g).sum()))
+    drawn = np.random.default_rng(seed).integers(0, len(gains), (RESAMPLES, len(gains)))
+    means = sums[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1)
+    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return Difference(float(sums.sum() / max(counts.sum(), 1)), float(low), float(high))
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the points (cost, gain) that no other beats in both, by rising cost; the first of equal points."""
     best, frontier = -np.inf, []

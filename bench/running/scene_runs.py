@@ -55,7 +55,7 @@ class SceneRun(NamedTuple):
 
 def run_scene(seed: int, setting: Setting, samples: int = 1, complete: bool = False) -> SceneRun:
     """Runs a scene with `samples` seeds of noise; with `complete`, the first one through both stages."""
-    model = _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
+    model = model_of(setting)
     scene = make_scene(seed, model.config.frames, model.config.size)
     options: dict[str, Any] = sampler_keywords(setting.steps, setting.guidance, setting.churn)
     options["context"] = setting.context
@@ -83,6 +83,11 @@ def run_scenes(jobs: Sequence[tuple[Any, ...]], workers: int, what: str) -> list
         futures = [pool.submit(run_scene, *job) for job in jobs]
         console = Console(stderr=True)
         return list(track((f.result() for f in futures), what, len(jobs), console=console, transient=True))
+
+
+def model_of(setting: Setting) -> Model:
+    """Returns this process's model for a setting, with everything loaded that a clip needs."""
+    return _model(setting.bundle, setting.execution, is_guided((setting.guidance, setting.guidance)))
 
 
 @lru_cache(1)

@@ -14,6 +14,7 @@ from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageNam
 from ..bundle import Exported, export_bundle
 from ..checkpoints.checkpoint import StageCheckpoint, read_checkpoint
 from ..families.diffusion_vas.plan import ExportSettings, plan_export
+from .domain import measure_domain
 from .loop import load_average
 from .recipe import CLIP_MEAN, CLIP_STD, SIGMA_RANGE, STAGES, Recipe, make_image_encoder, make_unet
 from .vae import trained_vae
@@ -68,7 +69,11 @@ def write_bundle(
 ) -> list[Exported]:
     """Exports the checkpoints for CPUs: weights in half precision, arithmetic in float32."""
     places = write_checkpoints(folder, recipe)
-    settings = ExportSettings(recipe.size, recipe.frames, "fp32", "fp16", context, recipe.frames, propagate=True)
+    settings = ExportSettings(
+        *(recipe.size, recipe.frames, "fp32", "fp16", context, recipe.frames),
+        propagate=True,
+        domain=measure_domain(recipe),
+    )
     checkpoints = {stage: _named(read_checkpoint(places[stage]), stage) for stage in STAGES}
     return export_bundle(out, plan_export(checkpoints, settings=settings), overwrite=overwrite)
 

@@ -16,7 +16,7 @@ from ..files.results import write_frames_png, write_json, write_masks_png
 from ..paths import PathLike
 from .shapes import Outline
 from .textures import SIDE, scenery
-from .world import Thing, World, make_world
+from .world import Thing, World, make_world, zoomed_out
 
 Bools = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
@@ -57,13 +57,14 @@ class Scene:
         return np.asarray(self.modal.sum(axis=(1, 2)) / np.maximum(area, 1), np.float32)
 
 
-def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) -> Scene:
+def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zoom: float = 1.0) -> Scene:
     """Makes a scene, the same for the same arguments; sizes of one aspect ratio show the same world.
 
     Args:
         seed: at least 0.
         frames: T.
         size: (H, W) in pixels, at least 16.
+        zoom: 1 or more; 4 shows the same things at a quarter of their size, somewhere in a wider view.
 
     Raises:
         InputError: an argument out of range.
@@ -74,10 +75,15 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128)) ->
             f"scene with seed {seed}, {frames} frames of {height}x{width}: expected a seed of 0 or more, 1 frame or "
             "more, and sides of 16 pixels or more."
         )
+    if not 1 <= zoom < math.inf:
+        raise InputError(f"`zoom={zoom}`: expected a number of 1 or more.", field="zoom")
     rng = np.random.default_rng([seed, frames])
     world = make_world(rng, frames, width / height)
     while not _is_recognisable(world):
         world = make_world(rng, frames, width / height)
+    if zoom > 1:
+        room = np.array([width / height, 1.0]) * (1 - 1 / zoom)
+        world = zoomed_out(world, zoom, np.random.default_rng([seed, 1]).uniform(0, room))
     pictures, depth = _background(world, rng, frames, size)
     whole = np.full((frames, height, width, 3), 255, np.uint8)
     for thing in world.behind:

@@ -6,7 +6,7 @@ Lengths are in frame heights, x to the right and y down from the frame's upper l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -62,6 +62,18 @@ def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
     ]
     before, behind = (sorted(things, key=attrgetter("near")) for things in (before, behind))
     return World(target, tuple(before), tuple(behind), -0.35 * camera)
+
+
+def zoomed_out(world: World, zoom: float, corner: Floats) -> World:
+    """Returns a world drawn `zoom` times smaller; `corner` [2] (x, y) is where its former frame begins."""
+
+    def moved(thing: Thing) -> Thing:
+        pose = thing.pose / zoom
+        pose[:, :, 2] += corner
+        return replace(thing, pose=pose, slope=(thing.slope[0] * zoom, thing.slope[1] * zoom))
+
+    before, behind = (tuple(map(moved, things)) for things in (world.before, world.behind))
+    return World(moved(world.target), before, behind, world.drift / zoom)
 
 
 def _camera(rng: np.random.Generator, moments: Floats) -> Floats:

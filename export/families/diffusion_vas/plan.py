@@ -13,7 +13,7 @@ import torch
 
 from amodal.runtime.bundle.manifest import Precision, TaskEntry
 from amodal.runtime.errors import InputError
-from amodal.runtime.families.diffusion_vas.config import ContextLayout, StageName
+from amodal.runtime.families.diffusion_vas.config import ContextLayout, Domain, StageName
 from amodal.runtime.pictures.depth import DepthChannels, depth_input_size
 
 from ...checkpoints.checkpoint import Network, StageCheckpoint
@@ -56,6 +56,7 @@ class ExportSettings:
     variant: str | None = None  # in `VARIANTS`; None for `engine` (to build engines from) with fp16, `cpu` with fp32
     depth_channels: DepthChannels = "demo"  # their order for the depth network by default
     propagate: bool = False  # whether `complete` copies hidden pixels from other frames by default
+    domain: Domain | None = None  # what the checkpoints were trained on, if that is narrow
     check: Check = "small"  # compare graphs with torch: at their own size, at a small one if that is large, or not
 
     def __post_init__(self) -> None:
@@ -136,6 +137,7 @@ def _config(stages: Mapping[StageName, StageCheckpoint], settings: ExportSetting
         "motion_bucket": MOTION_BUCKET,
         "propagate": settings.propagate,
         "depth": None,
+        "domain": None if settings.domain is None else settings.domain.model_dump(mode="json"),
         **_common_config(stages),
     }
 

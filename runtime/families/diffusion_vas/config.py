@@ -57,6 +57,25 @@ class DepthEntry(_Record):
     kind: Literal["relative", "metric"] = "relative"
 
 
+Range = tuple[float, float]
+
+
+class Domain(_Record):
+    """What the networks were trained on, where that is narrow; `domain` measures clips and defines the measures.
+
+    Attributes:
+        about: in words, in the plural.
+        grain, relief, nearer, motion, area: the least and the most of each measure in the training clips.
+    """
+
+    about: str
+    grain: Range
+    relief: Range
+    nearer: Range
+    motion: Range
+    area: Range
+
+
 class Config(_Record):
     """The `config` of a Diffusion-VAS bundle's manifest.
 
@@ -69,6 +88,7 @@ class Config(_Record):
         noise_dtype: dtype in which the latents' noise is drawn (a half-precision reference draws it in float16).
         noise_augmentation, motion_bucket: the conditioning constants of the checkpoint's demo.
         propagate: whether `complete` copies hidden pixels from other frames by default; the authors' code does not.
+        domain: the clips that the networks know; None if they were trained on many kinds.
     """
 
     frames: PositiveInt
@@ -87,6 +107,7 @@ class Config(_Record):
     scheduler: SchedulerEntry
     image_encoder: ImageEncoderEntry
     depth: DepthEntry | None
+    domain: Domain | None = None
 
     @property
     def latent_size(self) -> tuple[int, int]:

@@ -61,7 +61,9 @@ def segment_inputs(
     raw = as_input(modal, "modal", xp)
     full_size = (int(raw.shape[-2]), int(raw.shape[-1])) if raw.ndim > 1 else (0, 0)
     if padding is None:
-        prepared, raw = images.prepare_modal(raw, size, xp, checks), None
+        prepared = images.prepare_modal(raw, size, xp, checks)
+        _require_left(raw, prepared, xp, checks)
+        raw = None
     else:
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw))
@@ -156,6 +158,23 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     """Repeats the last frame until the clip has `frames` frames."""
     missing = frames - len(array)
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> None:
+    """Adds the check that, of an object that raw masks show, something is left at the bundle's size."""
+
+    def judge(low: float, high: float) -> None:
+        if low < high:
+            raise InputError(
+                f"modal shows the object at {modal.shape[1]}x{modal.shape[2]}, but nothing of it is left at the bundle's "
+                f"{prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+                "`amodal.runtime.pictures.cropping.Crop`.",
+                field="modal",
+            )
+
+    if modal.dtype.kind in "biu":
+        shown = xp.asarray(images.binarise(modal).any())
+        checks.add(xp.stack([shown, (prepared > 0).any()]).astype(np.float32), judge)
 
 
 def _frame_count(config: Config, **clips: Array) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .console import BYTES, MOMENT, NAMES, OBJECT
+from .console import BYTES, MOMENT, NAMES, OBJECT, Parsed
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -201,6 +202,28 @@ def _writable(context: click.Context, option: click.Parameter, file: Path | None
     why = "cannot be written to" if existing.is_dir() else "is a file"
     raise click.BadParameter(f"{file} cannot be written: {existing} {why}; choose another place.", context, option)
 
+
+def _crop(text: str) -> str | float:
+    if text in ("auto", "off"):
+        return text
+    if not 1 <= (scale := float(text)) < math.inf:
+        raise ValueError
+    return scale
+
+
+crop_option = click.option(
+    "--crop",
+    type=Parsed(
+        "CROP",
+        _crop,
+        "is not auto, off or a number of 1 or more, how many times the object's box.",
+    ),
+    metavar="auto|N|off",
+    default="off",
+    help="Run on a window around the object, N times the box around all its visible parts, and put the results back "
+    "into the frame. auto: 2, as published for MOVi, if that box covers less than a quarter of the frame.",
+)
+"""For small objects: --crop."""
 
 work_options = combined(
     stage_option,

@@ -39,7 +39,8 @@ def test_the_default_bundle_of_schema_1_is_what_the_package_holds_now(document: 
     opened, now = Bundle(bundle_of(document, tmp_path)), Bundle("default")
     assert opened.config.size_multiple is None, "it was not recorded"
     assert now.config.size_multiple == 16
-    assert opened.config == now.config.model_copy(update={"size_multiple": None})
+    assert (opened.config.domain, now.config.domain is None) == (None, False), "nor was this"
+    assert opened.config == now.config.model_copy(update={"size_multiple": None, "domain": None})
     assert opened.manifest == now.manifest.model_copy(update={"config": opened.manifest.config})
 
 

@@ -18,6 +18,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("decode chunk", f"{config.decode_chunk} frames"),
         ("hidden RGB", "copied from other frames, the rest drawn" if config.propagate else "drawn"),
         ("noise", config.noise_dtype),
+        *([("trained on", f"{config.domain.about} alone")] if config.domain else []),
     ]
 
 

@@ -19,6 +19,7 @@ from amodal.runtime.files.trimming import Trim
 from amodal.runtime.model import Model, load
 from amodal.runtime.pictures.padding import Padding
 
+from .fitting import choose_crop, cut_clip, find_concerns, paste, require_fit
 from .products import try_writing, write_files
 from .results import MARKER, Outputs, settings_of, write_result
 
@@ -71,6 +72,11 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
             )
     if wanted == ["complete"] and options["amodal"] is None:
         raise InputError("the complete stage alone needs whole-object masks; give them with --amodal DIR.")
+    if options["crop"] != "off" and options["pad"]:
+        raise InputError(
+            "--crop runs on a part of the frame and --pad on more than the frame; choose one: --pad for an object that "
+            "leaves the frame, --crop for a small one."
+        )
     for option, given in (("--samples", options["samples"] > 1), ("--pad", options["pad"])):
         if given and "segment" not in wanted:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
@@ -82,14 +88,9 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
         raise InputError("--depth-kind says what --depth holds; give --depth, or omit --depth-kind.")
     if options["depth"] is not None and options["depth_channels"] is not None:
         raise InputError("--depth-channels is about the depth network, which --depth replaces; omit one of them.")
-    if "segment" in wanted:
-        if options["amodal"] is not None:
-            raise InputError("--amodal is for --stage complete; the segment stage computes the masks itself.")
-        if options["depth"] is None and model.config.depth is None:
-            raise InputError(
-                f"bundle {bundle} has no depth component; give depth with --depth DIR, or export the bundle again "
-                "with --depth CHECKPOINT."
-            )
+    if "segment" in wanted and options["amodal"] is not None:
+        raise InputError("--amodal is for --stage complete; the segment stage computes the masks itself.")
+    require_fit(options, model.config, wanted)
     return wanted
 
 
@@ -110,6 +111,19 @@ def _told_fps(options: Mapping[str, Any], clip: Clip) -> float:
 
 
 def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Outputs:
+    """Runs the stages on the frame, or on the window of --crop; adds what may go wrong to the clip's warnings."""
+    crop = choose_crop(options, clip)
+    given = clip if crop is None else cut_clip(clip, crop)
+    clip.warnings.extend(find_concerns(given, model.config, crop))
+    outputs = _run_stages(options, model, given, stages, bars)
+    if crop is None:
+        return outputs
+    pasted, concerns = paste(outputs, crop)
+    clip.warnings.extend(concerns)
+    return pasted
+
+
+def _run_stages(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Outputs:
     padding = Padding(clip.frames.shape[1], clip.frames.shape[2]) if options["pad"] else None
     request = Request(settings_of(options), options["seed"], padding)
     segmentation = completion = None

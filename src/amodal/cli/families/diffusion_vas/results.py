@@ -24,6 +24,7 @@ from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.files.clip import Clip
 from amodal.runtime.files.results import write_json
 from amodal.runtime.model import Model
+from amodal.runtime.pictures.cropping import Crop
 from amodal.runtime.pictures.images import resize_masks
 from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.sampling.schedule import Churn
@@ -33,11 +34,15 @@ MARKER = "result.json"
 
 @dataclass(frozen=True)
 class Outputs:
-    """The stages' results; `padding` is the room around the frame, with --pad."""
+    """The stages' results; `padding` is the room around the frame, with --pad, and `crop` the window, with --crop.
+
+    `masks_full` and `frames_full` are of the frame, everything else of the window.
+    """
 
     segmentation: Segmentation | None
     completion: Completion | None
     padding: Padding | None
+    crop: Crop | None = None
 
     @property
     def stages(self) -> dict[str, Segmentation | Completion]:
@@ -86,6 +91,7 @@ def write_result(
         "hidden_share": [_hidden(a, m) for a, m in zip(amodal, clip.modal, strict=True)],
         **_known(clip, outputs),
         **_beyond(clip, outputs),
+        **({"crop": asdict(outputs.crop)} if outputs.crop else {}),
         "bundle": _bundle(options["bundle"], model),
         "backend": model.backend.describe(),
         "versions": {
@@ -118,6 +124,7 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
         "seed": options["seed"],
         "seeds": seeds_of(options),
         "pad": options["pad"],
+        "crop": options["crop"],
         **settings,
         "churn": churn,
         "memory": model.memory,
@@ -155,6 +162,8 @@ def _known(clip: Clip, outputs: Outputs) -> dict[str, Any]:
     known = outputs.completion.known
     masks = outputs.segmentation.masks if outputs.segmentation else clip.amodal
     assert masks is not None
+    if outputs.crop and not outputs.segmentation:
+        masks = outputs.crop.cut(masks)
     whole = known | resize_masks(masks, known.shape[1:])
     return {"known_share": [float(k.sum() / w.sum()) if w.any() else None for k, w in zip(known, whole, strict=True)]}
 

@@ -11,6 +11,7 @@ from amodal.cli.options import (
     bundle_argument,
     churn_option,
     clip_files_options,
+    crop_option,
     depth_options,
     execution_options,
     folder_options,
@@ -51,6 +52,7 @@ from amodal.cli.options import (
     help="Pad the frame by a quarter on every side, as published for TAO-Amodal, for objects that leave it. Also "
     "writes amodal_masks_padded/ and completed_padded/, and boxes beyond the frame to result.json.",
 )
+@crop_option
 @click.option(
     "--propagate/--no-propagate",
     default=None,
@@ -106,6 +108,7 @@ def command(**options: Any) -> None:
       amodal run bundle --frames rgbs/ --masks masks/ -o out --pad --fps 2
       amodal run bundle --frames video.mp4 --masks masks.mp4 -o out \\
           --start 2s --stop 5s --stride 3 --fps auto
+      amodal run bundle --frames rgbs/ --masks masks/ -o out --crop auto
       amodal run bundle --frames rgbs/ --masks masks/ -o out --propagate
       amodal run bundle --frames rgbs/ --masks masks/ -o out --cutouts --video mp4
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
