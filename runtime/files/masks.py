@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, argument
-from ..paths import PathLike, stem_of
+from ..paths import PathLike
 from ..pictures.images import resize_masks
 from ..pictures.objects import MaskKind, MaskPicture, ObjectId, read_object
-from .arrays import ARRAY_SUFFIXES
-from .listing import IMAGE_SUFFIXES, folder_entries, join_ranges, require_path
+from .listing import folder_entries, join_ranges, require_path
 from .mask_pictures import decode_mask_picture
 from .objects import choose_object
 from .pictures import Picture, Size, describe_size
@@ -103,16 +102,16 @@ def open_masks(
         object_id: the object, if there are several.
         kind: how values are read, see `amodal.runtime.pictures.objects`.
         key: `modal` or `amodal`, for files that hold both (amodal's masks.json, an npz).
-        frames: where the frames are; LabelMe writes its json beside them.
+        frames: where the frames are; in a file of several videos, theirs is the one of that name.
 
     Raises:
         InputError: no such path, no masks there, or no such object.
     """
     source = require_path(path, _KINDS)
-    if source.is_dir():
-        return _open_folder(source, object_id, kind, key, frames)
     if holds_tracks(source):
         return TrackMasks(source, object_id, key, frames)
+    if source.is_dir():
+        return _open_folder(source, object_id, kind, key)
     return PictureMasks(open_sequence(source, _KINDS, (key, "masks")), object_id, kind)
 
 
@@ -181,17 +180,6 @@ def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: 
     by_object = _object_folders(folder)
     if by_object:
         return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key, frames)
-    entries = folder_entries(folder)
-    pictures = {stem_of(e.name) for e in entries if e.suffix.lower() in (*IMAGE_SUFFIXES, *ARRAY_SUFFIXES)}
-    tracks = {stem_of(e.name) for e in entries if e.suffix.lower() in (".json", ".xml")}
-    beside = frames is not None and Path(frames).resolve() == folder.resolve()  # as LabelMe writes its json
-    if tracks and (not pictures or beside):
-        return TrackMasks(folder, object_id, key, frames)
-    if pictures & tracks:
-        raise InputError(
-            f"{folder} holds pictures and json or XML files of the same names, and either could be the masks; give a "
-            "folder with one of them alone."
-        )
     return PictureMasks(open_folder(folder, (key, "masks")), object_id, kind)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import InputError, first_line
 from ...paths import natural_key
-from ..frames import IMAGE_SUFFIXES
+from ..listing import IMAGE_SUFFIXES
 from .burst import read_burst
 from .coco import read_coco
 from .cvat import read_cvat
