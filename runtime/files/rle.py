@@ -34,7 +34,7 @@ _FARTHEST = 1e6
 _LAYOUTS = "one RLE per frame, YouTube-VIS tracks, COCO annotations or a masks.json of amodal"
 
 
-def read_json_masks(path: Path, object_id: int | None, size: Size | None, key: str) -> NDArray[np.bool_]:
+def read_json_masks(path: Path, object_id: int | str | None, size: Size | None, key: str) -> NDArray[np.bool_]:
     """Reads the masks of one object from a json file; see `masks.read_masks`."""
     try:
         document = json.loads(path.read_bytes())
@@ -182,7 +182,7 @@ def _image_order(path: Path, items: Sequence[Any], images: Sequence[Any] | None,
     return [image["id"] for image in sorted(clip, key=lambda i: natural_key(str(i.get("file_name", i["id"]))))]
 
 
-def choose_object(source: Path, ids: Iterable[Id], object_id: int | None) -> Id:
+def choose_object(source: Path, ids: Iterable[Id], object_id: int | str | None) -> Id:
     """Returns the id of the object to read: the one that is `object_id`, or the only one.
 
     Raises:
