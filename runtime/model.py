@@ -179,9 +179,11 @@ class Model:
         contiguous or strided; arrays on the model's device are read there. All work is done when this returns.
 
         Args:
-            modal: visible masks [T, h, w]: raw (bool or integers of any size; values above 128 are object, or 1 if that
-                is the maximum), or prepared floats in [-1, 1] of the bundle's size. At most the bundle's number of
-                frames; fewer are padded by repeating the last, and the result is trimmed.
+            modal: visible masks [T, h, w]: raw (bool; integers of any size that hold one object: one value besides 0,
+                or soft edges, which are cut at half of the range; or such floats in [0, 1]), or prepared floats in
+                [-1, 1] of the bundle's size. On a GPU, bool, integers of two values, or prepared. The size is that of
+                the frames, or of their ratio. At most the bundle's number of frames; fewer are padded by repeating the
+                last, and the result is trimmed.
             depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`. None to compute it
                 from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
@@ -202,7 +204,8 @@ class Model:
                 `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
         Raises:
-            InputError: shapes, dtypes, ranges or devices that do not fit, or no depth and no way to compute it.
+            InputError: shapes, dtypes, ranges or devices that do not fit, masks of several objects or that can be read
+                in two ways, or no depth and no way to compute it.
             MemoryBudgetError: the run would take more GPU memory than allowed.
             NonFiniteError: the latents became NaN or infinite.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ..paths import PathLike
 from ..pictures.images import resize_masks
 from ..pictures.objects import MaskKind, MaskPicture, ObjectId, read_object
 from .listing import folder_entries, join_ranges, require_path
-from .mask_pictures import decode_mask_picture
+from .mask_pictures import decode_mask_picture, mask_picture
 from .objects import choose_object
 from .pictures import Picture, Size, describe_size
 from .sequences import Pictures, as_array, open_folder, open_sequence
@@ -192,11 +192,4 @@ def _object_folders(folder: Path) -> dict[str, Path]:
 
 
 def _mask_picture(picture: Picture) -> MaskPicture:
-    from PIL import Image
-
-    if not isinstance(picture, np.ndarray):
-        return decode_mask_picture(picture)
-    if picture.ndim == 3 and picture.dtype == np.uint8:
-        return decode_mask_picture(Image.fromarray(picture))
-    values: NDArray[Any] = as_array(picture)
-    return MaskPicture(values, None, False)
+    return mask_picture(as_array(picture)) if isinstance(picture, np.ndarray) else decode_mask_picture(picture)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ..arrays.interop import Array, namespace_of
 from ..arrays.resampling import opencv_linear, opencv_nearest, pillow_bilinear
 from ..errors import InputError
+from .objects import MaskPicture, read_object
+from .reading import advice_on_array
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -59,19 +61,35 @@ def prepare_modal(modal: Array, size: Size, xp: Any = np, checks: Checks | None 
     """Prepares visible masks for the networks: float32 [T, H, W] in [-1, 1].
 
     Args:
-        modal: [T, h, w], numpy's or of `xp`. Raw: bool or integers of any size, read by `binarise` and resized as
-            uint8 (PIL bilinear), so that edges are grey. Prepared: floats in [-1, 1] of `size`, used as they are.
+        modal: [T, h, w], numpy's or of `xp`. Raw: bool, integers, or floats in [0, 1] of another size than `size`, read
+            by `binarise` and resized as uint8 (PIL bilinear), so that edges are grey. Prepared: floats in [-1, 1] of
+            `size`, some below 0, used as they are.
         size: (H, W).
         checks: collects the checks of values on a device; None to wait for them here.
 
     Raises:
-        InputError: another shape, dtype or range.
+        InputError: another shape, dtype or range, several objects, or values that can be read in two ways.
     """
     _require_three_axes(modal, "modal")
-    if modal.dtype.kind in "biu":
-        grey = binarise(modal).astype(np.uint8) * np.uint8(255)
+    if is_raw(modal, size, xp):
+        grey = binarise(modal, "modal", xp, checks).astype(np.uint8) * np.uint8(255)
         return to_signed(_resize(grey, size, xp))
-    return _prepared(modal, size, "modal", "bool or uint8 masks of any size", xp, checks)
+    return _prepared(modal, size, "modal", "bool or uint8 masks of any size", xp, checks, _require_signed)
+
+
+def is_raw(modal: Array, size: Size, xp: Any = np) -> bool:
+    """Tells whether masks are raw, not prepared: bool, integers, or floats in host memory of another size."""
+    if modal.dtype.kind == "f":
+        return namespace_of(modal, xp) is np and modal.shape[-2:] != tuple(size)
+    return modal.dtype.kind in "biu"
+
+
+def _require_signed(low: float, high: float) -> None:
+    if low >= 0 and not low == high == 1:
+        raise InputError(
+            f"modal holds floats from {low:.4g} to {high:.4g}, which can be read in two ways: as a soft mask, where 0 "
+            "is background, or as prepared, where -1 is; pass `modal > 0.5` or `2 * modal - 1`."
+        )
 
 
 def prepare_rgb(rgb: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Floats:
@@ -124,27 +142,45 @@ def prepare_depth(depth: Array, size: Size, xp: Any = np, checks: Checks | None 
     return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), depth, normalise_clip(depth, xp)))
 
 
-def prepare_amodal(amodal: Array, size: Size, xp: Any = np) -> Bools:
+def prepare_amodal(amodal: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Bools:
     """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integers of any size (nearest neighbour)."""
     _require_three_axes(amodal, "amodal")
     if amodal.dtype.kind not in "biu":
         raise InputError(f"amodal has dtype {amodal.dtype}; expected the bool masks of `segment`.")
-    return resize_masks(xp.asarray(binarise(amodal)), size, xp)
+    return resize_masks(xp.asarray(binarise(amodal, "amodal", xp, checks)), size, xp)
 
 
-def binarise(values: Array) -> Bools:
-    """Returns the object in raw mask values: above 128 or, if the clip's maximum is 1, the value 1.
+def binarise(values: Array, name: str = "modal", xp: Any = np, checks: Checks | None = None) -> Bools:
+    """Returns the object in the raw masks of a whole clip, without moving them: bool [T, h, w].
+
+    In host memory they are read as those of files are (`objects.read_object`). On a device, integers must have one
+    value besides 0, which is looked at with the other `checks`.
 
     Args:
-        values: bool or integers of any shape, a whole clip.
+        values: [T, h, w] of bool, integers or, in host memory, floats in [0, 1].
+        name: of the argument, for messages.
+
+    Raises:
+        InputError: several objects, or values that can be read in two ways.
     """
     if values.dtype == np.bool_:
         return cast("Bools", values)
-    if not isinstance(values, np.ndarray):  # without a branch, which would wait for the device
-        values = values.astype(np.int16) if values.dtype == np.int8 else values  # int8 cannot be compared with 128
-        return cast("Bools", (values > 128) | ((values == 1) & (values.max() == 1)))
-    binary = values.size > 0 and values.max() == 1
-    return cast("Bools", values == 1 if binary else values > 128)
+    if namespace_of(values, xp) is np:
+        return read_object([MaskPicture(mask) for mask in values], name, advice=advice_on_array(name)).masks
+    seen = values != 0
+    check_values((seen & (values != values.max())).any().reshape(1), _require_two_values(name), xp, checks)
+    return cast("Bools", seen)
+
+
+def _require_two_values(name: str) -> Judge:
+    def judge(_: float, more: float) -> None:
+        if more:
+            raise InputError(
+                f"{name} holds several values besides 0; on a device, expected bool or integers of two values: pass "
+                f"one object as bool, such as `{name} == 3`, or a soft mask as `{name} > 128`."
+            )
+
+    return judge
 
 
 def visible_rgb(rgb: Floats, modal: Floats, xp: Any = np) -> Floats:
@@ -261,7 +297,15 @@ def _require_three_axes(array: Array, name: str) -> None:
         raise InputError(f"{name} has shape {array.shape}; expected [T, h, w], none of them 0.")
 
 
-def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None) -> Floats:
+def _prepared(
+    array: Array,
+    size: Size,
+    name: str,
+    otherwise: str,
+    xp: Any,
+    checks: Checks | None,
+    also: Judge = lambda low, high: None,
+) -> Floats:
     if array.dtype.kind != "f":
         raise InputError(f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1].")
     if array.shape[-2:] != tuple(size):
@@ -275,6 +319,7 @@ def _prepared(array: Array, size: Size, name: str, otherwise: str, xp: Any, chec
             raise InputError(
                 f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}."
             )
+        also(low, high)
 
     array = xp.asarray(array.astype(np.float32))
     check_values(array, judge, xp, checks)

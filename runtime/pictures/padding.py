@@ -77,9 +77,11 @@ class Padding:
         self._check(pictures, self.size)
         return pictures[:, self.rows : self.rows + self.height, self.columns : self.columns + self.width]
 
-    def prepare_modal(self, modal: Array, size: Size, xp: Any = np) -> NDArray[np.float32]:
+    def prepare_modal(
+        self, modal: Array, size: Size, xp: Any = np, checks: Checks | None = None
+    ) -> NDArray[np.float32]:
         """Prepares raw visible masks, as for `raw`, for the networks: float32 [T, *size] in [-1, 1], edges grey."""
-        seen = self.raw(modal)
+        seen = self.raw(modal, xp, checks)
         each = (xp.asarray(seen[t : t + 1]).astype(np.float32) for t in range(len(seen)))
         return _to_network((self.pad(mask, 0, xp) for mask in each), size, xp)
 
@@ -105,11 +107,11 @@ class Padding:
         levels = (((maps[t : t + 1] - low) / span * 255).astype(np.uint8) / 255.0 for t in range(len(maps)))
         return _to_network((self.pad(level, 1.0, xp) for level in levels), size, xp)
 
-    def raw(self, modal: Array) -> Bools:
-        """Reads raw masks, bool or integers, without moving them: bool [T, height, width].
+    def raw(self, modal: Array, xp: Any = np, checks: Checks | None = None) -> Bools:
+        """Reads raw masks, as `images.binarise`, without moving them: bool [T, height, width].
 
         Raises:
-            InputError: another size, or prepared floats.
+            InputError: another size, prepared floats, or values that are not the masks of one object.
         """
         if modal.ndim != 3 or modal.dtype.kind not in "biu":
             raise InputError(
@@ -117,7 +119,7 @@ class Padding:
                 f"[T, {self.height}, {self.width}]."
             )
         self._check(modal, (self.height, self.width))
-        return binarise(modal)
+        return binarise(modal, "modal", xp, checks)
 
     def masks(self, pictures: NDArray[np.uint8], modal: Any, xp: Any = np) -> Bools:
         """Returns the amodal masks of the padded frame: bool [T, *self.size].
@@ -126,7 +128,7 @@ class Padding:
             pictures: uint8 [T, H, W, 3], decoded, of any size.
             modal: raw masks, as for `raw`, which are added to the result.
         """
-        whole: Bools = self.pad(xp.asarray(self.raw(modal)), False, xp)
+        whole: Bools = self.pad(xp.asarray(self.raw(modal, xp)), False, xp)
         for t in range(len(whole)):
             resized = resize_frames(pictures[t : t + 1], self.size, xp)[0]
             whole[t] |= resized.sum(axis=-1, dtype=np.int32) > THRESHOLD

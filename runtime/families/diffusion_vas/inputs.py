@@ -25,6 +25,8 @@ from .stage import Conditions
 Ready = Callable[[int, Size], None]
 """Called with the clip's number of frames and its full size when all arrays are checked, before a network runs."""
 
+_DEPTH_RATIO = 0.1  # depth networks round sides to whole patches
+
 Propagate = Callable[[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]], Propagated]
 
 
@@ -60,21 +62,27 @@ def segment_inputs(
     xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw = as_input(modal, "modal", xp)
     full_size = (int(raw.shape[-2]), int(raw.shape[-1])) if raw.ndim > 1 else (0, 0)
+    mask_size = full_size
     if padding is None:
         prepared = images.prepare_modal(raw, size, xp, checks)
         _require_left(raw, prepared, xp, checks)
         raw = None
     else:
         full_size = padding.size
-        raw = xp.asarray(padding.raw(raw))
+        raw = xp.asarray(padding.raw(raw, xp, checks))
         prepared = padding.prepare_modal(raw, size, xp)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
-        maps = prepare_depth(_relative(as_input(depth, "depth", xp), depth_kind, backend, checks), size, xp, checks)
+        given = as_input(depth, "depth", xp)
+        if padding is None:
+            _require_one_ratio(size, {"modal": mask_size, "depth": tuple(given.shape[-2:])}, _DEPTH_RATIO)
+        maps = prepare_depth(_relative(given, depth_kind, backend, checks), size, xp, checks)
         _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
-        pictures = images.prepare_rgb(as_input(rgb, "rgb", xp), size, xp, checks)
+        frames = as_input(rgb, "rgb", xp)
+        _require_one_ratio(size, {"modal": mask_size, "rgb": _frame_size(frames)})
+        pictures = images.prepare_rgb(frames, size, xp, checks)
         _frame_count(config, modal=prepared, rgb=pictures)
     else:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
@@ -131,12 +139,14 @@ def complete_inputs(
     xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw, modal, amodal = as_input(rgb, "rgb", xp), as_input(modal, "modal", xp), as_input(amodal, "amodal", xp)
     if padding is None:
+        sizes = {"modal": tuple(modal.shape[-2:]), "amodal": tuple(amodal.shape[-2:])}
+        _require_one_ratio(size, {"rgb": _frame_size(raw), **sizes})
         prepared = images.prepare_modal(modal, size, xp, checks)
     else:  # the edge is repeated, so that resizing mixes no other colour into it
-        raw, prepared = padding.pad(raw, xp=namespace_of(raw, xp)), padding.prepare_modal(modal, size, xp)
-    pictures, whole = images.prepare_rgb(raw, size, xp, checks), images.prepare_amodal(amodal, size, xp)
-    rows, columns = raw.shape[1:3] if raw.dtype == np.uint8 else raw.shape[-2:]
-    full_size = (int(rows), int(columns))
+        raw, prepared = padding.pad(raw, xp=namespace_of(raw, xp)), padding.prepare_modal(modal, size, xp, checks)
+    pictures, whole = images.prepare_rgb(raw, size, xp, checks), images.prepare_amodal(amodal, size, xp, checks)
+    height, width = _frame_size(raw)
+    full_size = (height, width)
     count = _frame_count(config, rgb=pictures, modal=prepared, amodal=whole)
     checks.raise_pending(backend.to_host)
     ready(count, full_size)
@@ -166,8 +176,8 @@ def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> Non
     def judge(low: float, high: float) -> None:
         if low < high:
             raise InputError(
-                f"modal shows the object at {modal.shape[1]}x{modal.shape[2]}, but nothing of it is left at the bundle's "
-                f"{prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+                f"modal shows the object at {modal.shape[1]}x{modal.shape[2]}, but nothing of it is left at the "
+                f"bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
                 "`amodal.runtime.pictures.cropping.Crop`.",
                 field="modal",
             )
@@ -175,6 +185,28 @@ def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> Non
     if modal.dtype.kind in "biu":
         shown = xp.asarray(images.binarise(modal).any())
         checks.add(xp.stack([shown, (prepared > 0).any()]).astype(np.float32), judge)
+
+
+def _frame_size(rgb: Array) -> tuple[int, ...]:
+    """Returns (h, w) of raw frames [T, h, w, 3] or prepared ones [T, 3, H, W]; fewer numbers for other shapes."""
+    return tuple(int(n) for n in (rgb.shape[1:3] if rgb.dtype == np.uint8 else rgb.shape[-2:]))
+
+
+def _require_one_ratio(size: Size, sizes: dict[str, tuple[int, ...]], slack: float = 0.0) -> None:
+    """Raises `InputError` for the first of the arrays whose ratio differs from that of the first.
+
+    Any of them may have the bundle's size, because it is then resized already. A side may be rounded to whole pixels,
+    and ratios differ by the share `slack` besides.
+    """
+    given = [(name, one) for name, one in sizes.items() if len(one) == 2 and one != tuple(size) and 0 not in one]
+    for name, (height, width) in given[1:]:
+        first, (rows, columns) = given[0]
+        off = min(abs(rows * width / columns / height - 1), abs(columns * height / rows / width - 1))
+        if off > slack + 1 / min(rows, columns, height, width):
+            raise InputError(
+                f"{first} is {rows}x{columns} and {name} is {height}x{width} (height x width), pictures of different "
+                "shapes; expected the same size, or one that is resized as a whole."
+            )
 
 
 def _frame_count(config: Config, **clips: Array) -> int:

@@ -105,7 +105,8 @@ def test_a_clip_that_is_resized_in_pieces_is_the_same_and_is_uploaded_once(
     ("name", "given"),
     [
         ("modal", pictures(2, 40, 50) > 128),
-        ("modal", pictures(2, 40, 50)),
+        ("modal", (pictures(2, 40, 50) > 128) * np.uint8(200)),
+        ("modal", (pictures(2, 40, 50) > 128) * np.uint16(3)),
         ("modal", (pictures(2, 40, 50) > 128).astype(np.int64)),
         ("modal", (pictures(2, 40, 50) > 128).astype(np.int8)),
         ("modal", pictures(2, *SIZE) / np.float32(127.5) - 1),
@@ -140,7 +141,12 @@ def test_what_the_caller_has_is_prepared_alike(name: str, given: Any, where: str
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("modal", 1.5, "from 0 to 1.5"), ("modal", np.nan, "from nan to nan"), ("depth", np.inf, "NaN or infinity")],
+    [
+        ("modal", 1.5, "from 0 to 1.5"),
+        ("modal", 0.5, "from 0 to 0.5, which can be read in two ways"),
+        ("modal", np.nan, "from nan to nan"),
+        ("depth", np.inf, "NaN or infinity"),
+    ],
 )
 def test_values_on_a_device_are_looked_at_together(name: str, value: float, message: str, device: Any) -> None:
     bad = np.zeros((1, *SIZE), np.float32)
@@ -153,6 +159,18 @@ def test_values_on_a_device_are_looked_at_together(name: str, value: float, mess
     with pytest.raises(InputError, match=message):
         checks.raise_pending(device.asnumpy)
     assert device.waits == 1
+
+
+@pytest.mark.parametrize("name", ["modal", "amodal"])
+def test_integers_of_several_values_on_a_device_are_refused_with_the_other_checks(name: str, device: Any) -> None:
+    masks = np.zeros((2, *SIZE), np.uint8)
+    masks[:, :4], masks[:, 8:12] = 1, 2
+    prepare: Any = {"modal": images.prepare_modal, "amodal": images.prepare_amodal}[name]
+    checks = images.Checks(device)
+    prepare(device.asarray(masks), SIZE, device, checks)
+    assert not device.waits
+    with pytest.raises(InputError, match=rf"{name} holds several values besides 0; on a device, .* `{name} == 3`"):
+        checks.raise_pending(device.asnumpy)
 
 
 def test_what_the_networks_see_and_draw_is_the_same(device: Any) -> None:

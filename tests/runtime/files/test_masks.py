@@ -9,7 +9,6 @@ from PIL import Image
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.masks import check_clip, read_masks
-from amodal.runtime.pictures.images import binarise
 
 from ...places import SHARED
 
@@ -215,13 +214,6 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.mat").touch()
     with pytest.raises(InputError, match=r"m\.mat is not a supported kind of file; give a folder of mask"):
         read_masks(tmp_path / "m.mat")
-
-
-def test_binarise_knows_bool_one_and_bytes() -> None:
-    assert binarise(np.asarray([True, False])).tolist() == [True, False]
-    assert binarise(np.asarray([0, 1], np.uint8)).tolist() == [False, True]
-    assert binarise(np.asarray([1, 128, 129], np.uint8)).tolist() == [False, False, True]
-    assert binarise(np.zeros((0, 2), np.uint8)).shape == (0, 2)
 
 
 def clip_of(count: int, height: int = 4, width: int = 6) -> Any:

@@ -205,7 +205,7 @@ def test_resizing_to_the_size_that_is_there_changes_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(8, 16), (30, 50), (4, 4)])
 def test_raw_masks_are_binarised_and_then_resized_so_that_edges_are_grey(size: tuple[int, int]) -> None:
-    raw = picture_bytes(3, *size)
+    raw = np.where(picture_bytes(3, *size) > 128, np.uint8(200), np.uint8(0))
     got = prepare_modal(raw, SIZE)
     expected = [pillow(np.where(mask > 128, 255, 0).astype(np.uint8), SIZE) for mask in raw]
     assert got.dtype == np.float32
@@ -220,7 +220,26 @@ def test_bool_masks_masks_of_255_and_masks_of_one_are_the_same() -> None:
 
 
 def test_a_value_of_128_is_background() -> None:
-    assert prepare_modal(np.uint8([[[128, 129]]]), (1, 2)).tolist() == [[[-1, 1]]]
+    soft = np.uint8([[[0] * 6 + [60, 128, 129, 200] + [255] * 6]])
+    assert prepare_modal(soft, (1, 16)).tolist() == [[[-1] * 8 + [1] * 8]]
+
+
+def test_ids_and_soft_floats_are_read_as_files_are() -> None:
+    ids = np.zeros((2, 10, 20), np.uint8)
+    ids[:, 2:8, 3:9] = 3
+    np.testing.assert_array_equal(prepare_modal(ids, SIZE), prepare_modal(ids == 3, SIZE))
+    ids[:, 2:8, 12:18] = 1
+    with pytest.raises(InputError, match=r"modal holds 2 objects \(1, 3\); pass .* as bool, such as `modal == 3`"):
+        prepare_modal(ids, SIZE)
+    np.testing.assert_array_equal(prepare_modal((ids == 3) * np.float32(1), SIZE), prepare_modal(ids == 3, SIZE))
+
+
+@pytest.mark.parametrize("high", [0.0, 0.9])
+def test_floats_of_the_bundles_size_that_may_be_soft_or_prepared_are_refused(high: float) -> None:
+    with pytest.raises(InputError, match="can be read in two ways: .* pass `modal > 0.5` or `2 "):
+        prepare_modal(np.linspace(0, high, 128, dtype=np.float32).reshape(1, *SIZE), SIZE)
+    everywhere = np.ones((1, *SIZE), np.float32)
+    np.testing.assert_array_equal(prepare_modal(everywhere, SIZE), everywhere)
 
 
 def test_prepared_masks_are_taken_as_they_are() -> None:
@@ -237,7 +256,8 @@ def test_prepared_masks_are_taken_as_they_are() -> None:
         (np.zeros((8, 16), bool), r"modal has shape \(8, 16\); expected \[T, h, w\]"),
         (np.zeros((0, 8, 16), bool), "none of them 0"),
         (np.zeros((1, 8, 16, 3), np.uint8), r"expected \[T, h, w\]"),
-        (np.zeros((1, 9, 16), np.float32), "9x16 where the bundle has 8x16"),
+        (np.full((1, 9, 16), -0.5), "floats from -0.5 to -0.5, which may be logits"),
+        (np.full((1, 9, 16), np.nan), "modal holds NaN"),
         (np.full((1, 8, 16), 255.0), r"values from 255 to 255; expected \[-1, 1\]"),
         (np.full((1, 8, 16), np.nan), r"expected \[-1, 1\]"),
         (np.full((1, 8, 16), np.inf), r"expected \[-1, 1\]"),
