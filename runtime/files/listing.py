@@ -83,7 +83,7 @@ def list_files(folder: PathLike, suffixes: Collection[str], what: str = "image")
         raise InputError(f"{root} holds {held} and no {what}s; give the one with the {what}s.")
     if not found:
         held = f"holds {len(files)} files, none of them an {what}" if files else "is an empty folder"
-        kinds = ", ".join(sorted(suffix[1:] for suffix in suffixes))
+        kinds = ", ".join(suffix[1:] for suffix in suffixes)
         raise InputError(f"{root} {held}; expected {what}s ({kinds}).")
     _refuse_twins(root, found)
     others = Counter(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in suffixes)

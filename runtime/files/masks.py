@@ -23,6 +23,7 @@ from .objects import choose_object
 from .pictures import Picture, Size, describe_size
 from .sequences import Pictures, as_array, open_folder, open_sequence
 from .tracks import holds_tracks, read_tracks
+from .video import Video
 
 _KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
 
@@ -60,7 +61,8 @@ class PictureMasks:
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
         """See `Masks`."""
         wanted = sorted({i for i in at if i is not None})
-        pictures = [_mask_picture(picture) for picture in self._pictures.read(wanted)]
+        lossy = isinstance(self._pictures, Video)
+        pictures = [_mask_picture(picture, lossy) for picture in self._pictures.read(wanted)]
         found = read_object(pictures, str(self.path), self._object_id, self._kind)
         self.notes += found.notes
         place = {number: i for i, number in enumerate(wanted)}
@@ -82,6 +84,8 @@ class TrackMasks:
 
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
         """See `Masks`."""
+        if not self._track.seen(size):  # checks every mask of the object, and decodes none
+            raise InputError(f"{self.path} shows the object in no frame; expected it in at least one.")
         return self._track.read(at, size)
 
 
@@ -158,7 +162,7 @@ def near_ratio(a: Size, b: Size) -> bool:
     return same_ratio(a, b) or abs(a[0] * b[1] / (a[1] * b[0]) - 1) < 0.03
 
 
-def check_seen(masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> list[str]:
+def check_seen(masks: NDArray[np.bool_]) -> list[str]:
     """Returns a warning that names the frames in which masks [T, H, W] do not show the object.
 
     Raises:
@@ -176,10 +180,10 @@ def check_seen(masks: NDArray[np.bool_], names: Sequence[str] | None = None) -> 
     return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
-def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str, frames: PathLike | None) -> Masks:
+def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str) -> Masks:
     by_object = _object_folders(folder)
     if by_object:
-        return _open_folder(by_object[choose_object(folder, by_object, object_id)], None, kind, key, frames)
+        return open_masks(by_object[choose_object(folder, by_object, object_id)], None, kind, key)
     return PictureMasks(open_folder(folder, (key, "masks")), object_id, kind)
 
 
@@ -191,5 +195,7 @@ def _object_folders(folder: Path) -> dict[str, Path]:
     return {str(int(e.name)) if e.name.isascii() and e.name.isdecimal() else e.name: e for e in entries}
 
 
-def _mask_picture(picture: Picture) -> MaskPicture:
-    return mask_picture(as_array(picture)) if isinstance(picture, np.ndarray) else decode_mask_picture(picture)
+def _mask_picture(picture: Picture, lossy: bool) -> MaskPicture:
+    if isinstance(picture, np.ndarray):
+        return mask_picture(as_array(picture), lossy)
+    return decode_mask_picture(picture)

@@ -53,7 +53,9 @@ def open_picture(path: Path) -> Picture:
                         "or a folder with one picture per file."
                     )
                 image.load()
-                return ImageOps.exif_transpose(image)
+                upright = ImageOps.exif_transpose(image)
+                upright.format = image.format
+                return upright
     except PermissionError as error:
         raise InputError(f"{path} may not be read (permission denied).") from error
     except InputError:

@@ -21,7 +21,7 @@ from ..paths import PathLike
 from .arrays import ARRAY_SUFFIXES, load_array
 from .listing import IMAGE_SUFFIXES, folder_entries, list_files, require_path
 from .pictures import UNREADABLE, Picture, Size, open_picture, picture_size, require_same_size, size_of, unreadable
-from .video import Most, Video
+from .video import VIDEO_SUFFIXES, Most, Video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,7 +130,9 @@ class Stack:
             try:
                 with _image(self.path) as image:
                     image.seek(number)
-                    yield image.copy()
+                    picture = image.copy()
+                    picture.format = image.format
+                    yield picture
             finally:
                 GifImagePlugin.LOADING_STRATEGY = usual
 
@@ -194,7 +196,12 @@ def open_sequence(
         return Stack(source)
     if suffix in IMAGE_SUFFIXES:  # OpenCV would read frame_000.jpg as the first of a numbered series
         raise InputError(f"{source} is a single image; give its folder, or a video file.")
-    return Video(source, most)
+    if suffix in VIDEO_SUFFIXES:
+        return Video(source, most)
+    try:
+        return Video(source, most)  # OpenCV knows more than are listed
+    except InputError as error:
+        raise InputError(f"{source} is not a supported kind of file; give {expected}.") from error
 
 
 def open_folder(folder: Path, keys: tuple[str, ...], opener: Opener = open_picture) -> Folder | ArrayFolder:

@@ -149,8 +149,8 @@ def find_shrunk(modal: Bools, size: Size, fewest: int = FEWEST_PIXELS) -> list[i
     if seen.any() and not left.any():
         raise InputError(
             f"the object has at most {int(seen.max())} visible pixels in a frame, and none of them is left when the "
-            f"masks are resized from {modal.shape[1]}x{modal.shape[2]} to the networks' {size[0]}x{size[1]}; run on a window "
-            'around it (`crop="auto"`).',
+            f"masks are resized from {modal.shape[1]}x{modal.shape[2]} to the networks' {size[0]}x{size[1]}; run on a "
+            'window around it (`crop="auto"`).',
             field="masks",
         )
     return np.flatnonzero((left < seen) & (left < fewest)).tolist()

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.frames import frame_names, join_ranges, list_images, read_depth, read_frames
+from amodal.runtime.files.depth import read_depth
+from amodal.runtime.files.frames import open_frames, read_frames
+from amodal.runtime.files.listing import join_ranges, list_images
 
 from ...places import SHARED
 
@@ -59,7 +61,7 @@ def test_frame_2_comes_before_frame_10_and_other_files_are_passed_over(tmp_path:
     (tmp_path / "notes.txt").write_text("no frame")
     (tmp_path / "more.png").mkdir()
     assert read_frames(tmp_path)[:, 0, 0, 0].tolist() == [1, 2, 10, 100]
-    assert frame_names(tmp_path) == ["frame_1.png", "frame_2.png", "frame_10.png", "frame_100.png"]
+    assert open_frames(tmp_path).names == ["frame_1.png", "frame_2.png", "frame_10.png", "frame_100.png"]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".bmp", ".tif", ".webp"])
@@ -83,7 +85,7 @@ def test_a_video_is_read_as_rgb_in_its_order(tmp_path: Path) -> None:
     read = read_frames(write_video(tmp_path / "clip_01.avi", frames, "MJPG"))
     assert read.shape == frames.shape
     assert np.abs(read.astype(int) - frames).max() <= 12
-    assert frame_names(tmp_path / "clip_01.avi") is None
+    assert open_frames(tmp_path / "clip_01.avi").names is None
 
 
 def test_a_video_of_another_codec_is_read(tmp_path: Path) -> None:
@@ -93,18 +95,6 @@ def test_a_video_of_another_codec_is_read(tmp_path: Path) -> None:
         64,
         3,
     )
-
-
-def test_more_frames_than_the_limit_are_refused(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "f", noise(3, 48, 64, 3))
-    assert len(read_frames(folder, limit=3)) == 3
-    with pytest.raises(InputError, match=r"f holds 3 frames where the bundle takes at most 2; "):
-        read_frames(folder, limit=2)
-    video = write_video(tmp_path / "v.avi", noise(3, 48, 64, 3), "MJPG")
-    assert len(read_frames(video, limit=3)) == 3
-    expected = r"v\.avi holds more than 2 frames where the bundle takes at most 2; "
-    with pytest.raises(InputError, match=expected):
-        read_frames(video, limit=2)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -144,7 +134,7 @@ def test_an_archive_of_pictures_is_no_numpy_file(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    (tmp_path / "b.npz").touch()
+    (tmp_path / "b.mp4").touch()
     with pytest.raises(InputError, match=r"holds 2 files, none of them an image; expected images"):
         read_frames(tmp_path)
 
@@ -262,7 +252,7 @@ def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
     depth[2, 0, 0] = np.nan
     depth[3, 0, 0] = np.inf
     np.save(tmp_path / "a.npy", depth)
-    with pytest.raises(InputError, match=r"a\.npy holds NaN or infinite depth in frame 2, 3; expected finite"):
+    with pytest.raises(InputError, match=r"a\.npy looks like distances .*NaN or infinite; say `depth_kind=\"metric\"`"):
         read_depth(tmp_path / "a.npy")
 
 
@@ -295,7 +285,7 @@ def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
     for name in ("x.npz", "y.npy"):
         with pytest.raises(InputError, match=rf"{name} cannot be read as a numpy file "):
             read_depth(tmp_path / name)
-    with pytest.raises(InputError, match=r"z\.exr is not a supported kind of file"):
+    with pytest.raises(InputError, match=r"z\.exr is a single image; give its folder"):
         read_depth(tmp_path / "z.exr")
 
 

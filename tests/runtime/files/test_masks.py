@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.masks import check_clip, read_masks
+from amodal.runtime.files.masks import check_seen, fit_masks, read_masks
 
 from ...places import SHARED
 
@@ -87,7 +87,7 @@ def test_an_id_that_is_not_there_lists_those_that_are(tmp_path: Path, wrong: int
         read_masks(folder, object_id=wrong)
 
 
-def test_a_palette_without_objects_is_empty_and_left_to_check_clip(tmp_path: Path) -> None:
+def test_a_palette_without_objects_is_empty_and_left_to_check_seen(tmp_path: Path) -> None:
     assert not read_masks(save_clip(tmp_path, ids_clip(), DAVIS)).any()
 
 
@@ -216,33 +216,38 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
         read_masks(tmp_path / "m.mat")
 
 
-def clip_of(count: int, height: int = 4, width: int = 6) -> Any:
-    return np.zeros((count, height, width, 3), np.uint8), np.ones((count, height, width), np.bool_)
-
-
-def test_a_clip_that_fits_together_gives_no_warning() -> None:
-    frames, masks = clip_of(3)
-    assert check_clip(frames, masks) == []
-    assert check_clip(frames, masks, np.zeros((3, 99, 7))) == []
-
-
-def test_numbers_and_sizes_that_differ_are_both_named() -> None:
-    frames, masks = clip_of(3)
-    with pytest.raises(InputError, match=r"There are 3 frames but 2 masks; give one mask per frame"):
-        check_clip(frames, masks[:2])
-    with pytest.raises(InputError, match=r"There are 3 frames but 2 depth maps; "):
-        check_clip(frames, masks, np.zeros((2, 4, 6)))
-    with pytest.raises(InputError, match=r"frames are 6 wide and 4 high but the masks are 5 wide and 4 high"):
-        check_clip(frames, clip_of(3, 4, 5)[1])
+@pytest.mark.parametrize(
+    ("own", "frames", "fits"),
+    [
+        ((45, 80), (45, 80), True),
+        ((480, 854), (1080, 1920), True),
+        ((1080, 1920), (480, 854), True),
+        ((27, 48), (1080, 1920), True),
+        ((256, 512), (1080, 1920), False),
+        ((22, 80), (45, 80), False),
+        ((80, 45), (45, 80), False),
+    ],
+)
+def test_masks_of_the_frames_shape_are_resized_and_others_refused(
+    own: tuple[int, int], frames: tuple[int, int], fits: bool
+) -> None:
+    masks = np.ones((1, *own), np.bool_)
+    if not fits:
+        with pytest.raises(InputError, match=f"frames are {frames[1]} wide and .* masks are {own[1]} wide"):
+            fit_masks(masks, frames)
+        return
+    fitted, notes = fit_masks(masks, frames)
+    assert fitted.shape[1:] == frames
+    assert len(notes) == (own != frames)
 
 
 def test_an_object_seen_in_no_frame_is_an_error_and_in_some_a_warning() -> None:
-    frames, masks = clip_of(6)
+    masks = np.ones((6, 4, 6), np.bool_)
+    assert check_seen(masks) == []
     masks[[0, 3, 4, 5]] = False
-    warnings = ["The masks show the object in 2 of 6 frames; not in frame 0, 3-5."]
-    assert check_clip(frames, masks) == warnings
+    assert check_seen(masks) == ["The masks show the object in 2 of 6 frames; not in frame 0, 3-5."]
     with pytest.raises(InputError, match=r"None of the 6 masks shows the object; .*`object_id`"):
-        check_clip(frames, np.zeros_like(masks))
+        check_seen(np.zeros_like(masks))
 
 
 @pytest.mark.parametrize("clip", ["birdcage", "soccer"])
