@@ -46,7 +46,7 @@ class DepthSource:
     Attributes:
         names: file names, one per frame; None where the file only has an order.
         count: the number of frames.
-        arrays: names of the arrays in an .npz.
+        arrays: names of the arrays in an .npz, and of an EXR's channel.
         picture: reads the stored numbers [h, w] of a frame.
         dtype: of the stored numbers; None until a frame is read.
     """
@@ -149,15 +149,21 @@ def _open_folder(folder: Path) -> DepthSource:
         held = " and ".join(f"{len(files)} {kind} files" for kind, files in sorted(found.items()))
         raise InputError(f"{folder} holds {held}; give a folder with depth of one kind.")
     paths = sorted(*found.values(), key=lambda file: natural_key(file.name)) if found else list_images(folder)
-    arrays = load_numpy(paths[0], _ARRAYS)[1] if paths[0].suffix.lower() == ".npz" else ()
+    arrays = _arrays_in(paths[0])
     return DepthSource(folder, [path.name for path in paths], len(paths), lambda i: _read_file(paths[i]), arrays)
+
+
+def _arrays_in(path: Path) -> list[str]:
+    """Returns the names of the arrays in one frame's file: of an npz all, of an EXR the channel that is read."""
+    suffix = path.suffix.lower()
+    return load_numpy(path, _ARRAYS)[1] if suffix == ".npz" else [read_exr(path)[0]] if suffix == ".exr" else []
 
 
 def _read_file(path: Path) -> NDArray[Any]:
     """Reads one frame [h, w]."""
     kind = _KINDS[path.suffix.lower()]
     if kind == "EXR":
-        return read_exr(path)
+        return read_exr(path)[1]
     if kind not in ("npy", "npz"):
         return _grey(open_image(path), path)
     array = load_numpy(path, _ARRAYS)[0]

@@ -44,6 +44,7 @@ _WORDS: dict[DepthKind, frozenset[str]] = {
 }
 _OF_CAMERAS = frozenset({"conf", "confidence", "extrinsics", "extrinsic", "intrinsics", "intrinsic"})
 """Arrays that networks of metric depth (Depth Anything 3, VGGT, MoGe) write beside it."""
+_EXR_DISTANCE = re.compile(r"(?:^|\.)(?:Z|Depth\.V)$")  # by the specification, and as Blender names it
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _refuse_what_looks_otherwise(depth: NDArray[Any], dtype: np.dtype[Any], look
 def _said_by_names(looks: DepthLooks) -> tuple[DepthKind, str] | None:
     """Returns the kind that a name speaks for, and a clause that says which."""
     for name in looks.arrays:
-        if name.lower() in _OF_CAMERAS:
+        if name.lower() in _OF_CAMERAS or _EXR_DISTANCE.search(name):
             return "metric", f"it holds an array named {name!r}"
     for name in (*looks.arrays, *looks.names):
         words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
