@@ -171,14 +171,11 @@ def test_a_depth_id_without_the_hub(
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "image_encoder"])
-def test_a_checkpoint_cloned_without_git_lfs(
-    part: str, refused: Refused, kept_checkpoint: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(kept_checkpoint, tmp_path / "ckpt")
-    (file,) = (copy / part).glob("*.safetensors")
+def test_a_checkpoint_cloned_without_git_lfs(part: str, refused: Refused, checkpoint: Path) -> None:
+    (file,) = (checkpoint / part).glob("*.safetensors")
     file.unlink()
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 3049435888\n")
-    sentence = refused("export", "--segment", copy)
+    sentence = refused("export", "--segment", checkpoint)
     assert f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull`" in sentence
 
 

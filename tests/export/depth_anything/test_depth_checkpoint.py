@@ -239,7 +239,7 @@ def test_a_metric_folder_says_so_itself(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
     network = load_depth(tmp_path, "metric")
     assert (network.kind, network.module.config.max_depth) == ("metric", 80)
-    with pytest.raises(CheckpointError, match="gives relative depth, as its config.json says; omit `depth_kind`"):
+    with pytest.raises(CheckpointError, match=r"gives relative depth, as its config\.json says; omit `depth_kind`"):
         load_depth(folder, "metric")
 
 
