@@ -180,8 +180,8 @@ def _reason_for_metric(depth: NDArray[Any], dtype: np.dtype[Any]) -> str | None:
         steps = np.diff(distinct[:_MANY])
         if nearest <= 5 * steps.mean():
             return None  # the first step of a ramp that begins at zero
-    elif high <= 1:
-        return None  # layers, not measurements
+    elif high <= 1 or not positive.all():
+        return None  # a few layers, in front of nothing
     empty = 1 - float(positive.mean())
     if 0 < empty <= _EMPTY and high in (1.0, 255.0, 65535.0):
         return None  # the far end of depth that was normalised

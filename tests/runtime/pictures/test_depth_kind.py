@@ -48,6 +48,7 @@ def holes(depth: Maps, value: float, rows: int = 6) -> Maps:
         lambda near: (near * 65535).astype(np.uint16).astype(np.float32),
         lambda near: (near * 40000).astype(np.int64),
         lambda near: np.where(near > 0.5, 0.8, 0).astype(np.float32),
+        lambda near: np.select([near > 0.7, near > 0.5], [2.0, 1.0], 0.0),
         lambda near: np.full_like(near, 7.5),
         lambda near: np.zeros_like(near),
         lambda near: near - 5,
