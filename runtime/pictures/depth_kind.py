@@ -31,6 +31,7 @@ STANDS_OFF = 0.02
 _EMPTY = 0.001  # share of zeros up to which they may be the far end of normalised depth, rather than holes
 _SAMPLED = 1_000_000  # pixels that median and spacing are taken from
 _MANY = 16  # distinct values
+_HALF = 2**15  # of sixteen bits: normalised depth uses them all, and few cameras see 32 metres in millimetres
 
 _WORDS: dict[DepthKind, frozenset[str]] = {
     "metric": frozenset(
@@ -130,7 +131,8 @@ def judge_limits(low: float, high: float, dtype: np.dtype[Any]) -> None:
         raise _refusal("depth", "it holds NaN or infinity", "metric")
     if dtype.kind == "f" and high > MOST_RELATIVE:
         raise _refusal("depth", f"it has values up to {high:.6g}", "metric")
-    if (dtype.itemsize > 1 and high > 1) and STANDS_OFF * high < low < high:
+    normalised = high <= 1 or (dtype.kind != "f" and high >= _HALF) or dtype.itemsize == 1
+    if not normalised and STANDS_OFF * high < low < high:
         raise _refusal("depth", f"its values from {low:.4g} to {high:.4g} keep away from 0", "metric")
 
 
@@ -188,7 +190,8 @@ def _reason_for_metric(depth: NDArray[Any], dtype: np.dtype[Any]) -> str | None:
     span = f"from {nearest:.4g} to {high:.6g}"
     if empty > 0:
         return f"{_percent(empty)} of its pixels are {min(low, 0):.4g} and the others go {span}"
-    return f"its values {span} keep away from 0" if high > 1 else None
+    normalised = high <= 1 or (whole and high >= _HALF)
+    return None if normalised else f"its values {span} keep away from 0"
 
 
 def _without_distance(values: NDArray[np.float32], dtype: np.dtype[Any], looks: DepthLooks) -> NDArray[np.bool_]:
