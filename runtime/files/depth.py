@@ -6,8 +6,9 @@ Numbers are read as they are stored; `amodal.runtime.pictures.depth_kind` says w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class DepthSource:
     Attributes:
         names: file names, one per frame; None where the file only has an order.
         count: the number of frames.
+        notes: sentences about what was passed over.
         arrays: names of the arrays in an .npz, and of an EXR's channel.
         picture: reads the stored numbers [h, w] of a frame.
         dtype: of the stored numbers; None until a frame is read.
@@ -56,6 +58,7 @@ class DepthSource:
     count: int
     picture: Callable[[int], NDArray[Any]]
     arrays: Sequence[str] = ()
+    notes: list[str] = field(default_factory=list)
     dtype: np.dtype[Any] | None = None
 
     @argument("depth")
@@ -81,10 +84,11 @@ class DepthSource:
         """Reads frames as relative depth float32 [T, h, w], nearer is larger; see `orient_depth`.
 
         Returns:
-            The depth, and sentences about pixels that were filled.
+            The depth, and sentences about what was passed over and which pixels were filled.
         """
         depth = self.read(at)
-        return orient_depth(depth, kind, self.looks)
+        depth, notes = orient_depth(depth, kind, self.looks)
+        return depth, [*self.notes, *notes]
 
     @property
     def looks(self) -> DepthLooks:
@@ -150,7 +154,14 @@ def _open_folder(folder: Path) -> DepthSource:
         raise InputError(f"{folder} holds {held}; give a folder with depth of one kind.")
     paths = sorted(*found.values(), key=lambda file: natural_key(file.name)) if found else list_images(folder)
     arrays = _arrays_in(paths[0])
-    return DepthSource(folder, [path.name for path in paths], len(paths), lambda i: _read_file(paths[i]), arrays)
+    names = [path.name for path in paths]
+    return DepthSource(folder, names, len(paths), lambda i: _read_file(paths[i]), arrays, _passed_over(folder, files))
+
+
+def _passed_over(folder: Path, files: list[Path]) -> list[str]:
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in _KINDS)
+    listed = ", ".join(f"{count} ({kind})" for kind, count in sorted(kinds.items()))
+    return [f"Files in {folder} that hold no depth were passed over: {listed}."] if kinds else []
 
 
 def _arrays_in(path: Path) -> list[str]:

@@ -58,6 +58,7 @@ def test_a_file_per_frame_is_read_in_natural_order(write: Any, tmp_path: Path) -
     np.testing.assert_array_equal(source.read(), DEPTH)
     np.testing.assert_array_equal(source.read([2, 0]), DEPTH[[2, 0]])
     np.testing.assert_array_equal(read_depth(tmp_path), DEPTH)
+    assert source.relative()[1] == [f"Files in {tmp_path} that hold no depth were passed over: 1 (.txt)."]
 
 
 @pytest.mark.parametrize("name", ["depth.npy", "depth.npz", "clip_depths.npz", "stack.tiff"])
