@@ -203,7 +203,7 @@ def _without_distance(values: NDArray[np.float32], dtype: np.dtype[Any], looks: 
             'or say `depth_kind="relative"` if larger is nearer.',
             field="depth_kind",
         )
-    missing: NDArray[np.bool_] = values <= 0
+    missing: NDArray[np.bool_] = values < np.finfo(np.float32).tiny  # of which the inverse would be infinite
     if dtype.kind in "iu":
         missing |= values >= np.iinfo(dtype).max
     return missing

@@ -160,7 +160,7 @@ def slow_fill(frame: Maps, missing: Maps) -> list[list[set[float]]]:
     return found
 
 
-@pytest.mark.parametrize("value", [0, -1, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [0, 1e-40, -1, np.nan, np.inf, -np.inf])
 def test_pixels_without_a_distance_get_the_nearest_measured_one(value: float) -> None:
     rng = np.random.default_rng(3)
     distances = rng.uniform(0.5, 9, (2, 9, 12)).astype(np.float32)
