@@ -70,11 +70,11 @@ class DepthCheckpoint(NamedTuple):
     """
 
     path: Path
-    source: str
     variant: DepthVariant
-    max_depth: int | None
     tensors: Mapping[str, Tensor]
     place: Callable[[str, Mapping[str, Tensor]], _Place]
+    source: str = ""
+    max_depth: int | None = None
 
 
 def read_depth_checkpoint(path_or_id: str | Path, kind: CheckpointKind | None = None) -> DepthCheckpoint:
@@ -100,7 +100,7 @@ def read_depth_checkpoint(path_or_id: str | Path, kind: CheckpointKind | None = 
         if max_depth is None and kind == "metric":
             raise CheckpointError(f"{source} gives relative depth, as its config.json says; omit `depth_kind`.")
         tensors = _read_safetensors(_folder_files(path))
-        return DepthCheckpoint(path, source, variant, max_depth, tensors, _transformers_place)
+        return DepthCheckpoint(path, variant, tensors, _transformers_place, source, max_depth)
     if not path.is_file():
         raise CheckpointError(
             f"There is no depth checkpoint at {path}; expected Depth Anything V2, a transformers folder, the "
@@ -111,7 +111,7 @@ def read_depth_checkpoint(path_or_id: str | Path, kind: CheckpointKind | None = 
         raise refuse_metric(source, "name")
     max_depth = (distance or 1) if kind == "metric" else None  # any unit will do: depth is normalised per clip
     tensors = _read_safetensors([path]) if path.suffix == ".safetensors" else _read_pth(path)
-    return DepthCheckpoint(path, source, _variant_of(tensors, path), max_depth, tensors, _authors_place)
+    return DepthCheckpoint(path, _variant_of(tensors, path), tensors, _authors_place, source, max_depth)
 
 
 def _located(path_or_id: str | Path) -> tuple[Path, str]:

@@ -152,7 +152,7 @@ def _skeleton(variant: DepthVariant, max_depth: int | None = None) -> Any:
         neck_hidden_sizes=list(variant.neck),
         fusion_hidden_size=variant.fusion,
         depth_estimation_type="relative" if max_depth is None else "metric",
-        max_depth=max_depth,
+        max_depth=max_depth or 1,
     )
     with torch.device("meta"):
         return DepthAnythingForDepthEstimation(config)

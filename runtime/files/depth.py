@@ -19,7 +19,7 @@ from ..pictures.depth_kind import DepthKind, DepthLooks, orient_depth
 from .arrays import array_names
 from .exr import read_exr
 from .pictures import Picture, open_picture
-from .sequences import ArrayFolder, Pictures, as_array, open_sequence
+from .sequences import Folder, Pictures, as_array, open_sequence
 from .video import Video
 
 _ARRAYS = ("depth", "depths", "disparity", "disp", "metric_depth", "depth_m", "pred")
@@ -41,8 +41,7 @@ class DepthSource:
         self._pictures = pictures
         self.path, self.names, self.count = pictures.path, pictures.names, pictures.count
         self.notes = list(pictures.notes)
-        first = pictures.files[0] if isinstance(pictures, ArrayFolder) else pictures.path
-        self._arrays = array_names(first)
+        self._arrays = _arrays_of(pictures.files[0] if isinstance(pictures, Folder) else pictures.path)
         self._dtype: np.dtype[Any] | None = None
 
     @argument("depth")
@@ -129,7 +128,12 @@ def read_depth(path: PathLike, kind: DepthKind | None = None) -> NDArray[np.floa
 
 
 def _open_picture(path: Path) -> Picture:
-    return read_exr(path) if path.suffix.lower() == ".exr" else open_picture(path)
+    return read_exr(path)[1] if path.suffix.lower() == ".exr" else open_picture(path)
+
+
+def _arrays_of(path: Path) -> list[str]:
+    """Returns the names of the arrays in a file: of an npz all, of an EXR the channel that is read."""
+    return [read_exr(path)[0]] if path.suffix.lower() == ".exr" else array_names(path)
 
 
 def _grey_of_video(frame: NDArray[Any], path: Path, i: int) -> NDArray[np.uint8]:

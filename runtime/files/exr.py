@@ -18,8 +18,8 @@ _DEPTH = ("z", "depth", "disparity", "y", "v")
 """Names of the channel with depth, after the layer's: Blender writes `ViewLayer.Depth.Z` or `.V`."""
 
 
-def read_exr(path: Path) -> NDArray[Any]:
-    """Reads the channel with depth: floats [h, w].
+def read_exr(path: Path) -> tuple[str, NDArray[Any]]:
+    """Reads the channel with depth; returns its name and floats [h, w].
 
     Raises:
         InputError: a damaged file, or several channels of which none is called depth.
@@ -31,10 +31,10 @@ def read_exr(path: Path) -> NDArray[Any]:
     named = [name for end in _DEPTH for name in channels if name.lower().rpartition(".")[2] == end]
     pictures = list(channels.values())
     if named:
-        return channels[named[0]]
+        return named[0], channels[named[0]]
     colours = [channels[name] for name in channels if name.rpartition(".")[2] in ("R", "G", "B")] or pictures
     if all(np.array_equal(colours[0], picture, equal_nan=True) for picture in colours[1:]):
-        return colours[0]
+        return "grey", colours[0]
     raise InputError(
         f"{path} holds the channels {', '.join(channels)}, none of them depth; expected one named Z or depth, or grey."
     )

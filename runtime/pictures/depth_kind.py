@@ -31,6 +31,7 @@ STANDS_OFF = 0.02
 _EMPTY = 0.001  # share of zeros up to which they may be the far end of normalised depth, rather than holes
 _SAMPLED = 1_000_000  # pixels that median and spacing are taken from
 _MANY = 16  # distinct values
+_HALF = 2**15  # of sixteen bits: normalised depth uses them all, and few cameras see 32 metres in millimetres
 
 _WORDS: dict[DepthKind, frozenset[str]] = {
     "metric": frozenset(
@@ -44,6 +45,7 @@ _WORDS: dict[DepthKind, frozenset[str]] = {
 }
 _OF_CAMERAS = frozenset({"conf", "confidence", "extrinsics", "extrinsic", "intrinsics", "intrinsic"})
 """Arrays that networks of metric depth (Depth Anything 3, VGGT, MoGe) write beside it."""
+_EXR_DISTANCE = re.compile(r"(?:^|\.)(?:Z|Depth\.V)$")  # by the specification, and as Blender names it
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ def judge_limits(low: float, high: float, dtype: np.dtype[Any]) -> None:
         raise _refusal("depth", "it holds NaN or infinity", "metric")
     if dtype.kind == "f" and high > MOST_RELATIVE:
         raise _refusal("depth", f"it has values up to {high:.6g}", "metric")
-    if (dtype.itemsize > 1 and high > 1) and STANDS_OFF * high < low < high:
+    normalised = high <= 1 or (dtype.kind != "f" and high >= _HALF) or dtype.itemsize == 1
+    if not normalised and STANDS_OFF * high < low < high:
         raise _refusal("depth", f"its values from {low:.4g} to {high:.4g} keep away from 0", "metric")
 
 
@@ -149,7 +152,7 @@ def _refuse_what_looks_otherwise(depth: NDArray[Any], dtype: np.dtype[Any], look
 def _said_by_names(looks: DepthLooks) -> tuple[DepthKind, str] | None:
     """Returns the kind that a name speaks for, and a clause that says which."""
     for name in looks.arrays:
-        if name.lower() in _OF_CAMERAS:
+        if name.lower() in _OF_CAMERAS or _EXR_DISTANCE.search(name):
             return "metric", f"it holds an array named {name!r}"
     for name in (*looks.arrays, *looks.names):
         words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
@@ -179,15 +182,16 @@ def _reason_for_metric(depth: NDArray[Any], dtype: np.dtype[Any]) -> str | None:
         steps = np.diff(distinct[:_MANY])
         if nearest <= 5 * steps.mean():
             return None  # the first step of a ramp that begins at zero
-    elif high <= 1:
-        return None  # layers, not measurements
+    elif high <= 1 or not positive.all():
+        return None  # a few layers, in front of nothing
     empty = 1 - float(positive.mean())
     if 0 < empty <= _EMPTY and high in (1.0, 255.0, 65535.0):
         return None  # the far end of depth that was normalised
     span = f"from {nearest:.4g} to {high:.6g}"
     if empty > 0:
         return f"{_percent(empty)} of its pixels are {min(low, 0):.4g} and the others go {span}"
-    return f"its values {span} keep away from 0" if high > 1 else None
+    normalised = high <= 1 or (whole and high >= _HALF)
+    return None if normalised else f"its values {span} keep away from 0"
 
 
 def _without_distance(values: NDArray[np.float32], dtype: np.dtype[Any], looks: DepthLooks) -> NDArray[np.bool_]:
@@ -199,7 +203,7 @@ def _without_distance(values: NDArray[np.float32], dtype: np.dtype[Any], looks: 
             'or say `depth_kind="relative"` if larger is nearer.',
             field="depth_kind",
         )
-    missing: NDArray[np.bool_] = values <= 0
+    missing: NDArray[np.bool_] = values < np.finfo(np.float32).tiny  # of which the inverse would be infinite
     if dtype.kind in "iu":
         missing |= values >= np.iinfo(dtype).max
     return missing

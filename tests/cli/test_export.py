@@ -8,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from amodal.runtime.model import load
+from amodal.runtime.pictures.depth import prepare_depth_input, quantise_frames
+from amodal.runtime.pictures.images import prepare_rgb
 
 from .conftest import Clip, Outcome, assert_refusal, issue, leftovers
 
@@ -152,6 +157,57 @@ def test_a_hub_id_without_the_hub(refused: Refused, monkeypatch: pytest.MonkeyPa
     sentence = refused("export", "--segment", "org/name")
     assert "org/name is no folder and could not be fetched from Hugging Face" in sentence
     assert "HF_HUB_OFFLINE" in sentence
+
+
+def test_a_depth_id_without_the_hub(
+    refused: Refused, kept_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    sentence = refused("export", "--segment", kept_checkpoint, "--depth", "depth-anything/Depth-Anything-V2-Large-hf")
+    assert "V2-Large-hf is no folder and could not be fetched from Hugging Face" in sentence
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder"])
+def test_a_checkpoint_cloned_without_git_lfs(part: str, refused: Refused, checkpoint: Path) -> None:
+    (file,) = (checkpoint / part).glob("*.safetensors")
+    file.unlink()
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 3049435888\n")
+    sentence = refused("export", "--segment", checkpoint)
+    assert f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull`" in sentence
+
+
+def test_a_metric_depth_checkpoint_is_exported_when_it_is_meant(
+    refused: Refused, kept_checkpoint: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    from amodal.export.depth_anything.checkpoint import _authors_place
+    from amodal.export.depth_anything.network import load_depth, random_depth
+
+    state: dict[str, Any] = {}
+    for name, value in random_depth("tiny").module.state_dict().items():
+        place, part = _authors_place(name, {})
+        state[place] = value if not part else torch.cat((state[place], value))
+    file = tmp_path / "depth_anything_v2_metric_hypersim_vits.pth"
+    torch.save(state, file)
+    options = ("--segment", kept_checkpoint, "--depth", file, "--size", "16x24", "--frames", 3, "--precision", "fp32")
+    assert "say --depth-kind metric to have them inverted" in refused("export", *options)
+    bundle = tmp_path / "bundle"
+    more = ("--depth-kind", "metric", "--depth-channels", "rgb", "--check", "none", "-q", "-o", bundle)
+    assert issue("export", *options, *more) == Outcome(0, "", "")
+    depth = json.loads((bundle / "manifest.json").read_text())["config"]["depth"]
+    assert (depth["kind"], depth["channels"], depth["model"]) == ("metric", "rgb", "Depth Anything V2 tiny metric")
+    assert "Depth Anything V2 tiny metric, channels red first" in issue("inspect", bundle).out
+    with load(bundle, threads=1) as model:
+        found, demo = (model.depth(kept_clip.rgb, channels) for channels in (None, "demo"))
+        np.testing.assert_array_equal(found, model.depth(kept_clip.rgb, "rgb"))
+        assert np.abs(found - demo).max() > 0.01
+        pixels = prepare_depth_input(quantise_frames(prepare_rgb(kept_clip.rgb, (16, 24))), channels="rgb")
+        distances = load_depth(file, "metric")(torch.from_numpy(pixels))[:, None]
+        resized = torch.nn.functional.interpolate(distances, (16, 24), mode="bilinear", align_corners=True)[:, 0]
+        near = 1 / resized.numpy()
+        np.testing.assert_allclose(found, (near - near.min()) / np.ptp(near) * 2 - 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x80\x04N.", "tensors"])

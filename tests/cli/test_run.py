@@ -209,6 +209,54 @@ def test_masks_of_every_kind_give_the_same_whole_masks(
     assert not (tmp_path / "out" / "overlay.gif").exists()
 
 
+def test_metric_depth_gives_nearly_the_masks_of_the_relative_depth_that_it_was_made_of(
+    both: tuple[Path, Outcome], toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    near = read_depth(kept_clip.depth) / 65535
+    np.savez(tmp_path / "metric.npz", depth=1 / (0.1 + near), conf=np.ones(3))
+    inputs = ("--frames", kept_clip.frames, "--masks", kept_clip.masks, "--depth", tmp_path / "metric.npz")
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "-o", tmp_path / "out")
+    outcome = issue("run", toy_bundle, *inputs, *options)
+    assert outcome.code == 2
+    assert "an array named 'conf'; say --depth-kind metric if it is, or --depth-kind relative" in outcome.err
+    outcome = issue("run", toy_bundle, *inputs, *options, "--depth-kind", "metric")
+    assert (outcome.code, outcome.err) == (0, "")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["inputs"]["depth_kind"] == "metric"
+    found, expected = (read_pngs(root / "amodal_masks", NAMES) > 0 for root in (tmp_path / "out", both[0]))
+    assert (found != expected).mean() < 1e-3
+
+
+def test_holes_in_depth_are_a_warning(toy_bundle: Path, clip: Clip, tmp_path: Path) -> None:
+    for name in NAMES:
+        distances = 500 + np.asarray(Image.open(clip.depth / name)) // 8
+        distances[:4] = 0
+        Image.fromarray(distances.astype(np.uint16)).save(clip.depth / name)
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "--depth-kind", "metric")
+    outcome = issue("run", toy_bundle, *clip.inputs, *options, "-o", tmp_path / "out")
+    warning = "672 depth pixels without a measurement (10.0 %) were filled with the nearest measured depth."
+    assert (outcome.code, outcome.err) == (0, f"Warning: {warning}\n")
+
+
+@pytest.mark.parametrize("channels", ["demo", "rgb"])
+def test_the_order_of_the_depth_networks_channels_is_recorded(
+    channels: str, toy_with_depth: tuple[Path, Outcome], kept_clip: Clip, tmp_path: Path
+) -> None:
+    inputs = ("--frames", kept_clip.frames, "--masks", kept_clip.masks)
+    options = (*QUICK, "--stage", "segment", "--no-overlay", "--json", "-o", tmp_path / "out")
+    more = ("--depth-channels", "rgb") if channels == "rgb" else ()
+    outcome = issue("run", toy_with_depth[0], *inputs, *options, *more)
+    assert json.loads(outcome.out)["settings"]["depth_channels"] == channels
+
+
+def test_options_about_depth_that_do_not_apply_are_refused(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
+    without = ("--frames", kept_clip.frames, "--masks", kept_clip.masks)
+    outcome = issue("run", toy_bundle, *without, "--depth-kind", "metric", "-o", tmp_path / "out")
+    assert "--depth-kind says what --depth holds" in outcome.err
+    outcome = issue("run", toy_bundle, *kept_clip.inputs, "--depth-channels", "rgb", "-o", tmp_path / "out")
+    assert "--depth-channels is about the depth network" in outcome.err
+
+
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.avi"])
 def test_a_video_needs_no_names_and_no_depth_where_the_bundle_finds_it(
     name: str, toy_with_depth: tuple[Path, Outcome], kept_clip: Clip, tmp_path: Path

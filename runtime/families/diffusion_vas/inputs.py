@@ -110,7 +110,7 @@ def _relative(depth: Array, kind: DepthKind | None, backend: Backend, checks: Ch
     if depth.ndim != 3 or depth.dtype.kind not in "fiu" or 0 in depth.shape:
         return depth  # refused by the preparation
     if namespace_of(depth, backend.xp) is not np:
-        if kind is None:
+        if kind is None and depth.dtype.itemsize > 1:
             checks.add(depth, partial(judge_limits, dtype=depth.dtype))
         if kind in (None, "relative"):
             return depth
@@ -118,7 +118,7 @@ def _relative(depth: Array, kind: DepthKind | None, backend: Backend, checks: Ch
     relative, notes = orient_depth(depth, kind)
     for note in notes:
         warnings.warn(note, stacklevel=5)  # at the call of `Model.segment`
-    return relative
+    return relative if notes or kind in ("inverse", "metric") else depth  # fewer bytes to upload
 
 
 def complete_inputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import huggingface_hub  # noqa: E402
+
 from amodal.export.depth_anything.checkpoint import VARIANTS, _authors_place  # noqa: E402
-from amodal.export.depth_anything.network import _skeleton, load_depth  # noqa: E402
+from amodal.export.depth_anything.network import DepthNetwork, _skeleton, load_depth  # noqa: E402
 from amodal.runtime.errors import CheckpointError  # noqa: E402
 
 TINY = VARIANTS["tiny"]
@@ -175,7 +178,9 @@ def test_a_truncated_file_is_refused(pth: Path, tmp_path: Path) -> None:
         ({"model_type": "dpt"}, "model_type is 'dpt', expected 'depth_anything'"),
         ({"backbone_config": {"model_type": "swin"}}, "backbone_config.model_type is 'swin'"),
         ({"backbone_config": None}, "backbone_config.model_type is None"),
-        ({"depth_estimation_type": "metric"}, "depth_estimation_type is 'metric'"),
+        ({"depth_estimation_type": "metric"}, 'as its config.json says: .*`depth_kind="metric"`'),
+        ({"depth_estimation_type": "ordinal"}, "depth_estimation_type is 'ordinal'"),
+        ({"depth_estimation_type": "metric", "max_depth": -1}, "'metric' and max_depth -1"),
         ({"neck_hidden_sizes": [8, 16]}, "no usable config"),
         ({"fusion_hidden_size": "wide"}, "no usable config"),
         ({"fusion_hidden_size": 24}, "neck.convs.0.weight|neck.fusion_stage.layers.0"),
@@ -197,4 +202,111 @@ def test_a_folder_without_safetensors_is_refused(folder: Path, tmp_path: Path) -
         load_depth(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
+        load_depth(tmp_path)
+
+
+METRIC = "depth_anything_v2_metric_hypersim_vits.pth"
+
+
+def sigmoid_depth(state: State, most: float) -> Any:
+    """What the authors' metric network gives: the last activation is a sigmoid, times the largest distance."""
+    made = _skeleton(TINY).to_empty(device="cpu")
+    made.load_state_dict(module().state_dict())
+    found: list[Any] = []
+    made.head.conv3.register_forward_hook(lambda _, __, result: found.append(result))
+    network = DepthNetwork(made, TINY, "nowhere")
+    network(torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(7)))
+    return most * torch.sigmoid(found[0][:, 0])
+
+
+@pytest.mark.parametrize(("name", "most"), [(METRIC, 20), ("depth_anything_v2_metric_vkitti_vitl.pth", 80)])
+def test_a_metric_file_is_refused_until_it_is_said_to_be_meant(name: str, most: int, tmp_path: Path) -> None:
+    torch.save(authors_state(), tmp_path / name)
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(CheckpointError, match=f"{name}|{tmp_path.name}.* is a metric checkpoint, as its name says"):
+            load_depth(path)
+    network = load_depth(tmp_path / name, "metric")
+    assert (network.kind, network.module.config.max_depth) == ("metric", most)
+    pixels = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(network(pixels), sigmoid_depth(authors_state(), most), rtol=1e-5, atol=1e-6)
+    assert load_depth(tmp_path / name, "relative").kind == "relative"
+
+
+def test_a_metric_folder_says_so_itself(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    more = {"depth_estimation_type": "metric", "max_depth": 80}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **more}))
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    network = load_depth(tmp_path, "metric")
+    assert (network.kind, network.module.config.max_depth) == ("metric", 80)
+    with pytest.raises(CheckpointError, match=r"gives relative depth, as its config\.json says; omit `depth_kind`"):
+        load_depth(folder, "metric")
+
+
+def test_the_first_version_is_refused_by_its_name(tmp_path: Path) -> None:
+    torch.save(authors_state(), tmp_path / "depth_anything_vitl14.pth")
+    with pytest.raises(CheckpointError, match="is Depth Anything V1 by its name"):
+        load_depth(tmp_path / "depth_anything_vitl14.pth")
+
+
+@pytest.mark.parametrize("layout", ["transformers", "authors"])
+def test_an_id_is_fetched_from_the_hub(
+    layout: str, pth: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def snapshot_download(repo: str, allow_patterns: list[str]) -> str:
+        asked.append((repo, allow_patterns))
+        snapshot = tmp_path / "cache" / "0123abc"
+        shutil.copytree(folder if layout == "transformers" else pth.parent, snapshot)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    network = load_depth("depth-anything/Depth-Anything-V2-Tiny-hf")
+    assert network.source == "depth-anything/Depth-Anything-V2-Tiny-hf@0123abc"
+    assert asked == [("depth-anything/Depth-Anything-V2-Tiny-hf", ["config.json", "*.safetensors*", "*.pth"])]
+
+
+def test_a_metric_id_is_refused_by_its_name(pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(pth.parent))
+    with pytest.raises(CheckpointError, match="is a metric checkpoint, as its name says"):
+        load_depth("depth-anything/Depth-Anything-V2-Metric-VKITTI-Large")
+
+
+@pytest.mark.parametrize("name", ["checkpoints/depth_anything_v2_vitl.pth", "a/b/c", "depth"])
+def test_a_missing_file_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(CheckpointError, match=f"no depth checkpoint at {name}; .* or a Hugging Face id"):
+        load_depth(name)
+
+
+def test_an_unreachable_hub_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> str:
+        raise OSError("offline mode is on")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(CheckpointError, match=r"org/name is no folder and could not be fetched .*HF_HUB_OFFLINE"):
+        load_depth("org/name")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 1341322868\n"
+
+
+@pytest.mark.parametrize("name", ["depth_anything_v2_vitl.pth", "depth.safetensors"])
+def test_what_was_downloaded_in_place_of_a_file_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=f"{name} is a git-lfs pointer, .* run `git lfs pull` in {tmp_path}"):
+        load_depth(tmp_path / name)
+    (tmp_path / name).write_text("\n<!DOCTYPE html><html>")
+    with pytest.raises(CheckpointError, match=f"{name} is a web page, not a checkpoint"):
+        load_depth(tmp_path / name)
+
+
+def test_a_folder_of_pointers_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_text(POINTER)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a git-lfs pointer"):
+        load_depth(tmp_path)
+    (tmp_path / "config.json").write_text(POINTER)
+    with pytest.raises(CheckpointError, match=r"config\.json is a git-lfs pointer"):
         load_depth(tmp_path)

@@ -57,6 +57,20 @@ def test_the_graph_gives_the_networks_depth_for_any_number_of_frames(
         assert distance(depth, network(pixels)) <= (5e-3 if half else 1e-5)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_metric_graph_gives_the_networks_distances(half: bool, tmp_path: Path) -> None:
+    weights = random_depth("tiny").module.state_dict()
+    sizes = depth_checkpoint.VARIANTS["tiny"]
+    module = _skeleton(sizes, max_depth=80)
+    module.load_state_dict(weights, assign=True)
+    metric = DepthNetwork(module, sizes, "nowhere")
+    write_depth(metric, SIZE, VARIANTS["cpu"], dtypes=DTYPES[half]).save(tmp_path / "depth.onnx")
+    (depth,) = session_of(tmp_path / "depth.onnx").run(["depth"], {"pixels": pixels_of(1).numpy()})
+    expected = metric(pixels_of(1))
+    assert 0 < expected.min() < expected.max() < 80
+    assert distance(depth, expected) <= (5e-3 if half else 1e-5)
+
+
 @pytest.mark.parametrize("size", [(14, 14), (112, 42), (518, 518)])
 def test_every_multiple_of_the_patch_is_a_size(network: DepthNetwork, size: tuple[int, int], tmp_path: Path) -> None:
     """One patch, a portrait, and the grid the position embedding was trained at."""

@@ -15,6 +15,7 @@ from amodal.runtime.pictures.depth import (
     DEPTH_MEAN,
     DEPTH_STD,
     depth_input_size,
+    invert_distances,
     normalise_clip,
     prepare_depth_input,
     quantise_frames,
@@ -99,6 +100,25 @@ def test_preparing_frames_equals_the_definition_pixel_by_pixel() -> None:
             expected = (slow_cubic(plane, height, width) - DEPTH_MEAN[channel]) / DEPTH_STD[channel]
             # OpenCV's weights are float32.
             np.testing.assert_allclose(prepared[t, channel], expected, rtol=0, atol=1e-5)
+
+
+def test_the_channels_are_blue_first_as_in_the_demo_or_red_first_as_in_the_evaluation() -> None:
+    rgb = frames(2, 10, 17)
+    np.testing.assert_array_equal(prepare_depth_input(rgb, side=28), prepare_depth_input(rgb, side=28, channels="demo"))
+    prepared = prepare_depth_input(rgb, side=28, channels="rgb")
+    height, width = depth_input_size(10, 17, 28)
+    for channel in range(3):
+        plane = rgb[1, :, :, channel].astype(np.float64) / 255
+        expected = (slow_cubic(plane, height, width) - DEPTH_MEAN[channel]) / DEPTH_STD[channel]
+        np.testing.assert_allclose(prepared[1, channel], expected, rtol=0, atol=1e-5)
+    with pytest.raises(InputError, match="depth_channels 'bgr' is unknown; expected demo or rgb"):
+        prepare_depth_input(rgb, channels="bgr")  # type: ignore[arg-type]
+
+
+def test_distances_of_a_network_are_inverted_and_rounding_to_zero_does_no_harm() -> None:
+    distances = np.array([[[2.0, 10.0, 0.0, 80.0]]], np.float32)
+    np.testing.assert_allclose(invert_distances(distances), [[[0.5, 0.1, 12.5, 0.0125]]], rtol=1e-6)
+    assert np.isfinite(invert_distances(np.zeros((1, 2, 2), np.float32))).all()
 
 
 @pytest.mark.parametrize("size", [(256, 512), (37, 61), (540, 400)])

@@ -152,6 +152,35 @@ def test_depth_that_is_handed_over_is_not_computed(backend: Any) -> None:
     np.testing.assert_array_equal(depth[:3, 0], given["depth"])
 
 
+def test_depth_of_another_kind_becomes_relative(backend: Any) -> None:
+    given = clip(size=(24, 40))
+    near = np.random.default_rng(1).random(given["modal"].shape, np.float32)
+    near[0, 0, :2] = 0, 1
+    _, expected = conditions_of(segment(backend, {"modal": given["modal"], "depth": near}), backend)
+    for kind, depth in (("metric", 1 / (0.1 + near)), ("inverse", 1 - near), ("relative", near * 40 + 30)):
+        arrays = {"modal": given["modal"], "depth": backend.xp.asarray(depth)}
+        _, found = conditions_of(segment(backend, arrays, depth_kind=kind), backend)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    for arrays in ({"depth": 1 / (0.1 + near)}, {"depth": backend.xp.asarray(1 / (0.1 + near))}):
+        with pytest.raises(InputError, match='keep away from 0; say `depth_kind="metric"`'):
+            segment(backend, {"modal": given["modal"], **arrays})
+
+
+def test_filled_depth_is_a_warning_at_the_call(backend: Any) -> None:
+    given = clip(size=(24, 40))
+    depth = np.full(given["modal"].shape, 2.0, np.float32)
+    depth[:, 12:] = 5
+    depth[0, 0, :3] = np.nan
+    with pytest.warns(UserWarning, match=r"^3 depth pixels without a measurement \(0\.1 %\) were filled"):
+        segment(backend, {"modal": given["modal"], "depth": backend.xp.asarray(depth)}, depth_kind="metric")
+
+
+def test_a_kind_of_depth_needs_depth(backend: Any) -> None:
+    given = clip()
+    with pytest.raises(InputError, match="`depth_kind` says what `depth` is, and there is none"):
+        segment(backend, {"modal": given["modal"], "rgb": given["rgb"]}, depth_kind="metric")
+
+
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_with_padding_sizes_are_those_of_the_padded_frame(stage: str, backend: Any) -> None:
     given, padding, ready = clip(size=(12, 20)), Padding(12, 20), Ready()

@@ -82,7 +82,7 @@ _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir
     "lists them).",
 )
 @click.option("--weights", metavar="NAME", help="Variant of the weights to read, for instance fp16.")
-@click.option("--revision", metavar="REV", help="Revision on the Hugging Face hub.")
+@click.option("--revision", metavar="REV", help="Revision of --segment and --complete on the Hugging Face hub.")
 @click.option("--seed", type=int, default=0, help="With --random: seed of the weights.")
 @click.option(
     "--check",

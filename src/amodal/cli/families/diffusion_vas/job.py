@@ -128,9 +128,9 @@ def _run_stages(options: Mapping[str, Any], model: Model, clip: Clip, stages: li
     request = Request(settings_of(options), options["seed"], padding)
     segmentation = completion = None
     if "segment" in stages:
-        rgb = clip.frames if clip.depth is None else None
+        rgb, kind = (clip.frames, None) if clip.depth is None else (None, "relative")
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
-        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, depth_kind="relative"))
+        segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, kind))
     if "complete" in stages:
         masks, seed = (segmentation.masks, segmentation.noise) if segmentation else (clip.amodal, options["seed"])
         complete = replace(request, seed=seed, propagate=options["propagate"], callback=bars.stage("complete"))

@@ -118,8 +118,9 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
     settings["context"] = settings["context"] or model.config.context_layout
     settings["decode_chunk"] = settings["decode_chunk"] or model.config.decode_chunk
+    channels = settings.pop("depth_channels")
     if options["depth"] is None and model.config.depth is not None:
-        settings["depth_channels"] = settings["depth_channels"] or model.config.depth.channels
+        settings["depth_channels"] = channels or model.config.depth.channels
     return {
         "seed": options["seed"],
         "seeds": seeds_of(options),
