@@ -138,8 +138,8 @@ def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> Non
     def judge(low: float, high: float) -> None:
         if low < high:
             raise InputError(
-                f"modal shows the object at {modal.shape[1]}x{modal.shape[2]}, but nothing of it is left at the bundle's "
-                f"{prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+                f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to "
+                f"the bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
                 "`amodal.runtime.pictures.cropping.Crop`.",
                 field="modal",
             )
