@@ -34,6 +34,23 @@ def test_scenes_drawn_larger_are_like_scenes() -> None:
         assert unlike(make_scene(seed, 8, (256, 512))) == []
 
 
+def test_the_ranges_are_those_of_the_training_scenes() -> None:
+    """Of the first 120: the stored ranges hold nearly all of them, and are not much wider."""
+    found: dict[str, list[float]] = {}
+    for index in range(120):
+        larger = 4 if index % 2 else 1
+        scene = make_scene(1_000_000 + index, 8, (larger * 64, larger * 128))
+        depth = measure_depth(scene.depth, scene.modal, SIZE)
+        for name, value in (measure_frames(scene.frames, SIZE) | measure_masks(scene.modal, SIZE) | depth).items():
+            found.setdefault(name, []).append(value)
+    assert set(found) == set(type(CONFIG.domain).model_fields) - {"about"}
+    for name, values in found.items():
+        low, high = getattr(CONFIG.domain, name)
+        assert np.mean([low <= value <= high for value in values]) >= 0.98, name
+        assert high < 2.2 * max(values)
+        assert low > min(values) / 4
+
+
 @pytest.mark.parametrize("name", ["birdcage", "soccer"])
 def test_real_video_is_not(shared: Path, name: str) -> None:
     folder = shared / "samples" / name
