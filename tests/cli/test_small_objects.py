@@ -196,8 +196,8 @@ def test_real_video_on_the_default_bundle_is_one_message_with_all_it_lacks(video
         "holds 10 frames, more than 8",
         "amodal export --help",
         "or give --depth DIR and at most 8 frames",
-        "grey levels",
-        "stretched 1.3 times in width",
+        "detail of photographs",
+        "frames of 64x96 are stretched 1.3 times in width",
     ):
         assert part in outcome.err, outcome.err
 
@@ -208,7 +208,7 @@ def test_too_many_frames_are_said_together_with_what_is_unlike(tmp_path: Path) -
     outcome = issue("run", "default", *options, "-o", tmp_path / "OUT")
     assert_refusal(outcome)
     assert "or give at most 8 frames, and expect poor masks" in outcome.err
-    assert "grey levels" in outcome.err
+    assert "detail of photographs" in outcome.err
 
 
 def test_a_clip_unlike_the_scenes_is_one_warning_and_a_scene_is_none(tmp_path: Path) -> None:
@@ -227,6 +227,6 @@ def test_a_clip_unlike_the_scenes_is_one_warning_and_a_scene_is_none(tmp_path: P
     real = np.clip(scene.frames + noise, 0, 255).astype(np.uint8)
     clip_on_disk(tmp_path / "real", real, scene.modal, (scene.depth * 65535).astype(np.uint16))
     (line,), (warning,) = run(tmp_path / "real", "noisy")
-    assert "drawn scenes of shapes that pass behind one another alone" in warning
-    assert "grey levels (0.048 to 1.4)" in warning
+    assert "knows only drawn scenes of shapes that pass behind one another" in warning
+    assert "training 0.048 to 1.4)" in warning
     assert "`amodal export --help`" in line

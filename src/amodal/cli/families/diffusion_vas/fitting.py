@@ -43,9 +43,9 @@ def require_fit(options: Mapping[str, Any], config: Config, stages: list[str]) -
         lacks.append(f"{options['frames']} holds {count} frames, more than {config.frames}")
     unlike = find_unlike(config, frames)
     ways = ["--depth DIR"] * no_depth + [f"at most {config.frames} frames"] * too_many
-    expect = f", and expect poor masks because the clip is unlike its scenes ({'; '.join(unlike)})" if unlike else ""
+    expect = f", and expect poor masks because the clip is unlike those: {'; '.join(unlike)}" if unlike else ""
     raise InputError(
-        f"bundle {bundle} knows {config.domain.about} alone, and cannot run this clip: {'; '.join(lacks)}. Either "
+        f"bundle {bundle} knows only {config.domain.about}, and cannot run this clip: {'; '.join(lacks)}. Either "
         "export the authors' checkpoints, which are for real video (`amodal export --help`), or "
         f"give {' and '.join(ways)}{expect}."
     )
@@ -90,7 +90,7 @@ def find_concerns(clip: Clip, config: Config, crop: Crop | None) -> list[str]:
         )
     if config.domain is not None and (unlike := find_unlike(config, clip.frames, clip.modal, clip.depth)):
         concerns.append(
-            f"This bundle knows {config.domain.about} alone, and the clip is unlike them: {'; '.join(unlike)}. Expect "
+            f"This bundle knows only {config.domain.about}, and the clip is unlike them: {'; '.join(unlike)}. Expect "
             "poor results; for real video, export the authors' checkpoints (`amodal export --help`)."
         )
     return concerns
