@@ -180,10 +180,10 @@ def test_a_crop_that_is_none_or_meets_pad_is_refused(
 
 @pytest.mark.parametrize("video", [False, True])
 def test_real_video_on_the_default_bundle_is_one_message_with_all_it_lacks(video: bool, tmp_path: Path) -> None:
-    rgb = np.random.default_rng(0).integers(0, 256, (10, 64, 96, 3), np.uint8)
-    options = clip_on_disk(tmp_path, rgb, np.ones((10, 64, 96), bool))
+    rgb = np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), np.uint8)
+    options = clip_on_disk(tmp_path, rgb, np.ones((10, 64, 64), bool))
     if video:
-        writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 8, (96, 64))
+        writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 8, (64, 64))
         for frame in rgb:
             writer.write(frame)
         writer.release()
@@ -197,7 +197,7 @@ def test_real_video_on_the_default_bundle_is_one_message_with_all_it_lacks(video
         "amodal export --help",
         "or give --depth DIR and at most 8 frames",
         "detail of photographs",
-        "frames of 64x96 are stretched 1.3 times in width",
+        "frames of 64x64 are stretched 2.0 times in width",
     ):
         assert part in outcome.err, outcome.err
 

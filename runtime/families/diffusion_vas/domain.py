@@ -24,8 +24,9 @@ from .config import Config
 
 MARGIN = 1.25
 """Other clips of the same kind exceed the range of the training clips by less than this factor."""
-STRETCH = 1.25
-"""Factor by which one side of a frame may be stretched relative to the other on its way to the bundle's size."""
+STRETCH = 1.5
+"""Factor by which one side of a frame may be stretched relative to the other on its way to the bundle's size. Scenes
+drawn in other proportions lost 4 points of mIoU_occ at 1.5, and 6 at 2."""
 _BEND, _BEFORE = 0.01, 0.05  # of depth's range
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amodal.runtime.errors import InputError
+from amodal.runtime.errors import InputError, argument
 from amodal.runtime.families.diffusion_vas.config import Config
 from amodal.runtime.families.diffusion_vas.domain import find_unlike
-from amodal.runtime.files.frames import join_ranges, list_images, open_image
+from amodal.runtime.files.frames import IMAGE_SUFFIXES, join_ranges, list_images, open_image, require_path
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS, Crop, find_shrunk
 
 from .results import Clip, Outputs
@@ -112,16 +112,21 @@ def paste(outputs: Outputs, crop: Crop) -> tuple[Outputs, list[str]]:
     return replace(outputs, segmentation=segmentation, completion=completion, crop=crop), concerns
 
 
+@argument("frames")
 def _first_frames(path: str, most: int) -> tuple[NDArray[np.uint8] | None, int]:
     """Returns up to `most` frames, and how many there are; None and 0 where the reader will say what is wrong."""
-    if Path(path).is_dir():
-        images = list_images(path)
+    source = require_path(path, "a folder of images or a video file")
+    if source.is_dir():
+        images = list_images(source)
         pictures = [np.asarray(open_image(image).convert("RGB")) for image in images[:most]]
         same = len({picture.shape for picture in pictures}) == 1
         return (np.stack(pictures), len(images)) if same else (None, 0)
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        return None, 0
     import cv2
 
-    capture = cv2.VideoCapture(str(path))
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # as `read_frames` does
+    capture = cv2.VideoCapture(str(source))
     count, pictures = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), []
     while len(pictures) < most and (read := capture.read())[0]:
         pictures.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
