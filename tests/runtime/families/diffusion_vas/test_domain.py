@@ -34,6 +34,7 @@ def test_scenes_drawn_larger_are_like_scenes() -> None:
         assert unlike(make_scene(seed, 8, (256, 512))) == []
 
 
+@pytest.mark.slow
 def test_the_ranges_are_those_of_the_training_scenes() -> None:
     """Of the first 120: the stored ranges hold nearly all of them, and are not much wider."""
     found: dict[str, list[float]] = {}
