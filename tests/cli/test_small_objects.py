@@ -168,6 +168,17 @@ def test_an_object_that_becomes_small_is_a_warning_that_names_frames_and_option(
     assert len(result_of(tmp_path / "out")["warnings"]) == 1
 
 
+def test_a_padded_frame_leaves_less_of_the_object(toy_bundle: Path, arrays: dict[str, Any], tmp_path: Path) -> None:
+    modal = arrays["modal"] & False
+    modal[:, 60:72, 40:52] = True  # 6x4 pixels are left, and 4x3 of the padded frame
+    options = (*clip_on_disk(tmp_path / "clip", **{**arrays, "modal": modal}), "--stage", "segment", *QUICK)
+    whole = issue("run", toy_bundle, *options, "--no-overlay", "-o", tmp_path / "whole")
+    assert (whole.code, whole.err) == (0, "")
+    padded = issue("run", toy_bundle, *options, "--no-overlay", "--pad", "-o", tmp_path / "padded")
+    assert "Fewer than 16 visible pixels" in padded.err
+    assert "--crop" not in padded.err, "the two do not go together"
+
+
 def test_a_crop_that_is_none_or_meets_pad_is_refused(
     toy_bundle: Path, small: tuple[str, ...], refused: Refused
 ) -> None:

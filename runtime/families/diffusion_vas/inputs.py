@@ -57,12 +57,11 @@ def segment_inputs(
     full_size = (int(raw.shape[-2]), int(raw.shape[-1])) if raw.ndim > 1 else (0, 0)
     if padding is None:
         prepared = images.prepare_modal(raw, size, xp, checks)
-        _require_left(raw, prepared, xp, checks)
-        raw = None
     else:
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw))
         prepared = padding.prepare_modal(raw, size, xp)
+    _require_left(raw, prepared, xp, checks)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
@@ -82,7 +81,7 @@ def segment_inputs(
             maps = prepare_depth(maps, size, xp, checks)
             checks.raise_pending(backend.to_host)
     three = [xp.repeat(padded(x, config.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
-    return Inputs(Conditions(*three), count, full_size, prepared > 0, raw)
+    return Inputs(Conditions(*three), count, full_size, prepared > 0, raw if padding else None)
 
 
 def complete_inputs(

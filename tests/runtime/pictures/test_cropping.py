@@ -99,6 +99,15 @@ def test_pasting_puts_a_window_back_where_it_was_cut(seed: int, channels: tuple[
         assert (whole[t, y, x] == (pictures[t, y, x] if inside else value)).all()
 
 
+def test_arrays_on_a_device_stay_there(device: Any) -> None:
+    crop, rng = Crop(FRAME, 9, 24, 18, 32), np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, *FRAME, 3), np.uint8)
+    cut = crop.cut(device.asarray(pictures))
+    whole = crop.paste(cut, 255, device)
+    assert isinstance(whole, device.ndarray)
+    np.testing.assert_array_equal(device.asnumpy(whole), crop.paste(crop.cut(pictures), 255))
+
+
 def test_depth_of_the_frames_size_is_cut_and_any_other_resized_to_the_window() -> None:
     crop = Crop(FRAME, 9, 24, 18, 32)
     y, x = np.mgrid[: FRAME[0], : FRAME[1]].astype(np.float32) + 0.5

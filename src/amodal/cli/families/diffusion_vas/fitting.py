@@ -15,6 +15,7 @@ from amodal.runtime.families.diffusion_vas.config import Config
 from amodal.runtime.families.diffusion_vas.domain import find_unlike
 from amodal.runtime.files.frames import IMAGE_SUFFIXES, join_ranges, list_images, open_image, require_path
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS, Crop, find_shrunk
+from amodal.runtime.pictures.padding import Padding
 
 from .results import Clip, Outputs
 
@@ -71,19 +72,20 @@ def cut_clip(clip: Clip, crop: Crop) -> Clip:
     )
 
 
-def find_concerns(clip: Clip, config: Config, crop: Crop | None) -> list[str]:
+def find_concerns(clip: Clip, config: Config, crop: Crop | None, padding: Padding | None) -> list[str]:
     """Says what may spoil the results: an object that becomes too small, or a clip that the networks do not know.
 
     Args:
-        clip: as the networks get it, the window's with a crop.
+        clip: with a crop, the window's; not yet padded.
 
     Raises:
         InputError: nothing of the object is left at the networks' size.
     """
     concerns = []
     size = f"{config.height}x{config.width}"
-    if shrunk := find_shrunk(clip.modal, config.size):
-        advice = '; `crop="auto"` runs on a window around it' if crop is None and Crop.auto(clip.modal) else ""
+    if shrunk := find_shrunk(clip.modal if padding is None else padding.pad(clip.modal, False), config.size):
+        helps = crop is None and padding is None and Crop.auto(clip.modal) is not None
+        advice = '; `crop="auto"` runs on a window around it' if helps else ""
         concerns.append(
             f"Fewer than {FEWEST_PIXELS} visible pixels of the object are left at the networks' size ({size}) in frame "
             f"{join_ranges(shrunk)}{advice}."
