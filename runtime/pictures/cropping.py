@@ -136,7 +136,7 @@ class Crop:
 
 
 def find_shrunk(modal: Bools, size: Size, fewest: int = FEWEST_PIXELS) -> list[int]:
-    """Returns the frames of which resizing leaves fewer than `fewest` visible pixels, and fewer than are seen.
+    """Returns the frames in which resizing makes the object's visible pixels fewer, and fewer than `fewest`.
 
     Args:
         modal: bool [T, h, w], visible pixels.
@@ -148,9 +148,9 @@ def find_shrunk(modal: Bools, size: Size, fewest: int = FEWEST_PIXELS) -> list[i
     seen, left = (masks.sum(axis=(1, 2)) for masks in (modal, prepare_modal(modal, size) > 0))
     if seen.any() and not left.any():
         raise InputError(
-            f"the object has at most {int(seen.max())} visible pixels in a frame, and none of them is left when the "
-            f"masks are resized from {modal.shape[1]}x{modal.shape[2]} to the networks' {size[0]}x{size[1]}; run on a "
-            'window around it (`crop="auto"`).',
+            f"the object has at most {int(seen.max())} visible pixels in a frame, and none of them is left when masks "
+            f"of {modal.shape[1]}x{modal.shape[2]} are resized to the networks' {size[0]}x{size[1]}; run on a window "
+            'around the object (`crop="auto"`).',
             field="masks",
         )
     return np.flatnonzero((left < seen) & (left < fewest)).tolist()

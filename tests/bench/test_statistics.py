@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amodal.bench.statistics import ENOUGH, FLOOR, compare, compare_single, paired_ratio, pareto, summarise
+from amodal.bench.statistics import (
+    ENOUGH,
+    FLOOR,
+    compare,
+    compare_single,
+    paired_difference,
+    paired_ratio,
+    pareto,
+    summarise,
+)
 
 RUNS, CLIPS = 100, 10
 
@@ -109,6 +118,20 @@ def test_samples_taken_in_turns_lose_the_drift_they_share() -> None:
     assert 0.39 < found.low < found.value < found.high < 0.41
     assert paired_ratio([], [1.0]) is None
     assert paired_ratio([0.0], [1.0]) is None
+
+
+def test_a_difference_of_means_is_over_all_values_and_resampled_by_clip() -> None:
+    rng = np.random.default_rng(6)
+    base = [rng.normal(10 * clip, 1, 4 + clip % 3) for clip in range(30)]
+    other = [values + 2 + rng.normal(0, 0.5) for values in base]
+    base[3][1] = other[3][1] = np.nan
+    found = paired_difference(base, other)
+    gains = [b - a for first, second in zip(base, other, strict=True) for a, b in zip(first, second, strict=True)]
+    assert found.value == pytest.approx(np.nanmean(gains))
+    assert found.low < 2 < found.high
+    assert 0.2 < found.high - found.low < 1.2, "about 2 * 2.6 * 0.5 / sqrt(30)"
+    same = paired_difference(base, base)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_the_frontier_is_what_no_point_beats() -> None:

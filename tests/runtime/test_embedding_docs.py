@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.model import load
+from amodal.runtime.pictures.cropping import Crop
 from amodal.runtime.scenes.scene import make_scene
 
 from ..places import ROOT
@@ -126,3 +127,19 @@ def test_the_torch_host_gets_what_numpy_gets(toy_bundle: Path) -> None:
         whole_masks = example("A host that uses torch")["whole_masks"]
         got = whole_masks(model, torch.from_numpy(modal), torch.from_numpy(depth).requires_grad_(), steps=1)
         np.testing.assert_array_equal(got.numpy(), model.segment(modal, depth=depth, steps=1).masks_full)
+
+
+def test_a_small_object_is_run_in_its_window(toy_bundle: Path) -> None:
+    whole_masks = example("An object that is small in the frame")["whole_masks"]
+    modal, depth = clip()
+    small = np.zeros_like(modal)
+    small[:, 20:28, 30:40] = True
+    window = Crop.around(small)
+    with load(toy_bundle) as model:
+        found = whole_masks(model, small, depth, steps=1)
+        cut = model.segment(window.cut(small), depth=window.cut(depth), steps=1).masks_full
+        np.testing.assert_array_equal(window.cut(found), cut)
+        assert found.sum() == cut.sum()
+        np.testing.assert_array_equal(
+            whole_masks(model, modal, depth, steps=1), model.segment(modal, depth=depth, steps=1).masks_full
+        )

@@ -13,7 +13,7 @@ frame has other proportions. All measures are of pictures at the bundle's size, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,16 +24,32 @@ from .config import Config
 
 MARGIN = 1.25
 """Other clips of the same kind exceed the range of the training clips by less than this factor."""
-STRETCH = 1.25
-"""Factor by which one side of a frame may be stretched relative to the other on its way to the bundle's size."""
+STRETCH = 1.5
+"""Factor by which one side of a frame may be stretched relative to the other on its way to the bundle's size. Scenes
+drawn in other proportions lost 4 points of mIoU_occ at 1.5, and 6 at 2."""
 _BEND, _BEFORE = 0.01, 0.05  # of depth's range
 
+
+class _Words(NamedTuple):
+    """What a clip is below and above the range of a measure, and the measure with its value in its unit."""
+
+    below: str
+    above: str
+    value: str
+    unit: float = 1.0
+
+
 _WORDS = {
-    "grain": ("the frames have detail of {} grey levels", 1.0),
-    "relief": ("depth bends in {} % of the picture", 100.0),
-    "nearer": ("{} % of the picture is nearer than the object", 100.0),
-    "motion": ("{} % of the visible object changes from frame to frame", 100.0),
-    "area": ("the object covers {} % of a frame", 100.0),
+    "grain": _Words("its frames are nearly blank", "its frames have the detail of photographs", "grain {}"),
+    "relief": _Words("its depth is flat", "its depth is rough", "bends in {} % of the picture", 100),
+    "nearer": _Words(
+        "hardly anything is nearer than the object",
+        "nearly everything is nearer than the object",
+        "{} % of the picture",
+        100,
+    ),
+    "motion": _Words("the object hardly moves", "the object leaps", "{} % of it changes from frame to frame", 100),
+    "area": _Words("the object is small", "the object is large", "at most {} % of a frame", 100),
 }
 
 
@@ -79,7 +95,7 @@ def find_unlike(
         depth: numbers [T, h, w], nearer is larger; measured together with `modal`.
 
     Returns:
-        clauses such as "the frames have detail of 5.6 grey levels (0.1 to 0.9)", without a full stop; empty if
+        clauses such as "its frames have the detail of photographs (grain 5.6, training 0.05 to 1.4)"; empty if
         everything given is like the training clips.
     """
     if config.domain is None:
@@ -93,10 +109,11 @@ def find_unlike(
             found |= measure_depth(depth, modal, config.size)
     clauses = []
     for name, value in found.items():
-        low, high = getattr(config.domain, name)
+        words, (low, high) = _WORDS[name], getattr(config.domain, name)
         if not low / MARGIN <= value <= high * MARGIN:
-            words, unit = _WORDS[name]
-            clauses.append(f"{words.format(_number(value * unit))} ({_number(low * unit)} to {_number(high * unit)})")
+            what = words.below if value < low else words.above
+            shown, least, most = (_number(number * words.unit) for number in (value, low, high))
+            clauses.append(f"{what} ({words.value.format(shown)}, training {least} to {most})")
     given = next((pictures for pictures in (frames, modal) if pictures is not None), None)
     return [*_stretch(given.shape[1:3], config), *clauses] if given is not None else clauses
 
@@ -106,7 +123,7 @@ def _stretch(size: tuple[int, ...], config: Config) -> list[str]:
     if 1 / STRETCH <= stretch <= STRETCH:
         return []
     how = f"{stretch:.1f} times in height" if stretch > 1 else f"{1 / stretch:.1f} times in width"
-    return [f"frames of {size[0]}x{size[1]} are stretched {how} to {config.height}x{config.width}"]
+    return [f"its frames of {size[0]}x{size[1]} are stretched {how} to {config.height}x{config.width}"]
 
 
 def _number(value: float) -> str:

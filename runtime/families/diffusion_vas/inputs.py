@@ -65,12 +65,11 @@ def segment_inputs(
     mask_size = full_size
     if padding is None:
         prepared = images.prepare_modal(raw, size, xp, checks)
-        _require_left(raw, prepared, xp, checks)
-        raw = None
     else:
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw, xp, checks))
         prepared = padding.prepare_modal(raw, size, xp)
+    _require_left(raw, prepared, xp, checks)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
@@ -97,7 +96,7 @@ def segment_inputs(
             maps = prepare_depth(maps, size, xp, checks)
             checks.raise_pending(backend.to_host)
     three = [xp.repeat(padded(x, config.frames, xp)[:, None], 3, axis=1) for x in (prepared, maps)]
-    return Inputs(Conditions(*three), count, full_size, prepared > 0, raw)
+    return Inputs(Conditions(*three), count, full_size, prepared > 0, raw if padding else None)
 
 
 def _relative(depth: Array, kind: DepthKind | None, backend: Backend, checks: Checks) -> Array:
@@ -176,8 +175,8 @@ def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> Non
     def judge(low: float, high: float) -> None:
         if low < high:
             raise InputError(
-                f"modal shows the object at {modal.shape[1]}x{modal.shape[2]}, but nothing of it is left at the "
-                f"bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+                f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to "
+                f"the bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
                 "`amodal.runtime.pictures.cropping.Crop`.",
                 field="modal",
             )

@@ -220,8 +220,9 @@ crop_option = click.option(
     ),
     metavar="auto|N|off",
     default="off",
-    help="Run on a window around the object, N times the box around all its visible parts, and put the results back "
-    "into the frame. auto: 2, as published for MOVi, if that box covers less than a quarter of the frame.",
+    help="Run on a window around an object that is small in the frame, and put the results back. N: the window's sides "
+    "relative to those of the box around all visible parts. auto: 2, as published for MOVi, if that box covers less "
+    "than a quarter of the frame, and else off.",
 )
 """For small objects: --crop."""
 

@@ -113,6 +113,26 @@ def test_the_world_moves(scenes: list[Scene]) -> None:
     assert np.mean(moving) > 0.9
 
 
+def test_a_wider_view_shows_the_same_things_smaller() -> None:
+    for seed in SEEDS[:6]:
+        near, far = make_scene(seed, size=(64, 128)), make_scene(seed, size=(256, 512), zoom=4)
+        np.testing.assert_allclose(far.boxes[:, 2:], near.boxes[:, 2:], atol=0.01)
+        np.testing.assert_allclose(np.diff(far.boxes[:, :2], axis=0), np.diff(near.boxes[:, :2], axis=0), atol=0.01)
+        # Where the near view's frame lies in the far one, the object looks the same, but for pixels at its edges.
+        x, y = (far.boxes - near.boxes)[0, :2].round().astype(int)
+        assert 0 <= x <= 512 - 128
+        assert 0 <= y <= 256 - 64
+        part = far.amodal[:, y : y + 64, x : x + 128]
+        assert (part ^ near.amodal).sum() <= 0.15 * near.amodal.sum()
+        assert not (far.modal & ~far.amodal).any()
+
+
+@pytest.mark.parametrize("zoom", [0.5, float("nan"), float("inf")])
+def test_a_view_that_is_not_wider_is_refused(zoom: float) -> None:
+    with pytest.raises(InputError, match=r"zoom=.*expected a number of 1 or more"):
+        make_scene(0, zoom=zoom)
+
+
 @pytest.mark.slow
 def test_three_hundred_scenes_hide_enough() -> None:
     """The figures that the scenes are to reach, as shares of frames."""

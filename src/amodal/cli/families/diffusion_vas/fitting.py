@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from amodal.runtime.files.frames import open_frames
 from amodal.runtime.files.listing import join_ranges
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS, Crop, find_shrunk
+from amodal.runtime.pictures.padding import Padding
 
 from .results import Outputs
 
@@ -46,9 +48,9 @@ def require_fit(options: Mapping[str, Any], config: Config, stages: list[str]) -
         lacks.append(f"{options['frames']} holds {count} frames, more than {config.frames}")
     unlike = find_unlike(config, frames)
     ways = ["--depth DIR"] * no_depth + [f"at most {config.frames} frames"] * too_many
-    expect = f", and expect poor masks because the clip is unlike its scenes ({'; '.join(unlike)})" if unlike else ""
+    expect = f", and expect poor masks because the clip is unlike those: {'; '.join(unlike)}" if unlike else ""
     raise InputError(
-        f"bundle {bundle} knows {config.domain.about} alone, and cannot run this clip: {'; '.join(lacks)}. Either "
+        f"bundle {bundle} knows only {config.domain.about}, and cannot run this clip: {'; '.join(lacks)}. Either "
         "export the authors' checkpoints, which are for real video (`amodal export --help`), or "
         f"give {' and '.join(ways)}{expect}."
     )
@@ -74,26 +76,27 @@ def cut_clip(clip: Clip, crop: Crop) -> Clip:
     )
 
 
-def find_concerns(clip: Clip, config: Config, crop: Crop | None) -> list[str]:
+def find_concerns(clip: Clip, config: Config, crop: Crop | None, padding: Padding | None) -> list[str]:
     """Says what may spoil the results: an object that becomes too small, or a clip that the networks do not know.
 
     Args:
-        clip: as the networks get it, the window's with a crop.
+        clip: with a crop, the window's; not yet padded.
 
     Raises:
         InputError: nothing of the object is left at the networks' size.
     """
     concerns = []
     size = f"{config.height}x{config.width}"
-    if shrunk := find_shrunk(clip.modal, config.size):
-        advice = '; `crop="auto"` runs on a window around it' if crop is None and Crop.auto(clip.modal) else ""
+    if shrunk := find_shrunk(clip.modal if padding is None else padding.pad(clip.modal, False), config.size):
+        helps = crop is None and padding is None and Crop.auto(clip.modal) is not None
+        advice = '; `crop="auto"` runs on a window around it' if helps else ""
         concerns.append(
             f"Fewer than {FEWEST_PIXELS} visible pixels of the object are left at the networks' size ({size}) in frame "
             f"{join_ranges(shrunk)}{advice}."
         )
     if config.domain is not None and (unlike := find_unlike(config, clip.frames, clip.modal, clip.depth)):
         concerns.append(
-            f"This bundle knows {config.domain.about} alone, and the clip is unlike them: {'; '.join(unlike)}. Expect "
+            f"This bundle knows only {config.domain.about}, and the clip is unlike them: {'; '.join(unlike)}. Expect "
             "poor results; for real video, export the authors' checkpoints (`amodal export --help`)."
         )
     return concerns
@@ -116,11 +119,10 @@ def paste(outputs: Outputs, crop: Crop) -> tuple[Outputs, list[str]]:
 
 
 def _first_frames(options: Mapping[str, Any], most: int) -> tuple[NDArray[np.uint8] | None, int]:
-    """Returns up to `most` frames, and how many there are; None and 0 where the reader will say what is wrong."""
+    """Returns up to `most` frames, None where the reader will say what is wrong with them, and how many there are."""
     trim = settings_from(Trim, options)
-    try:
-        frames = open_frames(options["frames"], trim.end)
-        chosen = trim.choose(frames.count, frames.fps)
+    frames = open_frames(options["frames"], trim.end)
+    chosen = trim.choose(frames.count, frames.fps)
+    with suppress(InputError):
         return frames.read(chosen[:most]), len(chosen)
-    except InputError:
-        return None, 0
+    return None, len(chosen)

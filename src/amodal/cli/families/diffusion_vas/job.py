@@ -114,8 +114,9 @@ def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str]
     """Runs the stages on the frame, or on the window of --crop; adds what may go wrong to the clip's warnings."""
     crop = choose_crop(options, clip)
     given = clip if crop is None else cut_clip(clip, crop)
-    clip.warnings.extend(find_concerns(given, model.config, crop))
-    outputs = _run_stages(options, model, given, stages, bars)
+    padding = Padding(clip.frames.shape[1], clip.frames.shape[2]) if options["pad"] else None
+    clip.warnings.extend(find_concerns(given, model.config, crop, padding))
+    outputs = _run_stages(options, model, given, padding, stages, bars)
     if crop is None:
         return outputs
     pasted, concerns = paste(outputs, crop)
@@ -123,8 +124,9 @@ def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str]
     return pasted
 
 
-def _run_stages(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Outputs:
-    padding = Padding(clip.frames.shape[1], clip.frames.shape[2]) if options["pad"] else None
+def _run_stages(
+    options: Mapping[str, Any], model: Model, clip: Clip, padding: Padding | None, stages: list[str], bars: StageBars
+) -> Outputs:
     request = Request(settings_of(options), options["seed"], padding)
     segmentation = completion = None
     if "segment" in stages:
