@@ -30,6 +30,12 @@ class Skipped(Record):
     reason: str
     remedy: str = ""
 
+    @property
+    def said(self) -> str:
+        """All of it in a line; many reasons name the thing themselves."""
+        reason = self.reason if self.reason.startswith(self.what) else f"{self.what}: {self.reason}"
+        return f"{reason} Remedy: {self.remedy}" if self.remedy else reason
+
 
 class Results(Record):
     """A results file, `created` at an ISO 8601 time in UTC, and `finished` unless the suite was interrupted."""

@@ -82,9 +82,7 @@ def whole(results: Results) -> Iterator[str]:
         yield _heading(section.kind.capitalize())
         yield from _paragraphs(section)
         yield from (f"Warning: {text}" for text in section.warnings)
-    skipped = [
-        f"{skip.what}: {skip.reason}{f' Remedy: {skip.remedy}' if skip.remedy else ''}" for skip in results.skipped
-    ]
+    skipped = [skip.said for skip in results.skipped]
     missing = [f"Not in this file: {', '.join(found.missing)}."] if found.missing else []
     if skipped or missing:
         yield _heading("Not measured")
