@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ def read_id(path: Path, field: str, value: Any) -> Id:
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
-        raise InputError(f"{path} has {json.dumps(value)[:40]} as {field}; expected a number or a name.")
+        raise InputError(f"{path} has {str(value)[:40]} as {field}; expected a number or a name.")
     return value
 
 
