@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
@@ -41,6 +42,8 @@ from .pictures.padding import Padding
 from .progress import Progress, silent
 from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback
+
+_LOG = logging.getLogger(__name__)
 
 
 def load(
@@ -93,7 +96,11 @@ def load(
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
         facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
-        return Model(opened, executor, memory, planned, verify=verify, progress=progress)
+        model = Model(opened, executor, memory, planned, verify=verify, progress=progress)
+        about = ", ".join(f"{name} {value}" for name, value in executor.describe().items() if name != "name")
+        peak = "" if planned is None else f", planned {planned.plan.peak_bytes / 1e9:.2f} GB of GPU memory"
+        _LOG.info("bundle %s on %s (%s), %s memory%s", opened.path, executor.name, about, model.memory, peak)
+        return model
 
     return open_chosen(Choice(backend, device, threads, budget_of(vram)), opening)
 

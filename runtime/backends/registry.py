@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BackendUnavailableError, EngineError, EngineNotFoundError, InputError, first_line
 from .backend import Availability, Backend
+
+_LOG = logging.getLogger(__name__)
 
 AUTO, DEFAULT = "auto", "onnxruntime"
 ENGINE_BACKENDS = ("tensorrt_rtx", "tensorrt")
@@ -108,6 +111,7 @@ def open_chosen(choice: Choice, opening: Callable[[Choice], Opened]) -> Opened:
         found = availability(name)
         if not found.usable:
             reasons.append(f"{name}: {found.reason}")
+            _LOG.info("%s", found.reason)
             continue
         gpu = on_gpu(name, choice.device)
         tried = Choice(name, choice.device, None if gpu else choice.threads, choice.vram if gpu else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from ..backends import Backend, Executable
 from ..bundle.reading import Bundle
 from ..errors import BackendError, InputError
 from ..progress import Progress, silent
+
+_LOG = logging.getLogger(__name__)
 
 Memory = Literal["resident", "sequential"]
 Timings = dict[str, float]
@@ -89,7 +92,9 @@ class Components:
                 self._source.verify(key)
             self._progress(kind, "load")
             executable = self.backend.load(self.bundle.component(key), self._source.files(key), lanes)
-            self._add("load", time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self._add("load", seconds)
+            _LOG.info("loaded %s (%.1f MB) in %.2f s", key, self.bundle.component(key).bytes / 1e6, seconds)
         if self.memory == "resident":
             self._loaded[key, lanes] = executable
         self._progress(kind, "run")
@@ -98,6 +103,7 @@ class Components:
         finally:
             if self.memory == "sequential":
                 executable.close()
+                _LOG.debug("closed %s", key)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:

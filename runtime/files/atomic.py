@@ -16,6 +16,7 @@ If writing is interrupted, the output stays as it was. While one process writes,
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from ..paths import PathLike
 from .claims import Claim, claim, clear_abandoned, discard, is_hidden_name, locked, put_back, refuse_second, sibling
 from .moving import make_box, move_in
 
+_LOG = logging.getLogger(__name__)
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -119,6 +121,7 @@ def staged_folder(
         undo.callback(os.close, own.lock)
         undo.callback(discard, own.folder, place)
         staging = make_box(own.folder) if stays else own.folder
+        _LOG.debug("%s is prepared in %s", place, staging)
 
         yield staging
 

@@ -51,6 +51,6 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
-            f"{folder.parent} has {free / 1e6:.0f} MB free, and the results may take {needed / 1e6:.0f} MB; make room "
-            "or give another folder for `out`."
+            f"{free / 1e6:.0f} MB are free for the results, which may take {needed / 1e6:.0f} MB; make room or give "
+            "another folder for `out`."
         )

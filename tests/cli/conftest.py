@@ -16,13 +16,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amodal.cli import main
+from amodal.cli import lines, main
 
 # Natural order, which is not the alphabet's.
 NAMES = ("shot_8.png", "shot_9.png", "shot_10.png")
 HEIGHT, WIDTH = 40, 56
 # One thread is fastest for networks this small, above all on a busy machine.
 QUICK = ("--steps", "2", "--threads", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_lines_of_progress() -> Iterator[None]:
+    """Standard error has what a command says, however long a busy machine takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "EVERY", float("inf"))
+        yield
 
 
 @dataclass(frozen=True)

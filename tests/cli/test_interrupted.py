@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,21 +35,85 @@ def staged(folder: Path, pattern: str = "") -> Callable[[], list[Path]]:
     return lambda: list(folder.glob(f".OUT.partial-*{pattern}"))
 
 
-def test_ctrl_c_during_a_run_leaves_nothing(toy_bundle: Path, kept_clip: Clip, tmp_path: Path) -> None:
-    process = start("run", toy_bundle, *kept_clip.inputs, "--steps", 20_000, "--threads", 1, "-o", tmp_path / "OUT")
-    wait_until(staged(tmp_path), process)
+ENDS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "terminated")}
+
+
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_run_that_is_stopped_leaves_nothing(
+    number: signal.Signals, exists: bool, toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    out = tmp_path / "OUT"
+    if exists:
+        out.mkdir()
+    options = ("--steps", 20_000, "--threads", 1, "-q", "-o", out)
+    process = start("run", toy_bundle, *kept_clip.inputs, *options)
+    wait_until(staged(out if exists else tmp_path), process)
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
+    for _ in range(2 if number == signal.SIGTERM else 1):  # `timeout` sends it twice
+        process.send_signal(number)
+    code, word = ENDS[number]
     outcome = ended(process)
-    assert_refusal(outcome, code=130)
-    assert "interrupted" in outcome.err
-    assert list(tmp_path.iterdir()) == []
+    assert_refusal(outcome, code)
+    assert word in outcome.err
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == (["OUT"] if exists else [])
+
+
+def test_a_second_run_into_the_same_out_is_told_before_it_computes(
+    toy_bundle: Path, kept_clip: Clip, tmp_path: Path
+) -> None:
+    options = ("--threads", 1, "-q", "-o", tmp_path / "OUT")
+    first = start("run", toy_bundle, *kept_clip.inputs, "--steps", 20_000, *options)
+    wait_until(staged(tmp_path), first)
+    second = issue("run", "no bundle at all", *kept_clip.inputs, *options)
+    first.kill()
+    ended(first)
+    assert_refusal(second)
+    assert f"another run (pid {first.pid}) is writing to {tmp_path / 'OUT'}" in second.err
+    assert second.err.endswith("or give another folder for --out.\n")
+
+
+CHILDREN = """
+import os, signal, sys, time
+import click
+import amodal.cli
+from amodal.bench.running.process import in_new_process
+from amodal.engines.isolated import run_isolated
+
+@amodal.cli.amodal.command("wait")
+@click.argument("way")
+def wait(way):
+    sleep = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(100)"
+    if way == "isolated":
+        run_isolated([sys.executable, "-c", sleep], 100)
+    else:
+        in_new_process(exec, sleep)
+
+amodal.cli.amodal.get_command = lambda context, name: amodal.cli.amodal.commands.get(name)
+if __name__ == "__main__":
+    amodal.cli.main(["wait", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize("way", ["isolated", "pool"])
+def test_a_command_that_is_terminated_takes_its_children_with_it(way: str, tmp_path: Path) -> None:
+    (tmp_path / "wait.py").write_text(CHILDREN)
+    process = subprocess.Popen([sys.executable, "wait.py", way], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text(), process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "Error: terminated; no partial output is left.\n")
+    end = time.monotonic() + 30
+    while Path(f"/proc/{pid.read_text()}").exists():
+        assert time.monotonic() < end, "the child lives on"
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
 def test_ctrl_c_during_an_export_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    process = start("export", *SLOW_EXPORT, "-o", tmp_path / "OUT")
+    process = start("export", *SLOW_EXPORT, "-q", "-o", tmp_path / "OUT")
     wait_until(staged(tmp_path, "/graphs/*.onnx"), process)
     process.send_signal(signal.SIGINT)
     outcome = ended(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ...arrays.interop import Array
 from ...arrays.resampling import Size
 from ...errors import InputError
+from ...execution.components import Timings
 from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
 from ...pictures.depth import DepthChannels
@@ -30,6 +32,8 @@ from .results import Completion, Segmentation
 from .settings import Settings
 from .shape import RunShape, run_shape
 from .stage import Stage, StageOutput, run_stage
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
             full = padding.masks(frames, prepared.raw, xp) if padding else resize_masks(masks, prepared.full_size, xp)
             results.append({"masks": masks, "masks_full": full, "frames": frames})
         results = deliver(results, finite)
-    seconds, timings = time.perf_counter() - start, dict(session.components.timings)
+    seconds, timings = _timed("segment", session, start)
     one, *others = (
         Segmentation(**result, noise=output.noise, seconds=seconds, timings=timings)
         for result, output in zip(results, outputs, strict=True)
@@ -133,8 +137,16 @@ def run_complete(session: Session, inputs: CompleteInputs) -> Completion:
             result = paste_known(result["frames"], prepared.propagated, xp)
         result["frames_full"] = resize_frames(result["frames"], prepared.full_size, xp)
         (result,) = deliver([result], finite)
-    seconds, timings = time.perf_counter() - start, dict(session.components.timings)
+    seconds, timings = _timed("complete", session, start)
     return Completion(**result, noise=output.noise, seconds=seconds, timings=timings)
+
+
+def _timed(stage: str, session: Session, start: float) -> tuple[float, Timings]:
+    """Returns the seconds since `start` and those of each component, and logs them."""
+    seconds, timings = time.perf_counter() - start, dict(session.components.timings)
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in timings.items())
+    _LOG.info("%s took %.2f s: %s", stage, seconds, parts)
+    return seconds, timings
 
 
 def rehearse(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, NoReturn
 
 import click
@@ -13,8 +18,10 @@ from amodal import __version__
 
 from .console import warn
 from .lazy import CommandError, LazyGroup
+from .logs import verbose_option
 
 _BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2")
+_TERMINATED = 128 + signal.SIGTERM
 _PYTHONS_SHOWWARNING = warnings.showwarning
 _PACKAGE = str(Path(__file__).parents[1])
 _COMMANDS = {
@@ -33,6 +40,7 @@ _COMMANDS = {
 
 @click.group(cls=LazyGroup, package="amodal.cli", summaries=_COMMANDS)
 @click.version_option(__version__, prog_name="amodal")
+@verbose_option
 def amodal() -> None:
     """Amodal perception without PyTorch: see the hidden parts of objects in video.
 
@@ -48,11 +56,14 @@ def amodal() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command; prints an error as one line and exits with its code, 130 after Ctrl-C."""
+    """Runs the command; prints an error as one line and exits with its code, 130 after Ctrl-C and 143 after SIGTERM."""
     show = warnings.showwarning
     warnings.showwarning = _show_warning if show is _PYTHONS_SHOWWARNING else show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that the locale has no letters for
     try:
-        code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
+        with _termination_unwinds():
+            code = amodal.main(args=args, prog_name="amodal", standalone_mode=False)
     except CommandError as error:
         _fail(str(error), error.exit_code)
     except click.UsageError as error:
@@ -62,6 +73,8 @@ def main(args: list[str] | None = None) -> None:
         _fail(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; no partial output is left.", 130)
+    except _Terminated:
+        _fail("terminated; no partial output is left.", _TERMINATED)
     except ModuleNotFoundError as error:
         if error.name not in _BENCH_LIBRARIES:
             raise
@@ -74,6 +87,28 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     finally:
         warnings.showwarning = show
+
+
+class _Terminated(BaseException):
+    """The process got SIGTERM. What only catches errors lets it pass, so that everything is cleaned up."""
+
+
+@contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Makes SIGTERM raise `_Terminated` in the block, unless the program around has a handler of its own."""
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice, and cleaning up takes a moment
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -1,7 +1,8 @@
-"""Progress on standard error; nothing is shown unless that is a terminal."""
+"""Progress on standard error: bars on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,11 +22,13 @@ from rich.progress import (
 
 from amodal.runtime.progress import Progress as Report
 
+from . import lines
 from .console import human_bytes
+from .lines import Lines
 
 
 def hidden(quiet: bool) -> bool:
-    """Whether progress is not shown."""
+    """Whether no bars are shown."""
     return quiet or not Console(stderr=True).is_terminal
 
 
@@ -35,18 +38,30 @@ def _bars(quiet: bool, *columns: ProgressColumn, transient: bool = False) -> Pro
     return Progress(*columns, console=console, disable=console.quiet, transient=transient)
 
 
+def _lines(quiet: bool) -> Lines:
+    """Returns what prints progress as lines; nothing if it is quiet, or shown as bars."""
+    return Lines(math.inf if quiet or not hidden(quiet) else lines.EVERY)
+
+
 @contextmanager
 def activity(quiet: bool, name: str = "") -> Iterator[Report]:
     """Shows one line until the block ends; yields a function that updates it."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with _bars(quiet, *columns, TimeElapsedColumn(), transient=True) as bars:
+    printed = _lines(quiet)
+    with _bars(quiet, *columns, TimeElapsedColumn(), transient=True) as bars, printed.running():
         task = bars.add_task(name, total=None)
+        printed.begin(name)
 
         def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
-            text = ": ".join(part for part in (name, what, phase) if part)
-            bars.update(task, description=text, completed=done, total=total)
+            text = ": ".join(part for part in (what, phase) if part)
+            bars.update(task, description=": ".join(part for part in (name, text) if part), completed=done, total=total)
+            printed.update(_with_share(text, done, total), done, total)
 
         yield report
+
+
+def _with_share(text: str, done: int, total: int | None) -> str:
+    return " ".join(part for part in (text, f"{done / total:.0%}" if total else "") if part)
 
 
 @contextmanager
@@ -59,7 +74,8 @@ def component_lines(quiet: bool) -> Iterator[Report]:
     columns = (texts[0], SpinnerColumn(finished_text=" "), BarColumn(), texts[1], TimeElapsedColumn())
     name, current = "", None  # type: tuple[str, TaskID | None]
 
-    with _bars(quiet, *columns) as bars:
+    printed = _lines(quiet)
+    with _bars(quiet, *columns) as bars, printed.running():
 
         def finish() -> None:
             if current is not None:
@@ -71,6 +87,8 @@ def component_lines(quiet: bool) -> Iterator[Report]:
             if what != name or current is None:
                 finish()
                 name, current = what, bars.add_task(what, total=None, phase=phase, size="")
+                printed.begin(what)
+            printed.update(_with_share(phase, done, total), done, total)
             if phase == "shared":
                 bars.remove_task(current)
                 current = None
@@ -94,6 +112,7 @@ class StageBars:
     def __init__(self, quiet: bool, steps: int, samples: int = 1) -> None:
         self._steps, self._samples, self._sample = steps, samples, 0
         self._task: TaskID | None = None
+        self._lines = _lines(quiet)
         phase = TextColumn("{task.fields[phase]:<22}")
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         self._bars = _bars(quiet, TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), phase, *times)
@@ -101,7 +120,7 @@ class StageBars:
     @contextmanager
     def show(self, stages: Sequence[str]) -> Iterator[None]:
         """Shows the bars of `stages` until the block ends."""
-        with self._bars:
+        with self._bars, self._lines.running():
             for name in stages:
                 total = self._steps * (self._samples if name == "segment" else 1)
                 self._bars.add_task(name, total=total, phase="", start=False)
@@ -112,6 +131,7 @@ class StageBars:
         """Starts the bar of a stage; returns the sampler's callback."""
         self.phase("done")
         self._sample = 0
+        self._lines.begin(name)
         self._task = next((task.id for task in self._bars.tasks if task.description == name), None)
         if self._task is not None:
             self._bars.start_task(self._task)
@@ -124,14 +144,16 @@ class StageBars:
     def _step(self, index: int, sigma: float, _: Any) -> None:
         self._sample += index == 0
         if self._task is not None:
-            several = self._bars.tasks[self._task].total != self._steps
-            what = f"{self._sample} of {self._samples}" if several else "unet"
+            total = int(self._bars.tasks[self._task].total or 0)
+            what = f"{self._sample} of {self._samples}" if total != self._steps else "unet"
             done = (self._sample - 1) * self._steps + index + 1
             self._bars.update(self._task, completed=done, phase=f"{what}, sigma {sigma:.3g}")
+            self._lines.update(f"step {done} of {total}", done, total)
 
     def phase(self, what: str) -> None:
         """Shows what is being done, until the next call; "done" ends the stage."""
         if self._task is not None:
             self._bars.update(self._task, phase=what)
+            self._lines.update(what)
             if what == "done":
                 self._bars.stop_task(self._task)

@@ -46,5 +46,5 @@ def test_a_name_that_the_file_system_has_no_letters_for_is_shown(
 def test_room_is_compared_with_what_may_be_needed(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     require_space(tmp_path, free // 2)
-    with pytest.raises(OutputError, match=r"MB free, and the results may take \d+ MB; make room or give .* `out`"):
+    with pytest.raises(OutputError, match=r"\d+ MB are free .* may take \d+ MB; make room or give .* `out`"):
         require_space(tmp_path, free * 2)

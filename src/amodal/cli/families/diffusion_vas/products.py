@@ -20,7 +20,7 @@ from .results import Outputs, seeds_of, whole_masks
 
 # Bytes per pixel that PNGs take at most, but for pictures of noise.
 _MASK, _SHARES, _RGB = 0.1, 0.5, 3.0
-_FIXED = 20_000_000  # what overlay, sheet and documents take whatever the frames' size, for 25 frames
+_OVERLAY, _SHEET = 250_000, 2_000_000  # bytes of a displayed frame, and of the sheet and the documents
 
 
 class Pictures(NamedTuple):
@@ -70,7 +70,8 @@ def try_writing(folder: Path, clip: Clip, stages: Sequence[str], options: Mappin
     pixels = clip.modal.size
     beyond = 2.25 if options["pad"] else 0
     per_pixel = sum(made.bytes_per_pixel * (1 + beyond * made.padded) for made in products(stages, options))
-    require_space(folder, round(pixels * per_pixel + _FIXED * max(1, len(clip.frames) / 25)))
+    videos = 0 if not options["overlay"] else 2 if options["video"] == "both" else 1
+    require_space(folder, round(pixels * per_pixel + videos * _OVERLAY * len(clip.frames) + _SHEET))
 
 
 def write_files(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from amodal.cli.console import FPS, RANGE, print_json, warn
+from amodal.cli.logs import verbose_option
 from amodal.cli.options import (
     bundle_argument,
     churn_option,
@@ -93,6 +94,7 @@ from amodal.cli.options import (
 @result_options
 @json_option("result.json")
 @quiet_option()
+@verbose_option
 def command(**options: Any) -> None:
     """Compute whole-object masks and RGB from frames and visible masks.
 
