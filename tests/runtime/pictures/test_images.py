@@ -236,7 +236,7 @@ def test_ids_and_soft_floats_are_read_as_files_are() -> None:
 
 @pytest.mark.parametrize("high", [0.0, 0.9])
 def test_floats_of_the_bundles_size_that_may_be_soft_or_prepared_are_refused(high: float) -> None:
-    with pytest.raises(InputError, match="can be read in two ways: .* pass `modal > 0.5` or `2 "):
+    with pytest.raises(InputError, match=r"can be read in two ways: .* pass `modal > 0.5` or `2 "):
         prepare_modal(np.linspace(0, high, 128, dtype=np.float32).reshape(1, *SIZE), SIZE)
     everywhere = np.ones((1, *SIZE), np.float32)
     np.testing.assert_array_equal(prepare_modal(everywhere, SIZE), everywhere)
