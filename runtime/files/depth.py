@@ -143,4 +143,5 @@ def _grey_of_video(frame: NDArray[Any], path: Path, i: int) -> NDArray[np.uint8]
             f"{path} is a video in colour ({100 * coloured:.0f} % of frame {i}), not depth: colour maps cannot be "
             "undone; write depth as a grey video (nearer being brighter), or better as npz or 16-bit PNG."
         )
-    return np.rint(frame.mean(axis=-1)).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.rint(frame.mean(axis=-1)).astype(np.uint8)
+    return grey

@@ -32,10 +32,13 @@ class Masks(Protocol):
     """The masks of one object."""
 
     path: Path
-    names: Sequence[str] | None
     count: int
     numbered: bool  # names are numbers of frames in the video, counted from 0
     notes: list[str]  # warnings; `read` may add some
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """File names or numbers in order; None where there is only an order."""
 
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
         """Reads masks of these numbers, empty ones for None: bool [T, H, W] of the file's own size.

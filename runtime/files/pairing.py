@@ -28,8 +28,11 @@ _NUMBER = re.compile(r"(?<![\d.])[0-9]+\.[0-9]+(?![\d.])|[0-9]+")
 class Named(Protocol):
     """Frames, masks or depth maps, of which names and number are known."""
 
-    names: Sequence[str] | None
     count: int
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """In order; None where there is only an order."""
 
 
 class Counted(Named, Protocol):

@@ -39,7 +39,7 @@ def open_picture(path: Path) -> Picture:
     Raises:
         InputError: it is no picture, truncated or not readable, or holds several.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     _prepare(path)
     try:
@@ -61,7 +61,7 @@ def open_picture(path: Path) -> Picture:
     except InputError:
         raise
     except (*UNREADABLE, Image.DecompressionBombError) as error:
-        decoded = _by_opencv(path) if isinstance(error, Image.UnidentifiedImageError) else None
+        decoded = _by_opencv(path) if isinstance(error, UnidentifiedImageError) else None
         if decoded is None:
             raise unreadable(path, error) from error
         return decoded

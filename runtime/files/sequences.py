@@ -34,10 +34,19 @@ class Pictures(Protocol):
     """What all of them have in common."""
 
     path: Path
-    names: Sequence[str] | None  # file names, in order; None where there is only an order
-    count: int
-    fps: float | None  # frames per second, where the file says it
     notes: list[str]  # warnings to show
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """File names in order; None where there is only an order."""
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, where the file says it."""
 
     def size(self) -> Size:
         """Returns (height, width)."""

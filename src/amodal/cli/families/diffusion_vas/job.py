@@ -17,6 +17,7 @@ from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import Clip, ClipFiles, read_clip
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.model import Model, load
+from amodal.runtime.pictures.depth_kind import DepthKind
 from amodal.runtime.pictures.padding import Padding
 
 from .fitting import choose_crop, cut_clip, find_concerns, paste, require_fit
@@ -130,7 +131,8 @@ def _run_stages(
     request = Request(settings_of(options), options["seed"], padding)
     segmentation = completion = None
     if "segment" in stages:
-        rgb, kind = (clip.frames, None) if clip.depth is None else (None, "relative")
+        rgb = clip.frames if clip.depth is None else None
+        kind: DepthKind | None = None if clip.depth is None else "relative"
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
         segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, kind))
     if "complete" in stages:
