@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from amodal import __version__
+from amodal.runtime.paths import displayed
 
 from .console import warn
 from .lazy import CommandError, LazyGroup
@@ -120,5 +121,5 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {displayed(message)}", err=True)
     sys.exit(code)

@@ -62,7 +62,7 @@ class FakeBundle:
         self.verified: list[str] = []
 
     def component(self, key: str) -> Any:
-        return SimpleNamespace(key=key, kind=KINDS[key])
+        return SimpleNamespace(key=key, kind=KINDS[key], bytes=1)
 
     def files(self, key: str) -> list[Path]:
         return [Path(self.folder) / key]

@@ -23,6 +23,7 @@ from amodal.cli.options import (
     stage_option,
     steps_option,
 )
+from amodal.runtime.paths import displayed
 
 
 @click.command("run")
@@ -124,4 +125,5 @@ def command(**options: Any) -> None:
     if options["as_json"]:
         print_json(result)
     elif not options["quiet"]:
-        click.echo(f"Wrote {options['out']} in {result['seconds']['total']:.1f} s:\n  {', '.join(result['files'])}")
+        out, seconds = displayed(options["out"]), result["seconds"]["total"]
+        click.echo(f"Wrote {out} in {seconds:.1f} s:\n  {', '.join(result['files'])}")
