@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Literal, Protocol
 
 from ..errors import InputError
-from ..paths import stem_of
+from ..paths import displayed, stem_of
 from .listing import join_ranges
 
 Pair = Literal["auto", "name", "order"]
@@ -174,7 +174,7 @@ class Pairer:
 
 def _stems(names: Sequence[str]) -> list[str] | None:
     """Returns the stems, if they tell the files apart; accents count alike however they are composed."""
-    stems = [unicodedata.normalize("NFC", stem_of(name)) for name in names]
+    stems = [unicodedata.normalize("NFC", displayed(stem_of(name))) for name in names]
     return stems if len(set(stems)) == len(stems) else None
 
 

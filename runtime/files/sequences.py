@@ -215,10 +215,13 @@ def open_sequence(
 
 def open_folder(folder: Path, keys: tuple[str, ...], opener: Opener = open_picture) -> Folder | ArrayFolder:
     """Opens a folder of pictures or, if it holds none, of numpy files."""
-    suffixes = {entry.suffix.lower() for entry in folder_entries(folder) if entry.is_file()}
-    if suffixes.isdisjoint(IMAGE_SUFFIXES) and not suffixes.isdisjoint(ARRAY_SUFFIXES):
-        return ArrayFolder(folder, keys)
-    return Folder(folder, opener)
+    suffixes = [entry.suffix.lower() for entry in folder_entries(folder) if entry.is_file()]
+    images, arrays = (sum(suffix in kinds for suffix in suffixes) for kinds in (IMAGE_SUFFIXES, ARRAY_SUFFIXES))
+    if images and arrays:
+        raise InputError(
+            f"{folder} holds {images} images and {arrays} numpy files; give a folder with one of the kinds."
+        )
+    return ArrayFolder(folder, keys) if arrays else Folder(folder, opener)
 
 
 def _alike(names: Sequence[Any], pictures: Iterable[Picture]) -> Iterator[Picture]:

@@ -309,6 +309,10 @@ def zeros(shape):
     return _device(np.zeros(shape))
 
 
+def full(shape, value, dtype=None):
+    return _device(np.full(shape, value, dtype))
+
+
 def get_default_memory_pool():
     return types.SimpleNamespace(free_all_blocks=lambda: None)
 
