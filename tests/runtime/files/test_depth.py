@@ -138,7 +138,7 @@ def test_depth_pictures_of_different_sizes_are_refused(tmp_path: Path) -> None:
 def test_a_folder_of_two_kinds_of_files_is_refused(tmp_path: Path) -> None:
     folder_of(tmp_path, noise(2, 5, 7))
     np.save(tmp_path / "0.npy", DEPTH[0])
-    with pytest.raises(InputError, match="holds 2 images and 1 numpy files; give a folder with one of the kinds"):
+    with pytest.raises(InputError, match="holds 2 images and 1 numpy files; give a folder with one kind alone"):
         read_depth(tmp_path)
 
 
