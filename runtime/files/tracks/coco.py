@@ -52,7 +52,7 @@ def read_coco(path: Path, document: Any, key: str) -> Tracks | None:
     if fields - {"segmentation"}:
         notes.append(f"{path} has several masks of each object; {', '.join(sorted(fields))} is read as the {key} mask.")
     timelines = _timelines(path, items, images, _dicts(held.get("videos")))
-    shown = _shown(path, used, timelines, key)
+    shown = _shown(path, used, timelines, images, key)
     return Tracks(path, "COCO annotations", gather(path, shown, ONE_ID_EACH, "image"), notes)
 
 
@@ -83,11 +83,16 @@ def _with_ids(path: Path, items: Sequence[dict[str, Any]]) -> tuple[list[tuple[I
 
 
 def _shown(
-    path: Path, used: Sequence[tuple[Id, dict[str, Any]]], timelines: Mapping[Id, tuple[Timeline, int]], key: str
+    path: Path,
+    used: Sequence[tuple[Id, dict[str, Any]]],
+    timelines: Mapping[Id, tuple[Timeline, int]],
+    images: Mapping[Id, dict[str, Any]],
+    key: str,
 ) -> Iterator[tuple[Timeline, Id, int, Segment]]:
     for name, item in used:
-        timeline, entry = timelines[read_id(path, "image_id", item["image_id"])]
-        yield timeline, name, entry, CocoSegment(_mask_of(item, key) or [])
+        image = read_id(path, "image_id", item["image_id"])
+        timeline, entry = timelines[image]
+        yield timeline, name, entry, CocoSegment(_mask_of(item, key) or [], common_size([images.get(image)]))
 
 
 def _timelines(

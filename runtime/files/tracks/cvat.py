@@ -48,8 +48,7 @@ def read_cvat(path: Path, root: ET.Element) -> Tracks | None:
     order = order_names(names)
     if len(order) < len(names) or "" in order:
         raise InputError(f"{path} has images of the same name, or of none; expected one name each.")
-    size = one_size([(_whole(image.get("height")), _whole(image.get("width"))) for image in images])
-    timeline = Timeline(len(order), list(order), False, size)
+    timeline = Timeline(len(order), list(order), False, one_size(map(_image_size, images)))
     tracks = _image_tracks(path, images, order, timeline)
     return Tracks(path, "CVAT for images", tracks)
 
@@ -112,6 +111,10 @@ def _number(root: ET.Element, name: str) -> int | None:
     return next((n for level in levels if (n := _whole(root.findtext(f"{level}{name}"))) is not None), None)
 
 
+def _image_size(image: ET.Element) -> tuple[int | None, int | None]:
+    return _whole(image.get("height")), _whole(image.get("width"))
+
+
 def _whole(text: str | None) -> int | None:
     text = (text or "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
@@ -134,7 +137,9 @@ def _video_track(path: Path, name: str | None, timeline: Timeline, by_frame: dic
     other = next((shape.tag for shape in visible.values() if shape.tag not in _AREAS), None)
     refusal = f"draws object {name} as a {other}; expected polygons or masks" if other else ""
     position = {frame: i for i, frame in enumerate(timeline.names or ())}
-    segments = {} if other else {position[frame]: CvatShape(shape.attrib) for frame, shape in visible.items()}
+    segments = (
+        {} if other else {position[frame]: CvatShape(shape.attrib, timeline.size) for frame, shape in visible.items()}
+    )
     return Track(path, name, timeline, segments, refusal)
 
 
@@ -148,7 +153,7 @@ def _image_tracks(path: Path, images: Sequence[ET.Element], order: dict[str, int
             name = group if group != "0" else shape.get("label", "")
             if shape.tag not in _AREAS:
                 kinds[name] = shape.tag
-            yield timeline, name, order[image.get("name", "")], CvatShape(shape.attrib)
+            yield timeline, name, order[image.get("name", "")], CvatShape(shape.attrib, one_size([_image_size(image)]))
 
     return [
         track
@@ -160,22 +165,23 @@ def _image_tracks(path: Path, images: Sequence[ET.Element], order: dict[str, int
 
 @dataclass(frozen=True)
 class CvatShape:
-    """The attributes of a `<polygon>` or a `<mask>`."""
+    """The attributes of a `<polygon>` or a `<mask>`, in a picture of (height, width) `drawn_on`, if that is stated."""
 
     stored: dict[str, str]
+    drawn_on: Size | None
     expected: ClassVar[str] = "a polygon or mask of CVAT"
 
     def size(self) -> Size | None:
-        """Returns None: the file states the size, not the shape."""
-        return None
+        """Returns the size of the picture."""
+        return self.drawn_on
 
     def is_empty(self, size: Size | None) -> bool:
-        """Returns whether the shape covers no pixel; False for polygons if `size` is not known."""
-        return self._segment().is_empty(size)
+        """Returns whether the shape covers no pixel; False for polygons if the size of the picture is not known."""
+        return self._segment().is_empty(self.drawn_on or size)
 
     def decode(self, size: Size | None) -> NDArray[np.bool_]:
         """Draws the shape in a picture of `size`."""
-        return self._segment().decode(size)
+        return self._segment().decode(self.drawn_on or size)
 
     def _segment(self) -> Segment:
         if "rle" not in self.stored:

@@ -38,8 +38,9 @@ def read_labelme(path: Path, files: Sequence[tuple[Path, Any]], key: str) -> Tra
     order = order_names(names)
     size = one_size([(held.get("imageHeight"), held.get("imageWidth")) for held in documents])
     timeline = Timeline(len(order), list(order), False, size)
-    parts: dict[tuple[str, Id], dict[int, list[dict[str, Any]]]] = {}
+    parts: dict[tuple[str, Id], dict[int, list[Shape]]] = {}
     for name, (file, held) in zip(names, files, strict=True):
+        drawn_on = one_size([(held.get("imageHeight"), held.get("imageWidth"))])
         for shape in held["shapes"]:
             if not isinstance(shape, dict):
                 raise InputError(f"{file} has a shape that is no object; expected label, points and shape_type.")
@@ -47,7 +48,7 @@ def read_labelme(path: Path, files: Sequence[tuple[Path, Any]], key: str) -> Tra
                 str(read_id(file, "label", shape.get("label"))),
                 read_id(file, "group_id", shape.get("group_id")),
             )
-            parts.setdefault((label, group), {}).setdefault(order[name], []).append(shape)
+            parts.setdefault((label, group), {}).setdefault(order[name], []).append(Shape(shape, drawn_on))
     ids = _ids(list(parts))
     tracks = [_track(path, ids[who], timeline, who[1] is not None, frames) for who, frames in parts.items()]
     return Tracks(path, "LabelMe shapes", tracks, notes)
@@ -79,43 +80,50 @@ def _ids(found: Sequence[tuple[str, Id]]) -> dict[tuple[str, Id], Id]:
     }
 
 
-def _track(path: Path, name: Id, timeline: Timeline, grouped: bool, frames: dict[int, list[dict[str, Any]]]) -> Track:
+def _track(path: Path, name: Id, timeline: Timeline, grouped: bool, frames: dict[int, list[Shape]]) -> Track:
     refusal = ""
     segments: dict[int, Segment] = {}
     for entry, shapes in frames.items():
-        kinds = [str(shape.get("shape_type") or "polygon")[:20] for shape in shapes]
+        kinds = [str(shape.kind)[:20] for shape in shapes]
         other = next((kind for kind in kinds if kind not in _AREAS), None)
         if other is not None:
             refusal = f"marks object {name} by a {other} in frame {timeline.name(entry)}; expected polygons or masks"
         elif len(shapes) > 1 and not grouped:
             refusal = f"has {len(shapes)} shapes labelled {name} in frame {timeline.name(entry)}; {_ADVICE}"
-        segments[entry] = Union([Shape(shape) for shape in shapes])
+        segments[entry] = Union(shapes)
     return Track(path, name, timeline, segments, refusal)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape of LabelMe."""
+    """A shape of LabelMe, drawn on a picture of (height, width) `drawn_on`, if the file states it."""
 
     stored: dict[str, Any]
+    drawn_on: Size | None
     expected: ClassVar[str] = "a shape of LabelMe"
 
+    @property
+    def kind(self) -> Any:
+        """The type of the shape; old files have none for polygons."""
+        return self.stored.get("shape_type") or "polygon"
+
     def size(self) -> Size | None:
-        """Returns None: the file states the size, not the shape."""
-        return None
+        """Returns the size of the picture."""
+        return self.drawn_on
 
     def is_empty(self, size: Size | None) -> bool:
-        """Returns whether the shape covers no pixel of a picture of `size`; False if that is not known."""
+        """Returns whether the shape covers no pixel; False if the size of the picture is not known."""
+        size = self.drawn_on or size
         return size is not None and not self.decode(size).any()
 
     def decode(self, size: Size | None) -> NDArray[np.bool_]:
         """Draws the shape in a picture of `size`."""
-        height, width = require_size(size, "shapes")
-        points, kind = read_points(self.stored.get("points")), self.stored.get("shape_type") or "polygon"
+        height, width = require_size(self.drawn_on or size, "shapes")
+        points, kind = read_points(self.stored.get("points")), self.kind
         if len(points) < (2 if kind in ("circle", "rectangle", "mask") else 3):
             raise ValueError(f"a {kind} of {len(points)} points")
         if kind == "mask":
-            return _bitmap(self.stored.get("mask"), points).decode(size)
+            return _bitmap(self.stored.get("mask"), points).decode((height, width))
         from PIL import Image, ImageDraw
 
         picture = Image.new("1", (width, height))

@@ -130,13 +130,21 @@ def _first(readers: Sequence[Any], path: Path, document: Any, key: str) -> Track
 
 def _parse_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes(), object_hook=_compact)
+        return json.loads(path.read_bytes(), object_pairs_hook=_read_object)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as json ({first_line(error)}); expected {_LAYOUTS}.") from error
 
 
-def _compact(held: dict[str, Any]) -> dict[str, Any]:
-    """Keeps the runs of an uncompressed RLE as an array: a list of numbers takes nine times as much memory."""
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object of json, with the runs of an uncompressed RLE as an array: a list takes nine times the memory.
+
+    Raises:
+        ValueError: a key occurs twice, of which Python would keep the last.
+    """
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} occurs twice in one object")
     if isinstance(held.get("counts"), list):
         with suppress(ValueError):  # what is broken is said when the mask is asked for
             runs = as_runs(held["counts"])

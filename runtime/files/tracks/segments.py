@@ -43,20 +43,27 @@ class Segment(Protocol):
 
 @dataclass(frozen=True)
 class CocoSegment:
-    """What COCO allows as a `segmentation`: an RLE, compressed or not, or a list of polygons [x, y, x, y, ...]."""
+    """What COCO allows as a `segmentation`: an RLE, compressed or not, or a list of polygons [x, y, x, y, ...].
+
+    Attributes:
+        stored: the RLE or the polygons.
+        drawn_on: (height, width) of the image that polygons were drawn on, where the file states it.
+    """
 
     stored: Any
+    drawn_on: Size | None = None
     expected: ClassVar[str] = "COCO RLE or polygons"
 
     def size(self) -> Size | None:
-        """Returns the size of an RLE; polygons have none."""
-        return read_size(self.stored) if isinstance(self.stored, dict) else None
+        """Returns the size of an RLE, or of the image of polygons."""
+        return read_size(self.stored) if isinstance(self.stored, dict) else self.drawn_on
 
     def is_empty(self, size: Size | None) -> bool:
         """Returns whether an RLE covers no pixel, which is known without decoding it, or polygons cover none."""
         if isinstance(self.stored, dict):
             return rle_area(self.stored) == 0
-        if isinstance(self.stored, list) and size is not None and self.stored:
+        size = self.drawn_on or size
+        if self.stored and size is not None:
             return rle_area(_draw_polygons(self.stored, size)) == 0
         return not self.stored
 
@@ -66,7 +73,7 @@ class CocoSegment:
             return decode_rle(self.stored)
         if not self.stored:
             return np.zeros(require_size(size, "an empty mask"), np.bool_)
-        return decode_rle(_draw_polygons(self.stored, size))
+        return decode_rle(_draw_polygons(self.stored, self.drawn_on or size))
 
 
 @dataclass(frozen=True)

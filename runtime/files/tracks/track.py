@@ -14,7 +14,7 @@ from ...errors import InputError
 from ..objects import choose_object, join_ids
 from ..pictures import describe_size
 from .naming import file_name
-from .segments import Segment, Size
+from .segments import Segment, Size, require_size
 
 Id = int | str | None
 
@@ -89,8 +89,18 @@ class Track:
             with _naming(self, entry):
                 size = segment.size()
             if size is not None:
-                return size
+                return self._not_turned(size)
         return self.timeline.size or fallback
+
+    def _not_turned(self, size: Size) -> Size:
+        """Refuses sizes that are those of the images with width and height exchanged."""
+        stated = self.timeline.size
+        if stated is not None and size != stated and size == stated[::-1]:
+            raise InputError(
+                f"{self.path} has masks {describe_size(size)} for images {describe_size(stated)}; expected the size of "
+                "an RLE to be [height, width], and the images not to be turned."
+            )
+        return size
 
     def seen(self, size: Size | None = None) -> list[int]:
         """Returns the positions in the timeline where the mask is not empty, in order.
@@ -126,10 +136,8 @@ class Track:
                 with _naming(self, entry):
                     mask = segment.decode(known)
                 yield self._require_size(mask, entry, known)
-            elif known is None:
-                raise InputError(f"{self.path} has no mask of the object in these frames, nor the size of the images.")
             else:
-                yield np.zeros(known, np.bool_)
+                yield self._empty(known)
 
     def read(self, at: Sequence[int | None] | None = None, size: Size | None = None) -> NDArray[np.bool_]:
         """Returns the masks that `masks` yields, of the whole timeline if `at` is None: bool [T, H, W]."""
@@ -137,6 +145,12 @@ class Track:
         if not masks:
             raise InputError(f"{self.path} has no frames; expected at least one.")
         return np.stack(masks)
+
+    def _empty(self, size: Size | None) -> NDArray[np.bool_]:
+        try:
+            return np.zeros(require_size(size, "empty masks"), np.bool_)
+        except ValueError as error:
+            raise InputError(f"{self.path} has {error}; expected their height and width.") from error
 
     def _require_size(self, mask: NDArray[np.bool_], entry: int, size: Size | None) -> NDArray[np.bool_]:
         if size is not None and mask.shape != size:

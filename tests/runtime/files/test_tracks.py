@@ -193,6 +193,47 @@ def test_counts_written_as_the_text_of_bytes_are_read(tmp_path: Path) -> None:
     assert np.array_equal(read_tracks(save(tmp_path / "m.json", quoted)).object().read(), masks)
 
 
+def test_sizes_as_width_and_height_are_refused(tmp_path: Path) -> None:
+    document = json.loads(layouts.coco(tmp_path, example()).read_text())
+    for annotation in document["annotations"]:
+        annotation["segmentation"]["size"].reverse()
+    with pytest.raises(
+        InputError, match=r"masks 7 wide and 9 high for images 9 wide and 7 high; expected the size of an"
+    ):
+        read_tracks(save(tmp_path / "m.json", document)).object(3).seen()
+
+
+@pytest.mark.parametrize("height", [-7, 0, 10**30])
+def test_empty_masks_of_an_impossible_size_are_refused(tmp_path: Path, height: int) -> None:
+    document = json.loads(layouts.coco(tmp_path, example()).read_text())
+    for image in document["images"]:
+        image["height"] = height
+    for annotation in document["annotations"]:
+        annotation["segmentation"] = [[2, 1, 6, 1, 6, 4]]
+    with pytest.raises(InputError, match=r"has empty masks in images 9 wide and -?[0-9]+ high; expected their height"):
+        list(read_tracks(save(tmp_path / "m.json", document)).object(12).masks([None]))
+    rle = {"0": encode_rle(example()["3"][0]), "1": None}
+    assert not read_tracks(save(tmp_path / "n.json", rle)).object().read([1]).any()
+
+
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    rle = json.dumps(encode_rle(example()["3"][0]))
+    (tmp_path / "m.json").write_text(f'{{"0.png": {rle}, "0.png": {rle}}}')
+    with pytest.raises(InputError, match=r"cannot be read as json \('0\.png' occurs twice in one object\)"):
+        read_tracks(tmp_path / "m.json")
+
+
+def test_polygons_are_drawn_in_images_of_the_size_that_the_file_states(tmp_path: Path) -> None:
+    square = [[2, 1, 6, 1, 6, 4, 2, 4]]
+    pictures = [{"id": i, "file_name": f"{i}.jpg", "height": 7 + 3 * (i == 2), "width": 9} for i in range(3)]
+    items = [{"image_id": i, "category_id": 1, "segmentation": square} for i in range(3)]
+    track = read_tracks(save(tmp_path / "m.json", {"images": pictures, "annotations": items})).object()
+    assert track.size((100, 100)) == (7, 9)
+    assert np.array_equal(track.read([0, 1], (100, 100))[:, 1:4, 2:6], np.ones((2, 3, 4), np.bool_))
+    with pytest.raises(InputError, match=r"mask 9 wide and 10 high in frame 2\.jpg, but others are 9 wide and 7 high"):
+        track.read()
+
+
 def test_an_rle_of_the_demo_in_rows_is_refused(tmp_path: Path) -> None:
     document = [
         {"frameIndex": 0, "rleMaskList": [{"objectId": 0, "rleMask": {"size": [2, 2], "counts": "4", "order": "C"}}]}
