@@ -20,6 +20,7 @@ from amodal.runtime.files.depth import open_depth
 from amodal.runtime.files.frames import frame_names, read_frames
 from amodal.runtime.files.masks import check_clip, read_masks
 from amodal.runtime.model import Model, load
+from amodal.runtime.pictures.depth_kind import DepthKind
 from amodal.runtime.pictures.padding import Padding
 
 from .results import MARKER, Clip, Outputs, settings_of, write_files, write_result
@@ -116,7 +117,8 @@ def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str]
     request = Request(settings_of(options), options["seed"], padding)
     segmentation = completion = None
     if "segment" in stages:
-        rgb, kind = (clip.frames, None) if clip.depth is None else (None, "relative")
+        rgb = clip.frames if clip.depth is None else None
+        kind: DepthKind | None = None if clip.depth is None else "relative"  # it was read as that
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
         segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, kind))
     if "complete" in stages:
