@@ -132,7 +132,7 @@ def _run_stages(
     segmentation = completion = None
     if "segment" in stages:
         rgb = clip.frames if clip.depth is None else None
-        kind: DepthKind | None = None if clip.depth is None else "relative"
+        kind: DepthKind | None = None if clip.depth is None else "relative"  # it was read as that
         segment = replace(request, samples=options["samples"], callback=bars.stage("segment"))
         segmentation = model.run("segment", SegmentInputs(clip.modal, clip.depth, rgb, segment, kind))
     if "complete" in stages:
