@@ -205,7 +205,7 @@ def _weigh(frames: Frames, levels: Levels, unit: float, lossy: bool) -> Verdict:
     slopes = int(shape.slope.sum())
     lossy = lossy or slopes - shape.slope[inner].sum() >= _COMPRESSED * max(slopes, 1)
     standing = _standing(shape, top, unit, lossy)
-    without_gaps = np.diff(np.r_[0, levels.values]).max() <= _GAP * unit
+    without_gaps = np.diff(np.r_[0, levels.values]).max() <= min(_GAP * unit, top / 16)
     soft = shape.slope + (shape.gentle if without_gaps else 0)
     between = (shape.slope + shape.gentle)[~standing].sum()
     if soft.sum() <= _CRISP * edges or (between <= 0.02 * edges and soft.sum() < _SOFT * edges):
