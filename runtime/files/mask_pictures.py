@@ -83,12 +83,12 @@ def _grey_or_colours(rgb: NDArray[np.uint8], most: int = _TINT) -> NDArray[np.ui
     """Returns colours [H, W, 3]; grey [H, W], as the reference converts it, if tinted by `most` levels."""
     from PIL import Image
 
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    red, green, blue = (np.ascontiguousarray(rgb[..., i]) for i in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return red
-    tint = rgb.max(axis=-1) - rgb.min(axis=-1)
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     # Ids written into channels, such as (1, 0, 0), are not tinted black.
-    if tint.max() > most or rgb.max() <= 2 * _TINT:
+    if (high - low).max() > most or high.max() <= 2 * _TINT:
         return rgb
     return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 

@@ -255,7 +255,8 @@ def test_antialiased_colours_go_to_the_main_colour_around_them_and_that_is_said(
         try:
             got = read(soft, ",".join(map(str, colour)))
         except InputError as error:
-            assert "blend into one another" in str(error) or mask.sum() < 99  # noqa: PT017
+            refused = "blend into one another" in str(error)
+            assert refused or mask.sum() < 2000  # a sliver that is hardly seen of a covered object
             continue
         assert "lie between the main colours" in got.notes[0]
         assert got.masks[share > 0.99].all()
