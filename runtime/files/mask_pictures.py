@@ -51,8 +51,8 @@ def decode_mask_picture(image: Image.Image, lossy: bool | None = None) -> MaskPi
     if image.mode in ("1", "L") and not transparent:
         return MaskPicture(np.asarray(image), lossy=lossy)
     if transparent or image.mode not in ("RGB", "RGBA", "LA"):
-        alpha = transparent or image.mode in ("PA", "La", "RGBa")
-        image = image.convert("RGBA" if alpha else "RGB")
+        keeps_alpha = transparent or image.mode in ("PA", "La", "RGBa")
+        image = image.convert("RGBA" if keeps_alpha else "RGB")
     return mask_picture(np.asarray(image), lossy)
 
 

@@ -118,7 +118,7 @@ class _Edges(NamedTuple):
 
 
 def _edges(frame: NDArray[np.uint8]) -> _Edges:
-    low, high = cv2.erode(frame, NEIGHBOURS), cv2.dilate(frame, NEIGHBOURS)
+    low, high = (np.asarray(extreme(frame, NEIGHBOURS), np.uint8) for extreme in (cv2.erode, cv2.dilate))
     flat = pack(low) == pack(high)
     between = np.zeros_like(flat)
     at = np.flatnonzero(~flat)
