@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # JPEG and palette quantisation tint grey by up to this much.
-_GREY_TOLERANCE = 8
+_TINT = 8
 _WEB_LEVELS = range(0, 256, 51)
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
@@ -40,18 +40,20 @@ def decode_mask_picture(image: Image.Image, lossy: bool | None = None) -> MaskPi
         values = np.asarray(image)
         if _numbers_objects(image, palette, values):
             return MaskPicture(values, None, True, palette)
-        # Dithered greys are as uneven as compressed ones.
+        # Dithered greys are as uneven as compressed ones, and up to a step of the web palette from grey.
         dithered = not _is_grey(palette)
-        return _from_colours(image.convert("RGBA" if transparent else "RGB"), lossy or dithered)
+        rgb = np.asarray(image.convert("RGB"))
+        alpha = np.asarray(image.convert("RGBA"))[..., 3] if transparent else None
+        return MaskPicture(_grey_or_colours(rgb, 51 if dithered else _TINT), alpha, lossy=lossy or dithered)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         return MaskPicture(values.astype(values.dtype.newbyteorder("="), copy=False), lossy=lossy)
     if image.mode in ("1", "L") and not transparent:
         return MaskPicture(np.asarray(image), lossy=lossy)
     if transparent or image.mode not in ("RGB", "RGBA", "LA"):
-        alpha = transparent or image.mode in ("PA", "La", "RGBa")
-        image = image.convert("RGBA" if alpha else "RGB")
-    return _from_colours(image, lossy)
+        keeps_alpha = transparent or image.mode in ("PA", "La", "RGBa")
+        image = image.convert("RGBA" if keeps_alpha else "RGB")
+    return mask_picture(np.asarray(image), lossy)
 
 
 def mask_picture(array: NDArray[Any], lossy: bool = False) -> MaskPicture:
@@ -77,20 +79,16 @@ def mask_picture(array: NDArray[Any], lossy: bool = False) -> MaskPicture:
     return MaskPicture(array[..., 0] if channels == 2 else _grey_or_colours(array[..., :3]), alpha, lossy=lossy)
 
 
-def _from_colours(image: Image.Image, lossy: bool) -> MaskPicture:
-    return mask_picture(np.asarray(image), lossy)
-
-
-def _grey_or_colours(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns colours [H, W, 3]; grey [H, W], as the reference converts it, if hardly tinted."""
+def _grey_or_colours(rgb: NDArray[np.uint8], most: int = _TINT) -> NDArray[np.uint8]:
+    """Returns colours [H, W, 3]; grey [H, W], as the reference converts it, if tinted by `most` levels."""
     from PIL import Image
 
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    red, green, blue = (np.ascontiguousarray(rgb[..., i]) for i in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return red
-    tint = rgb.max(axis=-1) - rgb.min(axis=-1)
+    high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     # Ids written into channels, such as (1, 0, 0), are not tinted black.
-    if tint.max() > _GREY_TOLERANCE or rgb.max() <= 2 * _GREY_TOLERANCE:
+    if (high - low).max() > most or high.max() <= 2 * _TINT:
         return rgb
     return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))
 
@@ -110,4 +108,4 @@ def _numbers_objects(image: Image.Image, palette: NDArray[np.uint8], values: NDA
 
 
 def _is_grey(palette: NDArray[np.uint8]) -> bool:
-    return bool((np.ptp(palette, axis=1) <= _GREY_TOLERANCE).all())
+    return bool((np.ptp(palette, axis=1) <= _TINT).all())

@@ -30,9 +30,9 @@ _ROUNDS = 8
 
 
 def pack(frame: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Returns colours [..., 3] as numbers [...]."""
-    red, green, blue = (frame[..., i].astype(np.int32) for i in range(3))
-    return red << 16 | green << 8 | blue
+    """Returns colours [H, W, 3] as numbers [H, W]."""
+    four = cv2.cvtColor(frame, cv2.COLOR_RGB2BGRA)
+    return cast("NDArray[np.int32]", four.view("<u4")[..., 0].astype(np.int32) & 0xFFFFFF)
 
 
 def unpack(colours: Any) -> NDArray[np.int32]:
@@ -70,7 +70,7 @@ class Colours:
         if self._mains:
             black = self._mains.index(0) if 0 in self._mains else len(self._mains)
             return np.stack([labels != black for labels in self._labels])
-        return np.stack([frame.any(axis=-1) for frame in self._frames])
+        return np.stack([pack(frame) != 0 for frame in self._frames])
 
     def bright(self) -> Bools:
         """Returns the pixels whose luma is above 128, as the reference reads colours: [T, H, W]."""
@@ -118,15 +118,19 @@ class _Edges(NamedTuple):
 
 
 def _edges(frame: NDArray[np.uint8]) -> _Edges:
-    low, high = cv2.erode(frame, NEIGHBOURS), cv2.dilate(frame, NEIGHBOURS)
-    flat, between = (low == high).all(axis=-1), ((low < frame) & (frame < high)).any(axis=-1)
-    return _Edges(cast("Bools", flat), cast("Bools", between))
+    low, high = (np.asarray(extreme(frame, NEIGHBOURS), np.uint8) for extreme in (cv2.erode, cv2.dilate))
+    flat = pack(low) == pack(high)
+    between = np.zeros_like(flat)
+    at = np.flatnonzero(~flat)
+    below, value, above = (one.reshape(-1, 3)[at] for one in (low, frame, high))
+    between.ravel()[at] = ((below < value) & (value < above)).any(axis=-1)
+    return _Edges(flat, between)
 
 
 def _blended(frames: Sequence[NDArray[np.uint8]]) -> bool:
     edges = between = 0
     for frame in frames:
-        found, painted = _edges(frame), frame.any(axis=-1)
+        found, painted = _edges(frame), pack(frame) != 0
         edges += int((~found.flat & painted).sum())
         between += int((found.between & painted).sum())
     return between > _CRISP * edges
@@ -134,7 +138,7 @@ def _blended(frames: Sequence[NDArray[np.uint8]]) -> bool:
 
 def _main_colours(frames: Sequence[NDArray[np.uint8]]) -> list[int] | Verdict:
     """Returns the main colours; `unclear` if two are too much alike, `picture` if there are too many."""
-    flat = [pack(frame[_edges(frame).flat]) for frame in frames]
+    flat = [pack(frame)[_edges(frame).flat] for frame in frames]
     seen = count_levels(one for one in flat if one.size)
     order = np.argsort(-seen.counts, kind="stable")
     mains: list[tuple[int, int]] = []

@@ -10,6 +10,7 @@ is neither 0 nor the brightest level is compared with its 3x3 neighbourhood:
 - *gentle*: neighbours differ by two levels at most. Counts as a slope where the levels leave no gap up to the
   brightest.
 
+Small areas have no flat pixels and slopes where they touch, but lie in blocks of 2x2 pixels of one level.
 A level with flat pixels that is far more frequent than the levels around it *stands* alone. Ramps that are so long that
 they have flat pixels have as many of each level. Compression spreads an id over several levels; then pixels of the
 middle are *even* (neighbours within 6 levels), as at most 0.7 % are in one compressed, antialiased or slightly blurred
@@ -35,6 +36,7 @@ _CRISP = 0.1  # the largest share of slopes in ids
 _SOFT = 0.4  # the smallest in a soft mask
 _NEAR = 16  # of 255: how far compression moves black and white
 _GAP = 8  # of 255: the largest step of a ramp
+_BLOCKS = 0.95  # the smallest share of pixels in 2x2 blocks of one level, in ids that touch one another
 _SPIKE = 4  # how much more frequent a standing level is than those around it
 _EVEN = 0.02  # the largest share of even pixels between black and white in a mask that is not smooth
 _COMPRESSED = 0.7  # from this share of slopes on near black and white, the mask was compressed
@@ -193,6 +195,7 @@ class _Shape(NamedTuple):
     gentle: NDArray[np.int64]
     even: int  # in the middle, and hardly different from their neighbours
     steep: int  # very different from one of their neighbours
+    blocks: NDArray[np.int64]  # part of 2x2 pixels of one level
 
 
 def _weigh(frames: Frames, levels: Levels, unit: float, lossy: bool) -> Verdict:
@@ -203,14 +206,14 @@ def _weigh(frames: Frames, levels: Levels, unit: float, lossy: bool) -> Verdict:
     edges = int((middle - shape.flat).sum())
     inner = slice(near + 1, max(top - near, near + 1))
     slopes = int(shape.slope.sum())
+    sure = lossy
     lossy = lossy or slopes - shape.slope[inner].sum() >= _COMPRESSED * max(slopes, 1)
     standing = _standing(shape, top, unit, lossy)
-    without_gaps = np.diff(np.r_[0, levels.values]).max() <= _GAP * unit
+    without_gaps = np.diff(np.r_[0, levels.values]).max() <= min(_GAP * unit, top / 16)
     soft = shape.slope + (shape.gentle if without_gaps else 0)
-    between = (shape.slope + shape.gentle)[~standing].sum()
-    if soft.sum() <= _CRISP * edges or (between <= 0.02 * edges and soft.sum() < _SOFT * edges):
-        return "ids"
     smooth = shape.steep <= 0.01 * middle.sum()
+    if not sure and (soft.sum() <= _CRISP * edges or (not smooth and _in_blocks(middle, shape.blocks))):
+        return "ids"
     even = not smooth and shape.even > _EVEN * shape.counts[inner].sum()
     if standing.any() or even or soft.sum() < _SOFT * edges:
         return "unclear"
@@ -218,8 +221,13 @@ def _weigh(frames: Frames, levels: Levels, unit: float, lossy: bool) -> Verdict:
     return "matte" if extremes >= _EXTREMES * shape.counts.sum() else "picture"
 
 
+def _in_blocks(middle: NDArray[np.int64], blocks: NDArray[np.int64]) -> bool:
+    """Tells whether nearly all pixels, and some of each level, are in blocks, unlike the noise of a fine JPEG."""
+    return bool(blocks.sum() >= _BLOCKS * middle.sum() and (blocks[middle > 0] > 0).all())
+
+
 def _shape(frames: Frames, levels: Levels, top: int, unit: float) -> _Shape:
-    counts, flat, slope, gentle = (np.zeros(top + 1, np.int64) for _ in range(4))
+    counts, flat, slope, gentle, blocks = (np.zeros(top + 1, np.int64) for _ in range(5))
     counts[levels.values] = levels.counts
     near, even, steep = round(_NEAR * unit), 0, 0
     for frame in frames:
@@ -230,11 +238,21 @@ def _shape(frames: Frames, levels: Levels, top: int, unit: float) -> _Shape:
         value, step = frame.ravel()[at], high - low
         is_flat, is_slope = step == 0, (low < value) & (value < high)
         is_gentle = (step <= 2 * unit) & ~is_flat & ~is_slope
-        for total, chosen in ((flat, is_flat), (slope, is_slope), (gentle, is_gentle)):
+        each = (flat, is_flat), (slope, is_slope), (gentle, is_gentle), (blocks, _in_block(frame, at))
+        for total, chosen in each:
             total += np.bincount(value[chosen], minlength=top + 1)
         even += int(((step <= 6 * unit) & (value > near) & (value < top - near)).sum())
-        steep += int((step > 64 * unit).sum())
-    return _Shape(counts, flat, slope, gentle, even, steep)
+        steep += int((step > min(64 * unit, top / 4)).sum())
+    return _Shape(counts, flat, slope, gentle, even, steep, blocks)
+
+
+def _in_block(frame: NDArray[Any], at: NDArray[np.intp]) -> Bools:
+    """Tells of pixels of a frame whether any 2x2 pixels around them have one level: [N]."""
+    rows, columns = np.divmod(at, frame.shape[1])
+    padded, value = np.pad(frame, 1), frame.ravel()[at]
+    same = {(y, x): padded[rows + 1 + y, columns + 1 + x] == value for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x}
+    corners = [same[y, 0] & same[0, x] & same[y, x] for y in (-1, 1) for x in (-1, 1)]
+    return cast("Bools", np.any(corners, axis=0))
 
 
 def _standing(shape: _Shape, top: int, unit: float, lossy: bool) -> Bools:

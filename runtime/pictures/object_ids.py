@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..paths import natural_key
 
@@ -30,8 +30,12 @@ def format_id(object_id: ObjectId) -> str:
 
 def list_ids(ids: Iterable[ObjectId], most: int = 20) -> str:
     """Joins the first `most` ids in natural order into text."""
-    names = sorted((format_id(one) for one in ids), key=natural_key)
+    names = [format_id(one) for one in sorted(ids, key=_order)]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _order(object_id: ObjectId) -> Any:
+    return (0, object_id) if isinstance(object_id, int) else (1, natural_key(object_id))
 
 
 def _as_number(value: ObjectId) -> int | None:

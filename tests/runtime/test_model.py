@@ -394,10 +394,10 @@ def test_raw_inputs_of_any_size_come_back_at_their_own_size(toy: amodal.Model) -
     rows, columns = (np.arange(n) * 64 // n for n in (50, 90))
     np.testing.assert_array_equal(seen.masks_full, seen.masks[:, rows[:, None], columns])
 
-    rgb = rng.integers(0, 256, (3, 100, 120, 3), dtype=np.uint8)
+    rgb = rng.integers(0, 256, (3, 100, 180, 3), dtype=np.uint8)
     whole = toy.complete(rgb, modal, seen.masks, steps=1)
     assert whole.frames.shape == (3, 64, 64, 3)
-    assert (whole.frames_full.dtype, whole.frames_full.shape) == (np.uint8, (3, 100, 120, 3))
+    assert (whole.frames_full.dtype, whole.frames_full.shape) == (np.uint8, (3, 100, 180, 3))
 
 
 def test_prepared_inputs_come_back_at_the_bundles_size(toy: amodal.Model, clip: dict[str, Any]) -> None:

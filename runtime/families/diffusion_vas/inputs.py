@@ -25,8 +25,6 @@ from .stage import Conditions
 Ready = Callable[[int, Size], None]
 """Called with the clip's number of frames and its full size when all arrays are checked, before a network runs."""
 
-_DEPTH_RATIO = 0.1  # depth networks round sides to whole patches
-
 Propagate = Callable[[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]], Propagated]
 
 
@@ -74,8 +72,6 @@ def segment_inputs(
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
         given = as_input(depth, "depth", xp)
-        if padding is None:
-            _require_one_ratio(size, {"modal": mask_size, "depth": tuple(given.shape[-2:])}, _DEPTH_RATIO)
         maps = prepare_depth(_relative(given, depth_kind, backend, checks), size, xp, checks)
         _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
@@ -191,17 +187,16 @@ def _frame_size(rgb: Array) -> tuple[int, ...]:
     return tuple(int(n) for n in (rgb.shape[1:3] if rgb.dtype == np.uint8 else rgb.shape[-2:]))
 
 
-def _require_one_ratio(size: Size, sizes: dict[str, tuple[int, ...]], slack: float = 0.0) -> None:
+def _require_one_ratio(size: Size, sizes: dict[str, tuple[int, ...]]) -> None:
     """Raises `InputError` for the first of the arrays whose ratio differs from that of the first.
 
-    Any of them may have the bundle's size, because it is then resized already. A side may be rounded to whole pixels,
-    and ratios differ by the share `slack` besides.
+    Any of them may have the bundle's size, because it is then resized already. A side may be rounded to whole pixels.
     """
     given = [(name, one) for name, one in sizes.items() if len(one) == 2 and one != tuple(size) and 0 not in one]
     for name, (height, width) in given[1:]:
         first, (rows, columns) = given[0]
         off = min(abs(rows * width / columns / height - 1), abs(columns * height / rows / width - 1))
-        if off > slack + 1 / min(rows, columns, height, width):
+        if off > 1 / min(rows, columns, height, width):
             raise InputError(
                 f"{first} is {rows}x{columns} and {name} is {height}x{width} (height x width), pictures of different "
                 "shapes; expected the same size, or one that is resized as a whole."

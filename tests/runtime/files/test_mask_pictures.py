@@ -52,7 +52,8 @@ def test_indices_of_a_palette_are_ids_if_0_is_the_background() -> None:
     assert ids.ids
     np.testing.assert_array_equal(ids.values, MASK * 2)
     ids = decode_mask_picture(saved(palette_of(MASK * 1, (0, 0, 0), (128, 0, 0)), transparency=0))
-    assert ids.ids and ids.alpha is None
+    assert ids.ids
+    assert ids.alpha is None
 
 
 def test_a_palette_whose_order_says_nothing_shows_colours() -> None:
@@ -67,7 +68,8 @@ def test_a_palette_whose_order_says_nothing_shows_colours() -> None:
 
 def test_the_greys_of_a_jpeg_are_grey_and_small_ids_in_channels_are_not() -> None:
     tinted = decode_mask_picture(saved(WHITE.convert("RGB"), "JPEG", quality=70))
-    assert tinted.lossy and tinted.values.ndim == 2
+    assert tinted.lossy
+    assert tinted.values.ndim == 2
     assert not decode_mask_picture(saved(WHITE)).lossy
     assert mask_picture(np.where(MASK[..., None], np.uint8([1, 0, 0]), np.uint8(0))).values.ndim == 3
     assert mask_picture(np.where(MASK[..., None], np.uint8([250, 252, 255]), np.uint8(0))).values.ndim == 2

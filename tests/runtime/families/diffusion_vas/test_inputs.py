@@ -281,3 +281,31 @@ def test_a_clip_that_is_long_enough_is_no_copy(backend: Any) -> None:
     assert padded(array, 4, backend.xp) is array
     longer = backend.to_host(padded(backend.xp.asarray(np.arange(3.0)), 5, backend.xp))
     assert longer.tolist() == [0, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("size", "fits"), [((45, 80), True), ((23, 40), True), (SIZE, True), ((22, 80), False)])
+def test_masks_have_the_frames_size_or_ratio_or_are_resized_already(
+    size: tuple[int, int], fits: bool, backend: Any
+) -> None:
+    masks, frames = clip(size=size), clip(size=(45, 80))
+    given = {**frames, "depth": None, "modal": masks["modal"]}
+    if fits:
+        complete(backend, {k: v for k, v in given.items() if k != "depth"})
+        segment(backend, given, find_depth=lambda pictures: pictures[:, 0])
+        return
+    with pytest.raises(InputError, match=r"modal is 22x80 and rgb is 45x80 \(height x width\), pictures of different"):
+        segment(backend, given)
+    with pytest.raises(InputError, match="rgb is 45x80 and modal is 22x80"):
+        complete(backend, {k: v for k, v in given.items() if k != "depth"})
+
+
+def test_ids_of_several_objects_are_refused_wherever_they_are(backend: Any) -> None:
+    given = clip(size=(45, 80))
+    ids = given["modal"] * np.uint8(3)
+    np.testing.assert_array_equal(
+        segment(backend, {**given, "modal": backend.xp.asarray(ids)}).visible,
+        segment(backend, given).visible,
+    )
+    ids[:, 30:40, 50:60] = 1
+    with pytest.raises(InputError, match="such as `modal == 3`"):
+        segment(backend, {**given, "modal": backend.xp.asarray(ids)})
