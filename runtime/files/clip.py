@@ -192,8 +192,8 @@ class _Depth:
         own = (int(depth.shape[1]), int(depth.shape[2]))
         if not near_ratio(own, size):  # of networks that see squares, for instance
             notes.append(
-                f"The depth is {describe_size(own)}, another shape of picture than the frames, {describe_size(size)}; it "
-                "was stretched to them."
+                f"The depth is {describe_size(own)}, another shape of picture than the frames, {describe_size(size)}; "
+                "it was stretched to them."
             )
         return depth, [*self.source.notes, *self.pairing.notes, *notes]
 

@@ -19,7 +19,7 @@ from ..pictures.depth_kind import DepthKind, DepthLooks, orient_depth
 from .arrays import array_names
 from .exr import read_exr
 from .pictures import Picture, open_picture
-from .sequences import Folder, Pictures, as_array, open_sequence
+from .sequences import Array, ArrayFolder, Folder, Pictures, as_array, open_sequence
 from .video import Video
 
 _ARRAYS = ("depth", "depths", "disparity", "disp", "metric_depth", "depth_m", "pred")
@@ -83,17 +83,23 @@ class DepthSource:
         if not isinstance(picture, np.ndarray) and picture.mode in ("P", "PA", "LA", "RGBA", "CMYK", "YCbCr"):
             picture = picture.convert("RGB")
         values = as_array(picture)
+        if values.ndim == 3 and isinstance(self._pictures, (ArrayFolder, Array)):
+            raise InputError(
+                f"{self._name(i)} holds an array of shape {list(values.shape)}; expected one frame [h, w]."
+            )
         if values.ndim == 3:
             if (values != values[..., :1]).any():
-                name = self.path if self.names is None else self.path / self.names[i]
                 raise InputError(
-                    f"{name} is a colour picture, not a depth map; "
+                    f"{self._name(i)} is a colour picture, not a depth map; "
                     "expected 8- or 16-bit grey images, nearer being brighter."
                 )
             values = values[..., 0]
         # Older releases of Pillow read 16-bit PNGs as 32-bit integers.
         png = self.names is not None and Path(self.names[i]).suffix.lower() == ".png"
         return values.astype(np.uint16) if values.dtype == np.int32 and png else values
+
+    def _name(self, i: int) -> Path:
+        return self.path if self.names is None else self.path / self.names[i]
 
 
 @argument("depth")

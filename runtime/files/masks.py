@@ -83,7 +83,7 @@ class TrackMasks:
         tracks = read_tracks(path, key, None if frames is None else Path(frames).name)
         self._track = track = tracks.object(object_id)
         self.path, self.names, self.count, self.numbered = path, track.names, track.count, track.numbered
-        self.notes = list(tracks.notes)
+        self.notes = list(track.notes)
 
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
         """See `Masks`."""

@@ -218,9 +218,7 @@ def open_folder(folder: Path, keys: tuple[str, ...], opener: Opener = open_pictu
     suffixes = [entry.suffix.lower() for entry in folder_entries(folder) if entry.is_file()]
     images, arrays = (sum(suffix in kinds for suffix in suffixes) for kinds in (IMAGE_SUFFIXES, ARRAY_SUFFIXES))
     if images and arrays:
-        raise InputError(
-            f"{folder} holds {images} images and {arrays} numpy files; give a folder with one of the kinds."
-        )
+        raise InputError(f"{folder} holds {images} images and {arrays} numpy files; give a folder with one kind alone.")
     return ArrayFolder(folder, keys) if arrays else Folder(folder, opener)
 
 

@@ -122,7 +122,7 @@ def test_masks_of_several_objects(refused: Refused, toy_bundle: Path, kept_clip:
     options = ("run", toy_bundle, *kept_clip.inputs, "--masks", file)
     assert "holds 2 objects (3, 7) and no background of 0; pick one with --object" in refused(*options)
     assert "holds no object 5; --object can be 3, 7" in refused(*options, "--object", 5)
-    assert "numbers its objects, so it holds no object car_1" in refused(*options, "--object", "car_1")
+    assert "holds no object car_1; --object can be 3, 7" in refused(*options, "--object", "car_1")
 
 
 def test_amodal_masks_that_do_not_fit_name_their_own_option(refused: Refused, toy_bundle: Path, clip: Clip) -> None:
