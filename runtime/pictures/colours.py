@@ -2,8 +2,8 @@
 
 A colour is written as one number, `red << 16 | green << 8 | blue`. Where hardly a pixel lies between its neighbours in
 any channel, each colour is an id. Otherwise edges are blended, by antialiasing or compression: the *main* colours are
-those of flat pixels, and every other pixel gets the nearest of the main colours around it, because a blend of two may
-look like a third.
+those of blocks of 2x2 pixels, and every other pixel gets the nearest of the main colours around it, because a blend of
+two may look like a third.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ALIKE = 32  # distance up to which flat pixels may be of one main colour, if on
 _OWN = 16  # distance up to which a pixel has a main colour unless it lies between its neighbours
 _EVEN = 24  # the largest difference of neighbours, in any channel, inside an area
 _MOST = 254  # main colours
-_FEWEST = 4  # flat pixels of a main colour
+_FEWEST = 4  # blocks of 2x2 pixels of a main colour
 _BLENDED = 0.5  # share of blended pixels in the objects from which the clip is a picture
 _REACH = 2  # pixels to either side in which a blended pixel looks for main colours
 _ROUNDS = 8
@@ -136,10 +136,17 @@ def _blended(frames: Sequence[NDArray[np.uint8]]) -> bool:
     return between > _CRISP * edges
 
 
+def _starts_block(frame: NDArray[np.uint8]) -> Bools:
+    """Tells of each pixel whether 2x2 pixels from it on have one colour: [H, W]."""
+    code = np.pad(pack(frame), (0, 1), constant_values=-1)
+    here = code[:-1, :-1]
+    return cast("Bools", (here == code[:-1, 1:]) & (here == code[1:, :-1]) & (here == code[1:, 1:]))
+
+
 def _main_colours(frames: Sequence[NDArray[np.uint8]]) -> list[int] | Verdict:
     """Returns the main colours; `unclear` if two are too much alike, `picture` if there are too many."""
-    flat = [pack(frame)[_edges(frame).flat] for frame in frames]
-    seen = count_levels(one for one in flat if one.size)
+    blocks = [pack(frame)[_starts_block(frame)] for frame in frames]
+    seen = count_levels(one for one in blocks if one.size)
     order = np.argsort(-seen.counts, kind="stable")
     mains: list[tuple[int, int]] = []
     for colour, count in zip(seen.values[order].tolist(), seen.counts[order].tolist(), strict=True):

@@ -298,13 +298,7 @@ def _require_three_axes(array: Array, name: str) -> None:
 
 
 def _prepared(
-    array: Array,
-    size: Size,
-    name: str,
-    otherwise: str,
-    xp: Any,
-    checks: Checks | None,
-    also: Judge = lambda low, high: None,
+    array: Array, size: Size, name: str, otherwise: str, xp: Any, checks: Checks | None, also: Judge | None = None
 ) -> Floats:
     if array.dtype.kind != "f":
         raise InputError(f"{name} has dtype {array.dtype}; expected {otherwise}, or prepared floats in [-1, 1].")
@@ -319,7 +313,8 @@ def _prepared(
             raise InputError(
                 f"{name} is float with values from {low:.4g} to {high:.4g}; expected [-1, 1], or {otherwise}."
             )
-        also(low, high)
+        if also is not None:
+            also(low, high)
 
     array = xp.asarray(array.astype(np.float32))
     check_values(array, judge, xp, checks)

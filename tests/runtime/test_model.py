@@ -440,7 +440,7 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
     maps = torch.cat(relative)[:, 0].numpy()
     expected = (maps - maps.min()) / (maps.max() - maps.min()) * 2 - 1
 
-    modal = rgb[..., 0]
+    modal = rgb[..., 0] > 128
     with amodal.load(depth_bundle) as model:
         got = model.depth(rgb)
         assert got.dtype == np.float32
@@ -454,7 +454,7 @@ def test_depth_comes_from_the_frames_where_the_bundle_has_a_depth_component(dept
         with pytest.raises(
             InputError, match="no complete stage, only segment; export it again with `amodal export --complete"
         ):
-            model.complete(rgb, modal, modal > 128)
+            model.complete(rgb, modal, modal)
 
 
 @pytest.mark.parametrize("rgb", [None, ["0001.png", "0002.png"], np.zeros(5, np.uint8), 3], ids=str)
