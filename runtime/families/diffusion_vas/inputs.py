@@ -61,7 +61,7 @@ def segment_inputs(
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw))
         prepared = padding.prepare_modal(raw, size, xp)
-    _require_left(raw, prepared, xp, checks)
+    _require_left(raw, prepared)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
@@ -131,21 +131,20 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> None:
-    """Adds the check that, of an object that raw masks show, something is left at the bundle's size."""
+def _require_left(modal: Array, prepared: Array) -> None:
+    """Raises `InputError` if raw masks show an object of which nothing is left at the bundle's size.
 
-    def judge(low: float, high: float) -> None:
-        if low < high:
-            raise InputError(
-                f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to "
-                f"the bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
-                "`amodal.runtime.pictures.cropping.Crop`.",
-                field="modal",
-            )
-
-    if modal.dtype.kind in "biu":
-        shown = xp.asarray(images.binarise(modal).any())
-        checks.add(xp.stack([shown, (prepared > 0).any()]).astype(np.float32), judge)
+    On a device this is not asked, because the answer would have to be waited for.
+    """
+    if not isinstance(prepared, np.ndarray) or modal.dtype.kind not in "biu" or (prepared > 0).any():
+        return
+    if images.binarise(modal).any():
+        raise InputError(
+            f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to the "
+            f"bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+            "`amodal.runtime.pictures.cropping.Crop`.",
+            field="modal",
+        )
 
 
 def _frame_count(config: Config, **clips: Array) -> int:
