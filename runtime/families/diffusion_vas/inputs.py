@@ -61,7 +61,7 @@ def segment_inputs(
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw))
         prepared = padding.prepare_modal(raw, size, xp)
-    _require_left(raw, prepared)
+    _require_left(raw, prepared, xp)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
@@ -131,12 +131,12 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def _require_left(modal: Array, prepared: Array) -> None:
+def _require_left(modal: Array, prepared: Array, xp: Any) -> None:
     """Raises `InputError` if raw masks show an object of which nothing is left at the bundle's size.
 
     On a device this is not asked, because the answer would have to be waited for.
     """
-    if not isinstance(prepared, np.ndarray) or modal.dtype.kind not in "biu" or (prepared > 0).any():
+    if xp is not np or modal.dtype.kind not in "biu" or (prepared > 0).any():
         return
     if images.binarise(modal).any():
         raise InputError(
