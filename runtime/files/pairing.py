@@ -89,10 +89,11 @@ class Pairer:
                 raise self._two_readings(by_order)
             return Pairing(by_order, [])
         lacking = [i for i, at in zip(self.chosen, by_name, strict=True) if at is None]
-        if lacking and missing == "error":
-            if pair == "auto" and by_order is not None and not self.numbered:
+        if missing == "error":
+            if pair == "auto" and by_order is not None and not self.numbered and (lacking or self._misses_any()):
                 raise self._two_readings(by_order)
-            raise self._missing(lacking)
+            if lacking:
+                raise self._missing(lacking)
         return Pairing(by_name, self._notes(lacking, by_name))
 
     def _by_order(self) -> list[int | None] | None:
@@ -101,18 +102,26 @@ class Pairer:
         return list(range(len(self.chosen))) if self.others.count == len(self.chosen) else None
 
     def _by_name(self) -> list[int | None] | None:
-        """Returns the better match of those by stem and by number; None if neither matches a frame at all."""
+        """Returns the partners by name, None if names match nowhere."""
+        best = self._best_match()
+        return [best[i] for i in self.chosen] if _matched(best) else None
+
+    def _misses_any(self) -> bool:
+        """Returns whether there are as many partners as frames, but names leave any frame of the whole clip without."""
+        return self.others.count == self.frames.count and None in self._best_match()
+
+    def _best_match(self) -> list[int | None]:
+        """Returns the partners of all frames by stem or by number, whichever matches more; empty without names."""
         mine, theirs = self.frames.names, self.others.names
         if mine is None or theirs is None:
-            return None
+            return []
         matches = []
         for keys in (_stems, _numbers):
             frames, others = keys(mine), keys(theirs)
             if frames is not None and others is not None:
                 place = {key: i for i, key in enumerate(others)}
                 matches.append([place.get(key) for key in frames])
-        best = max(matches, key=_matched, default=[])
-        return [best[i] for i in self.chosen] if _matched(best) else None
+        return max(matches, key=_matched, default=[])
 
     def _by_number_or_place(self, pair: Pair) -> list[int | None]:
         """Reads the partners' numbers as those in the frames' names or as their places, whichever fits more frames."""

@@ -122,9 +122,10 @@ class Crop:
             InputError: pictures of another size.
         """
         _require_size(pictures, self.size)
-        whole = xp.full((len(pictures), *self.frame, *pictures.shape[3:]), value, pictures.dtype)
-        self.cut(whole)[:] = pictures
-        return cast("NDArray[Any]", whole)
+        rows = (self.y, self.frame[0] - self.y - self.height)
+        columns = (self.x, self.frame[1] - self.x - self.width)
+        around = ((0, 0), rows, columns, *((0, 0),) * (pictures.ndim - 3))
+        return cast("NDArray[Any]", xp.pad(pictures, around, constant_values=value))
 
     def cut_off(self, masks: Bools) -> list[int]:
         """Returns the frames in which the window's masks [T, height, width] reach its edge inside the frame."""

@@ -67,7 +67,7 @@ def segment_inputs(
         full_size = padding.size
         raw = xp.asarray(padding.raw(raw, xp, checks))
         prepared = padding.prepare_modal(raw, size, xp)
-    _require_left(raw, prepared, xp, checks)
+    _require_left(raw, prepared, xp)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
     if depth is not None:
@@ -165,21 +165,20 @@ def padded(array: NDArray[Any], frames: int, xp: Any) -> Array:
     return xp.concatenate([array, xp.repeat(array[-1:], missing, axis=0)]) if missing else array
 
 
-def _require_left(modal: Array, prepared: Array, xp: Any, checks: Checks) -> None:
-    """Adds the check that, of an object that raw masks show, something is left at the bundle's size."""
+def _require_left(modal: Array, prepared: Array, xp: Any) -> None:
+    """Raises `InputError` if raw masks show an object of which nothing is left at the bundle's size.
 
-    def judge(low: float, high: float) -> None:
-        if low < high:
-            raise InputError(
-                f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to "
-                f"the bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
-                "`amodal.runtime.pictures.cropping.Crop`.",
-                field="modal",
-            )
-
-    if modal.dtype.kind in "biu":
-        shown = xp.asarray((modal != 0).any())
-        checks.add(xp.stack([shown, (prepared > 0).any()]).astype(np.float32), judge)
+    On a device this is not asked, because the answer would have to be waited for.
+    """
+    if xp is not np or modal.dtype.kind not in "biu" or (prepared > 0).any():
+        return
+    if modal.any():
+        raise InputError(
+            f"modal shows an object of which nothing is left when {modal.shape[1]}x{modal.shape[2]} is resized to the "
+            f"bundle's {prepared.shape[1]}x{prepared.shape[2]}; cut a window around it with "
+            "`amodal.runtime.pictures.cropping.Crop`.",
+            field="modal",
+        )
 
 
 def _frame_size(rgb: Array) -> tuple[int, ...]:

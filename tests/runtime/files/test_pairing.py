@@ -80,6 +80,11 @@ def test_equal_counts_and_other_numbers_are_refused_with_both_readings(shift: in
     assert paired(mine, theirs, pair="order") == list(range(8))
 
 
+def test_names_that_contradict_elsewhere_are_not_believed_in_a_part() -> None:
+    with pytest.raises(InputError, match="contradict their order"):
+        paired(frames(*range(8)), frames(*range(1, 9)), chosen=[2, 4])
+
+
 def test_names_are_believed_where_that_is_asked_for() -> None:
     mine, theirs = frames(*range(8)), frames(*range(4, 12))
     assert paired(mine, theirs, missing="empty") == [None] * 4 + [0, 1, 2, 3]
