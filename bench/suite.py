@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,9 +109,9 @@ def run_suite(
             measurements += part.measurements
             skipped += part.skipped
     except KeyboardInterrupt:
-        keep(results_of(opened, measurements, skipped, False))
+        keep(results_of(opened, measurements, _once(skipped), False))
         raise
-    results = results_of(opened, measurements, skipped)
+    results = results_of(opened, measurements, _once(skipped))
     keep(results)
     return results
 
@@ -187,6 +187,20 @@ def _executions(execution: Execution) -> list[Execution]:
 def _unusable(execution: Execution) -> list[Skipped]:
     states = {name: availability(name) for name in names() if name != execution.backend}
     return [Skipped(what=f"backend {name}", reason=state.reason) for name, state in states.items() if not state.usable]
+
+
+def _once(skipped: Iterable[Skipped]) -> list[Skipped]:
+    """Says each thing once: what has the same reason together, and of a backend that cannot be used only that."""
+    found = list(skipped)
+    unusable = {skip.what.replace("backend ", "peer ") for skip in found if skip.what.startswith("backend ")}
+    names: dict[tuple[str, str], list[str]] = {}
+    for skip in found:
+        if skip.what not in unusable:
+            names.setdefault((skip.reason, skip.remedy), []).append(skip.what)
+    return [
+        Skipped(what=", ".join(dict.fromkeys(whats)), reason=reason, remedy=remedy)
+        for (reason, remedy), whats in names.items()
+    ]
 
 
 def _key(bundle: Bundle, settings: object) -> str:

@@ -79,15 +79,14 @@ def measure_scaling(
 def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> Sweep:
     """Fits `seconds = fixed + each * value` and `seconds ~ value ** exponent` to the points' medians (least squares).
 
-    With fewer than two points, `fixed`, `each` and `exponent` are 0.
+    Nothing is fitted to fewer than two points.
     """
-    fixed = each = exponent = 0.0
+    fit: dict[str, float] = {}
     if len(points) > 1:
         values = np.array([point.value for point in points])
         medians = np.array([statistics.median(point.seconds) for point in points])
         each, fixed = (float(c) for c in np.polyfit(values, medians, 1))
-        exponent = float(np.polyfit(np.log(values), np.log(medians), 1)[0])
-    fit = {"fixed": fixed, "each": each, "exponent": exponent}
+        fit = {"fixed": fixed, "each": each, "exponent": float(np.polyfit(np.log(values), np.log(medians), 1)[0])}
     return Sweep(axis=axis, unit=AXES[axis], points=list(points), skipped=dict(skipped), **fit)
 
 

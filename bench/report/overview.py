@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,13 +53,14 @@ def document(results: Results) -> Document:
     context = [f"The first figures are of: {describe_work(best.work)}."] if best else []
     if best and best.work.size == _PAPER_SIZE and best.work.steps == _PAPER_STEPS:
         context.append(_PAPER)
+    named = {re.split("[: ]", what)[0] for skipped in results.skipped for what in skipped.what.split(", ")}
     return Document(
         results=results,
         facts=list(_facts(results)),
         cards=list(_cards(found, best)),
         context=context,
         sections=[Section(k, lead, *content(found[k])) for k, (content, lead) in _SECTIONS.items() if found[k]],
-        missing=[kind for kind in _SECTIONS if not found[kind]],
+        missing=[kind for kind in _SECTIONS if not found[kind] and kind not in named],
     )
 
 

@@ -8,7 +8,7 @@ from statistics import median
 
 import numpy as np
 
-from ..schema import Ceilings, ComponentCost, Prediction, Roofline
+from ..schema import Ceilings, ComponentCost, Prediction, Roofline, fill_a_gpu
 from ..wording import DASH, describe_executed, describe_work, digits, in_bytes, percent, scaled, seconds
 from .document import Content, Figure, Table, tabulate
 from .drawing import INK, Canvas, component_colour, label, legend_below, log_scale, series
@@ -21,6 +21,8 @@ def content(found: Sequence[Roofline]) -> Content:
         tables += [_counted(m), _reached(m), _ceilings(m.ceilings)]
         executed = describe_executed(m.executed) if m.executed else "nothing was executed"
         notes.append(f"{describe_work(m.work)}; {executed}.")
+        if not m.predictions and not fill_a_gpu(m.components):
+            notes.append("No time on a GPU is predicted: networks this small would not fill one.")
         timed = [c for c in m.components if _intensity(c) and c.seconds]
         if timed:
             words = [f"{c.component} reached {scaled(c.products / (c.seconds or 1), 'FLOP/s')}" for c in timed]

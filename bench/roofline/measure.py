@@ -27,7 +27,7 @@ from amodal.runtime.progress import Progress, silent
 from ..families import clip_maker
 from ..running.clips import Execution, Runner
 from ..running.machine import executed_of
-from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work
+from ..schema import Ceilings, ComponentCost, Prediction, Roofline, Work, fill_a_gpu
 from .ceilings import measure_ceilings
 from .flops import count_run
 from .gpus import GPUS, GpuSpec, find_gpu
@@ -58,7 +58,7 @@ def measure_roofline(
     likely_share: float = LIKELY_SHARE,
     progress: Progress = silent,
 ) -> Roofline:
-    """Counts a clip, measures ceilings, runs clips and predicts the times of GPUs.
+    """Counts a clip, measures ceilings, runs clips and predicts the times of GPUs, if the networks fill one.
 
     Args:
         work: the clip; see `amodal.bench.running.machine.work_of`.
@@ -97,7 +97,11 @@ def measure_roofline(
         executed=None if runner is None else executed_of(runner.model),
         components=[cost.model_copy(update={"seconds": seconds.get(cost.component)}) for cost in counted],
         ceilings=ceilings,
-        predictions=[each for gpu in gpus for each in predict(for_engines, work, gpu, likely_share, fits(gpu))],
+        predictions=[
+            each
+            for gpu in (gpus if fill_a_gpu(for_engines) else ())
+            for each in predict(for_engines, work, gpu, likely_share, fits(gpu))
+        ],
         warnings=warnings,
     )
 

@@ -16,7 +16,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.paths import PathLike
 
 from .about import Executed, Gpu, Machine, Record, Seconds, Subject, Work
-from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline
+from .comparisons import Ceilings, ComponentCost, Peer, Peers, Prediction, Preset, Quality, Roofline, fill_a_gpu
 from .running import Against, ClipTimes, Fidelity, Latency, Memory, Point, Scaling, Span, StageFidelity, Sweep, Timeline
 
 SCHEMA_VERSION: Final = 1
@@ -29,6 +29,12 @@ class Skipped(Record):
     what: str
     reason: str
     remedy: str = ""
+
+    @property
+    def said(self) -> str:
+        """All of it in a line; many reasons name the thing themselves."""
+        reason = self.reason if self.reason.startswith(self.what) else f"{self.what}: {self.reason}"
+        return f"{reason} Remedy: {self.remedy}" if self.remedy else reason
 
 
 class Results(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
 from typing import Literal
 
@@ -169,13 +170,26 @@ class Prediction(Record):
     source: str
 
 
+LEAST_CALL = 1e12
+"""Operations in the largest call of a network from which times on GPUs are predicted.
+
+At a GPU's published rate this takes a millisecond or more. Smaller calls do not fill one: their time is that of
+launching kernels, which no rate predicts. One call of the real U-Net is 15e12, one of the default model's 3e9.
+"""
+
+
+def fill_a_gpu(costs: Iterable[ComponentCost]) -> bool:
+    """Whether the networks are large enough to predict their time on a GPU from its published rate."""
+    return any(cost.products >= LEAST_CALL * cost.calls for cost in costs if cost.calls)
+
+
 class Roofline(Record):
     """`amodal bench roofline`.
 
     Attributes:
         executed: None if nothing was run; the calls are then those of engines.
         ceilings: of the backend that ran.
-        predictions: for a run with engines.
+        predictions: for a run with engines; none of networks that do not fill a GPU (`fill_a_gpu`).
         warnings: reasons why the machine may be faster than the measured figures.
     """
 

@@ -127,21 +127,26 @@ class Point(Record):
 
 
 class Sweep(Record):
-    """Growth along one axis: `seconds = fixed + each * value`, fitted to the medians.
+    """Growth along one axis: `seconds = fixed + each * value`, fitted to the medians of two or more points.
 
     Attributes:
         axis: `frames`, `pixels`, `steps` or `samples`.
-        exponent: of a power law through the same points.
+        fixed, each: of the line; None if there are fewer points.
+        exponent: of a power law through the same points; None if there are fewer.
         skipped: values that could not be run, and why.
     """
 
     axis: str
     unit: str
     points: list[Point]
-    fixed: float
-    each: float
-    exponent: float
+    fixed: float | None = None
+    each: float | None = None
+    exponent: float | None = None
     skipped: dict[str, str] = {}
+
+    def predicted(self, value: float) -> float | None:
+        """Seconds at a value on the line that was fitted; None if there is none."""
+        return None if self.fixed is None or self.each is None else self.fixed + self.each * value
 
 
 class Scaling(Record):

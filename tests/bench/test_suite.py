@@ -11,8 +11,9 @@ import pytest
 from amodal.bench import suite
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.machine import this_machine, versions, work_of
-from amodal.bench.schema import Gpu, Latency, Measurement, Results
+from amodal.bench.schema import Gpu, Latency, Measurement, Results, Skipped
 from amodal.bench.suite import PARTS, SuiteOptions, run_suite
+from amodal.cli import main
 from amodal.runtime.backends import Availability
 from amodal.runtime.errors import BackendError, InputError, OutputError
 from amodal.runtime.families import Bundle
@@ -116,6 +117,51 @@ def test_backends_that_cannot_run_here_are_named(
         "backend tensorrt": "no tensorrt here.",
         "backend openvino": "no openvino here.",
     }
+
+
+def test_what_was_skipped_is_said_once(
+    tmp_path: Path, jobs: dict[str, Callable[[], Measurement]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "availability", lambda name: Availability(name != "tensorrt", "", f"no {name} here."))
+
+    def nothing() -> Measurement:
+        raise BackendError("there is no checkpoint.")
+
+    jobs |= {"peers": nothing, "scaling": nothing}
+    peers = [Skipped(what="peer tensorrt", reason="it runs on a GPU."), Skipped(what="peer eager", reason="no torch.")]
+    found = suite._once([*run_suite("default", tmp_path, options_of()).skipped, *peers, *peers])
+    assert {skipped.what: skipped.reason for skipped in found} == {
+        "backend tensorrt": "no tensorrt here.",
+        "peers, scaling": "there is no checkpoint.",
+        "peer eager": "no torch.",
+    }
+
+
+def test_the_command_shows_text_and_no_markdown(
+    tmp_path: Path,
+    jobs: dict[str, Callable[[], Measurement]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(suite, "availability", lambda name: Availability(name != "tensorrt", "", f"no {name} here."))
+
+    def nothing() -> Measurement:
+        raise BackendError("the disk is slow.")
+
+    jobs |= {"latency": lambda: latency(1.0), "memory": nothing}
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "all", "default", "-o", str(tmp_path / "out")])
+    out, err = capsys.readouterr()
+    assert not ended.value.code
+    for words in ("At a glance\n", "Seconds per frame", "Latency\n", "Not measured\n", "backend tensorrt: no tensorrt"):
+        assert words in out
+    for raw in ("**", "## ", "| ", "\\_", "&amp;"):
+        assert raw not in out
+    assert (out + err).count("the disk is slow.") == 1
+    assert "Not in this file: fidelity, quality, peers, roofline, scaling." in out
+    assert "# amodal bench" in (tmp_path / "out" / "summary.md").read_text()
 
 
 def test_a_damaged_part_is_measured_again(tmp_path: Path, jobs: dict[str, Callable[[], Measurement]]) -> None:

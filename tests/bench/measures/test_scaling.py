@@ -32,7 +32,7 @@ def test_the_fit_finds_the_line_that_the_medians_lie_on() -> None:
     power = sweep_of("pixels", [Point(value=v, seconds=[3e-9 * v**1.5], peak=1) for v in (1e3, 1e4, 1e5)], {})
     assert power.exponent == pytest.approx(1.5)
     alone = sweep_of("steps", points[:1], {"3": "why"})
-    assert (alone.fixed, alone.each, alone.exponent) == (0, 0, 0)
+    assert (alone.fixed, alone.each, alone.exponent, alone.predicted(3)) == (None, None, None, None)
     assert alone.skipped == {"3": "why"}
 
 

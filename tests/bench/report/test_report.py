@@ -228,6 +228,24 @@ def test_measurements_without_samples_are_shown_without_plots(tmp_path: Path) ->
     assert "identical to the reference" in page
 
 
+def test_nothing_is_fitted_to_one_point_and_a_reason_is_said_once(tmp_path: Path) -> None:
+    scaling = samples.make_scaling()
+    none = {"fixed": None, "each": None, "exponent": None}
+    why = "no checkpoint."
+    sweeps = [
+        s.model_copy(update={"points": s.points[:1], **none, "skipped": {"1": why, "2": why}})
+        for s in scaling.sweeps[:2]
+    ]
+    results = samples.make_results(scaling.model_copy(update={"sweeps": sweeps}))
+    (section,) = document(results).sections
+    assert [table.caption.split(": ")[1] for table in section.tables] == ["by frames (frames).", "by steps (steps)."]
+    assert all("fit" not in table.head for table in section.tables)
+    assert [note for note in section.notes if why in note] == [f"frames 1, 2 and steps 1, 2 left out: {why}"]
+    page, summary = written(results, tmp_path / "out")
+    assert len(Page(page).all("svg")) == 2
+    assert "fitted" not in summary + page
+
+
 def test_a_plan_stands_beside_the_components_that_run_in_its_phases() -> None:
     memory = samples.make_memory(samples.GPU, gpu=True)
     (section,) = document(samples.make_results(memory)).sections

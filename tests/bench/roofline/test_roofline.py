@@ -18,6 +18,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("psutil")
 
 from amodal.bench.families.diffusion_vas import run_of
+from amodal.bench.report.roofline import content
 from amodal.bench.roofline import ceilings
 from amodal.bench.roofline import measure as roofline
 from amodal.bench.roofline.flops import calls_of, count_run
@@ -25,7 +26,7 @@ from amodal.bench.roofline.gpus import GPUS, find_gpu
 from amodal.bench.roofline.measure import measure_roofline, memory_on, predict, share_in_paper
 from amodal.bench.running.clips import Execution, running
 from amodal.bench.running.machine import work_of
-from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, read_results
+from amodal.bench.schema import Ceilings, ComponentCost, Roofline, Work, comparisons, fill_a_gpu, read_results
 from amodal.cli import main
 from amodal.runtime.backends import EngineNeeds
 from amodal.runtime.bundle.manifest import ComponentEntry
@@ -311,7 +312,25 @@ def test_ceilings_of_a_gpu_are_timed_between_events_on_halves(brief: None, monke
     assert found.precision == "float16, float32 accumulation"
 
 
-def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None) -> None:
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network counts as large enough to fill a GPU."""
+    monkeypatch.setattr(comparisons, "LEAST_CALL", 0.0)
+
+
+def test_no_time_on_a_gpu_is_predicted_of_networks_that_do_not_fill_one(bundle: Bundle, brief: None) -> None:
+    measured = measure_roofline(bundle, work_of(bundle), Execution())
+    assert measured.predictions == []
+    _, figures, notes, _ = content([measured])
+    assert "No time on a GPU is predicted: networks this small would not fill one." in notes
+    assert not [figure for figure in figures if figure.basis == "predicted"]
+    real = made_up(15e12, 1e9)
+    assert not fill_a_gpu([made_up(3e9, 1e6)])
+    assert fill_a_gpu([made_up(3e9, 1e6), real])
+    assert not fill_a_gpu([real.model_copy(update={"calls": 25})])
+
+
+def test_a_run_is_measured_component_by_component(bundle: Bundle, brief: None, large: None) -> None:
     work = work_of(bundle, "segment", steps=1)
     said: list[str] = []
     with running(bundle.path, work, Execution(threads=2)) as runner:
@@ -360,7 +379,7 @@ def issue(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str
 
 
 def test_the_command_says_what_is_counted_measured_and_predicted(
-    brief: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    brief: None, large: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "roofline.json"
     run = ("default", "--stage", "segment", "--steps", "1", "--clips", "1", "--threads", "1")
@@ -374,7 +393,7 @@ def test_the_command_says_what_is_counted_measured_and_predicted(
     assert [path.name for path in tmp_path.iterdir()] == ["roofline.json"]
 
 
-def test_the_command_prints_json_without_a_run(brief: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_json_without_a_run(brief: None, large: None, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = issue(capsys, "default", "--no-run", "--json")
     assert code == 0
     (measured,) = json.loads(out)["measurements"]

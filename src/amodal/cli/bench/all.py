@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from amodal.cli.console import BYTES, warn
+from amodal.cli.console import BYTES
 from amodal.cli.options import (
     ABOVE_ZERO,
     bundle_argument,
@@ -50,7 +50,7 @@ def command(bundle: str, **options: Any) -> None:
     from amodal.cli.progress import activity
     from amodal.runtime.families import Bundle
 
-    from .output import check_targets, checkpoints_from, execution_from, worded, work_from, write_results
+    from .output import check_targets, checkpoints_from, execution_from, whole, worded, work_from, write_results
 
     require_libraries("matplotlib", "jinja2")  # before anything is measured
     out: Path = options["out"]
@@ -76,7 +76,7 @@ def command(bundle: str, **options: Any) -> None:
     if options["as_json"]:
         click.echo((out / "results.json").read_text(), nl=False)
     else:
-        click.echo((out / "summary.md").read_text())
-        click.echo(f"Wrote {out}: results.json, report.html, summary.md")
-    warn([f"{skipped.what} was skipped: {skipped.reason}" for skipped in results.skipped])
+        shown = results.model_copy(update={"skipped": worded(results.skipped)})
+        click.echo("\n\n".join(whole(shown)))
+        click.echo(f"\nWrote {out}: results.json, report.html, summary.md")
     check_targets(results.measurements, options)

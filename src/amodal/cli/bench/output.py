@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from amodal.bench.measures.targets import missed_targets
-from amodal.bench.report.document import Table
+from amodal.bench.report.document import Section, Table
 from amodal.bench.report.overview import document
 from amodal.bench.running.clips import Execution
 from amodal.bench.running.files import write_whole
@@ -71,6 +71,28 @@ def emit(
     check_targets(measurements, options)
 
 
+def whole(results: Results) -> Iterator[str]:
+    """Everything in a results file as paragraphs: headline figures, every table, and each thing not measured, once."""
+    found = document(results)
+    if found.cards:
+        yield _heading("At a glance")
+        yield table(["figure", "measured", ""], found.cards, 3)
+    yield from found.context
+    for section in found.sections:
+        yield _heading(section.kind.capitalize())
+        yield from _paragraphs(section)
+        yield from (f"Warning: {text}" for text in section.warnings)
+    skipped = [skip.said for skip in results.skipped]
+    missing = [f"Not in this file: {', '.join(found.missing)}."] if found.missing else []
+    if skipped or missing:
+        yield _heading("Not measured")
+        yield "\n".join([*skipped, *missing])
+
+
+def _heading(text: str) -> str:
+    return click.style(text, bold=True)
+
+
 def worded(skipped: Sequence[Skipped]) -> list[Skipped]:
     """Returns what was skipped with reasons that name the command's options."""
     return [skip.model_copy(update={"reason": in_options(skip.reason)}) for skip in skipped]
@@ -78,9 +100,13 @@ def worded(skipped: Sequence[Skipped]) -> list[Skipped]:
 
 def _tables(results: Results) -> Iterator[str]:
     for section in document(results).sections:
-        yield section.lead
-        yield from filter(None, map(_shown, section.tables))
-        yield in_options("\n".join(section.notes))
+        yield from _paragraphs(section)
+
+
+def _paragraphs(section: Section) -> Iterator[str]:
+    yield section.lead
+    yield from filter(None, map(_shown, section.tables))
+    yield in_options("\n".join(section.notes))
 
 
 def _shown(found: Table) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from amodal.cli.console import warn
 from amodal.cli.options import COUNT, bundle_argument, checkpoint_options, clip_options
 
 
@@ -37,5 +36,3 @@ def command(**options: Any) -> None:
     axes = options["axes"] or tuple(AXES)
     measured = measure("scaling", measure_scaling, options, axes=axes, repeats=options["repeats"])
     emit(measured, options)
-    for sweep in measured.sweeps:
-        warn([f"{sweep.axis} {value}: {why}" for value, why in sweep.skipped.items()])
