@@ -196,6 +196,7 @@ def _with_hash(bundle: Path, key: str, file: Path) -> str:
     return json.dumps(document)
 
 
+@pytest.mark.slow
 def test_it_is_timed_and_counted(exported: Path) -> None:
     pytest.importorskip("psutil")
     pytest.importorskip("onnx")
@@ -242,6 +243,7 @@ def test_its_config_is_its_own_to_validate(
         Bundle(tmp_path)
 
 
+@pytest.mark.slow
 def test_exporting_over_a_bundle_of_another_family_is_left_to_what_is_exported(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(exported, out)

@@ -129,6 +129,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_a_build_hashes_each_file_once(bundle: Bundle, stand_in: StandIn, hashed: list[str], lost: int) -> None:
     rows = build_engines(bundle, settings(components=("vae_encoder", "vae_decoder")))
@@ -142,6 +143,7 @@ def test_a_build_hashes_each_file_once(bundle: Bundle, stand_in: StandIn, hashed
     assert sorted(hashed) == sorted([*(row.file.name for row in rows[lost:]), *graphs])
 
 
+@pytest.mark.slow
 def test_verifying_after_a_build_hashes_each_file_once(bundle: Bundle, stand_in: StandIn, hashed: list[str]) -> None:
     parts = ("vae_encoder", "vae_decoder")
     first, _ = build_engines(bundle, settings(components=parts))
@@ -152,6 +154,7 @@ def test_verifying_after_a_build_hashes_each_file_once(bundle: Bundle, stand_in:
     assert len(hashed) == len(set(hashed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verified", [True, False])
 def test_an_engine_that_changes_before_the_lock_is_seen(
     bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, verified: bool

@@ -67,19 +67,16 @@ def test_without_a_gpu_nothing_is_tried(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert found["backends"] == []
 
 
-def test_what_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    code = f"import subprocess, sys; print('begun', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
-    begin = time.monotonic()
-    ended = run_isolated([sys.executable, "-c", code], 1.5)
-    assert time.monotonic() - begin < 30
+@pytest.mark.slow
+def test_what_hangs_is_stopped_with_its_children() -> None:
+    """The limit is long, so that both have begun on a busy machine too."""
+    code = "import subprocess; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
+    ended = run_isolated([sys.executable, "-c", code], 10)
     assert ended.code is None
-    assert ended.out == "begun\n"
     assert ended.trouble.startswith("stopped after")
-    for _ in range(50):
+    for _ in range(600):
         try:
-            os.kill(int(pid.read_text()), 0)
+            os.kill(int(ended.out), 0)
         except ProcessLookupError:
             return
         time.sleep(0.1)

@@ -346,6 +346,7 @@ def engines(toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return check
 
 
+@pytest.mark.slow
 def test_engines_that_are_missing_are_named_and_built_where_asked(engines: Callable[..., Verification]) -> None:
     found = engines()
     assert failed(found) == {"segment_unet", "complete_unet"}

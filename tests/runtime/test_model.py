@@ -59,7 +59,7 @@ def clip_of(frames: int, size: tuple[int, int], seed: int = 0) -> dict[str, Any]
     return {"modal": modal, "depth": blocks(rng, (frames,), size), "rgb": blocks(rng, (frames, 3), size)}
 
 
-# Parity with what the authors' own code recorded.
+# Parity with what the authors' own code recorded. `tests/test_parity.py` has a case that lies in this repository.
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,7 @@ def birdcage(reference_bundle: Path, recorded: dict[str, Any]) -> dict[str, Any]
     return {"segment": seen, "complete": whole, "traces": traces}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_every_recorded_latent_of_both_stages_is_reached(
     stage: str, birdcage: dict[str, Any], recorded: dict[str, Any]
@@ -85,6 +86,7 @@ def test_every_recorded_latent_of_both_stages_is_reached(
     assert max(errors) <= 1e-5, errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["segment", "complete"])
 def test_pictures_differ_from_the_recorded_ones_by_two_levels_at_most(
     stage: str, birdcage: dict[str, Any], recorded: dict[str, Any]
@@ -94,6 +96,7 @@ def test_pictures_differ_from_the_recorded_ones_by_two_levels_at_most(
     assert difference.mean() <= 0.05
 
 
+@pytest.mark.slow
 def test_amodal_masks_are_the_recorded_ones(birdcage: dict[str, Any], recorded: dict[str, Any]) -> None:
     assert iou(birdcage["segment"].masks, recorded["amodal_masks"] > 0) >= 0.9995
 
@@ -153,8 +156,12 @@ CASES = {
         both=True,
         slow=True,
     ),
-    "the layout aligned": Case(5, (16, 24), SMALL, {"context": "aligned"}, {"steps": 3}, {"context": "aligned"}),
-    "aligned, asked of a bundle for reference": Case(4, (16, 24), SMALL, run={"steps": 3, "context": "aligned"}),
+    "the layout aligned": Case(
+        5, (16, 24), SMALL, {"context": "aligned"}, {"steps": 3}, {"context": "aligned"}, slow=True
+    ),
+    "aligned, asked of a bundle for reference": Case(
+        4, (16, 24), SMALL, run={"steps": 3, "context": "aligned"}, slow=True
+    ),
     "reference, asked of a bundle for aligned": Case(
         5, (16, 24), SMALL, {"context": "aligned"}, {"steps": 3, "context": "reference"}
     ),
@@ -166,8 +173,9 @@ CASES = {
         {"context": "sequence"},
         {"steps": 3, "guidance": (1.0, 1.0)},
         {"context": "sequence"},
+        slow=True,
     ),
-    "no guidance": Case(3, (16, 24), SMALL, run={"steps": 3, "guidance": (0.3, 1.0)}, both=True),
+    "no guidance": Case(3, (16, 24), SMALL, run={"steps": 3, "guidance": (0.3, 1.0)}, both=True, slow=True),
     "churn": Case(
         3,
         (16, 24),
@@ -178,10 +186,10 @@ CASES = {
     ),
     "three frames decoded at once": Case(7, (16, 24), SMALL, run={"steps": 3, "decode_chunk": 3}),
     "a bundle that decodes two frames at once": Case(
-        5, (16, 24), SMALL, {"decode_chunk": 2}, {"steps": 3}, {"decode_chunk": 2}
+        5, (16, 24), SMALL, {"decode_chunk": 2}, {"steps": 3}, {"decode_chunk": 2}, slow=True
     ),
     "frames without a negative value": Case(4, (16, 24), SMALL, run={"steps": 3}, unsigned=True, both=True),
-    "a single frame": Case(1, (16, 24), SMALL, run={"steps": 3}, both=True),
+    "a single frame": Case(1, (16, 24), SMALL, run={"steps": 3}, both=True, slow=True),
 }
 
 

@@ -32,7 +32,7 @@ def test_the_sampler_sees_what_is_allocated_between_its_ends() -> None:
     with Sampler({"host": lambda: int(process.memory_info().rss)}, interval=0.002) as sampler:
         block = mmap.mmap(-1, 60_000_000)  # new to the process, whatever an allocator keeps
         block.write(b"1" * len(block))  # touched, so that it is resident
-        deadline = time.perf_counter() + 5
+        deadline = time.perf_counter() + 60
         before = len(sampler.times)
         while len(sampler.times) < before + 3 and time.perf_counter() < deadline:
             time.sleep(0.002)
@@ -59,6 +59,7 @@ def test_growth_from_clip_to_clip_is_told() -> None:
     assert _growth([100_000_000]) == []
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(toy_bundle: Path) -> None:
     ballast = np.ones(200_000_000, np.uint8)  # of this process, not of that
     bundle = Bundle(toy_bundle)

@@ -91,7 +91,7 @@ def test_diffusers_and_ours_draw_the_same_clip_and_are_timed(toy_bundle: Path) -
     theirs, ours = found.peers
     assert (theirs.name, ours.name) == ("diffusers", "onnxruntime")
     assert found.refused == {}
-    assert all(len(peer.seconds) == 1 and 0 < peer.seconds[0] < 60 and peer.first > 0 for peer in found.peers)
+    assert all(len(peer.seconds) == 1 and peer.seconds[0] > 0 and peer.first > 0 for peer in found.peers)
     assert all(peer.host_peak > 5e7 and peer.device_peak is None for peer in found.peers)
     assert theirs.agreement == {}
     assert 0 < ours.agreement["segment_latents_relative_l2"] < 1e-4  # of other arithmetic, and of the same noise

@@ -222,6 +222,7 @@ def test_attention_over_all_tokens_is_counted_too(torch: Any, real: Any) -> None
     assert count_graph(model, {"rows": 1}).products == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_other_real_networks_agree_with_torch(torch: Any, real: Any) -> None:
     encoder, vae = real("vae_encoder")
     decoder, _ = real("vae_decoder")

@@ -17,6 +17,7 @@ def test_what_the_new_process_says_is_the_sentence() -> None:
         cold_start("default", work, Execution(backend="nonsense"))
 
 
+@pytest.mark.slow
 def test_parts_of_a_start_are_told_apart() -> None:
     found = cold_start("default", work_of(Bundle("default"), "segment", steps=1), Execution())
     assert set(found) == {"import", "open", "load", "first clip"}

@@ -37,7 +37,7 @@ def threads():
 
 def settle(wanted):
     # Threads that were told to end may take a moment.
-    end = time.monotonic() + 3
+    end = time.monotonic() + 60
     while threads() > wanted and time.monotonic() < end:
         time.sleep(0.1)
 
@@ -93,7 +93,7 @@ before = threads()
 assert run() > before
 assert denormal()
 settle(before)
-print(threads() - before)
+print(max(0, threads() - before))
 """
     assert ran(code.replace("BACKEND", repr(backend))) == "0"
 

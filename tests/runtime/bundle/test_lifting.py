@@ -43,6 +43,7 @@ def test_the_default_bundle_of_schema_1_is_what_the_package_holds_now(document: 
     assert opened.manifest == now.manifest.model_copy(update={"config": opened.manifest.config})
 
 
+@pytest.mark.slow
 def test_it_draws_the_same_bits(document: dict[str, Any], tmp_path: Path) -> None:
     scene = make_scene(3, 8, (64, 128))
     found = []

@@ -756,6 +756,7 @@ def test_without_a_limit_the_memory_is_what_was_asked_for(bundle: Bundle, gpu: G
     assert [rows_of(model.plan) for model in found if model.plan] == 3 * ["batched"]
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_more_than_was_planned_is_held_to_the_limit(
     bundle: Bundle, gpu: Gpu, manifest: Manifest
 ) -> None:

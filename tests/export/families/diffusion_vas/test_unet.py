@@ -263,7 +263,7 @@ def test_a_transformer_is_diffusers(
 # The whole chain
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", [*VARIANTS.values(), OTHER], ids=lambda v: v.name)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_two_graphs_in_a_row_are_the_untouched_network(
@@ -307,6 +307,7 @@ def test_the_two_graphs_in_a_row_are_the_untouched_network(
                 "transformer_layers_per_block": (2, 1, 1, 1),
             },
             id="four unlike levels",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             2,
