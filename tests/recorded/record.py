@@ -4,51 +4,61 @@
 drew from a drawn scene with seeded weights, both stages from one generator, as in the authors' demo. It has to be
 recorded again only if the case itself changes.
 
-    modal, depth   uint8 [9,64,64]      0 to 255 is -1 to 1
-    rgb            uint8 [9,3,64,64]    the same
-    masks          bool [9,64,64]       amodal masks of `segment`, handed to `complete`
-    steps          int [5]              the sampler's steps whose latents are kept, 0-based
-    STAGE_latents  float32 [5,9,4,8,8]  after those steps
-    STAGE_frames   uint8 [5,64,64,3]    decoded pictures of every second frame
+    modal, depth   uint8 [9,32,64]      0 to 255 is -1 to 1
+    rgb            uint8 [9,3,32,64]    the same
+    masks          bool [9,32,64]       amodal masks of `segment`, handed to `complete`
+    steps          int [9]              the sampler's steps whose latents are kept, 0-based
+    STAGE_latents  float32 [9,9,4,4,8]  after those steps
+    STAGE_frames   uint8 [9,32,64,3]    decoded pictures
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 
 CASE = Path(__file__).with_name("case.npz")
 STAGES = ("segment", "complete")
-SIZE, FRAMES, SEED = (64, 64), 9, 23
+SIZE, FRAMES, SEED = (32, 64), 9, 23
 """One frame more than the VAE decodes at once: its last chunk is not padded."""
-STEPS = (0, 4, 12, 18, 24)
-_SCENE, _WEIGHTS, _FAINT = 8, 0, 0.1
+STEPS = (0, 1, 2, 4, 8, 12, 16, 20, 24)
+_SCENE, _WEIGHTS = 8, 0
+_SHAPE: dict[str, Any] = {"block_out_channels": (32, 64), "heads": (2, 4), "vae_channels": (32, 32, 32, 32)}
 
 
 def checkpoints() -> dict[str, Any]:
-    """The checkpoint of each stage. Every tensor has a seed of its own and is drawn by torch's CPU generator.
+    """The checkpoint of each stage, both with the same VAE and image encoder, as in the authors' release.
 
-    The U-Nets see their latents faintly: as the weights are drawn, 25 steps make a difference of 1e-7, the rounding of
-    float32, into one of 3e-4.
+    Every tensor has a seed of its own and is drawn by torch's CPU generator. The U-Nets have two levels, so that the
+    deeper one still has eight pixels: a norm over groups of two values would amplify rounding, in torch as well.
     """
-    from amodal.export.checkpoints.checkpoint import random_checkpoint
+    from amodal.export.checkpoints.checkpoint import read_checkpoint
 
-    found: dict[str, Any] = {stage: random_checkpoint("tiny", stage, _WEIGHTS) for stage in STAGES}  # type: ignore[arg-type]
-    for checkpoint in found.values():
-        weights = checkpoint.unet.weights
-        first = weights["conv_in.weight"]
-        weights["conv_in.weight"] = first._replace(load=partial(_faint, first.load))
+    from ..checkpoints import make_checkpoint
+
+    found = {}
+    for stage in STAGES:
+        with TemporaryDirectory() as folder:
+            read = read_checkpoint(make_checkpoint(folder, stage=stage, **_SHAPE))  # type: ignore[arg-type]
+        own = {"unet": 1 + STAGES.index(stage), "vae": 0, "image_encoder": 0}
+        seeded = {name: _seeded(getattr(read, name), _WEIGHTS + seed) for name, seed in own.items()}
+        found[stage] = replace(read, **seeded)
     return found
 
 
-def _faint(load: Callable[[], Any]) -> Any:
-    weight = load()
-    weight[:, :4] *= _FAINT  # the other eight channels are the two conditions
-    return weight
+def _seeded(network: Any, seed: int) -> Any:
+    from amodal.export.graph.weights import random_weights
+
+    class Shapes(torch.nn.Module):
+        def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
+            return {name: torch.empty(weight.shape, device="meta") for name, weight in network.weights.items()}
+
+    return replace(network, weights=random_weights(Shapes(), seed, "seeded weights"))
 
 
 def signed(values: Any) -> Any:
@@ -72,7 +82,7 @@ def draw(modal: Any, depth: Any, rgb: Any, masks: Any = None) -> dict[str, Any]:
     found: dict[str, Any] = {"masks": drawn["amodal"], "steps": np.array(STEPS)}
     for stage in STAGES:
         found[f"{stage}_latents"] = np.stack([drawn[stage].latents[step].numpy() for step in STEPS])
-        found[f"{stage}_frames"] = drawn[stage].frames_u8[::2]
+        found[f"{stage}_frames"] = drawn[stage].frames_u8
     return found
 
 
