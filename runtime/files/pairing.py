@@ -124,7 +124,10 @@ class Pairer:
         return max(matches, key=_matched, default=[])
 
     def _by_number_or_place(self, pair: Pair) -> list[int | None]:
-        """Reads the partners' numbers as those in the frames' names or as their places, whichever fits more frames."""
+        """Reads the partners' numbers as those in the frames' names or as their places, whichever fits more frames.
+
+        Places differ from numbers without being suspicious only where frames are counted from 1.
+        """
         place = {int(name): i for i, name in enumerate(self.others.names or ())}
         by_place = [place.get(i) for i in self.chosen]
         numbers = None if self.frames.names is None else _numbers(self.frames.names)
@@ -133,9 +136,10 @@ class Pairer:
         by_number = [place.get(int(numbers[i])) if numbers[i].denominator == 1 else None for i in self.chosen]
         if by_number == by_place or pair == "name":
             return by_number
-        if _matched(by_number) == _matched(by_place):
-            raise self._two_readings(by_place)
-        return max(by_number, by_place, key=_matched)
+        from_one = sorted(numbers) == list(range(1, len(numbers) + 1))
+        if _matched(by_number) > _matched(by_place) or (from_one and _matched(by_number) < _matched(by_place)):
+            return max(by_number, by_place, key=_matched)
+        raise self._two_readings(by_place)
 
     def _contradict(self) -> bool:
         """Returns whether both have numbers that tell them apart, which match nowhere."""

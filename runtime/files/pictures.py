@@ -26,7 +26,10 @@ Picture: TypeAlias = "Image.Image | NDArray[Any]"
 """A decoded picture: Pillow's, or an array [H, W] or [H, W, channels] in RGB order where Pillow has no mode for it."""
 
 # What Pillow and numpy raise for files that are damaged, or of another kind than their suffix.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error, zlib.error, zipfile.BadZipFile)
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError),
+    *(struct.error, zlib.error, zipfile.BadZipFile),
+)
 _BY_OPENCV = (".exr", ".hdr", ".tif", ".tiff", ".png")
 _HEIC = (".heic", ".heif")
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
@@ -53,6 +56,8 @@ def open_picture(path: Path) -> Picture:
                         "or a folder with one picture per file."
                     )
                 image.load()
+                if image.format == "PNG":
+                    _verify(path)
                 upright = ImageOps.exif_transpose(image)
                 upright.format = image.format
                 return upright
@@ -65,6 +70,14 @@ def open_picture(path: Path) -> Picture:
         if decoded is None:
             raise unreadable(path, error) from error
         return decoded
+
+
+def _verify(path: Path) -> None:
+    """Compares the checksums in a PNG, which Pillow does not do while it decodes."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.verify()
 
 
 def picture_size(path: Path) -> Size:

@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -270,7 +271,15 @@ _STORES = [
 
 def _files(case: Case, what: str) -> list[Path]:
     place = case.frames if what == "frames" else case.masks
-    return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    return sorted(path for path in place.rglob("[!.]*") if path.is_file()) if place.is_dir() else [place]
+
+
+def _opened(file: Path) -> Image.Image | None:
+    """A picture, or None for what an earlier change has spoilt."""
+    with suppress(OSError, SyntaxError, ValueError), Image.open(file) as image:
+        image.load()
+        return image
+    return None
 
 
 def lose_files(case: Case) -> None:
@@ -318,7 +327,7 @@ def truncate(case: Case) -> None:
 
 def flip_a_byte(case: Case) -> None:
     file = case.draw.choice(_files(case, "masks"))
-    if file.suffix in (".json", ".npz", ".npy", ".bmp", ".tif"):  # formats without a checksum hold any values
+    if file.suffix in (".json", ".npy", ".jpg", ".tif", ".gif"):  # formats without a checksum hold any values
         return
     data = bytearray(file.read_bytes())
     data[case.draw.randrange(len(data))] ^= 1 << case.draw.randrange(8)
@@ -337,9 +346,8 @@ def enlarge(case: Case) -> None:
     """Masks are larger than frames, of their shape or not."""
     rows, columns = case.draw.choice([(2, 2), (3, 3), (1, 2)])
     for file in _files(case, "masks"):
-        if file.suffix == ".png":
-            with Image.open(file) as image:
-                image.load()
+        image = _opened(file)
+        if file.suffix == ".png" and image is not None:
             image.resize((image.width * columns, image.height * rows), Image.Resampling.NEAREST).save(file)
 
 
@@ -348,12 +356,8 @@ def turn(case: Case) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for file in _files(case, "frames"):
-        if file.suffix in (".jpg", ".png") and "16" not in case.steps[0]:
-            try:
-                with Image.open(file) as image:
-                    image.load()
-            except (OSError, SyntaxError):
-                continue
+        image = _opened(file)
+        if file.suffix in (".jpg", ".png") and "16" not in case.steps[0] and image is not None:
             image.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
 
 

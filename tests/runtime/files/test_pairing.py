@@ -136,6 +136,10 @@ def test_numbers_that_could_be_places_or_names_are_refused() -> None:
     assert paired(mine, files("10", "11", "12"), numbered=True) == [0, 1, 2]
 
 
+def test_places_are_not_taken_for_numbers_where_frames_are_missing() -> None:
+    assert '`pair="name"`' in refusal(frames(2, 3, 4), files("0", "1", "2", "3"), numbered=True)
+
+
 def test_depth_is_called_depth_and_has_no_empty_maps() -> None:
     with pytest.raises(InputError, match="1 of 2 frames have no depth map") as refused:
         Pairer(frames(0, 1), frames(1), range(2), "depth map").match()
