@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +30,8 @@ _ROUNDS = 8
 
 def pack(frame: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Returns colours [H, W, 3] as numbers [H, W]."""
+    import cv2
+
     four = cv2.cvtColor(frame, cv2.COLOR_RGB2BGRA)
     return cast("NDArray[np.int32]", four.view("<u4")[..., 0].astype(np.int32) & 0xFFFFFF)
 
@@ -107,6 +108,8 @@ def _distances(pixels: NDArray[Any], mains: list[int]) -> NDArray[np.float64]:
 
 def _has_other_areas(frame: NDArray[np.uint8], mains: list[int]) -> bool:
     """Returns whether even pixels of a frame are far from all main colours, as in small objects in a JPEG."""
+    import cv2
+
     low, high = cv2.erode(frame, NEIGHBOURS), cv2.dilate(frame, NEIGHBOURS)
     even = frame[((high - low) <= _EVEN).all(axis=-1) & (frame > _ALIKE).any(axis=-1)]
     return bool((_distances(even.astype(np.int32), mains).min(axis=0) > _ALIKE).any())
@@ -118,6 +121,8 @@ class _Edges(NamedTuple):
 
 
 def _edges(frame: NDArray[np.uint8]) -> _Edges:
+    import cv2
+
     low, high = (np.asarray(extreme(frame, NEIGHBOURS), np.uint8) for extreme in (cv2.erode, cv2.dilate))
     flat = pack(low) == pack(high)
     between = np.zeros_like(flat)

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +73,8 @@ def count_levels(arrays: Iterable[NDArray[Any]]) -> Levels:
 def _count(array: NDArray[Any]) -> Levels:
     if array.dtype not in (np.uint8, np.uint16):
         return _count_runs(array.ravel())
+    import cv2
+
     size = np.iinfo(array.dtype).max + 1
     counts = cv2.calcHist([array], [0], None, [size], [0, size]).ravel().astype(np.int64)
     values = np.flatnonzero(counts)
@@ -214,6 +215,8 @@ def _weigh(frames: Frames, levels: Levels, unit: float, lossy: bool) -> Verdict:
     smooth = shape.steep <= 0.01 * middle.sum()
     if not sure and (soft.sum() <= _CRISP * edges or (not smooth and _in_blocks(middle, shape.blocks))):
         return "ids"
+    if sure and not shape.counts[inner].any():  # black and white, as a video with crisp edges keeps them
+        return "matte"
     even = not smooth and shape.even > _EVEN * shape.counts[inner].sum()
     if standing.any() or even or soft.sum() < _SOFT * edges:
         return "unclear"
@@ -227,6 +230,8 @@ def _in_blocks(middle: NDArray[np.int64], blocks: NDArray[np.int64]) -> bool:
 
 
 def _shape(frames: Frames, levels: Levels, top: int, unit: float) -> _Shape:
+    import cv2
+
     counts, flat, slope, gentle, blocks = (np.zeros(top + 1, np.int64) for _ in range(5))
     counts[levels.values] = levels.counts
     near, even, steep = round(_NEAR * unit), 0, 0

@@ -103,6 +103,8 @@ def test_colours_are_ids_and_what_is_listed_can_be_typed(
     options = {"quality": 95, "subsampling": 0} if form.endswith("jpg") else {}
     masks = save(tmp_path / "masks", colours, form, **options)
     text = refusal(frames, masks)
+    if form.endswith("jpg") and "blend into one another, as after JPEG" in text:
+        return  # said, and told apart from other reasons
     listed = [word.strip("(),;") for word in text.split() if word.strip("(),;").startswith("#")]
     assert len(listed) == 2
     near = min(listed, key=lambda text: sum(abs(int(text[1 + 2 * k : 3 + 2 * k], 16) - disc[k]) for k in range(3)))

@@ -221,7 +221,7 @@ def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
     assert refusal.value.field == "depth"
     (tmp_path / "flat").mkdir()
     np.save(tmp_path / "flat" / "0.npy", np.zeros((2, 3, 4)))
-    with pytest.raises(InputError, match=r"0\.npy has an array of shape \[2, 3, 4\]; expected one frame \[h, w\]"):
+    with pytest.raises(InputError, match=r"0\.npy holds an array of shape \[2, 3, 4\]; expected one frame \[h, w\]"):
         read_depth(tmp_path / "flat")
     first, *others = (Image.fromarray(one) for one in DEPTH)
     first.save(tmp_path / "cut.tif", save_all=True, append_images=others)
