@@ -95,6 +95,12 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
         return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
     count, size = (1, -1) if -1 in rest else (-1, channels // GROUPS * math.prod(rest))
     x = g.op("Reshape", x, g.constant([count, GROUPS, size]))
+    if g.variant.group_norm == "layer":
+        length = g.op("Shape", x, start=2) if size < 0 else g.constant([size])
+        x = g.op("LayerNormalization", x, g.ones(length), axis=-1, epsilon=eps, stash_type=1)
+        x = g.op("Reshape", x, g.constant([count, channels, *rest]))
+        weight, bias = (_per_channel(g, f"{name}.{part}", len(rest)) for part in ("weight", "bias"))
+        return g.op("Add", g.op("Mul", x, weight), bias)
     ones, zeros = g.constant([1.0] * GROUPS, np.float32), g.constant([0.0] * GROUPS, np.float32)
     x = _in_float32(g, "InstanceNormalization", x, ones, zeros, epsilon=eps)
     x = g.op("Reshape", x, g.constant([count, channels, *rest]))
@@ -102,6 +108,12 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     kernel = (channels, 1, *(1 for _ in rest))
     weight = g.derived(f"{name}.kernel", kernel, lambda: g.weights.load(f"{name}.weight").reshape(kernel))
     return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
+
+
+def _per_channel(g: Graph, name: str, rest: int) -> ir.Value:
+    """Returns a vector of the checkpoint [C] as [C, 1, ...], with `rest` axes after the channels."""
+    shape = (*g.weights.shape(name), *(1 for _ in range(rest)))
+    return g.derived(f"{name}{list(shape)}", shape, lambda: g.weights.load(name).reshape(shape))
 
 
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
@@ -124,6 +136,27 @@ def split_heads(g: Graph, x: ir.Value, tokens: int, heads: int, dim: int) -> ir.
 def join_heads(g: Graph, x: ir.Value, shape: Sequence[int]) -> ir.Value:
     """Turns x [N, heads, tokens, dim] into `shape`, a form of [N, tokens, heads * dim]."""
     return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.constant(shape))
+
+
+def add_class_token(
+    g: Graph, x: ir.Value, token: str, table: str, positions: Callable[[], Tensor], shape: Sequence[int]
+) -> ir.Value:
+    """Puts the class token before a vision transformer's tokens x [N, P, C], and adds the position embedding.
+
+    Args:
+        table: label of the position embedding, which `positions` loads; it has `shape`, a form of [1 + P, C].
+    """
+    if g.variant.sizes == "known":
+
+        def load() -> Tensor:
+            return torch.cat([g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])]) + positions()
+
+        x = g.op("Pad", x, g.constant([0, 1, 0, 0, 0, 0]))  # a row of zeros before each picture's tokens
+        return g.op("Add", x, g.derived(f"{table} + {token}", shape, load))
+    first = g.derived(token, (1, 1, shape[-1]), lambda: g.weights.load(token).reshape(1, 1, -1))
+    rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, shape[-1]]), axis=0)
+    x = g.op("Concat", g.op("Expand", first, rows), x, axis=1)
+    return g.op("Add", x, g.derived(table, shape, positions))
 
 
 def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int]) -> ir.Value:

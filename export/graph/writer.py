@@ -89,6 +89,7 @@ class Graph:
     _outputs: list[ir.Value] = field(default_factory=list)
     _constants: dict[Any, ir.Value] = field(default_factory=dict)
     _pending: dict[str, PendingWeight] = field(default_factory=dict)
+    _ones: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _scope: list[str] = field(default_factory=list)
 
     # Writing
@@ -135,6 +136,17 @@ class Graph:
     def scalar(self, number: float) -> ir.Value:
         """Returns a scalar constant of the compute dtype."""
         return self.constant(number, _NUMPY[self.compute])
+
+    def ones(self, shape: ir.Value) -> ir.Value:
+        """Returns ones of the compute dtype, of a shape that is a constant or read; those of a constant one are made once.
+
+        As an operator, because the file would hold megabytes of them, and ONNX Runtime computes constants when it loads.
+        """
+        made = self._ones.get(shape)
+        if made is None:
+            one = ir.tensor(np.ones(1, _NUMPY[self.compute]))
+            made = self._ones[shape] = self.op("ConstantOfShape", shape, value=one)
+        return made
 
     def weight(self, name: str) -> ir.Value:
         """Returns a tensor of the checkpoint, unchanged, in the compute dtype."""

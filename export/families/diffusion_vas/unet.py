@@ -141,17 +141,14 @@ class _UNet:
     def write(self, size: tuple[int, int]) -> Graph:
         g, structure = self.g, self.structure
         channels_in, channels_out = g.weights.shape("conv_in.weight")[1], g.weights.shape("conv_out.weight")[0]
-        latents = g.input("latents", (1, self.frames, channels_out, *size))
+        shape = (1, self.frames, channels_out, *size)
+        latents = g.input("latents", shape)
         conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
         self._unpack_time(g.input("time", (structure.time_width,)))
         shapes = structure.context_shapes(self.layout, self.frames)
         self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
 
-        shape = (self.frames, channels_out, *size)
-        rows = g.op("Shape", conditioning, start=0, end=1)
-        x = g.op("Expand", latents, g.op("Concat", rows, g.constant(shape), axis=0))
-        x = g.op("Concat", x, conditioning, axis=2)
-        x = conv(g, g.op("Reshape", x, g.constant([-1, channels_in, *size])), "conv_in")
+        x = self._conv_in(latents, conditioning, size)
         skips, at = [x], size
         for level in structure.down:
             for block, transformer in level.layers:
@@ -175,8 +172,34 @@ class _UNet:
                 at = (at[0] * 2, at[1] * 2)
 
         x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5)), "conv_out")
-        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
+        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape[1:]])), ("rows", *shape[1:]))
         return g
+
+    def _conv_in(self, latents: ir.Value, conditioning: ir.Value, size: tuple[int, int]) -> ir.Value:
+        """Appends the first convolution, of the latents [1, T, 4, h, w] beside each row's conditioning.
+
+        Where no size is read, the latents cannot be expanded to the rows: both are convolved apart, and added.
+        """
+        g, name = self.g, "conv_in"
+        out, width = g.weights.shape(f"{name}.weight")[:2]
+        channels = g.weights.shape("conv_out.weight")[0]
+        if g.variant.sizes == "read":
+            rows = g.op("Shape", conditioning, start=0, end=1)
+            x = g.op("Expand", latents, g.op("Concat", rows, g.constant([self.frames, channels, *size]), axis=0))
+            x = g.op("Concat", x, conditioning, axis=2)
+            return conv(g, g.op("Reshape", x, g.constant([-1, width, *size])), name)
+
+        def part(x: ir.Value, first: int, last: int, *bias: ir.Value) -> ir.Value:
+            def load() -> Tensor:
+                return g.weights.load(f"{name}.weight")[:, first:last].contiguous()
+
+            weight = g.derived(f"{name}.weight[:, {first}:{last}]", (out, last - first, 3, 3), load)
+            x = g.op("Reshape", x, g.constant([-1, last - first, *size]))
+            x = g.op("Conv", x, weight, *bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            return g.op("Reshape", x, g.constant([-1, self.frames, out, *size]))
+
+        x = g.op("Add", part(conditioning, channels, width, g.weight(f"{name}.bias")), part(latents, 0, channels))
+        return g.op("Reshape", x, g.constant([-1, out, *size]))
 
     def _unpack_time(self, time: ir.Value) -> None:
         g, blocks = self.g, self.structure.res_blocks

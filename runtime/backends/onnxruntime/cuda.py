@@ -173,6 +173,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         settings = self._ort.SessionOptions()
         # Keeps weights outside the arena, so that shrinking it frees all activations.
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if self._place.provider != _PROVIDER:
             providers = [self._place.provider]
             return self._ort.InferenceSession(str(file), settings, providers=providers), graph

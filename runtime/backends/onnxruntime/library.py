@@ -8,6 +8,10 @@ from typing import Any
 from ...errors import BackendUnavailableError
 from ..backend import import_library
 
+# Before it, a replayed CUDA graph read recycled memory (onnxruntime #32121) and waited after each replay (#28686), and
+# operators of opset 23 had no kernels.
+OLDEST_FOR_CUDA = "1.31.1"
+
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
     """Imports ONNX Runtime, which `extra` of amodal installs; see `import_library`."""

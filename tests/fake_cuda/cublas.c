@@ -1,0 +1,9 @@
+// cuBLAS: handles, and nothing to compute.
+#include "fake.h"
+
+int cublasCreate_v2(void **handle) { return *handle = malloc(64), called("cublasCreate"); }
+int cublasGetMathMode(void *handle, int *mode) { return *mode = 0, SUCCESS; }
+int cublasSetMathMode(void *handle, int mode) { return SUCCESS; }
+int cublasSetStream_v2(void *handle, void *stream) { return SUCCESS; }
+const char *cublasGetStatusName(int status) { return "cuBLAS status"; }
+const char *cublasGetStatusString(int status) { return "cuBLAS status"; }
