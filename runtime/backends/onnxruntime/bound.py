@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
@@ -37,6 +38,23 @@ class Place(NamedTuple):
     arena: str
 
 
+class BoundSettings(NamedTuple):
+    """How a component runs.
+
+    Attributes:
+        kind: of the component, for messages.
+        graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
+            they are bound directly.
+        keeps_memory: keep activations between calls, for a component that is called again and again.
+    """
+
+    kind: str
+    place: Place
+    gpu: Gpu
+    graph: bool = False
+    keeps_memory: bool = False
+
+
 class _Captured(NamedTuple):
     """A CUDA graph, and the arrays whose addresses it was recorded with."""
 
@@ -52,25 +70,19 @@ Shapes = tuple[tuple[int, ...], ...]
 class BoundSession:
     """A component ready to run; see `Executable`.
 
+    A CUDA graph of ONNX Runtime belongs to the thread that recorded it: another one would record it again, while
+    programs allocate. Those sessions therefore run in a thread of their own.
+
     Args:
-        graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
-            they are bound directly.
         closed: called once the memory is freed.
     """
 
     def __init__(
-        self,
-        ort: Any,
-        session: Any,
-        kind: str,
-        xp: Any,
-        place: Place,
-        gpu: Gpu,
-        graph: bool = False,
-        closed: Callable[[], Any] = lambda: None,
+        self, ort: Any, session: Any, xp: Any, settings: BoundSettings, closed: Callable[[], Any] = lambda: None
     ) -> None:
-        self._ort, self._session, self._kind, self._xp = ort, session, kind, xp
-        self._place, self._graph, self._gpu, self._closed = place, graph, gpu, closed
+        self._ort, self._session, self._xp, self._settings, self._closed = ort, session, xp, settings, closed
+        self._kind, self._graph = settings.kind, settings.graph
+        self._thread = ThreadPoolExecutor(1, f"amodal-{settings.kind}") if settings.graph else None
         self._inputs = {i.name: (i.shape, _TYPES[i.type]) for i in session.get_inputs()}
         self._outputs = {o.name: (o.shape, _TYPES[o.type]) for o in session.get_outputs()}
         self._captured: dict[Shapes, _Captured] = {}
@@ -82,7 +94,7 @@ class BoundSession:
         return self._run(inputs, last=False)
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Executable.map`. Without a graph, activations are freed after the last call."""
+        """See `Executable.map`; activations that need not be kept are freed after the last call."""
         return [self._run(inputs, last=i == len(batches) - 1) for i, inputs in enumerate(batches)]
 
     def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
@@ -120,8 +132,8 @@ class BoundSession:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if graph is not None:
             options.add_run_config_entry("gpu_graph_id", graph)
-        if last and not self._graph:  # a graph uses memory that the arena counts as free
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
+        if last and not self._settings.keeps_memory:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._settings.place.arena)
         return options
 
     def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,19 +153,22 @@ class BoundSession:
         }
 
     def _bind(self, binding: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        where = (self._place.device, self._place.number)
+        where = (self._settings.place.device, self._settings.place.number)
         for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
             for name, array in arrays.items():
                 bind(name, *where, array.dtype, list(array.shape), int(array.data.ptr))
 
     def _execute(self, binding: Any, options: Any) -> None:
         try:
-            self._session.run_with_iobinding(binding, options)
+            if self._thread is None:
+                self._session.run_with_iobinding(binding, options)
+            else:
+                self._thread.submit(self._session.run_with_iobinding, binding, options).result()
         except Exception as error:
             kind, reason = f"component {self._kind}", reason_of(error)
             if is_out_of_memory(error):
-                raise MemoryBudgetError(out_of_memory(self._gpu, f"{kind}: {reason}")) from error
-            raise BackendError(f"onnxruntime failed in {kind} on the {self._gpu.name}: {reason}") from error
+                raise MemoryBudgetError(out_of_memory(self._settings.gpu, f"{kind}: {reason}")) from error
+            raise BackendError(f"onnxruntime failed in {kind} on the {self._settings.gpu.name}: {reason}") from error
 
     def close(self) -> None:
         """See `Executable.close`; waits for running work."""
@@ -161,6 +176,8 @@ class BoundSession:
             return
         with suppress(Exception):  # must not hide a device failure that is already being raised
             self._xp.cuda.get_current_stream().synchronize()
+        if self._thread is not None:
+            self._thread.shutdown()
         self._captured, self._running, self._binding, self._session = {}, [], None, None
         self._closed()
 

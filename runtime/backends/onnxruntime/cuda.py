@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.manifest import ComponentEntry
-from ...errors import BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
+from ...errors import BackendError, BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
 from ..backend import EngineNeeds, Executable
 from ..gpu import Gpu, GpuBackend, gpu_number, open_gpu, out_of_memory, try_kernel
-from .bound import ALLOCATION_LOCK, BoundSession, Place, is_out_of_memory, reason_of
-from .library import import_onnxruntime, installed_distributions
+from .bound import ALLOCATION_LOCK, BoundSession, BoundSettings, Place, is_out_of_memory, reason_of
+from .library import OLDEST_FOR_CUDA, import_onnxruntime, installed_distributions, release
 
 _NAME, _PROVIDER = "onnxruntime", "CUDAExecutionProvider"
 # The graph y = x of one float: only creating a session shows whether a provider works.
@@ -24,6 +25,10 @@ _PROBE = (
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
+
+
+# ONNX Runtime computes sizes on the CPU, where they are needed: no copies come of it.
+_OF_SIZES = frozenset(("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"))
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ def import_cuda() -> Any:
         raise BackendUnavailableError(
             f'onnxruntime {ort.__version__} has no CUDA provider: {why}, then `pip install "amodal[cuda]"`.'
         )
+    if release(ort.__version__) < release(OLDEST_FOR_CUDA):
+        raise BackendUnavailableError(
+            f"onnxruntime-gpu {ort.__version__} is too old: before {OLDEST_FOR_CUDA}, CUDA graphs could replay wrong "
+            'values, and operators were missing; `pip install --upgrade "amodal[cuda]"`.'
+        )
     with suppress(Exception), redirect_stdout(io.StringIO()):  # it prints missing libraries to standard output
         ort.preload_dlls()
     return ort
@@ -101,6 +111,10 @@ def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu,
             f'needs CUDA {needs} and cuDNN 9, which `pip install "amodal[cuda]"` brings.'
         )
     return session
+
+
+def _listed(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _reason(ort: Any) -> str:
@@ -154,7 +168,8 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         try:
             with ALLOCATION_LOCK:
                 session, graph = self._open(files[0], wanted, graph)
-        except BackendUnavailableError:
+                self._require_kernels(session, entry.kind)
+        except BackendError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
@@ -166,14 +181,32 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         loaded = object()
         self._weights[loaded] = weights
         closed = partial(self._weights.pop, loaded, None)
-        return BoundSession(self._ort, session, entry.kind, self.xp, self._place, self._gpu, graph, closed)
+        settings = BoundSettings(entry.kind, self._place, self._gpu, graph, keeps_memory=entry.repeated)
+        return BoundSession(self._ort, session, self.xp, settings, closed)
+
+    def _require_kernels(self, session: Any, kind: str) -> None:
+        """Counts the nodes that run on the CPU; raises BackendError if any does more there than computing sizes."""
+        if self._place.provider != _PROVIDER:
+            return
+        parts = [p for p in session.get_provider_graph_assignment_info() if p.ep_name != _PROVIDER]
+        found = Counter(node.op_type for part in parts for node in part.get_nodes())
+        if found:
+            self._notes[f"{kind}_nodes_on_cpu"] = _listed(found)
+        if found := Counter({kind: n for kind, n in found.items() if kind not in _OF_SIZES}):
+            raise BackendError(
+                f"component {kind}: onnxruntime {self._ort.__version__} has no CUDA kernels for {_listed(found)}, and "
+                'would run them on the CPU, with a copy each way; export the bundle again with `variant="cuda"`.'
+            )
 
     def _open(self, file: Path, options: dict[str, str], graph: bool) -> tuple[Any, bool]:
-        """Creates a session; without a CUDA graph if ONNX Runtime would run part of it on the CPU."""
+        """Creates a session; without a CUDA graph if ONNX Runtime cannot record this one."""
         settings = self._ort.SessionOptions()
         # Keeps weights outside the arena, so that shrinking it frees all activations.
         settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # From the second run on, ONNX Runtime would place activations in a block of its own, beside those that the
+        # first one left in the arena: 3.5 GB instead of 2 for the real U-Net.
+        settings.enable_mem_pattern = False
         if self._place.provider != _PROVIDER:
             providers = [self._place.provider]
             return self._ort.InferenceSession(str(file), settings, providers=providers), graph

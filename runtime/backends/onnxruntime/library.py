@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from typing import Any
 
@@ -37,3 +38,9 @@ def installed_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Returns the numbers of a version, to compare it with others: `1.31.1+cu13` -> (1, 31, 1)."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return tuple(int(n or 0) for n in found.groups()) if found else ()
