@@ -119,9 +119,9 @@ def _per_channel(g: Graph, name: str, rest: int) -> ir.Value:
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
     """Appends softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
 
-    The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
+    The softmax is in float32 in the `decomposed` form alone: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
     """
-    if g.variant.attention == "native":
+    if g.variant.attention != "decomposed":
         return g.op("Attention", q, k, v, scale=dim**-0.5)
     q = g.op("Mul", q, g.scalar(dim**-0.5))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
@@ -136,6 +136,24 @@ def split_heads(g: Graph, x: ir.Value, tokens: int, heads: int, dim: int) -> ir.
 def join_heads(g: Graph, x: ir.Value, shape: Sequence[int]) -> ir.Value:
     """Turns x [N, heads, tokens, dim] into `shape`, a form of [N, tokens, heads * dim]."""
     return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.constant(shape))
+
+
+def attend(
+    g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, tokens: tuple[int, int], shape: Sequence[int]
+) -> ir.Value:
+    """Appends attention with several heads of q over k and v.
+
+    Args:
+        q, k, v: forms of [N, tokens, C], with `tokens` of q, and of k and v.
+        shape: of the result, a form of q's.
+    """
+    width, counts = shape[-1], (tokens[0], tokens[1], tokens[1])
+    if g.variant.attention == "tokens":
+        q, k, v = (g.op("Reshape", x, g.constant([-1, n, width])) for x, n in zip((q, k, v), counts, strict=True))
+        alike = {"q_num_heads": heads, "kv_num_heads": heads, "scale": (width // heads) ** -0.5}
+        return g.op("Reshape", g.op("Attention", q, k, v, **alike), g.constant(shape))
+    q, k, v = (split_heads(g, x, n, heads, width // heads) for x, n in zip((q, k, v), counts, strict=True))
+    return join_heads(g, attention(g, q, k, v, width // heads), shape)
 
 
 def add_class_token(
@@ -166,9 +184,8 @@ def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape
         name: layer with the projections `q_proj`, `k_proj` and `v_proj`, and `out` for the result.
         shape: of x and of the result: -1, tokens, width.
     """
-    dim = shape[2] // heads
-    q, k, v = (split_heads(g, linear(g, x, f"{name}.{p}_proj", shape), shape[1], heads, dim) for p in "qkv")
-    return linear(g, join_heads(g, attention(g, q, k, v, dim), shape), f"{name}.{out}", shape)
+    q, k, v = (linear(g, x, f"{name}.{p}_proj", shape) for p in "qkv")
+    return linear(g, attend(g, q, k, v, heads, (shape[1], shape[1]), shape), f"{name}.{out}", shape)
 
 
 def project_qkv(g: Graph, x: ir.Value, name: str) -> Sequence[ir.Value]:

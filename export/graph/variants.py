@@ -12,8 +12,9 @@ class Variant:
 
     Attributes:
         name: key in `VARIANTS`.
-        attention: `native` is ONNX Attention (opset 23), `decomposed` is MatMul, Softmax in float32, MatMul, which
-            compilers fuse as well.
+        attention: `native` is ONNX Attention (opset 23), and `tokens` the same over [N, tokens, heads * dim], whose
+            heads ONNX Runtime's CUDA provider reads where they lie; `decomposed` is MatMul, Softmax in float32,
+            MatMul, which compilers fuse as well.
         group_norm: `native` is GroupNormalization (opset 21), `instance` is InstanceNormalization over the groups,
             which ONNX Runtime's CPU provider has a kernel for (it unrolls the native one into fifteen nodes), and
             `layer` is LayerNormalization over them, the only one that its CUDA provider has a kernel for.
@@ -26,7 +27,7 @@ class Variant:
     """
 
     name: str
-    attention: Literal["native", "decomposed"] = "native"
+    attention: Literal["native", "tokens", "decomposed"] = "native"
     group_norm: Literal["native", "instance", "layer"] = "native"
     temporal_conv: Literal["conv2d", "conv3d"] = "conv2d"
     gates: Literal["split", "merged"] = "merged"
@@ -47,7 +48,7 @@ VARIANTS = {
         # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. In 1.31 neither
         # GroupNormalization nor, from opset 22, InstanceNormalization has one; Microsoft's own GroupNorm adds in any
         # order, so that two runs would differ.
-        Variant("cuda", attention="native", group_norm="layer", gates="split", sizes="known"),
+        Variant("cuda", attention="tokens", group_norm="layer", gates="split", sizes="known"),
         # One form changed at a time, for `amodal.bench.studies.variants` and to overrule the choice on a GPU.
         Variant("engine-attention", attention="native"),
         Variant("engine-group-norm", attention="decomposed", group_norm="instance"),

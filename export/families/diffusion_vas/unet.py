@@ -27,17 +27,16 @@ from torch import Tensor
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
 
 from ...graph.layers import (
+    attend,
     attention,
     conv,
     feed_forward,
     group_norm,
-    join_heads,
     layer_norm,
     linear,
     project_qkv,
     res_block,
     silu,
-    split_heads,
     transposed,
     upsample,
 )
@@ -262,16 +261,12 @@ class _UNet:
 
     def _attend(self, x: ir.Value, block: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
         """Adds self-attention and cross-attention to x: [BT, P, C] over space, or [B, T, P, C] over time."""
-        g, dim, pixels = self.g, t.channels // t.heads, shape[-2]
-        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1")
+        g, pixels = self.g, shape[-2]
+        h = layer_norm(g, x, f"{block}.norm1")
         if len(shape) == 3:
-            query, key, value = (split_heads(g, part, pixels, t.heads, dim) for part in qkv)
-            out = join_heads(g, attention(g, query, key, value, dim), shape)
+            out = attend(g, *project_qkv(g, h, f"{block}.attn1"), t.heads, (pixels, pixels), shape)
         else:
-            query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in qkv)
-            out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
-            out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, self.frames, dim]))
-            out = g.op("Reshape", g.op("Transpose", out, perm=[0, 3, 1, 2, 4]), g.constant(shape))
+            out = self._attend_over_time(h, f"{block}.attn1", t, shape)
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
         if self.layout != "sequence":
             # The constant includes the self-attention's output bias.
@@ -279,10 +274,23 @@ class _UNet:
         x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
         # Every query of a row attends to the same T tokens whatever its frame, so that frames can be merged.
         query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
-        keys, values = (split_heads(g, c, self.frames, t.heads, dim) for c in self.contexts[block])
-        query = split_heads(g, query, pixels * self.frames, t.heads, dim)
-        out = join_heads(g, attention(g, query, keys, values, dim), shape)
+        tokens = (pixels * self.frames, self.frames)
+        out = attend(g, query, *self.contexts[block], t.heads, tokens, shape)
         return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
+
+    def _attend_over_time(self, x: ir.Value, name: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
+        """Appends the self-attention of x [B, T, P, C] among the frames of each pixel, without its last projection."""
+        g, frames, pixels, dim = self.g, self.frames, shape[-2], t.channels // t.heads
+        if g.variant.attention == "tokens":
+            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
+            at = (-1, pixels, frames, t.channels)
+            return g.op(
+                "Transpose", attend(g, *project_qkv(g, x, name), t.heads, (frames, frames), at), perm=[0, 2, 1, 3]
+            )
+        query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in project_qkv(g, x, name))
+        out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
+        out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, frames, dim]))
+        return g.op("Reshape", g.op("Transpose", out, perm=[0, 3, 1, 2, 4]), g.constant(shape))
 
     def _split_over_time(self, x: ir.Value, pixels: int, heads: int, dim: int) -> ir.Value:
         g, frames = self.g, self.frames
