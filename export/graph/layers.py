@@ -22,6 +22,9 @@ from torch import Tensor
 from .writer import FLOAT, Graph
 
 GROUPS = 32  # diffusers' SVD networks never use another number of groups
+# Values of a map up to which a norm gets a weight for each of them and is one kernel, not three; beyond, as in norms
+# over time, the weights would take memory like activations.
+_PER_VALUE = 2**21
 
 
 def conv(
@@ -32,16 +35,19 @@ def conv(
     stride: int = 1,
     padding: Sequence[int] | None = None,
     scale: Callable[[], Tensor] | None = None,
+    bias: ir.Value | None = None,
 ) -> ir.Value:
     """Appends a convolution of any rank.
 
     Args:
         padding: as ONNX `pads`; half the kernel on every side by default.
         scale: factor on weights and bias, applied when they are stored.
+        bias: [C'], instead of the layer's own.
     """
     kernel = g.weights.shape(f"{name}.weight")[2:]
     pads = list(padding) if padding is not None else [k // 2 for k in kernel] * 2
-    weight, bias = (_scaled(g, f"{name}.{part}", scale) for part in ("weight", "bias"))
+    weight = _scaled(g, f"{name}.weight", scale)
+    bias = _scaled(g, f"{name}.bias", scale) if bias is None else bias
     return g.op("Conv", x, weight, bias, kernel_shape=list(kernel), strides=[stride] * len(kernel), pads=pads)
 
 
@@ -96,6 +102,10 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     count, size = (1, -1) if -1 in rest else (-1, channels // GROUPS * math.prod(rest))
     x = g.op("Reshape", x, g.constant([count, GROUPS, size]))
     if g.variant.group_norm == "layer":
+        if 0 < size * GROUPS <= _PER_VALUE:
+            scale, bias = (_per_value(g, f"{name}.{part}", math.prod(rest)) for part in ("weight", "bias"))
+            x = g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=eps, stash_type=1)
+            return g.op("Reshape", x, g.constant([count, channels, *rest]))
         length = g.op("Shape", x, start=2) if size < 0 else g.constant([size])
         x = g.op("LayerNormalization", x, g.ones(length), axis=-1, epsilon=eps, stash_type=1)
         x = g.op("Reshape", x, g.constant([count, channels, *rest]))
@@ -108,6 +118,18 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     kernel = (channels, 1, *(1 for _ in rest))
     weight = g.derived(f"{name}.kernel", kernel, lambda: g.weights.load(f"{name}.weight").reshape(kernel))
     return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
+
+
+def _per_value(g: Graph, name: str, count: int) -> ir.Value:
+    """Returns a vector of the checkpoint [C] as [1, groups, values], each element `count` times.
+
+    ONNX Runtime expands it when it loads, so that the file does not hold the copies.
+    """
+    channels = g.weights.shape(name)[0]
+    shape = (GROUPS, channels // GROUPS, 1)
+    x = g.derived(f"{name}{list(shape)}", shape, lambda: g.weights.load(name).reshape(shape))
+    x = g.op("Expand", x, g.constant([*shape[:2], count]))
+    return g.op("Reshape", x, g.constant([1, GROUPS, channels // GROUPS * count]))
 
 
 def _per_channel(g: Graph, name: str, rest: int) -> ir.Value:
@@ -222,34 +244,63 @@ def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.V
 
 
 def temporal_conv(
-    g: Graph, x: ir.Value, name: str, shape: Sequence[int], scale: Callable[[], Tensor] | None = None
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    shape: Sequence[int],
+    scale: Callable[[], Tensor] | None = None,
+    bias: ir.Value | None = None,
 ) -> ir.Value:
     """Appends a (3, 1, 1) convolution over time of x [B, C, T, P].
 
     Args:
         shape: (C, T, P) of the result; T may be -1 if B is 1.
+        scale, bias: as in `conv`.
     """
     out, width = g.weights.shape(f"{name}.weight")[:2]
     if g.variant.temporal_conv == "conv3d":
         clips = 1 if -1 in shape else -1
         x = g.op("Reshape", x, g.constant([clips, width, *shape[1:], 1]))
-        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([clips, *shape]))
+        return g.op("Reshape", conv(g, x, name, scale=scale, bias=bias), g.constant([clips, *shape]))
 
     def load() -> Tensor:
         weight = g.weights.load(f"{name}.weight").squeeze(-1)
         return weight if scale is None else weight * scale()
 
     weight = g.derived(f"{name}.weight", (out, width, 3, 1), load)
-    bias = _scaled(g, f"{name}.bias", scale)
+    bias = _scaled(g, f"{name}.bias", scale) if bias is None else bias
     return g.op("Conv", x, weight, bias, kernel_shape=[3, 1], strides=[1, 1], pads=[1, 0, 1, 0])
+
+
+def time_rows(g: Graph, time: ir.Value, convs: Sequence[str]) -> Sequence[ir.Value]:
+    """Splits one row of the time table [P] into the parts that residual blocks take, one for each of their `convs`.
+
+    Each is [1, C, 1, 1], or if `time` is `bias`, [C] with the bias of its convolution included.
+    """
+    widths = [g.weights.shape(f"{name}.bias")[0] for name in convs]
+    if g.variant.time == "added":
+        row = g.op("Reshape", time, g.constant([1, sum(widths), 1, 1]))
+        return g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1)
+
+    def load() -> Tensor:
+        return torch.cat([g.weights.load(f"{name}.bias") for name in convs])
+
+    row = g.op("Add", time, g.derived("biases before the time embeddings", (sum(widths),), load))
+    return g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=0)
+
+
+def _time_of(g: Graph, time: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
+    """Returns the bias of the first convolution, None for its own, and what is added after it, None for nothing."""
+    return (time, None) if g.variant.time == "bias" else (None, time)
 
 
 def res_block_2d(
     g: Graph, x: ir.Value, name: str, size: tuple[int, int], eps: float, time: ir.Value | None = None
 ) -> ir.Value:
-    """Appends diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is a row of the time table."""
-    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps)), f"{name}.conv1")
-    h = h if time is None else g.op("Add", h, time)
+    """Appends diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` is from `time_rows`."""
+    bias, added = _time_of(g, time)
+    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps)), f"{name}.conv1", bias=bias)
+    h = h if added is None else g.op("Add", h, added)
     h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps)), f"{name}.conv2")
     if f"{name}.conv_shortcut.weight" in g.weights:
         x = conv(g, x, f"{name}.conv_shortcut")
@@ -276,7 +327,7 @@ def res_block(
         eps: of the spatial and of the temporal norms.
         share_sign: sign of `mix_factor` inside the sigmoid that gives the temporal share: -1 in the U-Net (share
             1 - sigmoid(m)), +1 in the VAE (`switch_spatial_to_temporal_mix`).
-        time: rows of the time table for the spatial and the temporal part, each [1, C, 1, 1].
+        time: from `time_rows`, for the spatial and the temporal part.
     """
     spatial, temporal = f"{name}.spatial_res_block", f"{name}.temporal_res_block"
     channels = g.weights.shape(f"{temporal}.conv2.weight")[0]
@@ -290,11 +341,12 @@ def res_block(
     x = g.op("Reshape", x, g.constant([*clip, channels, pixels]))
     x = g.op("Transpose", x, perm=[0, 2, 1, 3])  # [B, C, T, P]
     h, shape = x, (channels, frames, pixels)
-    for i in (1, 2):
-        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1])
-        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, share if i == 2 else None)
-        if i == 1 and time is not None:
-            h = g.op("Add", h, time[1])
+    bias, added = _time_of(g, time and time[1])
+    h = silu(g, group_norm(g, h, f"{temporal}.norm1", (frames, pixels), eps[1]))
+    h = temporal_conv(g, h, f"{temporal}.conv1", shape, bias=bias)
+    h = h if added is None else g.op("Add", h, added)
+    h = silu(g, group_norm(g, h, f"{temporal}.norm2", (frames, pixels), eps[1]))
+    h = temporal_conv(g, h, f"{temporal}.conv2", shape, share)
     x = g.op("Transpose", g.op("Add", x, h), perm=[0, 2, 1, 3])
     return g.op("Reshape", x, g.constant([-1, channels, *size]))
 

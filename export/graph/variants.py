@@ -22,6 +22,7 @@ class Variant:
         gates: `split` projects GEGLU's value and gate apart, which saves a copy of both; `merged` is one MatMul.
         qkv: `merged` projects query, key and value in one MatMul.
         upsample: `phases` convolves before doubling, `resize` after.
+        time: `bias` adds a block's time embedding as the bias of the convolution before it, `added` after it.
         sizes: `read` reads free sizes off the inputs where a size is needed, `known` needs none of them: nodes that
             compute sizes would run on the CPU or be waited for, so that no CUDA graph could be recorded.
     """
@@ -33,6 +34,7 @@ class Variant:
     gates: Literal["split", "merged"] = "merged"
     qkv: Literal["split", "merged"] = "split"
     upsample: Literal["phases", "resize"] = "resize"
+    time: Literal["bias", "added"] = "added"
     sizes: Literal["read", "known"] = "read"
 
     def as_dict(self) -> dict[str, str]:
@@ -48,7 +50,7 @@ VARIANTS = {
         # For ONNX Runtime on a GPU: its fused attention, and a norm that has a kernel there. In 1.31 neither
         # GroupNormalization nor, from opset 22, InstanceNormalization has one; Microsoft's own GroupNorm adds in any
         # order, so that two runs would differ.
-        Variant("cuda", attention="tokens", group_norm="layer", gates="split", sizes="known"),
+        Variant("cuda", attention="tokens", group_norm="layer", gates="split", time="bias", sizes="known"),
         # One form changed at a time, for `amodal.bench.studies.variants` and to overrule the choice on a GPU.
         Variant("engine-attention", attention="native"),
         Variant("engine-group-norm", attention="decomposed", group_norm="instance"),

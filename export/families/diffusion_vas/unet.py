@@ -37,6 +37,7 @@ from ...graph.layers import (
     project_qkv,
     res_block,
     silu,
+    time_rows,
     transposed,
     upsample,
 )
@@ -201,12 +202,10 @@ class _UNet:
         return g.op("Reshape", x, g.constant([-1, out, *size]))
 
     def _unpack_time(self, time: ir.Value) -> None:
-        g, blocks = self.g, self.structure.res_blocks
-        widths = [r.channels for r in blocks for _ in range(2)]
-        row = g.op("Reshape", time, g.constant([1, self.structure.time_width, 1, 1]))
-        parts = iter(g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1))
+        blocks, parts = self.structure.res_blocks, ("spatial", "temporal")
+        rows = iter(time_rows(self.g, time, [f"{r.name}.{part}_res_block.conv1" for r in blocks for part in parts]))
         for r in blocks:
-            self.times[r.name] = (next(parts), next(parts))
+            self.times[r.name] = (next(rows), next(rows))
 
     def _unpack_context(self, packed: Sequence[ir.Value]) -> None:
         g, layers, width = self.g, self.structure.layers, self.structure.context_width
