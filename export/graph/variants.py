@@ -37,6 +37,15 @@ class Variant:
     time: Literal["bias", "added"] = "added"
     sizes: Literal["read", "known"] = "read"
 
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's operators: 23, which has Attention, but 21 for InstanceNormalization without it.
+
+        ONNX Runtime's CUDA provider has a kernel for InstanceNormalization up to 21, so that graphs for the CPU run
+        there as well; on the CPU both are the same.
+        """
+        return 21 if (self.group_norm, self.attention) == ("instance", "decomposed") else 23
+
     def as_dict(self) -> dict[str, str]:
         """Returns the form for the manifest."""
         return asdict(self)

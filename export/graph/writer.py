@@ -25,7 +25,6 @@ from amodal.runtime.errors import CheckpointError
 from .variants import VARIANTS, Variant
 from .weights import Weights
 
-OPSET = 23
 ALIGNMENT = 4096  # bytes; so that loaders can map tensors from the file
 _SMALL, _SMALL_ALIGNMENT = 1 << 16, 64  # bytes; in a small network, padding to pages would be a seventh of the file
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -218,17 +217,21 @@ class Graph:
                 places[name] = weight.value.const_value = place
         if not data.stat().st_size:
             data.unlink()
+        ir.save(self.model(), file)
+        return places
+
+    def model(self) -> ir.Model:
+        """Returns the graph as a model; weights that were not saved are without values."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
             nodes=self._nodes,
             initializers=[*self._constants.values(), *(weight.value for weight in self._pending.values())],
-            opset_imports={"": OPSET},
+            opset_imports={"": self.variant.opset},
             name=self.name,
         )
         # IR version 11 goes with opset 23; ONNX Runtime 1.23 (Python 3.10) reads no newer one.
-        ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
-        return places
+        return ir.Model(graph, ir_version=11, producer_name="amodal")
 
     def _array(self, name: str, weight: PendingWeight) -> np.ndarray[Any, Any]:
         tensor, source = weight.load(), self.weights.source

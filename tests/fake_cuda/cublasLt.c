@@ -19,3 +19,6 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void 
     memset(found, 0, sizeof *found);
     return *count = 1, SUCCESS;
 }
+
+int cublasLtMatmul(void) { return called("launch of cublasLtMatmul"); }
+int cublasLtMatrixTransform(void) { return called("launch of cublasLtMatrixTransform"); }

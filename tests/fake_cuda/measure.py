@@ -1,6 +1,6 @@
 """Loads and calls graphs with amodal's backend on the stand-ins, and prints what was counted:
 
-    python measure.py LIBRARY... < JOBS.json
+    python -m tests.fake_cuda.measure LIBRARY... < JOBS.json
 
 The packages `onnxruntime` of the wheel for CUDA and `cupy` of `tests/stand_in` must be the ones on the path. A job is
 {"graph": FILE, "sizes": {AXIS: N}, "precision": "fp16", "repeated": true, "options": {...}, "calls": 3}; the answer to
@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from cuda import FakeCuda
+from .cuda import FakeCuda
 
 
 @dataclass
 class Job:
-    """A graph to run; `sizes` are those of its free axes, `options` as in `CudaOptions`."""
+    """A graph to call, or a bundle whose steps of denoising to count.
+
+    Attributes:
+        graph: file; of a bundle, its folder.
+        sizes: of the graph's free axes.
+        options: as in `CudaOptions`.
+        threads: that call it, one after the other.
+    """
 
     graph: str
     sizes: dict[str, int] = field(default_factory=dict)
@@ -31,7 +38,8 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     calls: int = 3
     kind: str = "component"
-    vram: int | None = None
+    threads: int = 1
+    bundle: bool = False
 
 
 @dataclass
@@ -43,7 +51,7 @@ class Measured:
         providers: number of nodes by provider, and by operator there.
         weights: device bytes after loading.
         arena: device bytes beyond that, after each call; `peak` at most.
-        counts: of each call.
+        counts: of each call; of a bundle, from each call of the U-Net to the next.
         described: by the backend.
     """
 
@@ -80,37 +88,82 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
 
     from amodal.runtime.backends.gpu import find_gpu
     from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend, import_cuda
-    from amodal.runtime.bundle.manifest import ComponentEntry, ComponentFile
 
-    file = Path(job.graph)
-    listed = (ComponentFile(path=file.name, role="graph", bytes=1, sha256="0" * 64),)
-    facts = {"kind": job.kind, "precision": job.precision, "stored": job.precision, "repeated": job.repeated}
-    empty: dict[str, Any] = {"variant": {}, "parameters": 0, "inputs": (), "outputs": (), "source": ""}
-    entry = ComponentEntry(files=listed, **facts, **empty)
-    backend = OnnxRuntimeCudaBackend(
-        import_cuda(), cupy, find_gpu(cupy, "onnxruntime"), CudaOptions(**job.options), vram=job.vram
-    )
+    gpu = find_gpu(cupy, "onnxruntime")
+    backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options))
+    if job.bundle:
+        _count_steps(job, backend, fake, found)
+        return
     before = fake.bytes_now
     with backend.active():
-        executable: Any = backend.load(entry, [file])
-        session = executable._session
-        for part in session.get_provider_graph_assignment_info():
-            there = found.providers.setdefault(part.ep_name, {})
-            for node in part.get_nodes():
-                there[node.op_type] = there.get(node.op_type, 0) + 1
-        found.described = backend.describe()
-        found.weights = fake.bytes_now - before
-        inputs = {
-            i.name: cupy.zeros([n if isinstance(n, int) else job.sizes[n] for n in i.shape]).astype("float32")
-            for i in session.get_inputs()
-        }
-        for _ in range(job.calls):
+        executable: Any = backend.load(_entry(job), [Path(job.graph)])
+    session = executable._session
+    for part in session.get_provider_graph_assignment_info():
+        there = found.providers.setdefault(part.ep_name, {})
+        for node in part.get_nodes():
+            there[node.op_type] = there.get(node.op_type, 0) + 1
+    found.described = backend.describe()
+    found.weights = fake.bytes_now - before
+    shapes = {i.name: [n if isinstance(n, int) else job.sizes[n] for n in i.shape] for i in session.get_inputs()}
+
+    def call() -> None:
+        with backend.active():
+            inputs = {name: cupy.zeros(shape).astype("float32") for name, shape in shapes.items()}
             fake.forget()
             executable(inputs)
-            found.counts.append(dict(fake.counts))
-            found.arena.append(fake.bytes_now - before - found.weights)
-            found.peak.append(fake.bytes_peak - before - found.weights)
+        found.counts.append(dict(fake.counts))
+        found.arena.append(fake.bytes_now - before - found.weights)
+        found.peak.append(fake.bytes_peak - before - found.weights)
+
+    for _ in range(job.threads):
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(job.calls):
+                pool.submit(call).result()
+    with backend.active():
         executable.close()
+
+
+def _entry(job: Job) -> Any:
+    from amodal.runtime.bundle.manifest import ComponentEntry, ComponentFile
+
+    file = ComponentFile(path=Path(job.graph).name, role="graph", bytes=1, sha256="0" * 64)
+    facts = {"kind": job.kind, "precision": job.precision, "stored": job.precision, "repeated": job.repeated}
+    empty: dict[str, Any] = {"variant": {}, "parameters": 0, "inputs": (), "outputs": (), "source": ""}
+    return ComponentEntry(files=(file,), **facts, **empty)
+
+
+def _count_steps(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> None:
+    """Runs a bundle's first stage, and counts between the U-Net's calls what the driver and CuPy are asked for."""
+    import cupy
+    import numpy as np
+
+    from amodal.runtime.backends.onnxruntime.bound import BoundSession
+    from amodal.runtime.errors import NonFiniteError
+    from amodal.runtime.families import Bundle
+    from amodal.runtime.model import Model
+
+    original = BoundSession.map
+
+    def counted(self: Any, batches: Any) -> Any:
+        if self._kind == "unet":
+            asked = {"wait of CuPy": cupy.waits, "upload of CuPy": len(cupy.uploads)}
+            found.counts.append({**fake.counts, **asked, "download of CuPy": len(cupy.downloads)})
+            fake.forget()
+            cupy.waits = 0
+            cupy.uploads.clear()
+            cupy.downloads.clear()
+        return original(self, batches)
+
+    BoundSession.map = counted  # type: ignore[method-assign]
+    bundle = Bundle(job.graph)
+    frames, (height, width) = bundle.config.frames, bundle.config.size
+    modal = np.zeros((frames, height, width), bool)
+    modal[:, : height // 2, : width // 2] = True
+    try:
+        with suppress(NonFiniteError), Model(bundle, backend, verify=False) as model:  # nothing is computed
+            model.segment(modal, depth=modal.astype(np.float32), steps=job.calls)
+    finally:
+        BoundSession.map = original  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from amodal.export.graph.writer import ALIGNMENT, OPSET, Graph
+from amodal.export.graph.writer import ALIGNMENT, Graph
 
 
 def save_sparse(graph: Graph, file: Path) -> Path:
@@ -22,9 +22,5 @@ def save_sparse(graph: Graph, file: Path) -> Path:
         at += -(-size // ALIGNMENT) * ALIGNMENT
     with open(data, "wb") as out:
         out.truncate(at)
-    weights = [*graph._constants.values(), *(weight.value for weight in graph._pending.values())]
-    made = ir.Graph(
-        graph._inputs, graph._outputs, nodes=graph._nodes, initializers=weights, opset_imports={"": OPSET}, name="sparse"
-    )
-    ir.save(ir.Model(made, ir_version=11), file)
+    ir.save(graph.model(), file)
     return file
