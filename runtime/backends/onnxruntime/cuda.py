@@ -15,7 +15,7 @@ from typing import Any
 from ...bundle.manifest import ComponentEntry
 from ...errors import BackendError, BackendUnavailableError, BundleCorruptError, MemoryBudgetError, first_line
 from ..backend import EngineNeeds, Executable
-from ..gpu import Gpu, GpuBackend, gpu_number, open_gpu, out_of_memory, try_kernel
+from ..gpu import Gpu, GpuBackend, cuda_version, gpu_number, open_gpu, out_of_memory, try_kernel
 from .bound import ALLOCATION_LOCK, BoundSession, BoundSettings, Place, is_out_of_memory, reason_of
 from .library import OLDEST_FOR_CUDA, import_onnxruntime, installed_distributions, release
 
@@ -55,6 +55,7 @@ class CudaOptions:
 def probe(device: str | None) -> str:
     """Describes ONNX Runtime's CUDA provider here, after creating a session on it."""
     ort, (cupy, gpu) = import_cuda(), open_gpu(_NAME, "cuda", device)
+    _require_driver(ort, cupy)
     try_kernel(cupy, gpu)
     with cupy.cuda.Device(gpu.number):
         try:
@@ -69,7 +70,9 @@ def probe(device: str | None) -> str:
 def create(*, device: str | None, threads: int | None, vram: int | None = None) -> OnnxRuntimeCudaBackend:
     """Creates the backend; see `amodal.runtime.backends.create`."""
     gpu_number(_NAME, device, threads)  # what is wrong with the arguments is said before what is not installed
-    return OnnxRuntimeCudaBackend(import_cuda(), *open_gpu(_NAME, "cuda", device), vram=vram)
+    ort, (cupy, gpu) = import_cuda(), open_gpu(_NAME, "cuda", device)
+    _require_driver(ort, cupy)
+    return OnnxRuntimeCudaBackend(ort, cupy, gpu, vram=vram)
 
 
 def import_cuda() -> Any:
@@ -92,6 +95,18 @@ def import_cuda() -> Any:
     with suppress(Exception), redirect_stdout(io.StringIO()):  # it prints missing libraries to standard output
         ort.preload_dlls()
     return ort
+
+
+def _require_driver(ort: Any, cupy: Any) -> None:
+    """Raises BackendUnavailableError if the driver is older than ONNX Runtime's CUDA; CuPy's may be older still."""
+    major = str(getattr(ort, "cuda_version", "")).partition(".")[0]
+    driver, needed = int(cupy.cuda.runtime.driverGetVersion()), 1000 * int(major or 0)
+    if driver < needed:
+        raise BackendUnavailableError(
+            f"backend {_NAME} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
+            f"onnxruntime-gpu {ort.__version__} needs {ort.cuda_version}); update the NVIDIA driver, for CUDA 13 to 580 "
+            "or later."
+        )
 
 
 def _session(ort: Any, model: bytes | str, options: Mapping[str, str], gpu: Gpu, settings: Any = None) -> Any:
