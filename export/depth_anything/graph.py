@@ -48,7 +48,7 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
 
     taps = _backbone(g, g.input("pixels", ("frames", 3, *size)), network, grid)
     *finer, x = (_reassemble(g, tap, i) for i, tap in enumerate(taps))
-    at = tuple(-(-side // 2) for side in grid)  # a convolution of stride 2 made the coarsest map
+    at = (-(-grid[0] // 2), -(-grid[1] // 2))  # a convolution of stride 2 made the coarsest map
     for step in range(4):  # refinement, coarsest map first; each step ends at the next finer map's size
         name = f"neck.fusion_stage.layers.{step}"
         with g.scope(name):
@@ -125,7 +125,7 @@ def _resize(g: Graph, x: ir.Value, before: Size, after: Size) -> ir.Value:
     modes = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
     if g.variant.sizes == "known":
         # Sizes are rounded down from these, so that they must not be a rounding error too small.
-        scales = [float(np.nextafter(np.float32(b / a), np.float32(np.inf))) for a, b in zip(before, after, strict=True)]
+        scales = [np.nextafter(np.float32(b / a), np.float32(np.inf)) for a, b in zip(before, after, strict=True)]
         return g.op("Resize", x, None, g.constant([1.0, 1.0, *scales], np.float32), **modes)
     sizes = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(after), axis=0)
     return g.op("Resize", x, None, None, sizes, **modes)

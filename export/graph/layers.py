@@ -141,7 +141,8 @@ def _per_channel(g: Graph, name: str, rest: int) -> ir.Value:
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
     """Appends softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
 
-    The softmax is in float32 in the `decomposed` form alone: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
+    Only in the `decomposed` form, the softmax is in float32: TensorRT for RTX 1.7 refuses Attention's
+    `softmax_precision`.
     """
     if g.variant.attention != "decomposed":
         return g.op("Attention", q, k, v, scale=dim**-0.5)
@@ -189,7 +190,9 @@ def add_class_token(
     if g.variant.sizes == "known":
 
         def load() -> Tensor:
-            return torch.cat([g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])]) + positions()
+            return (
+                torch.cat([g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])]) + positions()
+            )
 
         x = g.op("Pad", x, g.constant([0, 1, 0, 0, 0, 0]))  # a row of zeros before each picture's tokens
         return g.op("Add", x, g.derived(f"{table} + {token}", shape, load))

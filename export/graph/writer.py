@@ -137,9 +137,9 @@ class Graph:
         return self.constant(number, _NUMPY[self.compute])
 
     def ones(self, shape: ir.Value) -> ir.Value:
-        """Returns ones of the compute dtype, of a shape that is a constant or read; those of a constant one are made once.
+        """Returns ones of the compute dtype, of a shape that is a constant or read; the same for an equal constant.
 
-        As an operator, because the file would hold megabytes of them, and ONNX Runtime computes constants when it loads.
+        They are an operator's, which ONNX Runtime computes when it loads, because the file would hold megabytes.
         """
         made = self._ones.get(shape)
         if made is None:

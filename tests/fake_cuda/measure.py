@@ -50,7 +50,7 @@ class Measured:
         error: the message of amodal's error, at which it ended.
         providers: number of nodes by provider, and by operator there.
         weights: device bytes after loading.
-        arena: device bytes beyond that, after each call; `peak` at most.
+        arena, peak: device bytes beyond that, after each call and at most during it.
         counts: of each call; of a bundle, from each call of the U-Net to the next.
         described: by the backend.
     """
@@ -110,7 +110,7 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
         with backend.active():
             inputs = {name: cupy.zeros(shape).astype("float32") for name, shape in shapes.items()}
             fake.forget()
-            executable(inputs)
+            executable.map([inputs])
         found.counts.append(dict(fake.counts))
         found.arena.append(fake.bytes_now - before - found.weights)
         found.peak.append(fake.bytes_peak - before - found.weights)

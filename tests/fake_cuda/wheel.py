@@ -37,4 +37,6 @@ def _install(requirement: str, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), requirement]
     done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"pip cannot fetch {requirement}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+        raise OSError(
+            f"pip cannot fetch {requirement}: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+        )

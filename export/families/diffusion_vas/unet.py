@@ -263,7 +263,8 @@ class _UNet:
         g, pixels = self.g, shape[-2]
         h = layer_norm(g, x, f"{block}.norm1")
         if len(shape) == 3:
-            out = attend(g, *project_qkv(g, h, f"{block}.attn1"), t.heads, (pixels, pixels), shape)
+            q, k, v = project_qkv(g, h, f"{block}.attn1")
+            out = attend(g, q, k, v, t.heads, (pixels, pixels), shape)
         else:
             out = self._attend_over_time(h, f"{block}.attn1", t, shape)
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
@@ -274,18 +275,17 @@ class _UNet:
         # Every query of a row attends to the same T tokens whatever its frame, so that frames can be merged.
         query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
         tokens = (pixels * self.frames, self.frames)
-        out = attend(g, query, *self.contexts[block], t.heads, tokens, shape)
+        keys, values = self.contexts[block]
+        out = attend(g, query, keys, values, t.heads, tokens, shape)
         return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
 
     def _attend_over_time(self, x: ir.Value, name: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
         """Appends the self-attention of x [B, T, P, C] among the frames of each pixel, without its last projection."""
         g, frames, pixels, dim = self.g, self.frames, shape[-2], t.channels // t.heads
         if g.variant.attention == "tokens":
-            x = g.op("Transpose", x, perm=[0, 2, 1, 3])
-            at = (-1, pixels, frames, t.channels)
-            return g.op(
-                "Transpose", attend(g, *project_qkv(g, x, name), t.heads, (frames, frames), at), perm=[0, 2, 1, 3]
-            )
+            q, k, v = project_qkv(g, g.op("Transpose", x, perm=[0, 2, 1, 3]), name)
+            out = attend(g, q, k, v, t.heads, (frames, frames), (-1, pixels, frames, t.channels))
+            return g.op("Transpose", out, perm=[0, 2, 1, 3])
         query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in project_qkv(g, x, name))
         out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
         out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, frames, dim]))

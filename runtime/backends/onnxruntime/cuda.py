@@ -28,7 +28,9 @@ _PROBE = (
 
 
 # ONNX Runtime computes sizes on the CPU, where they are needed: no copies come of it.
-_OF_SIZES = frozenset(("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"))
+_OF_SIZES = frozenset(
+    ("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze")
+)
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def _require_driver(ort: Any, cupy: Any) -> None:
     if driver < needed:
         raise BackendUnavailableError(
             f"backend {_NAME} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
-            f"onnxruntime-gpu {ort.__version__} needs {ort.cuda_version}); update the NVIDIA driver, for CUDA 13 to 580 "
-            "or later."
+            f"onnxruntime-gpu {ort.__version__} needs {ort.cuda_version}); update the NVIDIA driver, for CUDA 13 to "
+            "580 or later."
         )
 
 
@@ -237,7 +239,9 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         chosen = {
             "device_id": self._gpu.number,
             "user_compute_stream": self._stream.ptr,
-            "arena_extend_strategy": "kSameAsRequested",
+            # Regions that double are joined better, 1.07 instead of 1.31 GB for the real U-Net, but the first is never
+            # given back.
+            "arena_extend_strategy": "kNextPowerOfTwo" if entry.repeated else "kSameAsRequested",
             "cudnn_conv_algo_search": self.options.conv_search,
             "enable_cuda_graph": int(graph),
             "prefer_nhwc": int(self.options.nhwc and entry.precision == "fp16"),
