@@ -12,44 +12,23 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from amodal.export.checkpoints.checkpoint import random_checkpoint
-from amodal.export.depth_anything.network import random_depth
-from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
 from amodal.export.graph.variants import VARIANTS
-from amodal.export.plan import ComponentPlan
 from amodal.runtime.families import Bundle
 
-from .conftest import Measure
-from .sparse import save_sparse
+from .graphs import FRAMES, SIZES, job_of, launches, planned
+from .prepare import Measure
+from .traffic import between_kernels, bytes_moved
 
-TINY, FRAMES = (64, 128), 8
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 COPIES = ("upload", "download", "wait", "allocation", "release", "pinned", "copy on the device", "fill")
-
-
-def planned(kind: Any, size: tuple[int, int], frames: int, depth: str, **settings: Any) -> tuple[ComponentPlan, ...]:
-    stages: Any = {"segment": random_checkpoint(kind, "segment")}
-    chosen = ExportSettings(size=size, frames=frames, **settings)
-    return plan_export(stages, random_depth(depth), chosen).components
-
-
-def job_of(component: ComponentPlan, folder: Path, **more: Any) -> dict[str, Any]:
-    """A job for `measure`, with the graph written but for its weights."""
-    file = save_sparse(component.write(component.size), folder / f"{component.key}.onnx")
-    facts = {"kind": component.kind, "precision": component.precision, "repeated": component.repeated}
-    return {"graph": str(file), "sizes": {"rows": 2, "frames": FRAMES, "steps": 25}, **facts, **more}
-
-
-def launches(counts: dict[str, int], prefix: str = "") -> int:
-    return sum(n for name, n in counts.items() if name.startswith(f"{prefix}launch"))
 
 
 @pytest.fixture(scope="module", params=["fp16", "fp32"])
 def tiny(request: pytest.FixtureRequest, measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each component's tiny graph for CUDA takes, by kind."""
     folder = tmp_path_factory.mktemp("graphs")
-    made = planned("tiny", TINY, FRAMES, "tiny", variant="cuda", precision=request.param)
-    return dict(zip([c.kind for c in made], measure([job_of(c, folder) for c in made]), strict=True))
+    made = planned("tiny", variant="cuda", precision=request.param)
+    return dict(zip(made, measure([job_of(c, folder) for c in made.values()]), strict=True))
 
 
 def test_no_node_of_any_component_is_left_on_the_cpu(tiny: dict[str, Any]) -> None:
@@ -86,16 +65,14 @@ def test_activations_are_held_once_and_but_for_the_steps_given_back(tiny: dict[s
 
 @pytest.mark.parametrize("options", [{"nhwc": False}, {"attention": 16}], ids=str)
 def test_other_options_leave_the_step_one_graph(options: Any, measure: Measure, tmp_path: Path) -> None:
-    made = planned("tiny", TINY, FRAMES, "tiny", variant="cuda", precision="fp16")
-    (found,) = measure([job_of(next(c for c in made if c.repeated), tmp_path, options=options)])
+    (found,) = measure([job_of(planned("tiny", variant="cuda")["unet"], tmp_path, options=options)])
     assert (found.error, list(found.providers)) == ("", [CUDA])
     assert found.counts[0]["graph recorded"] == 1
 
 
 def test_without_a_cuda_graph_no_memory_is_given_back_between_steps(measure: Measure, tmp_path: Path) -> None:
-    made = planned("tiny", TINY, FRAMES, "tiny", variant="cuda", precision="fp16")
     options = {"cuda_graph": False}
-    (found,) = measure([job_of(next(c for c in made if c.repeated), tmp_path, options=options)])
+    (found,) = measure([job_of(planned("tiny", variant="cuda")["unet"], tmp_path, options=options)])
     for counts in found.counts[1:]:
         assert launches(counts) > 100
         assert not {name: counts[name] for name in ("allocation", "release", "wait") if counts.get(name)}
@@ -103,8 +80,7 @@ def test_without_a_cuda_graph_no_memory_is_given_back_between_steps(measure: Mea
 
 def test_threads_share_one_recording(measure: Measure, tmp_path: Path) -> None:
     """ONNX Runtime keeps one graph per thread: warmed up in one and called in another, it would record again."""
-    made = planned("tiny", TINY, FRAMES, "tiny", variant="cuda", precision="fp16")
-    (found,) = measure([job_of(next(c for c in made if c.repeated), tmp_path, threads=3, calls=2)])
+    (found,) = measure([job_of(planned("tiny", variant="cuda")["unet"], tmp_path, threads=3, calls=2)])
     assert [counts.get("graph recorded", 0) for counts in found.counts] == [1, 0, 0, 0, 0, 0]
     assert len(set(found.arena)) == 1
 
@@ -114,8 +90,7 @@ def test_a_node_without_a_kernel_is_named_with_its_component(
 ) -> None:
     former = replace(VARIANTS["cuda"], name="former", group_norm="instance")
     monkeypatch.setitem(VARIANTS, "former", former)
-    made = planned("tiny", TINY, FRAMES, "tiny", variant="former", precision="fp16")
-    (found,) = measure([job_of(next(c for c in made if c.repeated), tmp_path)])
+    (found,) = measure([job_of(planned("tiny", variant="former")["unet"], tmp_path)])
     assert found.error.startswith("BackendError: component unet: onnxruntime 1.")
     assert "has no CUDA kernels for 67 InstanceNormalization" in found.error
     assert found.error.endswith('export the bundle again with `variant="cuda"`.')
@@ -125,9 +100,11 @@ def test_a_node_without_a_kernel_is_named_with_its_component(
 @pytest.fixture(scope="module")
 def small_bundle(exporter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One stage for CUDA in half precision."""
+    from amodal.export.checkpoints.checkpoint import random_checkpoint
+
     stages = {"segment": random_checkpoint("tiny", "segment")}
     folder = tmp_path_factory.mktemp("bundle") / "cuda"
-    return exporter(folder, stages, size=TINY, frames=FRAMES, variant="cuda", precision="fp16")
+    return exporter(folder, stages, size=(64, 128), frames=FRAMES, variant="cuda", precision="fp16")
 
 
 def test_between_the_first_step_and_the_last_nothing_is_copied_allocated_or_waited_for(
@@ -147,10 +124,38 @@ def test_the_default_bundle_runs_on_the_gpu_alone(measure: Measure) -> None:
     jobs = []
     for key, entry in bundle.manifest.components.items():
         facts = {"kind": entry.kind, "precision": entry.precision, "repeated": entry.repeated}
-        jobs.append({"graph": str(bundle.files(key)[0]), "sizes": {"rows": 2, "frames": 8, "steps": 25}, **facts})
+        jobs.append({"graph": str(bundle.files(key)[0]), "sizes": SIZES, **facts})
     for job, found in zip(jobs, measure(jobs), strict=True):
         assert found.error == "", job
         for counts in found.counts[1:]:
             assert not {name: counts[name] for name in ("upload", "download", "wait") if counts.get(name)}, job
         if job["repeated"]:
             assert found.counts[0]["graph recorded"] == 1
+
+
+BOUNDS = {  # at the real size with 8 frames at once: launches, and GB of activations at the peak
+    "image_encoder": (610, 0.09),
+    "vae_encoder": (150, 1.62),
+    "unet_conditioner": (260, 0.006),
+    "unet": (1750, 1.08),
+    "vae_decoder": (570, 2.78),
+    "depth": (500, 1.5),
+}
+
+
+@pytest.mark.slow
+def test_at_the_real_size_all_of_it_is_on_the_gpu_and_within_bounds(measure: Measure, tmp_path: Path) -> None:
+    made = planned("diffusion-vas", variant="cuda", precision="fp16")
+    jobs = [job_of(c, tmp_path) for c in made.values()]
+    for kind, found in zip(made, measure(jobs), strict=True):
+        most, gb = BOUNDS[kind]
+        assert (found.error, list(found.providers)) == ("", [CUDA])
+        assert not [name for counts in found.counts for name in counts if name.startswith("illegal")]
+        assert launches(found.counts[0], "recorded " if kind == "unet" else "") <= most, kind
+        assert max(found.peak) <= gb * 1e9, kind
+        if kind == "unet":
+            assert found.counts[0]["graph recorded"] == 1
+            assert found.counts[1] == {"graph launch": 1} | {n: c for n, c in found.counts[1].items() if "cuda" in n}
+    moved = bytes_moved(tmp_path / "segment_unet.onnx", SIZES)
+    assert between_kernels(moved) <= 100e9
+    assert sum(moved.values()) <= 151e9

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
 
+from ...graph.blocks import res_block, time_rows
 from ...graph.layers import (
     attend,
     attention,
@@ -35,9 +36,7 @@ from ...graph.layers import (
     layer_norm,
     linear,
     project_qkv,
-    res_block,
     silu,
-    time_rows,
     transposed,
     upsample,
 )

@@ -17,7 +17,7 @@ from diffusers.models.downsampling import Downsample2D  # noqa: E402
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock  # noqa: E402
 from diffusers.models.upsampling import Upsample2D  # noqa: E402
 
-from amodal.export.graph import layers  # noqa: E402
+from amodal.export.graph import blocks, layers  # noqa: E402
 from amodal.export.graph.variants import VARIANTS, Variant  # noqa: E402
 from amodal.export.graph.weights import Weights  # noqa: E402
 from amodal.export.graph.writer import FLOAT, HALF, Graph  # noqa: E402
@@ -256,7 +256,7 @@ def test_a_spatial_block_is_diffusers_with_its_time_embedding_given_as_a_row(
         weights,
         half,
         {"x": (3, 32, 4, 6), "time": (out,)},
-        lambda g, x, time: layers.res_block_2d(g, x, "m", (4, 6), 1e-6, *layers.time_rows(g, time, ["m.conv1"])),
+        lambda g, x, time: blocks.res_block_2d(g, x, "m", (4, 6), 1e-6, *blocks.time_rows(g, time, ["m.conv1"])),
         variant,
     )
     x, emb = random(3, 32, 4, 6), random(1, 48, seed=2)
@@ -290,8 +290,8 @@ def unet_block_graph(weights: Weights, half: bool, frames: int, out: int, eps: f
         weights,
         half,
         {"x": ("rows", 32, 4, 6), "time": (2 * out,)},
-        lambda g, x, time: layers.res_block(
-            g, x, "m", frames, (4, 6), (eps, eps), -1.0, tuple(layers.time_rows(g, time, UNET_CONVS))
+        lambda g, x, time: blocks.res_block(
+            g, x, "m", frames, (4, 6), (eps, eps), -1.0, tuple(blocks.time_rows(g, time, UNET_CONVS))
         ),
         variant,
     )
@@ -330,7 +330,7 @@ def test_a_vae_block_takes_any_number_of_frames_and_mixes_the_other_way(
         seeded(module, prefix="m."),
         half,
         {"x": ("frames", 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
         variant,
     )
     run = session(g)
@@ -357,7 +357,7 @@ def test_the_mix_follows_its_factor_to_either_end(mix: float, session: Load, see
         weights[1],
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0),
     )
     assert_close(session(g)(x=x)["y"], vae(x, image_only_indicator=torch.zeros(1, 4)))
 
@@ -379,7 +379,7 @@ def test_faint_input_shows_that_each_norm_has_its_epsilon(
         weights,
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
         variant,
     )
     assert_close(session(g)(x=x)["y"], module(x, image_only_indicator=torch.zeros(1, 4)))
