@@ -1,6 +1,6 @@
 """Prints what the U-Net's step takes at the real size with one form or option changed at a time:
 
-    PYTHONPATH=src:. python -m tests.fake_cuda.table
+PYTHONPATH=src:. python -m tests.fake_cuda.table
 """
 
 from __future__ import annotations

@@ -520,6 +520,7 @@ def test_a_driver_too_old_for_onnxruntime_alone_is_named(
     pretended: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 12080)
     with pytest.raises(BackendUnavailableError, match=r"12.8, onnxruntime-gpu 1.31.1 needs 13.0\); .* 580 or later"):
         backends.create("onnxruntime", device="cuda")
