@@ -137,7 +137,7 @@ BOUNDS = {  # at the real size with 8 frames at once: launches, and GB of activa
     "image_encoder": (610, 0.09),
     "vae_encoder": (150, 1.62),
     "unet_conditioner": (260, 0.006),
-    "unet": (1750, 1.08),
+    "unet": (1750, 1.32),
     "vae_decoder": (570, 2.78),
     "depth": (500, 1.5),
 }
