@@ -29,6 +29,8 @@ class Job:
         sizes: of the graph's free axes.
         options: as in `CudaOptions`.
         threads: that call it, one after the other.
+        together: as many components load, call and close at the same time, each in its own thread; the counts are of
+            all.
     """
 
     graph: str
@@ -39,6 +41,7 @@ class Job:
     calls: int = 3
     kind: str = "component"
     threads: int = 1
+    together: int = 1
     bundle: bool = False
 
 
@@ -94,6 +97,9 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
     if job.bundle:
         _count_steps(job, backend, fake, found)
         return
+    if job.together > 1:
+        _count_together(job, backend, fake, found)
+        return
     before = fake.bytes_now
     with backend.active():
         executable: Any = backend.load(_entry(job), [Path(job.graph)])
@@ -104,11 +110,10 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
             there[node.op_type] = there.get(node.op_type, 0) + 1
     found.described = backend.describe()
     found.weights = fake.bytes_now - before
-    shapes = {i.name: [n if isinstance(n, int) else job.sizes[n] for n in i.shape] for i in session.get_inputs()}
 
     def call() -> None:
         with backend.active():
-            inputs = {name: cupy.zeros(shape).astype("float32") for name, shape in shapes.items()}
+            inputs = _inputs(job, session)
             fake.forget()
             executable.map([inputs])
         found.counts.append(dict(fake.counts))
@@ -121,6 +126,29 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
                 pool.submit(call).result()
     with backend.active():
         executable.close()
+
+
+def _inputs(job: Job, session: Any) -> dict[str, Any]:
+    import cupy
+
+    shapes = {i.name: [n if isinstance(n, int) else job.sizes[n] for n in i.shape] for i in session.get_inputs()}
+    return {name: cupy.zeros(shape).astype("float32") for name, shape in shapes.items()}
+
+
+def _count_together(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> None:
+    def live(_: int) -> None:
+        for _ in range(job.calls):
+            with backend.active():
+                executable = backend.load(_entry(job), [Path(job.graph)])
+                inputs = _inputs(job, executable._session)
+                for _ in range(3):
+                    executable(inputs)
+                executable.close()
+
+    fake.forget()
+    with ThreadPoolExecutor(job.together) as pool:
+        list(pool.map(live, range(job.together)))
+    found.counts.append(dict(fake.counts))
 
 
 def _entry(job: Job) -> Any:

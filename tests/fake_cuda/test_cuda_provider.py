@@ -85,6 +85,15 @@ def test_threads_share_one_recording(measure: Measure, tmp_path: Path) -> None:
     assert len(set(found.arena)) == 1
 
 
+def test_two_in_two_threads_do_not_disturb_each_others_recording(measure: Measure, tmp_path: Path) -> None:
+    """CUDA refuses to allocate and to release anywhere while one of them records."""
+    (found,) = measure([job_of(planned("tiny", variant="cuda")["unet"], tmp_path, together=2, calls=3)])
+    assert found.error == ""
+    (counts,) = found.counts
+    assert counts["graph recorded"] == 6
+    assert not [name for name in counts if name.startswith("illegal")]
+
+
 def test_a_node_without_a_kernel_is_named_with_its_component(
     measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +102,7 @@ def test_a_node_without_a_kernel_is_named_with_its_component(
     (found,) = measure([job_of(planned("tiny", variant="former")["unet"], tmp_path)])
     assert found.error.startswith("BackendError: component unet: onnxruntime 1.")
     assert "has no CUDA kernels for 67 InstanceNormalization" in found.error
-    assert found.error.endswith('export the bundle again with `variant="cuda"`.')
+    assert found.error.endswith("export the bundle again with `amodal export --variant cuda`.")
     assert not found.counts
 
 

@@ -16,7 +16,7 @@ from ...errors import BackendError, MemoryBudgetError, first_line
 from ..gpu import Gpu, aligned, out_of_memory
 
 ALLOCATION_LOCK = threading.RLock()
-"""Held while allocating or capturing: CUDA fails both if one thread allocates while another captures."""
+"""Held while allocating, releasing or capturing: CUDA fails if one thread does so while another captures."""
 
 _MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: for one CFG row, and for both
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
@@ -178,7 +178,8 @@ class BoundSession:
             self._xp.cuda.get_current_stream().synchronize()
         if self._thread is not None:
             self._thread.shutdown()
-        self._captured, self._running, self._binding, self._session = {}, [], None, None
+        with ALLOCATION_LOCK:
+            self._captured, self._running, self._binding, self._session = {}, [], None, None
         self._closed()
 
 

@@ -178,7 +178,8 @@ class OnnxRuntimeCudaBackend(GpuBackend):
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
         weights = sum(file.stat().st_size for file in files)
-        self.empty_pool()
+        with ALLOCATION_LOCK:
+            self.empty_pool()
         limit = self._room(entry.kind, weights)
         graph = self.options.cuda_graph and entry.repeated
         wanted = self._provider_options(entry, graph, limit)
@@ -212,7 +213,8 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         if found := Counter({kind: n for kind, n in found.items() if kind not in _OF_SIZES}):
             raise BackendError(
                 f"component {kind}: onnxruntime {self._ort.__version__} has no CUDA kernels for {_listed(found)}, and "
-                'would run them on the CPU, with a copy each way; export the bundle again with `variant="cuda"`.'
+                "would run them on the CPU, with a copy each way; export the bundle again with "
+                "`amodal export --variant cuda`."
             )
 
     def _open(self, file: Path, options: dict[str, str], graph: bool) -> tuple[Any, bool]:
