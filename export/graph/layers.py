@@ -190,9 +190,8 @@ def add_class_token(
     if g.variant.sizes == "known":
 
         def load() -> Tensor:
-            return (
-                torch.cat([g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])]) + positions()
-            )
+            first, others = g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])
+            return torch.cat([first, others]) + positions()
 
         x = g.op("Pad", x, g.constant([0, 1, 0, 0, 0, 0]))  # a row of zeros before each picture's tokens
         return g.op("Add", x, g.derived(f"{table} + {token}", shape, load))

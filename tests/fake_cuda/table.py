@@ -1,4 +1,4 @@
-"""Prints what the U-Net's step takes at the real size with one form or option changed at a time:
+"""Prints what the components take at the real size, and the U-Net's step with one form or option changed at a time:
 
 PYTHONPATH=src:. python -m tests.fake_cuda.table
 """
@@ -31,9 +31,15 @@ _ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Writes the graphs, measures them and prints a table."""
+    """Writes the graphs, measures them and prints tables."""
     with tempfile.TemporaryDirectory() as folder:
         measure = prepare(Path(folder))
+        components = planned("diffusion-vas", variant="cuda", precision="fp16")
+        print("| component | launches | GB of weights | GB of activations |\n|---|---|---|---|")
+        for kind, component in components.items():
+            (found,) = measure([job_of(component, Path(folder))])
+            count = launches(found.counts[0], "recorded " if component.repeated else "")
+            print(f"| {kind} | {count} | {found.weights / 1e9:.2f} | {max(found.peak) / 1e9:.2f} |", flush=True)
         print("| form | launches | GB between kernels | GB in all | GB of weights | GB of activations |")
         print("|---|---|---|---|---|---|")
         for name, (form, options) in _ROWS.items():

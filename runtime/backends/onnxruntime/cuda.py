@@ -17,6 +17,7 @@ from ...errors import BackendError, BackendUnavailableError, BundleCorruptError,
 from ..backend import EngineNeeds, Executable
 from ..gpu import Gpu, GpuBackend, cuda_version, gpu_number, open_gpu, out_of_memory, try_kernel
 from .bound import ALLOCATION_LOCK, BoundSession, BoundSettings, Place, is_out_of_memory, reason_of
+from .kernels import fused_file
 from .library import OLDEST_FOR_CUDA, import_onnxruntime, installed_distributions, release
 
 _NAME, _PROVIDER = "onnxruntime", "CUDAExecutionProvider"
@@ -177,7 +178,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
-        weights = sum(file.stat().st_size for file in files)
+        weights = sum(file.stat().st_size for file in files if file != fused_file(files[0]))
         with ALLOCATION_LOCK:
             self.empty_pool()
         limit = self._room(entry.kind, weights)
