@@ -282,7 +282,7 @@ def test_a_wrong_shape_is_named(shared_backend: Any, decoder: Any) -> None:
 def test_a_closed_component_says_so_and_gives_its_weights_back(cupy: Any, bundle: Bundle) -> None:
     made = backend(cupy)
     decoder = component(made, bundle, "vae_decoder")
-    assert made._weights
+    assert list(made._weights.values()) == [bundle.component("vae_decoder").loaded_bytes]  # not the CPU's twin
     decoder.close()
     decoder.close()
     assert not made._weights
@@ -545,6 +545,15 @@ def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> N
         return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), BackendFacts(on_gpu=on_gpu))
 
     assert plan(on_gpu=True, vram="1GB") is None
+    sizes = {key: entry.loaded_bytes for key, entry in bundle.manifest.components.items()}
+    assert plan(on_gpu=True, vram=sum(sizes.values())) is None
+    with pytest.raises(
+        MemoryBudgetError, match=rf"of {len(sizes)} networks take .*; allow more, or choose `memory=\"s"
+    ):
+        plan(on_gpu=True, vram=sum(sizes.values()) - 1)
+    assert plan(on_gpu=True, vram=max(sizes.values()), memory="sequential") is None
+    with pytest.raises(MemoryBudgetError, match=r"of \w*unet, the largest network, take .* allow more\.$"):
+        plan(on_gpu=True, vram=max(sizes.values()) - 1, memory="sequential")
     with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):
         plan(vram="1GB")
     with pytest.raises(InputError, match="engine_dir"):
