@@ -17,10 +17,10 @@ SIZES = {"rows": 2, "frames": FRAMES, "steps": 25}
 
 
 def planned(kind: Literal["tiny", "diffusion-vas"], **settings: Any) -> dict[str, ComponentPlan]:
-    """The components of stage `segment` and depth, by kind: of toys, or at the real size with the large depth net."""
+    """The components of stage `segment` and depth, by kind: of toys, or at the real size."""
     tiny = kind == "tiny"
     shapes: dict[str, Any] = {"size": (64, 128), "frames": 8} if tiny else {"size": (256, 512), "frames": 25}
-    depth = random_depth("tiny" if tiny else "large")
+    depth = random_depth("tiny" if tiny else "small")
     components = plan_export(
         {"segment": random_checkpoint(kind, "segment")}, depth, ExportSettings(**shapes, **settings)
     ).components

@@ -148,7 +148,7 @@ BOUNDS = {  # at the real size with 8 frames at once: launches, and GB of activa
     "unet_conditioner": (260, 0.006),
     "unet": (1750, 1.32),
     "vae_decoder": (570, 2.78),
-    "depth": (500, 1.5),
+    "depth": (410, 1.24),
 }
 
 
