@@ -22,8 +22,8 @@ from torch import Tensor
 from .writer import FLOAT, Graph
 
 GROUPS = 32  # diffusers' SVD networks never use another number of groups
-# Values of a map up to which a norm gets a weight for each of them and is one kernel, not three; beyond, as in norms
-# over time, the weights would take memory like activations.
+# Values of a map up to which a norm that is run again and again gets a weight for each of them, and is one kernel, not
+# three; beyond, as in norms over time, the weights would take memory like activations.
 _PER_VALUE = 2**21
 
 
@@ -102,7 +102,7 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     count, size = (1, -1) if -1 in rest else (-1, channels // GROUPS * math.prod(rest))
     x = g.op("Reshape", x, g.constant([count, GROUPS, size]))
     if g.variant.group_norm == "layer":
-        if 0 < size * GROUPS <= _PER_VALUE:
+        if g.repeated and 0 < size * GROUPS <= _PER_VALUE:
             scale, bias = (_per_value(g, f"{name}.{part}", math.prod(rest)) for part in ("weight", "bias"))
             x = g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=eps, stash_type=1)
             return g.op("Reshape", x, g.constant([count, channels, *rest]))

@@ -71,6 +71,7 @@ class Graph:
         stored: dtype of weights in the file. FLOAT16 under FLOAT arithmetic puts a Cast after each, as the reference
             runs its VAE encoder (diffusers' `force_upcast`).
         variant: how layers are written where several forms compute the same.
+        repeated: whether it is run again and again, so that weights which save time may take memory.
 
     Attributes:
         inputs, outputs: names, dtypes and shapes of the tensors declared so far.
@@ -81,6 +82,7 @@ class Graph:
     compute: ir.DataType = FLOAT
     stored: ir.DataType = FLOAT
     variant: Variant = VARIANTS["cpu"]
+    repeated: bool = False
     inputs: list[TensorEntry] = field(default_factory=list)
     outputs: list[TensorEntry] = field(default_factory=list)
     _nodes: list[ir.Node] = field(default_factory=list)

@@ -126,7 +126,7 @@ def write_unet(
     the time table, and the two context tensors. Output: `velocity` [B, T, 4, h, w], the v-prediction of each
     CFG row. B is free (1 or 2), and h and w are multiples of `structure.downscale`.
     """
-    return _UNet(Graph("unet", weights, *dtypes, variant), structure, frames, layout).write(size)
+    return _UNet(Graph("unet", weights, *dtypes, variant, repeated=True), structure, frames, layout).write(size)
 
 
 class _UNet:

@@ -47,10 +47,11 @@ def graph_of(
     inputs: dict[str, tuple[Any, ...]],
     write: Write,
     variant: Variant = VARIANTS["cpu"],
+    repeated: bool = False,
 ) -> Graph:
     """A graph of the one layer that `write(graph, *inputs)` appends."""
     dtype = HALF if half else FLOAT
-    g = Graph("layer", weights, dtype, dtype, variant)
+    g = Graph("layer", weights, dtype, dtype, variant, repeated)
     g.output("y", write(g, *(g.input(name, shape) for name, shape in inputs.items())), ("free",))
     # The shape of the result is inferred: only its dtype matters here.
     g._outputs[0].shape = None
@@ -140,11 +141,11 @@ def test_a_group_norm_is_torchs_in_each_form(
 
 
 @half_or_not
-def test_a_group_norm_over_layers_is_torchs_on_large_maps(
-    half: bool, session: Load, seeded: Any, assert_close: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("most", [0, 4 * 6 * 96], ids=["per channel", "per value"])
+def test_a_group_norm_that_is_run_again_and_again_is_torchs(
+    most: int, half: bool, session: Load, seeded: Any, assert_close: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a weight for each value would take too much memory."""
-    monkeypatch.setattr(layers, "_PER_VALUE", 0)
+    monkeypatch.setattr(layers, "_PER_VALUE", most)
     module = torch.nn.GroupNorm(32, 96, eps=1e-5)
     g = graph_of(
         seeded(module, prefix="m."),
@@ -152,9 +153,13 @@ def test_a_group_norm_over_layers_is_torchs_on_large_maps(
         {"x": (3, 96, 4, 6)},
         lambda g, x: layers.group_norm(g, x, "m", (4, 6), 1e-5),
         VARIANTS["cuda"],
+        repeated=True,
     )
-    x = random(3, 96, 4, 6)
-    assert_close(session(g)(x=x)["y"], module(x), half)
+    assert ("Expand" in {node.op_type for node in g.model().graph}) == (most > 0)
+    run = session(g)
+    for scale in (1.0, 3e-3):
+        x = random(3, 96, 4, 6, scale=scale)
+        assert_close(run(x=x)["y"], module(x), half)
 
 
 @half_or_not
