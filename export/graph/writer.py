@@ -223,7 +223,7 @@ class Graph:
         return places
 
     def model(self) -> ir.Model:
-        """Returns the graph as a model; weights that were not saved are without values."""
+        """Returns the graph as a model, once; weights that were not saved are without values."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
