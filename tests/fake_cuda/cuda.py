@@ -19,6 +19,10 @@ class FakeCuda:
         for name in ("bytes_now", "bytes_peak"):
             getattr(self._core, name).restype = ctypes.c_size_t
 
+    def hold(self, size: int) -> None:
+        """Gives the device that many bytes of memory in all."""
+        self._core.set_device_bytes(ctypes.c_size_t(size))
+
     def forget(self) -> None:
         """Counts from zero, and the peak from what is allocated now."""
         self._core.forget_counts()

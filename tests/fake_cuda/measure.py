@@ -31,6 +31,8 @@ class Job:
         threads: that call it, one after the other.
         together: as many components load, call and close at the same time, each in its own thread; the counts are of
             all.
+        vram: limit on GPU memory in bytes, as a user sets it.
+        device_bytes: memory of the GPU.
     """
 
     graph: str
@@ -42,6 +44,8 @@ class Job:
     kind: str = "component"
     threads: int = 1
     together: int = 1
+    vram: int | None = None
+    device_bytes: int = 24 * 2**30
     bundle: bool = False
 
 
@@ -93,7 +97,8 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
     from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend, import_cuda
 
     gpu = find_gpu(cupy, "onnxruntime")
-    backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options))
+    backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options), job.vram)
+    fake.hold(job.device_bytes)
     if job.bundle:
         _count_steps(job, backend, fake, found)
         return
@@ -102,7 +107,7 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
         return
     before = fake.bytes_now
     with backend.active():
-        executable: Any = backend.load(_entry(job), [Path(job.graph)])
+        executable: Any = backend.load(_entry(job), _files(job))
     session = executable._session
     for part in session.get_provider_graph_assignment_info():
         there = found.providers.setdefault(part.ep_name, {})
@@ -139,7 +144,7 @@ def _count_together(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> 
     def live(_: int) -> None:
         for _ in range(job.calls):
             with backend.active():
-                executable = backend.load(_entry(job), [Path(job.graph)])
+                executable = backend.load(_entry(job), _files(job))
                 inputs = _inputs(job, executable._session)
                 for _ in range(3):
                     executable(inputs)
@@ -149,6 +154,10 @@ def _count_together(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> 
     with ThreadPoolExecutor(job.together) as pool:
         list(pool.map(live, range(job.together)))
     found.counts.append(dict(fake.counts))
+
+
+def _files(job: Job) -> list[Path]:
+    return [Path(job.graph), *(data for data in [Path(f"{job.graph}.data")] if data.is_file())]
 
 
 def _entry(job: Job) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,29 @@ def test_two_in_two_threads_do_not_disturb_each_others_recording(measure: Measur
     (counts,) = found.counts
     assert counts["graph recorded"] == 6
     assert not [name for name in counts if name.startswith("illegal")]
+
+
+def test_memory_that_runs_out_is_said_in_a_sentence(measure: Measure, tmp_path: Path) -> None:
+    """On a GPU that is full while a component runs, and on one that is full before."""
+    job = job_of(planned("tiny", variant="cuda", precision="fp16")["vae_decoder"], tmp_path)
+    found = measure([{**job, "device_bytes": 3_000_000}, {**job, "device_bytes": 1_000_000}])
+    start, end = "MemoryBudgetError: GPU memory ran out on the RTX 3090 (", "); close other programs, or run with"
+    running, loading = (one.error.removeprefix(start).partition(end)[0] for one in found)
+    assert re.fullmatch(r"component vae_decoder: node \S+: Failed to allocate memory for .* \d+", running)
+    assert loading == "Exception during initialization: CUDA failure 2: out of memory"
+
+
+def test_a_limit_holds_for_weights_and_activations_together(measure: Measure, tmp_path: Path) -> None:
+    job = job_of(planned("tiny", variant="cuda", precision="fp16")["vae_decoder"], tmp_path)
+    (free,) = measure([job])
+    need = free.weights + max(free.peak)
+    limits = [need + 2**20, need - 2**18, need // 2, free.weights // 2]
+    enough, *others = measure([{**job, "vram": limit} for limit in limits])
+    assert enough.error == ""
+    assert enough.weights + max(enough.peak) <= limits[0]
+    for found in others:
+        assert found.error.startswith("MemoryBudgetError: ")
+        assert "smaller than requested bytes" in found.error or "for its weights alone" in found.error
 
 
 def test_a_node_without_a_kernel_is_named_with_its_component(

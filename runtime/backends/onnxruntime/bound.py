@@ -21,6 +21,7 @@ ALLOCATION_LOCK = threading.RLock()
 _MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: for one CFG row, and for both
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 _NO_GRAPH = "-1"
+_FAILED_NODE = r"Non-zero status code returned while running \w+ node\. Name:'([^']*)' Status Message: "
 
 
 class Place(NamedTuple):
@@ -184,9 +185,11 @@ class BoundSession:
 
 
 def reason_of(error: BaseException) -> str:
-    """Extracts ONNX Runtime's message, without the source location before it and the host name after it."""
+    """Extracts ONNX Runtime's message, without the source locations in it and the host name after it."""
     text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
-    return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
+    text = re.sub(r"/\S+\.(?:h|cc|cu):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])? ", "", text)
+    text = re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
+    return re.sub(rf"(?:Error in execution: )?{_FAILED_NODE}", r"node \1: ", text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -155,7 +155,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
 
     Args:
         vram: limit on GPU memory in bytes; None for none. Weights are counted before a component is loaded; each
-            component's activations are limited to what the weights leave.
+            component's are limited, with its activations, to what the weights of others leave.
         place: where sessions run; None for the GPU.
     """
 
@@ -254,7 +254,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         return {name: str(value) for name, value in chosen.items()}
 
     def _room(self, kind: str, weights: int) -> int | None:
-        """Returns the bytes that a component's activations may take; None for no limit."""
+        """Returns the bytes that a component may take, weights included as ONNX Runtime counts; None for no limit."""
         left, allowed = int(self.xp.cuda.runtime.memGetInfo()[0]), "free"
         if self._vram is not None and self._vram - sum(self._weights.values()) < left:
             left = self._vram - sum(self._weights.values())
@@ -265,7 +265,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
                 f"{max(left, 0) / 1e6:.1f} MB are {allowed} on the {self._gpu.name}; close other programs, allow more, "
                 'or run with `memory="sequential"`.'
             )
-        return None if self._vram is None else left - weights
+        return None if self._vram is None else left
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
