@@ -27,6 +27,7 @@ _ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "time embeddings added": ({"time": "added"}, {}),
     "phases before upsampling": ({"upsample": "phases"}, {}),
     "NCHW": ({}, {"nhwc": False}),
+    "biases inside convolutions": ({}, {"fuse_bias": True}),
 }
 
 

@@ -63,7 +63,7 @@ def test_activations_are_held_once_and_but_for_the_steps_given_back(tiny: dict[s
         assert found.arena == (found.peak if kind == "unet" else [0, 0, 0]), kind
 
 
-@pytest.mark.parametrize("options", [{"nhwc": False}, {"attention": 16}], ids=str)
+@pytest.mark.parametrize("options", [{"nhwc": False}, {"attention": 16}, {"fuse_bias": True}], ids=str)
 def test_other_options_leave_the_step_one_graph(options: Any, measure: Measure, tmp_path: Path) -> None:
     (found,) = measure([job_of(planned("tiny", variant="cuda")["unet"], tmp_path, options=options)])
     assert (found.error, list(found.providers)) == ("", [CUDA])

@@ -42,6 +42,7 @@ class CudaOptions:
         cuda_graph: replay the U-Net's step as one CUDA graph. Other components run a few times per clip and then free
             their activations, which a graph could not.
         nhwc: run half-precision convolutions with channels last, the layout of tensor-core kernels.
+        fuse_bias: have cuDNN add biases inside convolutions, which it compiles kernels for, instead of after them.
         tf32: round float32 products to TF32. Components in float32 are those that need its accuracy.
         conv_search: how cuDNN's algorithms are chosen. `EXHAUSTIVE` times them, and may choose differently each time.
         attention: ONNX Runtime's `sdpa_kernel`, a sum of 1 (Flash), 2 (memory efficient), 8 (cuDNN's Flash, for
@@ -50,6 +51,7 @@ class CudaOptions:
 
     cuda_graph: bool = True
     nhwc: bool = True
+    fuse_bias: bool = False
     tf32: bool = False
     conv_search: str = "HEURISTIC"
     attention: int = 0
@@ -246,6 +248,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
             "cudnn_conv_algo_search": self.options.conv_search,
             "enable_cuda_graph": int(graph),
             "prefer_nhwc": int(self.options.nhwc and entry.precision == "fp16"),
+            "fuse_conv_bias": int(self.options.fuse_bias),
             "use_tf32": int(self.options.tf32),
             "sdpa_kernel": self.options.attention,
         }
