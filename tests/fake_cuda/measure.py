@@ -59,6 +59,7 @@ class Measured:
         weights: device bytes after loading.
         arena, peak: device bytes beyond that, after each call and at most during it.
         counts: of each call; of a bundle, from each call of the U-Net to the next.
+        held: bytes that the backend counts of it, at the end.
         described: by the backend.
     """
 
@@ -68,6 +69,7 @@ class Measured:
     arena: list[int] = field(default_factory=list)
     peak: list[int] = field(default_factory=list)
     counts: list[dict[str, int]] = field(default_factory=list)
+    held: int = 0
     described: dict[str, str] = field(default_factory=dict)
 
 
@@ -99,6 +101,7 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
     gpu = find_gpu(cupy, "onnxruntime")
     backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options), job.vram)
     fake.hold(job.device_bytes)
+    cupy.cuda.runtime.memGetInfo = lambda: (job.device_bytes - fake.bytes_now, job.device_bytes)
     if job.bundle:
         _count_steps(job, backend, fake, found)
         return
@@ -129,6 +132,7 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
         with ThreadPoolExecutor(1) as pool:
             for _ in range(job.calls):
                 pool.submit(call).result()
+    (found.held,) = backend._held.values()
     with backend.active():
         executable.close()
 

@@ -124,6 +124,13 @@ def test_a_limit_holds_for_weights_and_activations_together(measure: Measure, tm
         assert "smaller than requested bytes" in found.error or "for its weights alone" in found.error
 
 
+def test_what_a_cuda_graph_keeps_counts_for_others(measure: Measure, tmp_path: Path) -> None:
+    job = job_of(planned("tiny", variant="cuda", precision="fp16")["unet"], tmp_path)
+    (found,) = measure([job])
+    weights = sum((tmp_path / f"segment_unet.onnx{end}").stat().st_size for end in ("", ".data"))
+    assert found.held == weights + found.arena[-1]
+
+
 def test_a_node_without_a_kernel_is_named_with_its_component(
     measure: Measure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

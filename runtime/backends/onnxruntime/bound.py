@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...errors import BackendError, MemoryBudgetError, first_line
@@ -47,6 +47,8 @@ class BoundSettings(NamedTuple):
         graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
             they are bound directly.
         keeps_memory: keep activations between calls, for a component that is called again and again.
+        kept: called with the bytes of device memory that a recorded CUDA graph keeps.
+        closed: called once the memory is freed.
     """
 
     kind: str
@@ -54,6 +56,8 @@ class BoundSettings(NamedTuple):
     gpu: Gpu
     graph: bool = False
     keeps_memory: bool = False
+    kept: Callable[[int], Any] = lambda size: None
+    closed: Callable[[], Any] = lambda: None
 
 
 class _Captured(NamedTuple):
@@ -73,15 +77,10 @@ class BoundSession:
 
     A CUDA graph of ONNX Runtime belongs to the thread that recorded it: another one would record it again, while
     programs allocate. Those sessions therefore run in a thread of their own.
-
-    Args:
-        closed: called once the memory is freed.
     """
 
-    def __init__(
-        self, ort: Any, session: Any, xp: Any, settings: BoundSettings, closed: Callable[[], Any] = lambda: None
-    ) -> None:
-        self._ort, self._session, self._xp, self._settings, self._closed = ort, session, xp, settings, closed
+    def __init__(self, ort: Any, session: Any, xp: Any, settings: BoundSettings) -> None:
+        self._ort, self._session, self._xp, self._settings = ort, session, xp, settings
         self._kind, self._graph = settings.kind, settings.graph
         self._thread = ThreadPoolExecutor(1, f"amodal-{settings.kind}") if settings.graph else None
         self._inputs = {i.name: (i.shape, _TYPES[i.type]) for i in session.get_inputs()}
@@ -122,10 +121,18 @@ class BoundSession:
             captured = _Captured(binding, self._options(str(len(self._captured) + 1), False), fixed, outputs)
         for name, array in arrays.items():
             self._xp.copyto(captured.inputs[name], array)
-        with nullcontext() if shapes in self._captured else ALLOCATION_LOCK:
+        if shapes in self._captured:
             self._execute(captured.binding, captured.options)
-        self._captured[shapes] = captured  # only now, so that a failed capture is tried again
+        else:
+            with ALLOCATION_LOCK:
+                before = self._free_bytes()
+                self._execute(captured.binding, captured.options)
+                self._settings.kept(before - self._free_bytes())
+            self._captured[shapes] = captured  # only now, so that a failed capture is tried again
         return {name: array.copy() for name, array in captured.outputs.items()}
+
+    def _free_bytes(self) -> int:
+        return int(self._xp.cuda.runtime.memGetInfo()[0])
 
     def _options(self, graph: str | None, last: bool) -> Any:
         options = self._ort.RunOptions()
@@ -181,7 +188,7 @@ class BoundSession:
             self._thread.shutdown()
         with ALLOCATION_LOCK:
             self._captured, self._running, self._binding, self._session = {}, [], None, None
-        self._closed()
+        self._settings.closed()
 
 
 def reason_of(error: BaseException) -> str:

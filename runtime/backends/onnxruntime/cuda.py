@@ -156,8 +156,8 @@ class OnnxRuntimeCudaBackend(GpuBackend):
     Work is always queued on the backend's own stream, since a session's stream is fixed at its creation.
 
     Args:
-        vram: limit on GPU memory in bytes; None for none. Weights are counted before a component is loaded; each
-            component's are limited, with its activations, to what the weights of others leave.
+        vram: limit on GPU memory in bytes; None for none. Weights are counted before a component is loaded. A
+            component, with its activations, may take what others leave: they hold their weights, and CUDA graphs theirs.
         place: where sessions run; None for the GPU.
     """
 
@@ -175,7 +175,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
         super().__init__(_NAME, cupy, gpu)
         self.options, self._ort, self._vram = options or CudaOptions(), ort, vram
         self._place = place or Place(_PROVIDER, "cuda", gpu.number, f"gpu:{gpu.number}")
-        self._weights: dict[object, int] = {}  # bytes, by loaded component
+        self._held: dict[object, int] = {}  # bytes of weights and of activations that are kept, by loaded component
         self._notes: dict[str, str] = {}
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
@@ -200,10 +200,14 @@ class OnnxRuntimeCudaBackend(GpuBackend):
                 "or export the bundle again."
             ) from error
         loaded = object()
-        self._weights[loaded] = weights
-        closed = partial(self._weights.pop, loaded, None)
-        settings = BoundSettings(entry.kind, self._place, self._gpu, graph, keeps_memory=entry.repeated)
-        return BoundSession(self._ort, session, self.xp, settings, closed)
+        self._held[loaded] = weights
+
+        def kept(size: int) -> None:
+            self._held[loaded] += max(0, size)
+
+        closed = partial(self._held.pop, loaded, None)
+        settings = BoundSettings(entry.kind, self._place, self._gpu, graph, entry.repeated, kept, closed)
+        return BoundSession(self._ort, session, self.xp, settings)
 
     def _require_kernels(self, session: Any, kind: str) -> None:
         """Counts the nodes that run on the CPU; raises BackendError if any does more there than computing sizes."""
@@ -259,8 +263,8 @@ class OnnxRuntimeCudaBackend(GpuBackend):
     def _room(self, kind: str, weights: int) -> int | None:
         """Returns the bytes that a component may take, weights included as ONNX Runtime counts; None for no limit."""
         left, allowed = int(self.xp.cuda.runtime.memGetInfo()[0]), "free"
-        if self._vram is not None and self._vram - sum(self._weights.values()) < left:
-            left = self._vram - sum(self._weights.values())
+        if self._vram is not None and self._vram - sum(self._held.values()) < left:
+            left = self._vram - sum(self._held.values())
             allowed = f"left of the {self._vram / 1e9:g} GB allowed (`vram`)"
         if weights >= left:
             raise MemoryBudgetError(

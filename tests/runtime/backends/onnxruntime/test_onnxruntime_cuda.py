@@ -282,10 +282,10 @@ def test_a_wrong_shape_is_named(shared_backend: Any, decoder: Any) -> None:
 def test_a_closed_component_says_so_and_gives_its_weights_back(cupy: Any, bundle: Bundle) -> None:
     made = backend(cupy)
     decoder = component(made, bundle, "vae_decoder")
-    assert list(made._weights.values()) == [bundle.component("vae_decoder").loaded_bytes]  # not the CPU's twin
+    assert list(made._held.values()) == [bundle.component("vae_decoder").loaded_bytes]  # not the CPU's twin
     decoder.close()
     decoder.close()
-    assert not made._weights
+    assert not made._held
     with made.active(), pytest.raises(BackendError, match="closed"):
         decoder({"latents": np.zeros((1, 4, 8, 8), np.float32)})
 
@@ -469,7 +469,7 @@ def test_nodes_that_would_run_on_the_cpu_are_counted_by_component(pretended: Any
     made = OnnxRuntimeCudaBackend(pretended(on_cpu=["Concat", "Einsum"]), cupy, GPU)
     with pytest.raises(BackendError, match=r"component vae_decoder: .* has no CUDA kernels for 1 Einsum, and would"):
         component(made, bundle, "vae_decoder")
-    assert not made._weights
+    assert not made._held
 
 
 @pytest.mark.parametrize("version", ["1.23.2", "1.31.0"])
