@@ -157,7 +157,7 @@ class OnnxRuntimeCudaBackend(GpuBackend):
 
     Args:
         vram: limit on GPU memory in bytes; None for none. Weights are counted before a component is loaded. A
-            component, with its activations, may take what others leave: they hold their weights, and CUDA graphs theirs.
+            component, with its activations, may take what others leave; they hold weights, and what CUDA graphs keep.
         place: where sessions run; None for the GPU.
     """
 
