@@ -390,6 +390,18 @@ def test_what_onnxruntime_says_is_told_without_places_and_hosts() -> None:
     expected = 'Failed to parse provider option "device_id": CUDA failure 35: driver too old'
     assert reason_of(RuntimeError(said)) == expected
     assert reason_of(RuntimeError("out of tea\n\nTraceback")) == "out of tea"
+    said = (
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /src/cuda_call.cc:154 "
+        "std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = "
+        "cudaError; bool THRW = true] CUDA failure 2: out of memory ; GPU=0 ; hostname=robot"
+    )
+    assert reason_of(RuntimeError(said)) == "Exception during initialization: CUDA failure 2: out of memory"
+    said = (
+        "Error in execution: Non-zero status code returned while running Conv node. Name:'up/Conv_3' Status Message: "
+        "/src/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) "
+        "Failed to allocate memory for requested buffer of size 8"
+    )
+    assert reason_of(RuntimeError(said)) == "node up/Conv_3: Failed to allocate memory for requested buffer of size 8"
 
 
 class Pretended:
