@@ -1,4 +1,4 @@
-"""Tests which backends execute on the GPU here, each on the smallest network of the default model.
+"""Tests which backends execute on the GPU here, each on a small network of the default model.
 
     python -m amodal.engines.gpu_probe onnxruntime cuda
 
@@ -37,7 +37,7 @@ LIMIT = 180.0
 TOLERANCE = 1e-2
 """Largest relative difference from the CPU's result: a check that the GPU computes the network, not of its accuracy."""
 
-_COMPONENT, _CUPY, _USABLE = "image_encoder", "cupy", "usable"
+_COMPONENT, _CUPY, _USABLE = "vae_encoder", "cupy", "usable"  # it has convolutions, group norms and attention
 
 
 def probe_gpu(limit: float = LIMIT) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def try_cupy() -> dict[str, Any]:
 
 
 def try_backend(name: str, device: str | None) -> dict[str, Any]:
-    """Runs the default model's image encoder twice on a backend and compares the result with the CPU's.
+    """Runs the default model's VAE encoder twice on a backend and compares the result with the CPU's.
 
     Raises:
         AmodalError: the backend cannot be used, its engine cannot be built, or the result is wrong.

@@ -27,6 +27,7 @@ CASES: dict[str, CudaOptions] = {
     "as it is": CudaOptions(),
     "no CUDA graph": CudaOptions(cuda_graph=False),
     "channels first": CudaOptions(nhwc=False),
+    "biases inside convolutions": CudaOptions(fuse_bias=True),
     "TF32": CudaOptions(tf32=True),
     "algorithms timed": CudaOptions(conv_search="EXHAUSTIVE"),
     "cuDNN's attention": CudaOptions(attention=1 | 2 | 8 | 16),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 from torch import Tensor
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.pictures.depth import DEPTH_MULTIPLE
 
-from ..graph.layers import conv, layer_norm, linear, self_attention
+from ..graph.layers import add_class_token, conv, layer_norm, linear, self_attention
 from ..graph.variants import Variant
 from ..graph.weights import Weight, Weights
 from ..graph.writer import Dtypes, Graph
@@ -47,16 +48,18 @@ def write_depth(network: DepthNetwork, size: Size, variant: Variant, *, dtypes: 
 
     taps = _backbone(g, g.input("pixels", ("frames", 3, *size)), network, grid)
     *finer, x = (_reassemble(g, tap, i) for i, tap in enumerate(taps))
+    at = (-(-grid[0] // 2), -(-grid[1] // 2))  # a convolution of stride 2 made the coarsest map
     for step in range(4):  # refinement, coarsest map first; each step ends at the next finer map's size
         name = f"neck.fusion_stage.layers.{step}"
         with g.scope(name):
             if step:
                 x = g.op("Add", x, _residual(g, finer.pop(), f"{name}.residual_layer1"))
             x = _residual(g, x, f"{name}.residual_layer2")
-            x = _resize(g, conv(g, x, f"{name}.projection"), (2**step * grid[0], 2**step * grid[1]))
+            finer_size = (2**step * grid[0], 2**step * grid[1])
+            x, at = _resize(g, conv(g, x, f"{name}.projection"), at, finer_size), finer_size
 
     with g.scope("head"):
-        x = _resize(g, conv(g, x, "head.conv1"), size)
+        x = _resize(g, conv(g, x, "head.conv1"), at, size)
         x = g.op("Relu", conv(g, x, "head.conv2"))
         x = conv(g, x, "head.conv3")
         if network.kind == "relative":
@@ -75,12 +78,9 @@ def _backbone(g: Graph, x: ir.Value, network: DepthNetwork, grid: Size) -> Seque
         name = f"{_EMBEDDINGS}.patch_embeddings.projection"
         x = conv(g, x, name, stride=DEPTH_MULTIPLE, padding=(0, 0, 0, 0))
         x = g.op("Transpose", g.op("Reshape", x, g.constant([-1, width, tokens - 1])), perm=[0, 2, 1])
-        rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, width]), axis=0)
-        x = g.op("Concat", g.op("Expand", g.weight(f"{_EMBEDDINGS}.cls_token"), rows), x, axis=1)
-        table = f"{_EMBEDDINGS}.position_embeddings"
-        name = f"{table}:{grid[0]}x{grid[1]}"
-        positions = g.derived(name, (1, tokens, width), lambda: interpolate_positions(g.weights.load(table), grid))
-        x = g.op("Add", x, positions)
+        token, table = f"{_EMBEDDINGS}.cls_token", f"{_EMBEDDINGS}.position_embeddings"
+        label, at = f"{table}:{grid[0]}x{grid[1]}", (1, tokens, width)
+        x = add_class_token(g, x, token, label, lambda: interpolate_positions(g.weights.load(table), grid), at)
 
     taps = []
     for i in range(max(network.variant.taps) + 1):
@@ -120,13 +120,18 @@ def _residual(g: Graph, x: ir.Value, name: str) -> ir.Value:
     return g.op("Add", conv(g, g.op("Relu", h), f"{name}.convolution2"), x)
 
 
-def _resize(g: Graph, x: ir.Value, size: Size) -> ir.Value:
-    """Appends bilinear resizing with aligned corners.
+def _resize(g: Graph, x: ir.Value, before: Size, after: Size) -> ir.Value:
+    """Appends bilinear resizing with aligned corners of maps [N, C, *before].
 
-    The free N is taken from x: with `axes`, which would leave N out, TensorRT for RTX 1.7 reads its -1 as a size.
+    Where sizes are read, the free N is taken from x: with `axes`, which would leave N out, TensorRT for RTX 1.7 reads
+    its -1 as a size.
     """
-    sizes = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(size), axis=0)
     modes = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    if g.variant.sizes == "known":
+        # Sizes are rounded down from these, so that they must not be a rounding error too small.
+        scales = [np.nextafter(np.float32(b / a), np.float32(np.inf)) for a, b in zip(before, after, strict=True)]
+        return g.op("Resize", x, None, g.constant([1.0, 1.0, *scales], np.float32), **modes)
+    sizes = g.op("Concat", g.op("Shape", x, start=0, end=2), g.constant(after), axis=0)
     return g.op("Resize", x, None, None, sizes, **modes)
 
 

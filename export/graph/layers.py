@@ -22,6 +22,9 @@ from torch import Tensor
 from .writer import FLOAT, Graph
 
 GROUPS = 32  # diffusers' SVD networks never use another number of groups
+# Values of a map up to which a norm that is run again and again gets a weight for each of them, and is one kernel, not
+# three; beyond, as in norms over time, the weights would take memory like activations.
+_PER_VALUE = 2**21
 
 
 def conv(
@@ -32,16 +35,19 @@ def conv(
     stride: int = 1,
     padding: Sequence[int] | None = None,
     scale: Callable[[], Tensor] | None = None,
+    bias: ir.Value | None = None,
 ) -> ir.Value:
     """Appends a convolution of any rank.
 
     Args:
         padding: as ONNX `pads`; half the kernel on every side by default.
         scale: factor on weights and bias, applied when they are stored.
+        bias: [C'], instead of the layer's own.
     """
     kernel = g.weights.shape(f"{name}.weight")[2:]
     pads = list(padding) if padding is not None else [k // 2 for k in kernel] * 2
-    weight, bias = (_scaled(g, f"{name}.{part}", scale) for part in ("weight", "bias"))
+    weight = _scaled(g, f"{name}.weight", scale)
+    bias = _scaled(g, f"{name}.bias", scale) if bias is None else bias
     return g.op("Conv", x, weight, bias, kernel_shape=list(kernel), strides=[stride] * len(kernel), pads=pads)
 
 
@@ -95,6 +101,16 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
         return g.op("GroupNormalization", x, scale, bias, num_groups=GROUPS, epsilon=eps, stash_type=1)
     count, size = (1, -1) if -1 in rest else (-1, channels // GROUPS * math.prod(rest))
     x = g.op("Reshape", x, g.constant([count, GROUPS, size]))
+    if g.variant.group_norm == "layer":
+        if g.repeated and 0 < size * GROUPS <= _PER_VALUE:
+            scale, bias = (_per_value(g, f"{name}.{part}", math.prod(rest)) for part in ("weight", "bias"))
+            x = g.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=eps, stash_type=1)
+            return g.op("Reshape", x, g.constant([count, channels, *rest]))
+        length = g.op("Shape", x, start=2) if size < 0 else g.constant([size])
+        x = g.op("LayerNormalization", x, g.ones(length), axis=-1, epsilon=eps, stash_type=1)
+        x = g.op("Reshape", x, g.constant([count, channels, *rest]))
+        weight, bias = (_per_channel(g, f"{name}.{part}", len(rest)) for part in ("weight", "bias"))
+        return g.op("Add", g.op("Mul", x, weight), bias)
     ones, zeros = g.constant([1.0] * GROUPS, np.float32), g.constant([0.0] * GROUPS, np.float32)
     x = _in_float32(g, "InstanceNormalization", x, ones, zeros, epsilon=eps)
     x = g.op("Reshape", x, g.constant([count, channels, *rest]))
@@ -104,12 +120,31 @@ def group_norm(g: Graph, x: ir.Value, name: str, rest: Sequence[int], eps: float
     return g.op("Conv", x, weight, g.weight(f"{name}.bias"), kernel_shape=[1] * len(rest), group=channels)
 
 
+def _per_value(g: Graph, name: str, count: int) -> ir.Value:
+    """Returns a vector of the checkpoint [C] as [1, groups, values], each element `count` times.
+
+    ONNX Runtime expands it when it loads, so that the file does not hold the copies.
+    """
+    channels = g.weights.shape(name)[0]
+    shape = (GROUPS, channels // GROUPS, 1)
+    x = g.derived(f"{name}{list(shape)}", shape, lambda: g.weights.load(name).reshape(shape))
+    x = g.op("Expand", x, g.constant([*shape[:2], count]))
+    return g.op("Reshape", x, g.constant([1, GROUPS, channels // GROUPS * count]))
+
+
+def _per_channel(g: Graph, name: str, rest: int) -> ir.Value:
+    """Returns a vector of the checkpoint [C] as [C, 1, ...], with `rest` axes after the channels."""
+    shape = (*g.weights.shape(name), *(1 for _ in range(rest)))
+    return g.derived(f"{name}{list(shape)}", shape, lambda: g.weights.load(name).reshape(shape))
+
+
 def attention(g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, dim: int) -> ir.Value:
     """Appends softmax attention of q [N, heads, L, dim] over k, v [N, heads, S, dim].
 
-    The softmax is in float32, but in the `native` form: TensorRT for RTX 1.7 refuses Attention's `softmax_precision`.
+    Only in the `decomposed` form, the softmax is in float32: TensorRT for RTX 1.7 refuses Attention's
+    `softmax_precision`.
     """
-    if g.variant.attention == "native":
+    if g.variant.attention != "decomposed":
         return g.op("Attention", q, k, v, scale=dim**-0.5)
     q = g.op("Mul", q, g.scalar(dim**-0.5))
     scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
@@ -126,6 +161,46 @@ def join_heads(g: Graph, x: ir.Value, shape: Sequence[int]) -> ir.Value:
     return g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.constant(shape))
 
 
+def attend(
+    g: Graph, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, tokens: tuple[int, int], shape: Sequence[int]
+) -> ir.Value:
+    """Appends attention with several heads of q over k and v.
+
+    Args:
+        q, k, v: forms of [N, tokens, C], with `tokens` of q, and of k and v.
+        shape: of the result, a form of q's.
+    """
+    width, counts = shape[-1], (tokens[0], tokens[1], tokens[1])
+    if g.variant.attention == "tokens":
+        q, k, v = (g.op("Reshape", x, g.constant([-1, n, width])) for x, n in zip((q, k, v), counts, strict=True))
+        alike = {"q_num_heads": heads, "kv_num_heads": heads, "scale": (width // heads) ** -0.5}
+        return g.op("Reshape", g.op("Attention", q, k, v, **alike), g.constant(shape))
+    q, k, v = (split_heads(g, x, n, heads, width // heads) for x, n in zip((q, k, v), counts, strict=True))
+    return join_heads(g, attention(g, q, k, v, width // heads), shape)
+
+
+def add_class_token(
+    g: Graph, x: ir.Value, token: str, table: str, positions: Callable[[], Tensor], shape: Sequence[int]
+) -> ir.Value:
+    """Puts the class token before a vision transformer's tokens x [N, P, C], and adds the position embedding.
+
+    Args:
+        table: label of the position embedding, which `positions` loads; it has `shape`, a form of [1 + P, C].
+    """
+    if g.variant.sizes == "known":
+
+        def load() -> Tensor:
+            first, others = g.weights.load(token).reshape(1, -1), torch.zeros(shape[-2] - 1, shape[-1])
+            return torch.cat([first, others]) + positions()
+
+        x = g.op("Pad", x, g.constant([0, 1, 0, 0, 0, 0]))  # a row of zeros before each picture's tokens
+        return g.op("Add", x, g.derived(f"{table} + {token}", shape, load))
+    first = g.derived(token, (1, 1, shape[-1]), lambda: g.weights.load(token).reshape(1, 1, -1))
+    rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, shape[-1]]), axis=0)
+    x = g.op("Concat", g.op("Expand", first, rows), x, axis=1)
+    return g.op("Add", x, g.derived(table, shape, positions))
+
+
 def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape: tuple[int, int, int]) -> ir.Value:
     """Appends a vision transformer's attention among the tokens of x; its projections have biases.
 
@@ -133,9 +208,8 @@ def self_attention(g: Graph, x: ir.Value, name: str, out: str, heads: int, shape
         name: layer with the projections `q_proj`, `k_proj` and `v_proj`, and `out` for the result.
         shape: of x and of the result: -1, tokens, width.
     """
-    dim = shape[2] // heads
-    q, k, v = (split_heads(g, linear(g, x, f"{name}.{p}_proj", shape), shape[1], heads, dim) for p in "qkv")
-    return linear(g, join_heads(g, attention(g, q, k, v, dim), shape), f"{name}.{out}", shape)
+    q, k, v = (linear(g, x, f"{name}.{p}_proj", shape) for p in "qkv")
+    return linear(g, attend(g, q, k, v, heads, (shape[1], shape[1]), shape), f"{name}.{out}", shape)
 
 
 def project_qkv(g: Graph, x: ir.Value, name: str) -> Sequence[ir.Value]:
@@ -172,81 +246,32 @@ def feed_forward(g: Graph, x: ir.Value, name: str, shape: Sequence[int]) -> ir.V
 
 
 def temporal_conv(
-    g: Graph, x: ir.Value, name: str, shape: Sequence[int], scale: Callable[[], Tensor] | None = None
+    g: Graph,
+    x: ir.Value,
+    name: str,
+    shape: Sequence[int],
+    scale: Callable[[], Tensor] | None = None,
+    bias: ir.Value | None = None,
 ) -> ir.Value:
     """Appends a (3, 1, 1) convolution over time of x [B, C, T, P].
 
     Args:
         shape: (C, T, P) of the result; T may be -1 if B is 1.
+        scale, bias: as in `conv`.
     """
     out, width = g.weights.shape(f"{name}.weight")[:2]
     if g.variant.temporal_conv == "conv3d":
         clips = 1 if -1 in shape else -1
         x = g.op("Reshape", x, g.constant([clips, width, *shape[1:], 1]))
-        return g.op("Reshape", conv(g, x, name, scale=scale), g.constant([clips, *shape]))
+        return g.op("Reshape", conv(g, x, name, scale=scale, bias=bias), g.constant([clips, *shape]))
 
     def load() -> Tensor:
         weight = g.weights.load(f"{name}.weight").squeeze(-1)
         return weight if scale is None else weight * scale()
 
     weight = g.derived(f"{name}.weight", (out, width, 3, 1), load)
-    bias = _scaled(g, f"{name}.bias", scale)
+    bias = _scaled(g, f"{name}.bias", scale) if bias is None else bias
     return g.op("Conv", x, weight, bias, kernel_shape=[3, 1], strides=[1, 1], pads=[1, 0, 1, 0])
-
-
-def res_block_2d(
-    g: Graph, x: ir.Value, name: str, size: tuple[int, int], eps: float, time: ir.Value | None = None
-) -> ir.Value:
-    """Appends diffusers' `ResnetBlock2D` of x [N, C, H, W]; `time` [1, C', 1, 1] is a row of the time table."""
-    h = conv(g, silu(g, group_norm(g, x, f"{name}.norm1", size, eps)), f"{name}.conv1")
-    h = h if time is None else g.op("Add", h, time)
-    h = conv(g, silu(g, group_norm(g, h, f"{name}.norm2", size, eps)), f"{name}.conv2")
-    if f"{name}.conv_shortcut.weight" in g.weights:
-        x = conv(g, x, f"{name}.conv_shortcut")
-    return g.op("Add", x, h)
-
-
-def res_block(
-    g: Graph,
-    x: ir.Value,
-    name: str,
-    frames: int,
-    size: tuple[int, int],
-    eps: tuple[float, float],
-    share_sign: float,
-    time: tuple[ir.Value, ir.Value] | None = None,
-) -> ir.Value:
-    """Appends diffusers' `SpatioTemporalResBlock` of x [BT, C, H, W].
-
-    The mix `a * s + (1 - a) * (s + f(s))` of the spatial result s and the temporal branch is `s + (1 - a) * f(s)`,
-    and the factor goes into the branch's last convolution.
-
-    Args:
-        frames: T, or -1 where one clip's frames are the batch (VAE decoder, B = 1).
-        eps: of the spatial and of the temporal norms.
-        share_sign: sign of `mix_factor` inside the sigmoid that gives the temporal share: -1 in the U-Net (share
-            1 - sigmoid(m)), +1 in the VAE (`switch_spatial_to_temporal_mix`).
-        time: rows of the time table for the spatial and the temporal part, each [1, C, 1, 1].
-    """
-    spatial, temporal = f"{name}.spatial_res_block", f"{name}.temporal_res_block"
-    channels = g.weights.shape(f"{temporal}.conv2.weight")[0]
-    pixels = size[0] * size[1]
-    x = res_block_2d(g, x, spatial, size, eps[0], time and time[0])
-
-    def share() -> Tensor:
-        return torch.sigmoid(share_sign * g.weights.load(f"{name}.time_mixer.mix_factor"))
-
-    clip = [-1, frames] if frames > 0 else [1, -1]
-    x = g.op("Reshape", x, g.constant([*clip, channels, pixels]))
-    x = g.op("Transpose", x, perm=[0, 2, 1, 3])  # [B, C, T, P]
-    h, shape = x, (channels, frames, pixels)
-    for i in (1, 2):
-        h = group_norm(g, h, f"{temporal}.norm{i}", (frames, pixels), eps[1])
-        h = temporal_conv(g, silu(g, h), f"{temporal}.conv{i}", shape, share if i == 2 else None)
-        if i == 1 and time is not None:
-            h = g.op("Add", h, time[1])
-    x = g.op("Transpose", g.op("Add", x, h), perm=[0, 2, 1, 3])
-    return g.op("Reshape", x, g.constant([-1, channels, *size]))
 
 
 def upsample(g: Graph, x: ir.Value, name: str) -> ir.Value:

@@ -25,7 +25,6 @@ from amodal.runtime.errors import CheckpointError
 from .variants import VARIANTS, Variant
 from .weights import Weights
 
-OPSET = 23
 ALIGNMENT = 4096  # bytes; so that loaders can map tensors from the file
 _SMALL, _SMALL_ALIGNMENT = 1 << 16, 64  # bytes; in a small network, padding to pages would be a seventh of the file
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -72,6 +71,7 @@ class Graph:
         stored: dtype of weights in the file. FLOAT16 under FLOAT arithmetic puts a Cast after each, as the reference
             runs its VAE encoder (diffusers' `force_upcast`).
         variant: how layers are written where several forms compute the same.
+        repeated: whether it is run again and again, so that weights which save time may take memory.
 
     Attributes:
         inputs, outputs: names, dtypes and shapes of the tensors declared so far.
@@ -82,6 +82,7 @@ class Graph:
     compute: ir.DataType = FLOAT
     stored: ir.DataType = FLOAT
     variant: Variant = VARIANTS["cpu"]
+    repeated: bool = False
     inputs: list[TensorEntry] = field(default_factory=list)
     outputs: list[TensorEntry] = field(default_factory=list)
     _nodes: list[ir.Node] = field(default_factory=list)
@@ -89,6 +90,7 @@ class Graph:
     _outputs: list[ir.Value] = field(default_factory=list)
     _constants: dict[Any, ir.Value] = field(default_factory=dict)
     _pending: dict[str, PendingWeight] = field(default_factory=dict)
+    _ones: dict[ir.Value, ir.Value] = field(default_factory=dict)
     _scope: list[str] = field(default_factory=list)
 
     # Writing
@@ -135,6 +137,17 @@ class Graph:
     def scalar(self, number: float) -> ir.Value:
         """Returns a scalar constant of the compute dtype."""
         return self.constant(number, _NUMPY[self.compute])
+
+    def ones(self, shape: ir.Value) -> ir.Value:
+        """Returns ones of the compute dtype, of a shape that is a constant or read; the same for an equal constant.
+
+        They are an operator's, which ONNX Runtime computes when it loads, because the file would hold megabytes.
+        """
+        made = self._ones.get(shape)
+        if made is None:
+            one = ir.tensor(np.ones(1, _NUMPY[self.compute]))
+            made = self._ones[shape] = self.op("ConstantOfShape", shape, value=one)
+        return made
 
     def weight(self, name: str) -> ir.Value:
         """Returns a tensor of the checkpoint, unchanged, in the compute dtype."""
@@ -206,17 +219,21 @@ class Graph:
                 places[name] = weight.value.const_value = place
         if not data.stat().st_size:
             data.unlink()
+        ir.save(self.model(), file)
+        return places
+
+    def model(self) -> ir.Model:
+        """Returns the graph as a model, once; weights that were not saved are without values."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
             nodes=self._nodes,
             initializers=[*self._constants.values(), *(weight.value for weight in self._pending.values())],
-            opset_imports={"": OPSET},
+            opset_imports={"": self.variant.opset},
             name=self.name,
         )
         # IR version 11 goes with opset 23; ONNX Runtime 1.23 (Python 3.10) reads no newer one.
-        ir.save(ir.Model(graph, ir_version=11, producer_name="amodal"), file)
-        return places
+        return ir.Model(graph, ir_version=11, producer_name="amodal")
 
     def _array(self, name: str, weight: PendingWeight) -> np.ndarray[Any, Any]:
         tensor, source = weight.load(), self.weights.source

@@ -86,6 +86,11 @@ class ComponentEntry(Record):
         """Returns the size of all files."""
         return sum(f.bytes for f in self.files)
 
+    @property
+    def loaded_bytes(self) -> int:
+        """Returns the size of the files that are loaded: all but the CPU's twin of the graph."""
+        return sum(f.bytes for f in self.files if f.role != "fused")
+
 
 class TaskEntry(Record):
     """One task of the bundle.

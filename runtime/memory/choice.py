@@ -146,8 +146,8 @@ class BackendFacts(NamedTuple):
 
     Attributes:
         needs: engines it can run; None for any.
-        on_gpu: whether it runs graphs on a GPU. There is no plan then, since activations are unknown before they run;
-            the backend itself enforces the limit.
+        on_gpu: whether it runs graphs on a GPU. There is no plan then, since activations are unknown before they run:
+            only the weights are compared with a limit, and the backend itself enforces it.
         free: bytes free on the GPU now, which a plan must not exceed; None if unknown.
     """
 
@@ -163,7 +163,7 @@ def plan_model(
     request: MemoryRequest | None = None,
     facts: BackendFacts | None = None,
 ) -> Planned | None:
-    """Plans a model on a backend that runs engines; returns None for one that runs graphs.
+    """Plans a model on a backend that runs engines; returns None for one that runs graphs, whose weights it checks.
 
     Args:
         request: None for resident memory without a limit.
@@ -184,6 +184,8 @@ def plan_model(
         elif engine_dir is not None:
             unused = "`engine_dir`", "runs graphs, not engines"
         else:
+            if (limit := budget_of(vram)) is not None:
+                _require_room_for_weights(bundle, family, limit, memory, run)
             return None
         raise InputError(f"{unused[0]}: backend {backend} {unused[1]}; leave it out, or choose another `backend`.")
     budget = budget_of(vram)
@@ -194,6 +196,23 @@ def plan_model(
     if free is not None and (budget is None or free < budget):
         limit, because = free, "free here and not enough, unless other programs are closed"
     return Planned(planner, budget, planner.choose(run, limit, memories, because), build)
+
+
+def _require_room_for_weights(bundle: Bundle, family: Family, limit: int, memory: MemoryWish, run: Run | None) -> None:
+    """Raises MemoryBudgetError if a limit in bytes is below what the weights of a run's graphs take."""
+    components = family.calls(bundle.manifest, run).components
+    sizes = {key: bundle.component(key).loaded_bytes for key in components}
+    largest = max(sizes, key=lambda key: sizes[key])
+    need, whose, fix = sum(sizes.values()), f"the weights of {len(sizes)} networks", "allow more"
+    if memory == "sequential":
+        need, whose = sizes[largest], f"the weights of {largest}, the largest network,"
+    elif sizes[largest] < limit:
+        fix += ', or choose `memory="sequential"`'
+    if need > limit:
+        raise MemoryBudgetError(
+            f"{limit / 1e9:g} GB of GPU memory are not enough (`vram`): {whose} take {_words(need)}, and activations "
+            f"come on top; {fix}."
+        )
 
 
 def planner_for(

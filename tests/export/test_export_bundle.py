@@ -21,7 +21,7 @@ from amodal.export.depth_anything.network import random_depth  # noqa: E402
 from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export  # noqa: E402
 from amodal.export.families.diffusion_vas.reference import streamed  # noqa: E402
 from amodal.export.fusing import write_fused  # noqa: E402
-from amodal.export.graph import layers  # noqa: E402
+from amodal.export.graph import blocks  # noqa: E402
 from amodal.runtime.backends.onnxruntime.kernels import find_kernels  # noqa: E402
 from amodal.runtime.bundle.reading import Bundle  # noqa: E402
 from amodal.runtime.errors import ExportError, InputError  # noqa: E402
@@ -88,7 +88,7 @@ def test_a_graph_that_is_slightly_wrong_ends_the_export(tmp_path: Path, monkeypa
     def wrong(g: Any, x: Any) -> Any:
         return g.op("Mul", x, g.op("Sigmoid", g.op("Mul", x, g.scalar(1.001))))
 
-    monkeypatch.setattr(layers, "silu", wrong)
+    monkeypatch.setattr(blocks, "silu", wrong)
     with pytest.raises(ExportError, match=r"differs from its torch module by .* more than 1e-05"):
         export(tmp_path / "b", stages(segment=0), settings=settings())
     assert not list(tmp_path.iterdir())

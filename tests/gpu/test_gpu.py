@@ -78,6 +78,7 @@ def test_a_cuda_graph_equals_direct_execution(here: Here, model: Model, clip: Cl
     loaded = model.session.components._loaded.values()
     if here.engines is None:
         assert [len(e._captured) for e in loaded if isinstance(e, BoundSession) and e._graph] == [1]
+        assert "cuda_graph_refused" not in model.backend.describe()
     elif here.name == "tensorrt":  # TensorRT for RTX does not say what it captures
         assert [one.graphs for e in loaded for one in getattr(e, "_repeated", {}).values()] == [1]
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from amodal.runtime.errors import CheckpointError
 
-from ...graph.layers import layer_norm, linear, self_attention, silu, transposed
+from ...graph.layers import add_class_token, layer_norm, linear, self_attention, silu, transposed
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph
@@ -34,11 +34,8 @@ def write_image_encoder(weights: Weights, config: dict[str, Any], variant: Varia
         kernel = g.weight(f"{_EMBEDDINGS}.patch_embedding.weight")
         x = g.op("Conv", x, kernel, kernel_shape=[patch, patch], strides=[patch, patch])
         x = g.op("Transpose", g.op("Reshape", x, g.constant([-1, width, tokens - 1])), perm=[0, 2, 1])
-        name = f"{_EMBEDDINGS}.class_embedding"
-        token = g.derived(name, (1, 1, width), lambda: weights.load(f"{_EMBEDDINGS}.class_embedding").reshape(1, 1, -1))
-        rows = g.op("Concat", g.op("Shape", x, start=0, end=1), g.constant([1, width]), axis=0)
-        x = g.op("Concat", g.op("Expand", token, rows), x, axis=1)
-        x = g.op("Add", x, g.weight(f"{_EMBEDDINGS}.position_embedding.weight"))
+        token, table = f"{_EMBEDDINGS}.class_embedding", f"{_EMBEDDINGS}.position_embedding.weight"
+        x = add_class_token(g, x, token, table, lambda: weights.load(table), (tokens, width))
         x = layer_norm(g, x, "vision_model.pre_layrnorm", eps)  # sic
 
     for i in range(config["num_hidden_layers"]):

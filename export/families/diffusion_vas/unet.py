@@ -26,18 +26,17 @@ from torch import Tensor
 
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
 
+from ...graph.blocks import res_block, time_rows
 from ...graph.layers import (
+    attend,
     attention,
     conv,
     feed_forward,
     group_norm,
-    join_heads,
     layer_norm,
     linear,
     project_qkv,
-    res_block,
     silu,
-    split_heads,
     transposed,
     upsample,
 )
@@ -127,7 +126,7 @@ def write_unet(
     the time table, and the two context tensors. Output: `velocity` [B, T, 4, h, w], the v-prediction of each
     CFG row. B is free (1 or 2), and h and w are multiples of `structure.downscale`.
     """
-    return _UNet(Graph("unet", weights, *dtypes, variant), structure, frames, layout).write(size)
+    return _UNet(Graph("unet", weights, *dtypes, variant, repeated=True), structure, frames, layout).write(size)
 
 
 class _UNet:
@@ -141,17 +140,14 @@ class _UNet:
     def write(self, size: tuple[int, int]) -> Graph:
         g, structure = self.g, self.structure
         channels_in, channels_out = g.weights.shape("conv_in.weight")[1], g.weights.shape("conv_out.weight")[0]
-        latents = g.input("latents", (1, self.frames, channels_out, *size))
+        shape = (1, self.frames, channels_out, *size)
+        latents = g.input("latents", shape)
         conditioning = g.input("conditioning", ("rows", self.frames, channels_in - channels_out, *size))
         self._unpack_time(g.input("time", (structure.time_width,)))
         shapes = structure.context_shapes(self.layout, self.frames)
         self._unpack_context([g.input(name, shape) for name, shape in shapes.items()])
 
-        shape = (self.frames, channels_out, *size)
-        rows = g.op("Shape", conditioning, start=0, end=1)
-        x = g.op("Expand", latents, g.op("Concat", rows, g.constant(shape), axis=0))
-        x = g.op("Concat", x, conditioning, axis=2)
-        x = conv(g, g.op("Reshape", x, g.constant([-1, channels_in, *size])), "conv_in")
+        x = self._conv_in(latents, conditioning, size)
         skips, at = [x], size
         for level in structure.down:
             for block, transformer in level.layers:
@@ -175,16 +171,40 @@ class _UNet:
                 at = (at[0] * 2, at[1] * 2)
 
         x = conv(g, silu(g, group_norm(g, x, "conv_norm_out", at, 1e-5)), "conv_out")
-        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape])), ("rows", *shape))
+        g.output("velocity", g.op("Reshape", x, g.constant([-1, *shape[1:]])), ("rows", *shape[1:]))
         return g
 
+    def _conv_in(self, latents: ir.Value, conditioning: ir.Value, size: tuple[int, int]) -> ir.Value:
+        """Appends the first convolution, of the latents [1, T, 4, h, w] beside each row's conditioning.
+
+        Where no size is read, the latents cannot be expanded to the rows: both are convolved apart, and added.
+        """
+        g, name = self.g, "conv_in"
+        out, width = g.weights.shape(f"{name}.weight")[:2]
+        channels = g.weights.shape("conv_out.weight")[0]
+        if g.variant.sizes == "read":
+            rows = g.op("Shape", conditioning, start=0, end=1)
+            x = g.op("Expand", latents, g.op("Concat", rows, g.constant([self.frames, channels, *size]), axis=0))
+            x = g.op("Concat", x, conditioning, axis=2)
+            return conv(g, g.op("Reshape", x, g.constant([-1, width, *size])), name)
+
+        def part(x: ir.Value, first: int, last: int, *bias: ir.Value) -> ir.Value:
+            def load() -> Tensor:
+                return g.weights.load(f"{name}.weight")[:, first:last].contiguous()
+
+            weight = g.derived(f"{name}.weight[:, {first}:{last}]", (out, last - first, 3, 3), load)
+            x = g.op("Reshape", x, g.constant([-1, last - first, *size]))
+            x = g.op("Conv", x, weight, *bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            return g.op("Reshape", x, g.constant([-1, self.frames, out, *size]))
+
+        x = g.op("Add", part(conditioning, channels, width, g.weight(f"{name}.bias")), part(latents, 0, channels))
+        return g.op("Reshape", x, g.constant([-1, out, *size]))
+
     def _unpack_time(self, time: ir.Value) -> None:
-        g, blocks = self.g, self.structure.res_blocks
-        widths = [r.channels for r in blocks for _ in range(2)]
-        row = g.op("Reshape", time, g.constant([1, self.structure.time_width, 1, 1]))
-        parts = iter(g.ops("Split", row, g.constant(widths), outputs=len(widths), axis=1))
+        blocks, parts = self.structure.res_blocks, ("spatial", "temporal")
+        rows = iter(time_rows(self.g, time, [f"{r.name}.{part}_res_block.conv1" for r in blocks for part in parts]))
         for r in blocks:
-            self.times[r.name] = (next(parts), next(parts))
+            self.times[r.name] = (next(rows), next(rows))
 
     def _unpack_context(self, packed: Sequence[ir.Value]) -> None:
         g, layers, width = self.g, self.structure.layers, self.structure.context_width
@@ -239,16 +259,13 @@ class _UNet:
 
     def _attend(self, x: ir.Value, block: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
         """Adds self-attention and cross-attention to x: [BT, P, C] over space, or [B, T, P, C] over time."""
-        g, dim, pixels = self.g, t.channels // t.heads, shape[-2]
-        qkv = project_qkv(g, layer_norm(g, x, f"{block}.norm1"), f"{block}.attn1")
+        g, pixels = self.g, shape[-2]
+        h = layer_norm(g, x, f"{block}.norm1")
         if len(shape) == 3:
-            query, key, value = (split_heads(g, part, pixels, t.heads, dim) for part in qkv)
-            out = join_heads(g, attention(g, query, key, value, dim), shape)
+            q, k, v = project_qkv(g, h, f"{block}.attn1")
+            out = attend(g, q, k, v, t.heads, (pixels, pixels), shape)
         else:
-            query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in qkv)
-            out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
-            out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, self.frames, dim]))
-            out = g.op("Reshape", g.op("Transpose", out, perm=[0, 3, 1, 2, 4]), g.constant(shape))
+            out = self._attend_over_time(h, f"{block}.attn1", t, shape)
         out = g.op("MatMul", out, transposed(g, f"{block}.attn1.to_out.0.weight"))
         if self.layout != "sequence":
             # The constant includes the self-attention's output bias.
@@ -256,10 +273,22 @@ class _UNet:
         x = g.op("Add", g.op("Add", out, g.weight(f"{block}.attn1.to_out.0.bias")), x)
         # Every query of a row attends to the same T tokens whatever its frame, so that frames can be merged.
         query = g.op("MatMul", layer_norm(g, x, f"{block}.norm2"), transposed(g, f"{block}.attn2.to_q.weight"))
-        keys, values = (split_heads(g, c, self.frames, t.heads, dim) for c in self.contexts[block])
-        query = split_heads(g, query, pixels * self.frames, t.heads, dim)
-        out = join_heads(g, attention(g, query, keys, values, dim), shape)
+        tokens = (pixels * self.frames, self.frames)
+        keys, values = self.contexts[block]
+        out = attend(g, query, keys, values, t.heads, tokens, shape)
         return g.op("Add", linear(g, out, f"{block}.attn2.to_out.0", shape), x)
+
+    def _attend_over_time(self, x: ir.Value, name: str, t: Transformer, shape: tuple[int, ...]) -> ir.Value:
+        """Appends the self-attention of x [B, T, P, C] among the frames of each pixel, without its last projection."""
+        g, frames, pixels, dim = self.g, self.frames, shape[-2], t.channels // t.heads
+        if g.variant.attention == "tokens":
+            q, k, v = project_qkv(g, g.op("Transpose", x, perm=[0, 2, 1, 3]), name)
+            out = attend(g, q, k, v, t.heads, (frames, frames), (-1, pixels, frames, t.channels))
+            return g.op("Transpose", out, perm=[0, 2, 1, 3])
+        query, key, value = (self._split_over_time(part, pixels, t.heads, dim) for part in project_qkv(g, x, name))
+        out = attention(g, query, key, value, dim)  # [BP, heads, T, dim]
+        out = g.op("Reshape", out, g.constant([-1, pixels, t.heads, frames, dim]))
+        return g.op("Reshape", g.op("Transpose", out, perm=[0, 3, 1, 2, 4]), g.constant(shape))
 
     def _split_over_time(self, x: ir.Value, pixels: int, heads: int, dim: int) -> ir.Value:
         g, frames = self.g, self.frames

@@ -11,7 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...graph.layers import attention, conv, group_norm, linear, res_block, res_block_2d, silu, temporal_conv, upsample
+from ...graph.blocks import res_block, res_block_2d
+from ...graph.layers import attention, conv, group_norm, linear, silu, temporal_conv, upsample
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import Dtypes, Graph

@@ -8,18 +8,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ...errors import BackendError, MemoryBudgetError, first_line
 from ..gpu import Gpu, aligned, out_of_memory
 
 ALLOCATION_LOCK = threading.RLock()
-"""Held while allocating or capturing: CUDA fails both if one thread allocates while another captures."""
+"""Held while allocating, releasing or capturing: CUDA fails if one thread does so while another captures."""
 
 _MOST_GRAPHS = 4  # each keeps its activations; the U-Net needs two: for one CFG row, and for both
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 _NO_GRAPH = "-1"
+_FAILED_NODE = r"Non-zero status code returned while running \w+ node\. Name:'([^']*)' Status Message: "
 
 
 class Place(NamedTuple):
@@ -37,6 +39,27 @@ class Place(NamedTuple):
     arena: str
 
 
+class BoundSettings(NamedTuple):
+    """How a component runs.
+
+    Attributes:
+        kind: of the component, for messages.
+        graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
+            they are bound directly.
+        keeps_memory: keep activations between calls, for a component that is called again and again.
+        kept: called with the bytes of device memory that a recorded CUDA graph keeps.
+        closed: called once the memory is freed.
+    """
+
+    kind: str
+    place: Place
+    gpu: Gpu
+    graph: bool = False
+    keeps_memory: bool = False
+    kept: Callable[[int], Any] = lambda size: None
+    closed: Callable[[], Any] = lambda: None
+
+
 class _Captured(NamedTuple):
     """A CUDA graph, and the arrays whose addresses it was recorded with."""
 
@@ -52,25 +75,14 @@ Shapes = tuple[tuple[int, ...], ...]
 class BoundSession:
     """A component ready to run; see `Executable`.
 
-    Args:
-        graph: replay each shape as a CUDA graph, with inputs and results copied to and from its fixed arrays; otherwise
-            they are bound directly.
-        closed: called once the memory is freed.
+    A CUDA graph of ONNX Runtime belongs to the thread that recorded it: another one would record it again, while
+    programs allocate. Those sessions therefore run in a thread of their own.
     """
 
-    def __init__(
-        self,
-        ort: Any,
-        session: Any,
-        kind: str,
-        xp: Any,
-        place: Place,
-        gpu: Gpu,
-        graph: bool = False,
-        closed: Callable[[], Any] = lambda: None,
-    ) -> None:
-        self._ort, self._session, self._kind, self._xp = ort, session, kind, xp
-        self._place, self._graph, self._gpu, self._closed = place, graph, gpu, closed
+    def __init__(self, ort: Any, session: Any, xp: Any, settings: BoundSettings) -> None:
+        self._ort, self._session, self._xp, self._settings = ort, session, xp, settings
+        self._kind, self._graph = settings.kind, settings.graph
+        self._thread = ThreadPoolExecutor(1, f"amodal-{settings.kind}") if settings.graph else None
         self._inputs = {i.name: (i.shape, _TYPES[i.type]) for i in session.get_inputs()}
         self._outputs = {o.name: (o.shape, _TYPES[o.type]) for o in session.get_outputs()}
         self._captured: dict[Shapes, _Captured] = {}
@@ -82,7 +94,7 @@ class BoundSession:
         return self._run(inputs, last=False)
 
     def map(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Executable.map`. Without a graph, activations are freed after the last call."""
+        """See `Executable.map`; activations that need not be kept are freed after the last call."""
         return [self._run(inputs, last=i == len(batches) - 1) for i, inputs in enumerate(batches)]
 
     def _run(self, inputs: Mapping[str, Any], last: bool) -> dict[str, Any]:
@@ -109,10 +121,18 @@ class BoundSession:
             captured = _Captured(binding, self._options(str(len(self._captured) + 1), False), fixed, outputs)
         for name, array in arrays.items():
             self._xp.copyto(captured.inputs[name], array)
-        with nullcontext() if shapes in self._captured else ALLOCATION_LOCK:
+        if shapes in self._captured:
             self._execute(captured.binding, captured.options)
-        self._captured[shapes] = captured  # only now, so that a failed capture is tried again
+        else:
+            with ALLOCATION_LOCK:
+                before = self._free_bytes()
+                self._execute(captured.binding, captured.options)
+                self._settings.kept(before - self._free_bytes())
+            self._captured[shapes] = captured  # only now, so that a failed capture is tried again
         return {name: array.copy() for name, array in captured.outputs.items()}
+
+    def _free_bytes(self) -> int:
+        return int(self._xp.cuda.runtime.memGetInfo()[0])
 
     def _options(self, graph: str | None, last: bool) -> Any:
         options = self._ort.RunOptions()
@@ -120,8 +140,8 @@ class BoundSession:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if graph is not None:
             options.add_run_config_entry("gpu_graph_id", graph)
-        if last and not self._graph:  # a graph uses memory that the arena counts as free
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._place.arena)
+        if last and not self._settings.keeps_memory:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._settings.place.arena)
         return options
 
     def _new_outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,19 +161,22 @@ class BoundSession:
         }
 
     def _bind(self, binding: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        where = (self._place.device, self._place.number)
+        where = (self._settings.place.device, self._settings.place.number)
         for arrays, bind in ((inputs, binding.bind_input), (outputs, binding.bind_output)):
             for name, array in arrays.items():
                 bind(name, *where, array.dtype, list(array.shape), int(array.data.ptr))
 
     def _execute(self, binding: Any, options: Any) -> None:
         try:
-            self._session.run_with_iobinding(binding, options)
+            if self._thread is None:
+                self._session.run_with_iobinding(binding, options)
+            else:
+                self._thread.submit(self._session.run_with_iobinding, binding, options).result()
         except Exception as error:
             kind, reason = f"component {self._kind}", reason_of(error)
             if is_out_of_memory(error):
-                raise MemoryBudgetError(out_of_memory(self._gpu, f"{kind}: {reason}")) from error
-            raise BackendError(f"onnxruntime failed in {kind} on the {self._gpu.name}: {reason}") from error
+                raise MemoryBudgetError(out_of_memory(self._settings.gpu, f"{kind}: {reason}")) from error
+            raise BackendError(f"onnxruntime failed in {kind} on the {self._settings.gpu.name}: {reason}") from error
 
     def close(self) -> None:
         """See `Executable.close`; waits for running work."""
@@ -161,14 +184,19 @@ class BoundSession:
             return
         with suppress(Exception):  # must not hide a device failure that is already being raised
             self._xp.cuda.get_current_stream().synchronize()
-        self._captured, self._running, self._binding, self._session = {}, [], None, None
-        self._closed()
+        if self._thread is not None:
+            self._thread.shutdown()
+        with ALLOCATION_LOCK:
+            self._captured, self._running, self._binding, self._session = {}, [], None, None
+        self._settings.closed()
 
 
 def reason_of(error: BaseException) -> str:
-    """Extracts ONNX Runtime's message, without the source location before it and the host name after it."""
+    """Extracts ONNX Runtime's message, without the source locations in it and the host name after it."""
     text = re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
-    return re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
+    text = re.sub(r"/\S+\.(?:h|cc|cu):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^]]*\])? ", "", text)
+    text = re.sub(r"^\S+\.(?:h|cc):\d+ \S+ ", "", text).partition(" ; GPU=")[0].strip().rstrip(".")
+    return re.sub(rf"(?:Error in execution: )?{_FAILED_NODE}", r"node \1: ", text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import metadata
 from typing import Any
 
 from ...errors import BackendUnavailableError
 from ..backend import import_library
+
+# Before it, a replayed CUDA graph read recycled memory (onnxruntime #32121) and waited after each replay (#28686), and
+# operators of opset 23 had no kernels.
+OLDEST_FOR_CUDA = "1.31.1"
 
 
 def import_onnxruntime(extra: str = "cpu") -> Any:
@@ -42,3 +47,9 @@ def installed_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Returns the numbers of a version, to compare it with others: `1.31.1+cu13` -> (1, 31, 1)."""
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
+    return tuple(int(n or 0) for n in found.groups()) if found else ()

@@ -18,7 +18,7 @@ from .options import json_option
 def command(gpu: bool, as_json: bool) -> None:
     """Show versions, devices and backends, for a bug report.
 
-    With --gpu, each backend runs the smallest network of the default model in a process of its own, so that the others
+    With --gpu, each backend runs a small network of the default model in a process of its own, so that the others
     are still tried if one crashes or hangs.
 
     \b

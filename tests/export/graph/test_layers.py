@@ -17,7 +17,7 @@ from diffusers.models.downsampling import Downsample2D  # noqa: E402
 from diffusers.models.resnet import ResnetBlock2D, SpatioTemporalResBlock  # noqa: E402
 from diffusers.models.upsampling import Upsample2D  # noqa: E402
 
-from amodal.export.graph import layers  # noqa: E402
+from amodal.export.graph import blocks, layers  # noqa: E402
 from amodal.export.graph.variants import VARIANTS, Variant  # noqa: E402
 from amodal.export.graph.weights import Weights  # noqa: E402
 from amodal.export.graph.writer import FLOAT, HALF, Graph  # noqa: E402
@@ -47,10 +47,11 @@ def graph_of(
     inputs: dict[str, tuple[Any, ...]],
     write: Write,
     variant: Variant = VARIANTS["cpu"],
+    repeated: bool = False,
 ) -> Graph:
     """A graph of the one layer that `write(graph, *inputs)` appends."""
     dtype = HALF if half else FLOAT
-    g = Graph("layer", weights, dtype, dtype, variant)
+    g = Graph("layer", weights, dtype, dtype, variant, repeated)
     g.output("y", write(g, *(g.input(name, shape) for name, shape in inputs.items())), ("free",))
     # The shape of the result is inferred: only its dtype matters here.
     g._outputs[0].shape = None
@@ -140,6 +141,47 @@ def test_a_group_norm_is_torchs_in_each_form(
 
 
 @half_or_not
+@pytest.mark.parametrize("most", [0, 4 * 6 * 96], ids=["per channel", "per value"])
+def test_a_group_norm_that_is_run_again_and_again_is_torchs(
+    most: int, half: bool, session: Load, seeded: Any, assert_close: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_PER_VALUE", most)
+    module = torch.nn.GroupNorm(32, 96, eps=1e-5)
+    g = graph_of(
+        seeded(module, prefix="m."),
+        half,
+        {"x": (3, 96, 4, 6)},
+        lambda g, x: layers.group_norm(g, x, "m", (4, 6), 1e-5),
+        VARIANTS["cuda"],
+        repeated=True,
+    )
+    assert ("Expand" in {node.op_type for node in g._nodes}) == (most > 0)
+    run = session(g)
+    for scale in (1.0, 3e-3):
+        x = random(3, 96, 4, 6, scale=scale)
+        assert_close(run(x=x)["y"], module(x), half)
+
+
+@half_or_not
+@every_variant
+@pytest.mark.parametrize(("queries", "keys"), [(24, 24), (48, 3)])
+def test_attention_with_heads_beside_each_other_is_torchs_in_each_form(
+    queries: int, keys: int, variant: Variant, half: bool, session: Load, seeded: Any, assert_close: Any
+) -> None:
+    q, k, v = (random(2, n, 3 * 16, seed=i, scale=2.0) for i, n in enumerate((queries, keys, keys)))
+    g = graph_of(
+        Weights({}, "none"),
+        half,
+        {"q": tuple(q.shape), "k": tuple(k.shape), "v": tuple(v.shape)},
+        lambda g, q, k, v: layers.attend(g, q, k, v, 3, (queries, keys), (-1, queries, 48)),
+        variant,
+    )
+    split = [x.unflatten(-1, (3, 16)).transpose(1, 2) for x in (q, k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    assert_close(session(g)(q=q, k=k, v=v)["y"], expected, half)
+
+
+@half_or_not
 @every_variant
 @pytest.mark.parametrize(("queries", "keys"), [(24, 24), (25, 25), (48, 3), (1, 1)])
 def test_attention_is_torchs_in_each_form(
@@ -218,13 +260,16 @@ def test_a_spatial_block_is_diffusers_with_its_time_embedding_given_as_a_row(
     g = graph_of(
         weights,
         half,
-        {"x": (3, 32, 4, 6), "time": (1, out, 1, 1)},
-        lambda g, x, time: layers.res_block_2d(g, x, "m", (4, 6), 1e-6, time),
+        {"x": (3, 32, 4, 6), "time": (out,)},
+        lambda g, x, time: blocks.res_block_2d(g, x, "m", (4, 6), 1e-6, *blocks.time_rows(g, time, ["m.conv1"])),
         variant,
     )
     x, emb = random(3, 32, 4, 6), random(1, 48, seed=2)
-    row = module.time_emb_proj(torch.nn.functional.silu(emb))[..., None, None]
+    row = module.time_emb_proj(torch.nn.functional.silu(emb))[0]
     assert_close(session(g)(x=x, time=row)["y"], module(x, emb.expand(3, -1)), half)
+
+
+UNET_CONVS = [f"m.{part}_res_block.conv1" for part in ("spatial", "temporal")]
 
 
 def unet_block(channels: int, out: int, eps: float) -> Any:
@@ -249,16 +294,18 @@ def unet_block_graph(weights: Weights, half: bool, frames: int, out: int, eps: f
     return graph_of(
         weights,
         half,
-        {"x": ("rows", 32, 4, 6), "spatial": (1, out, 1, 1), "temporal": (1, out, 1, 1)},
-        lambda g, x, *time: layers.res_block(g, x, "m", frames, (4, 6), (eps, eps), -1.0, time),
+        {"x": ("rows", 32, 4, 6), "time": (2 * out,)},
+        lambda g, x, time: blocks.res_block(
+            g, x, "m", frames, (4, 6), (eps, eps), -1.0, tuple(blocks.time_rows(g, time, UNET_CONVS))
+        ),
         variant,
     )
 
 
 def unet_block_feeds(module: Any, x: Any, emb: Any) -> dict[str, Any]:
     emb = torch.nn.functional.silu(emb)
-    parts = {"spatial": module.spatial_res_block, "temporal": module.temporal_res_block}
-    return {"x": x} | {name: part.time_emb_proj(emb)[..., None, None] for name, part in parts.items()}
+    rows = [part.time_emb_proj(emb)[0] for part in (module.spatial_res_block, module.temporal_res_block)]
+    return {"x": x, "time": torch.cat(rows)}
 
 
 @half_or_not
@@ -288,7 +335,7 @@ def test_a_vae_block_takes_any_number_of_frames_and_mixes_the_other_way(
         seeded(module, prefix="m."),
         half,
         {"x": ("frames", 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
         variant,
     )
     run = session(g)
@@ -315,7 +362,7 @@ def test_the_mix_follows_its_factor_to_either_end(mix: float, session: Load, see
         weights[1],
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", 4, (4, 6), (1e-6, 1e-5), 1.0),
     )
     assert_close(session(g)(x=x)["y"], vae(x, image_only_indicator=torch.zeros(1, 4)))
 
@@ -337,7 +384,7 @@ def test_faint_input_shows_that_each_norm_has_its_epsilon(
         weights,
         False,
         {"x": (4, 32, 4, 6)},
-        lambda g, x: layers.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
+        lambda g, x: blocks.res_block(g, x, "m", -1, (4, 6), (1e-6, 1e-5), 1.0),
         variant,
     )
     assert_close(session(g)(x=x)["y"], module(x, image_only_indicator=torch.zeros(1, 4)))

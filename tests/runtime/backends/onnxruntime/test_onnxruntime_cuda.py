@@ -6,10 +6,13 @@ What only a GPU can show is in `tests/gpu`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,8 @@ from amodal.runtime import backends
 from amodal.runtime.backends.gpu import Gpu, find_gpu
 from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
 from amodal.runtime.backends.onnxruntime.bound import _MOST_GRAPHS, Place, reason_of
-from amodal.runtime.backends.onnxruntime.cuda import OnnxRuntimeCudaBackend
+from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
+from amodal.runtime.backends.onnxruntime.library import OLDEST_FOR_CUDA
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,
@@ -32,7 +36,7 @@ from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import BackendFacts, MemoryRequest, plan_model
 from amodal.runtime.model import Model, load
 
-from ....places import STAND_IN
+from ....places import ROOT, STAND_IN
 
 ON_CPU = Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
 GPU = Gpu(0, "RTX 3090", "86")
@@ -67,6 +71,14 @@ def unet_inputs(bundle: Bundle, rows: int, seed: int = 0) -> dict[str, Any]:
     entry = bundle.component("segment_unet")
     shapes = {t.name: [rows if isinstance(n, str) else n for n in t.shape] for t in entry.inputs}
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def shrinks(options: Any) -> bool:
+    """Whether a run gives its activations back."""
+    try:
+        return bool(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+    except RuntimeError:  # how ONNX Runtime says that there is no such entry
+        return False
 
 
 @cache
@@ -216,6 +228,48 @@ def test_map_runs_all_and_gives_activations_back_with_the_last(
     assert all(options["disable_synchronize_execution_providers"] == "1" for options in asked)
 
 
+def test_what_is_called_again_and_again_keeps_its_activations(
+    cupy: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = backend(cupy, options=CudaOptions(cuda_graph=False))
+    unet = component(made, bundle, "segment_unet")
+    assert not shrinks(unet._options(None, last=True))
+    assert shrinks(component(made, bundle, "vae_decoder")._options(None, last=True))
+
+
+def test_graphs_run_in_a_thread_of_their_own(
+    cupy: Any, shared_backend: Any, bundle: Bundle, unet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever thread calls, since another one would record again."""
+    real, seen = unet._session, []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def run_with_iobinding(self, *arguments: Any) -> None:
+            seen.append(threading.get_ident())
+            real.run_with_iobinding(*arguments)
+
+    monkeypatch.setattr(unet, "_session", Watched())
+    inputs = unet_inputs(bundle, 1)
+    (expected,) = reference(bundle, "segment_unet", inputs).values()
+
+    def call() -> Any:
+        with shared_backend.active():
+            return shared_backend.to_host(unet({n: cupy.asarray(v) for n, v in inputs.items()})["velocity"])
+
+    found = [call()]
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(call).result())
+    for velocity in found:
+        np.testing.assert_allclose(velocity, expected, atol=2e-4)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert len(unet._captured) == 1
+
+
 def test_a_wrong_shape_is_named(shared_backend: Any, decoder: Any) -> None:
     made = shared_backend
     with (
@@ -228,10 +282,10 @@ def test_a_wrong_shape_is_named(shared_backend: Any, decoder: Any) -> None:
 def test_a_closed_component_says_so_and_gives_its_weights_back(cupy: Any, bundle: Bundle) -> None:
     made = backend(cupy)
     decoder = component(made, bundle, "vae_decoder")
-    assert made._weights
+    assert list(made._held.values()) == [bundle.component("vae_decoder").loaded_bytes]  # not the CPU's twin
     decoder.close()
     decoder.close()
-    assert not made._weights
+    assert not made._held
     with made.active(), pytest.raises(BackendError, match="closed"):
         decoder({"latents": np.zeros((1, 4, 8, 8), np.float32)})
 
@@ -336,6 +390,18 @@ def test_what_onnxruntime_says_is_told_without_places_and_hosts() -> None:
     expected = 'Failed to parse provider option "device_id": CUDA failure 35: driver too old'
     assert reason_of(RuntimeError(said)) == expected
     assert reason_of(RuntimeError("out of tea\n\nTraceback")) == "out of tea"
+    said = (
+        "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: /src/cuda_call.cc:154 "
+        "std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, const char*, int) [with ERRTYPE = "
+        "cudaError; bool THRW = true] CUDA failure 2: out of memory ; GPU=0 ; hostname=robot"
+    )
+    assert reason_of(RuntimeError(said)) == "Exception during initialization: CUDA failure 2: out of memory"
+    said = (
+        "Error in execution: Non-zero status code returned while running Conv node. Name:'up/Conv_3' Status Message: "
+        "/src/bfc_arena.cc:360 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) "
+        "Failed to allocate memory for requested buffer of size 8"
+    )
+    assert reason_of(RuntimeError(said)) == "node up/Conv_3: Failed to allocate memory for requested buffer of size 8"
 
 
 class Pretended:
@@ -343,8 +409,8 @@ class Pretended:
 
     __version__, __file__, cuda_version = "1.31.1", onnxruntime.__file__, "13.0"
 
-    def __init__(self, works: bool = True, refused: str = "") -> None:
-        self._works, self._refused, self.made = works, refused, []
+    def __init__(self, works: bool = True, refused: str = "", on_cpu: Sequence[str] = ()) -> None:
+        self._works, self._refused, self._on_cpu, self.made = works, refused, on_cpu, []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(onnxruntime, name)
@@ -363,6 +429,9 @@ class Pretended:
         session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
         if self._works:
             session.get_providers = lambda: [name, "CPUExecutionProvider"]  # type: ignore[method-assign]
+        nodes = [SimpleNamespace(op_type=kind) for kind in self._on_cpu]
+        part = SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: nodes)
+        session.get_provider_graph_assignment_info = lambda: [part]  # type: ignore[method-assign]
         return session
 
 
@@ -405,6 +474,36 @@ def test_a_graph_that_cannot_be_captured_runs_without(pretended: Any, bundle: Bu
     assert "cannot use the graph capture" in made.describe()["cuda_graph_refused"]
 
 
+def test_nodes_that_would_run_on_the_cpu_are_counted_by_component(pretended: Any, bundle: Bundle, cupy: Any) -> None:
+    made = OnnxRuntimeCudaBackend(pretended(on_cpu=["Concat", "Shape", "Concat"]), cupy, GPU)
+    component(made, bundle, "vae_decoder")
+    assert made.describe()["vae_decoder_nodes_on_cpu"] == "2 Concat, 1 Shape"  # sizes, which are wanted there
+    made = OnnxRuntimeCudaBackend(pretended(on_cpu=["Concat", "Einsum"]), cupy, GPU)
+    with pytest.raises(BackendError, match=r"component vae_decoder: .* has no CUDA kernels for 1 Einsum, and would"):
+        component(made, bundle, "vae_decoder")
+    assert not made._held
+
+
+@pytest.mark.parametrize("version", ["1.23.2", "1.31.0"])
+def test_an_onnxruntime_that_replays_wrong_values_is_refused(
+    pretended: Any, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretended(), "__version__", version)
+    with pytest.raises(BackendUnavailableError, match=rf"onnxruntime-gpu {version} is too old: before 1.31.1, CUDA gr"):
+        backends.create("onnxruntime", device="cuda")
+
+
+@pytest.mark.parametrize("version", ["1.31.1", "1.32", "2.0.0rc1"])
+def test_later_ones_are_not(pretended: Any, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretended(), "__version__", version)
+    backends.create("onnxruntime", device="cuda")
+
+
+def test_the_least_version_is_the_one_that_pip_installs() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert f'"onnxruntime-gpu[cuda,cudnn]>={OLDEST_FOR_CUDA}"' in text
+
+
 def test_a_build_for_the_cpu_is_named(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has the CUDA provider")
@@ -429,6 +528,17 @@ def test_a_driver_that_is_too_old_is_told_from_none(cupy: Any, monkeypatch: pyte
         find_gpu(cupy, "onnxruntime")
 
 
+def test_a_driver_too_old_for_onnxruntime_alone_is_named(
+    pretended: Any, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretended()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: 12080)
+    with pytest.raises(BackendUnavailableError, match=r"12.8, onnxruntime-gpu 1.31.1 needs 13.0\); .* 580 or later"):
+        backends.create("onnxruntime", device="cuda")
+    assert not backends.availability("onnxruntime", "cuda").usable
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:3"])
 def test_unknown_devices_are_named(pretended: Any, device: str) -> None:
     pretended()
@@ -447,6 +557,15 @@ def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> N
         return plan_model(bundle, bundle.family, "onnxruntime", MemoryRequest(**request), BackendFacts(on_gpu=on_gpu))
 
     assert plan(on_gpu=True, vram="1GB") is None
+    sizes = {key: entry.loaded_bytes for key, entry in bundle.manifest.components.items()}
+    assert plan(on_gpu=True, vram=sum(sizes.values())) is None
+    with pytest.raises(
+        MemoryBudgetError, match=rf"of {len(sizes)} networks take .*; allow more, or choose `memory=\"s"
+    ):
+        plan(on_gpu=True, vram=sum(sizes.values()) - 1)
+    assert plan(on_gpu=True, vram=max(sizes.values()), memory="sequential") is None
+    with pytest.raises(MemoryBudgetError, match=r"of \w*unet, the largest network, take .* allow more\.$"):
+        plan(on_gpu=True, vram=max(sizes.values()) - 1, memory="sequential")
     with pytest.raises(InputError, match="`vram`: backend onnxruntime uses no GPU memory"):
         plan(vram="1GB")
     with pytest.raises(InputError, match="engine_dir"):
