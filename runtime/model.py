@@ -91,6 +91,8 @@ def load(
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
         facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
+        if planned is not None:
+            executor.reserve_activations(planned.plan.shared_scratch)
         return Model(opened, executor, memory, planned, verify=verify, progress=progress)
 
     return open_chosen(Choice(backend, device, threads, budget_of(vram)), opening)

@@ -76,6 +76,9 @@ class Backend(Protocol):
         """Returns the bytes free on the GPU, including what its own pool keeps; None on a CPU."""
         return None
 
+    def reserve_activations(self, size: int) -> None:
+        """Takes at least `size` bytes for activations when the first component runs, so that they are never moved."""
+
     def describe(self) -> dict[str, str]:
         """Returns name, version and settings, for result files."""
 

@@ -15,6 +15,9 @@ from .backend import import_library
 ALIGNMENT = 256
 """Bytes. CUDA aligns allocations to it, and vectorised kernels rely on that."""
 
+_OLDEST_DRIVERS = {12: 525, 13: 580}
+"""For Linux, by CUDA's major version (NVIDIA's table of minor version compatibility)."""
+
 
 class Gpu(NamedTuple):
     """A GPU with its compute capability as in `86`."""
@@ -85,9 +88,15 @@ def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
     if driver // 1000 < needed // 1000:
         return (
             f"backend {backend} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
-            f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver."
+            f"CuPy here needs {cuda_version(needed)}{driver_for(cupy)}); update the NVIDIA driver."
         )
     return f"backend {backend} finds no GPU ({first_line(error)})."
+
+
+def driver_for(cupy: Any) -> str:
+    """Names the oldest driver for CuPy's CUDA, as the end of a clause; empty where it is not known."""
+    oldest = _OLDEST_DRIVERS.get(int(cupy.cuda.runtime.runtimeGetVersion()) // 1000)
+    return f": driver {oldest} or later" if oldest else ""
 
 
 def cuda_version(number: int) -> str:

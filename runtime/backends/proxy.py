@@ -44,6 +44,10 @@ class BackendProxy:
         """See `Backend.free_memory`."""
         return self._backend.free_memory()
 
+    def reserve_activations(self, size: int) -> None:
+        """See `Backend.reserve_activations`."""
+        self._backend.reserve_activations(size)
+
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         return self._backend.describe()
