@@ -128,13 +128,13 @@ class TensorRTBackend(GpuBackend):
         return {**about, "cuda_graph": str(self.cuda_graph)}
 
 
-class _Context:
-    """An execution context, and the shapes that it is set to."""
+class _Shaped:
+    """An execution context, the shapes that it is set to, and the bytes that its activations take for them."""
 
     def __init__(self, context: Any) -> None:
-        self.made = context
+        self.context = context
         self.shapes: dict[str, Shape] = {}
-        self.size = 0  # bytes of activations for these shapes
+        self.size = 0
 
 
 class _Engine(Executable):
@@ -151,7 +151,7 @@ class _Engine(Executable):
         self._config = self._configured()
         # By profile: the (smallest, largest) shape of each input that it accepts.
         self._limits = [self._limits_of(i) for i in range(engine.num_optimization_profiles)]
-        self._contexts: dict[int, _Context] = {}  # by profile, made when first used: each compiles its kernels
+        self._contexts: dict[int, _Shaped] = {}  # by profile, made when first used: each compiles its kernels
 
     def _configured(self) -> Any:
         """Returns a context's settings: external scratch; with TensorRT for RTX also how it compiles and launches."""
@@ -205,35 +205,35 @@ class _Engine(Executable):
         backend, xp = self._backend, self._backend.xp
         log = backend._log
         log.errors.clear()
-        context = self._shaped({name: tuple(array.shape) for name, array in arrays.items()})
-        made = context.made
-        backend._scratch.reserve(id(self), context.size)
-        if context.size:
-            made.set_device_memory(*backend._scratch.address)
+        shaped = self._shaped({name: tuple(array.shape) for name, array in arrays.items()})
+        context = shaped.context
+        backend._scratch.reserve(id(self), shaped.size)
+        if shaped.size:
+            context.set_device_memory(*backend._scratch.address)
         if results is None:
-            results = {n: xp.empty(tuple(made.get_tensor_shape(n)), np.float32) for n in self._outputs}
+            results = {n: xp.empty(tuple(context.get_tensor_shape(n)), np.float32) for n in self._outputs}
         for name, array in (*arrays.items(), *results.items()):
-            made.set_tensor_address(name, int(array.data.ptr))
+            context.set_tensor_address(name, int(array.data.ptr))
         # Memory that is too small is only logged: the run is queued all the same, and its results are wrong.
-        if not made.execute_async_v3(xp.cuda.get_current_stream().ptr) or log.errors:
+        if not context.execute_async_v3(xp.cuda.get_current_stream().ptr) or log.errors:
             raise self._failure("failed in component")
         return dict(results)
 
-    def _shaped(self, shapes: dict[str, Shape]) -> _Context:
+    def _shaped(self, shapes: dict[str, Shape]) -> _Shaped:
         """Returns the context for inputs of these shapes, set to them."""
-        context = self._context(self._profile_for(shapes))
-        if context.shapes == shapes:
-            return context
-        context.shapes = {}  # so that a failure below leaves nothing half set
-        accepted = [context.made.set_input_shape(name, shape) for name, shape in shapes.items()]
+        shaped = self._context(self._profile_for(shapes))
+        if shaped.shapes == shapes:
+            return shaped
+        shaped.shapes, context = {}, shaped.context  # none, so that a failure below leaves nothing half set
+        accepted = [context.set_input_shape(name, shape) for name, shape in shapes.items()]
         # Any other shape makes the context forget what it needs; until asked again, it wants the profile's most.
-        context.size = int(context.made.update_device_memory_size_for_shapes())
+        shaped.size = int(context.update_device_memory_size_for_shapes())
         if self._backend._log.errors or not all(accepted):
             raise self._failure("cannot set the shapes of")
-        context.shapes = shapes
-        return context
+        shaped.shapes = shapes
+        return shaped
 
-    def _context(self, index: int) -> _Context:
+    def _context(self, index: int) -> _Shaped:
         """Returns the context of a profile, made when it is first used."""
         if index not in self._contexts:
             context = self._engine.create_execution_context(self._config)
@@ -243,7 +243,7 @@ class _Engine(Executable):
                 stream = self._backend.xp.cuda.get_current_stream()
                 if not context.set_optimization_profile_async(index, stream.ptr):
                     raise self._failure("cannot choose the shapes of")
-            self._contexts[index] = _Context(context)
+            self._contexts[index] = _Shaped(context)
         return self._contexts[index]
 
     def _profile_for(self, shapes: Mapping[str, Shape]) -> int:

@@ -46,7 +46,6 @@ def write_records(folder: Path, backend: Any = "tensorrt_rtx", target: str = "sm
                 target=target,
                 precision="fp32",
                 profiles=profiles,
-                options={},
             ),
             file=FileEntry(path=f"{key}.engine", bytes=1, sha256="0" * 64),
             weights_bytes=(100 if unet else 10) * MB,
@@ -276,6 +275,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         load=load,
         to_host=real.to_host,
         active=real.active,
+        reserve_activations=real.reserve_activations,
         describe=lambda: {"name": "tensorrt_rtx"},
         loaded=loaded,
     )
