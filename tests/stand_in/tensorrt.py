@@ -2,8 +2,8 @@
 
 What does not begin with an underscore is TensorRT's own, in name and arguments: `test_tensorrt_bindings.py` holds that.
 
-`STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong while building), `calls` (a file that gets
-one line per call).
+`STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong), `calls` (a file that gets one line per
+call), `decoder` (how many times the usual its activations are).
 """
 
 import ctypes
@@ -167,6 +167,7 @@ if _ASKED.get("rtx"):
 class Runtime:
     def __init__(self, log):
         self._log, self._cupy = log, sys.modules["cupy"]
+        self._cupy.lazy = True
 
     def deserialize_cuda_engine(self, content):
         try:
@@ -187,7 +188,7 @@ class _Engine:
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
-        self._log, self._cupy, self._profiles = log, cupy, said["profiles"]
+        self._log, self._cupy, self._profiles, self._file = log, cupy, said["profiles"], said["graph"]
         self._tensors = {t.name: t for t in (*self._session.get_inputs(), *self._session.get_outputs())}
         self._inputs = [t.name for t in self._session.get_inputs()]
         self.num_io_tensors, self.num_optimization_profiles = len(self._tensors), max(1, len(self._profiles))
@@ -272,7 +273,8 @@ class _Context:
 
     @property
     def _most(self):
-        return 1000 * (self._index + 1)
+        decoder = "vae_decoder" in self._engine._file
+        return 1000 * (self._index + 1) * (_ASKED.get("decoder", 1) if decoder else 1)
 
     def set_optimization_profile_async(self, index, stream):
         self._index = index

@@ -1,0 +1,1 @@
+"""ONNX Runtime's CUDA session, computed by torch: for tests alone."""
