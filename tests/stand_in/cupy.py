@@ -106,9 +106,9 @@ def _computed(function, inputs, views=False):
     """
     if not lazy and _here.recording is None:
         return _device(function(*inputs))
-    if views and np.may_share_memory(seen := function(*inputs), inputs[0]):
-        return _device(seen)
     with np.errstate(all="ignore"):
+        if views and np.may_share_memory(seen := function(*inputs), inputs[0]):
+            return _device(seen)
         shown = function(*map(_zeros, inputs))
     shown = shown if isinstance(shown, tuple) else (shown,)
     found = tuple(_room(part.nbytes).view(part.dtype).reshape(part.shape) for part in shown)
@@ -194,6 +194,9 @@ class ndarray(np.ndarray):  # noqa: N801
         _require_device([value])
         queue(partial(np.ndarray.__setitem__, _plain(self), _index(index), _plain(value)))
 
+    def fill(self, value):
+        queue(partial(np.ndarray.fill, _plain(self), value))
+
     def __iter__(self):
         return (self[index] for index in range(len(self)))
 
@@ -219,7 +222,7 @@ def _method(name, views):
     return method
 
 
-for _name in ("all", "any", "min", "max", "sum", "mean", "repeat", "take", "clip"):
+for _name in ("all", "any", "min", "max", "sum", "mean", "repeat", "take", "clip", "round"):
     setattr(ndarray, _name, _method(_name, views=False))
 for _name in ("astype", "reshape", "ravel", "squeeze", "transpose", "swapaxes"):
     setattr(ndarray, _name, _method(_name, views=True))
