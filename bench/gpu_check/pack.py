@@ -40,6 +40,7 @@ _UNUSED = (
 _PROVIDER = "onnxruntime/capi/libonnxruntime_providers_cuda.so"
 _PLATFORMS = [f"manylinux_2_{n}_x86_64" for n in (28, 27, 34, 24, 17)] + ["manylinux2014_x86_64"]
 _INDEX = "parts.json"
+_FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 26}]
 
 
 def pack(folder: Path, out: Path, part_bytes: int) -> list[Path]:
@@ -48,7 +49,7 @@ def pack(folder: Path, out: Path, part_bytes: int) -> list[Path]:
     out.mkdir(parents=True)
     with tempfile.TemporaryFile() as whole:
         with (
-            lzma.open(whole, "wb", preset=6) as packed,
+            lzma.open(whole, "wb", filters=_FILTERS) as packed,
             tarfile.open(fileobj=packed, mode="w|") as archive,  # type: ignore[arg-type]
         ):
             archive.add(folder, ".")

@@ -1,1 +1,0 @@
-"""ONNX Runtime's CUDA session, computed by torch: for tests alone."""
