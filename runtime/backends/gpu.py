@@ -88,15 +88,15 @@ def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
     if driver // 1000 < needed // 1000:
         return (
             f"backend {backend} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
-            f"CuPy here needs {cuda_version(needed)}{driver_for(cupy)}); update the NVIDIA driver."
+            f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver{driver_for(cupy)}."
         )
     return f"backend {backend} finds no GPU ({first_line(error)})."
 
 
 def driver_for(cupy: Any) -> str:
-    """Names the oldest driver for CuPy's CUDA, as the end of a clause; empty where it is not known."""
+    """Names the oldest driver for CuPy's CUDA, to end "update the driver" with; empty where it is not known."""
     oldest = _OLDEST_DRIVERS.get(int(cupy.cuda.runtime.runtimeGetVersion()) // 1000)
-    return f": driver {oldest} or later" if oldest else ""
+    return f" to {oldest} or later" if oldest else ""
 
 
 def cuda_version(number: int) -> str:

@@ -104,7 +104,7 @@ class TensorRTBackend(GpuBackend):
             )
         if "OLD_CUDA_DRIVER" in why:
             return BackendUnavailableError(
-                f"{library} needs a newer driver than this {gpu} has{driver_for(self.xp)}; update the NVIDIA driver."
+                f"{library} needs a newer driver than this {gpu} has; update the NVIDIA driver{driver_for(self.xp)}."
             )
         return EngineCorruptError(
             f"{library} cannot load the engine {file} on this {gpu} ({logged}); build it again with `amodal build`."

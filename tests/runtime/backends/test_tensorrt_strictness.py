@@ -14,8 +14,9 @@ import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime import backends
+from amodal.runtime.backends.gpu import find_gpu
 from amodal.runtime.builds.finding import find_build
-from amodal.runtime.errors import BackendError, MemoryBudgetError
+from amodal.runtime.errors import BackendError, BackendUnavailableError, MemoryBudgetError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.calls import profiles_of
 from amodal.runtime.model import load
@@ -177,3 +178,17 @@ def test_profiles_are_of_the_shapes_that_run_and_ranges_for_other_decode_chunks(
     accepted = {n for low, high in sizes for n in range(low, high + 1)}
     assert accepted == set(range(1, min(chunk, frames) + 1))
     assert all(low == high for profile, (low, high) in zip(found, sizes, strict=True) if "<=" not in profile.name)
+
+
+@pytest.mark.parametrize(("cuda", "fix"), [(13000, " to 580 or later."), (12080, " to 525 or later."), (14000, ".")])
+def test_a_driver_that_is_too_old_is_told_which_to_install(device: Any, cuda: int, fix: str) -> None:
+    def refuse() -> int:
+        raise device.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+    device.cuda.runtime.getDeviceCount = refuse
+    device.cuda.runtime.driverGetVersion = lambda: 11040
+    device.cuda.runtime.runtimeGetVersion = lambda: cuda
+    with pytest.raises(BackendUnavailableError) as caught:
+        find_gpu(device, "tensorrt_rtx")
+    assert "its driver is too old (it supports CUDA 11.4" in str(caught.value)
+    assert str(caught.value).endswith(f"update the NVIDIA driver{fix}")
