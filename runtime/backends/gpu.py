@@ -178,6 +178,9 @@ class GpuBackend:
         self.xp.cuda.get_current_stream().synchronize()
         self.xp.get_default_memory_pool().free_all_blocks()
 
+    def reserve_activations(self, size: int) -> None:
+        """See `Backend.reserve_activations`; where components allocate for themselves, there is nothing to reserve."""
+
     def _describe_gpu(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
         return {

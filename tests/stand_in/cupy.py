@@ -109,6 +109,7 @@ def _computed(function, inputs, views=False):
     with np.errstate(all="ignore"):
         if views and np.may_share_memory(seen := function(*inputs), inputs[0]):
             return _device(seen)
+        _refuse_while_recording("an allocation")
         shown = function(*map(_zeros, inputs))
     shown = shown if isinstance(shown, tuple) else (shown,)
     found = tuple(_room(part.nbytes).view(part.dtype).reshape(part.shape) for part in shown)
@@ -399,7 +400,7 @@ class _Graph:
     def launch(self, stream):
         launches.append(stream.ptr)
         for run in self._recorded:
-            queue(run)
+            queue(run, stream.ptr)
 
 
 class _Device:
