@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ def test_a_plan_is_what_a_simulated_run_takes(memory: Any, cfg_rows: Any, seed: 
         peak, peaks = simulate(sizes, shape, memory, cfg_rows == "batched")
         assert [phase.peak_bytes for phase in plan.phases] == peaks, shape
         assert plan.peak_bytes == peak == max(peaks)
-        assert plan.estimated == (chunk == 1)
+        assert not plan.estimated
         assert plan.as_json()["context_bytes"] is None
 
 
@@ -477,6 +478,27 @@ def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest:
         ways = list(plans(manifest, sized, replace(shape, **change)))
         assert estimate is True
         assert any(0 <= size - way.peak_bytes / 1e6 < 0.1 and way.fits(42_000_000) for way in ways)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "decoded"),
+    [
+        (None, {"frames=8": (3, Fraction(1)), "frames=1": (1, Fraction(1))}),
+        (7, {"frames<=7": (3, Fraction(1)), "frames<=7 ": (1, Fraction(4, 7))}),
+        (4, {"frames<=7": (6, Fraction(4, 7)), "frames=1": (1, Fraction(1))}),
+        (1, {"frames=1": (25, Fraction(1))}),
+    ],
+)
+def test_a_decode_chunk_without_a_profile_of_its_own_is_an_estimate(
+    manifest: Manifest, chunk: int | None, decoded: dict[str, tuple[int, Fraction]]
+) -> None:
+    real = manifest.model_copy(update={"config": {**manifest.config, "frames": 25, "decode_chunk": 8}})
+    made = FAMILY.calls(real, RunShape(("segment",), decode_chunk=chunk))
+    found = [call for phase in made.phases if phase.name == "decode" for call in phase.calls]
+    assert [(call.profile, call.count, call.share) for call in found] == [
+        (name.strip(), *rest) for name, rest in decoded.items()
+    ]
+    assert made.estimated == any(share != 1 for _, share in decoded.values())
 
 
 def test_the_largest_decode_chunk_and_the_most_samples_that_fit_are_proposed(manifest: Manifest) -> None:
