@@ -259,6 +259,7 @@ class _Context:
         self._shapes, self._addresses, self._memory = {}, {}, None
         self._size = None  # bytes, for the shapes that are set; None where nobody has asked since they changed
         self._lazy = getattr(how, "dynamic_shapes_kernel_specialization_strategy", None) == 0
+        self._spoilt = False  # whether memory was refused: a run goes on, and what it gives is anything
         self._settled = set()  # shapes that lazily compiled kernels are there for
         _note("context")
 
@@ -307,10 +308,12 @@ class _Context:
         assert set(self._shapes) == set(self._engine._inputs), "all shapes must be set first"
         parts = [math.prod(self._shapes[n]) / math.prod(high) for n, (_, _, high) in self._limits.items()]
         self._size = math.ceil(self._most * max(parts, default=1))
+        _note("size", self._size)
         return self._size
 
     def set_device_memory(self, address, size):
         needed = self._most if self._size is None else self._size
+        self._spoilt = size < needed
         if not address:
             self._error("setDeviceMemoryV2: Cannot set memory to nullptr.")
         elif address % 256:
@@ -340,16 +343,17 @@ class _Context:
         key = tuple(sorted(shapes.items()))
         settling = fallback and key not in self._settled
         self._settled.add(key)
-        engine._cupy.queue(partial(self._compute, dict(self._addresses), shapes, index, settling))
+        wrong = np.nan if self._spoilt else 1.001 if settling else None
+        engine._cupy.queue(partial(self._compute, dict(self._addresses), shapes, index, wrong))
         return True
 
-    def _compute(self, addresses, shapes, index, settling):
-        """Runs the graph; where kernels are still being compiled, others round in another way."""
+    def _compute(self, addresses, shapes, index, wrong):
+        """Runs the graph; `wrong` is a factor: where kernels are still being compiled, others round in another way."""
         session = self._engine._session
         names = [t.name for t in session.get_outputs()]
         found = session.run(names, {n: _at(addresses[n], s) for n, s in shapes.items()})
         for name, value in zip(names, found, strict=True):
-            _at(addresses[name], value.shape)[...] = value * np.float32(1.001) if settling else value
+            _at(addresses[name], value.shape)[...] = value if wrong is None else value * np.float32(wrong)
         _note("run", next(iter(shapes.values())), index)
 
 
