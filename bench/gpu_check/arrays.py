@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,10 +73,9 @@ def compare(xp: Any, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, case in CASES.items():
         row: dict[str, Any] = {"case": name, "wanted": case.exact}
         try:
-            expected, host = _timed(lambda case=case: case.run(*(inputs[n] for n in case.inputs), np))
-            run = lambda case=case: xp.asnumpy(case.run(*(there[n] for n in case.inputs), xp))  # noqa: E731
-            _timed(run)
-            found, device = _timed(run)
+            expected, host = _timed(partial(case.run, *(inputs[n] for n in case.inputs), np))
+            _timed(partial(_fetched, case, there, xp))
+            found, device = _timed(partial(_fetched, case, there, xp))
             wide = np.abs(found.astype(np.float64) - np.asarray(expected, np.float64))
             row |= {"equal": found.tobytes() == expected.tobytes(), "difference": float(wide.max())}
             row |= {"host": host, "device": device}
@@ -83,6 +83,10 @@ def compare(xp: Any, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
             row["error"] = f"{type(error).__name__}: {error}"
         rows.append(row)
     return rows
+
+
+def _fetched(case: Case, there: Mapping[str, Any], xp: Any) -> Any:
+    return xp.asnumpy(case.run(*(there[name] for name in case.inputs), xp))
 
 
 def _timed(run: Callable[[], Any]) -> tuple[Any, float]:

@@ -50,11 +50,11 @@ def pack(folder: Path, out: Path, part_bytes: int) -> list[Path]:
     with tempfile.TemporaryFile() as whole:
         with (
             lzma.open(whole, "wb", filters=_FILTERS) as packed,
-            tarfile.open(fileobj=packed, mode="w|") as archive,  # type: ignore[arg-type]
+            tarfile.open(fileobj=packed, mode="w|") as archive,
         ):
             archive.add(folder, ".")
         whole.seek(0)
-        parts = []
+        parts: list[Path] = []
         while content := whole.read(part_bytes):
             part = out / f"part-{len(parts):02d}"
             part.write_bytes(content)

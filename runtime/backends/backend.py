@@ -78,6 +78,7 @@ class Backend(Protocol):
 
     def reserve_activations(self, size: int) -> None:
         """Takes at least `size` bytes for activations when the first component runs, so that they are never moved."""
+        return  # a body, or the protocol would have it abstract
 
     def describe(self) -> dict[str, str]:
         """Returns name, version and settings, for result files."""

@@ -76,6 +76,10 @@ def queue(run, stream=None):
         run()
 
 
+def _later():
+    return lazy or _here.recording is not None
+
+
 def _let_go():
     """Forgets memory that nobody holds any more, once nothing is queued."""
     with _lock:
@@ -104,7 +108,7 @@ def _computed(function, inputs, views=False):
     Args:
         views: whether it may give its first input's own memory; that is there at once.
     """
-    if not lazy and _here.recording is None:
+    if not _later():
         return _device(function(*inputs))
     with np.errstate(all="ignore"):
         if views and np.may_share_memory(seen := function(*inputs), inputs[0]):
@@ -168,7 +172,8 @@ class ndarray(np.ndarray):  # noqa: N801
         function, inputs = partial(getattr(ufunc, method), **options), list(map(_plain, inputs))
         if out is None:
             return _computed(function, inputs)
-        function(*_zeros(inputs), out=tuple(_zeros(_plain(one)) for one in out))  # refuses what cannot be cast
+        if _later():
+            function(*_zeros(inputs), out=tuple(_zeros(_plain(one)) for one in out))  # refuses what cannot be cast
         queue(partial(function, *inputs, out=tuple(map(_plain, out))))
         return out[0]
 
@@ -260,9 +265,9 @@ def asarray(value, dtype=None):
     if hasattr(value, "__cuda_array_interface__"):
         return _at(value)
     _refuse_while_recording("a copy from the host")
-    as_it_is = np.array(value, dtype)  # the host may change it as soon as this returns
-    found = empty(as_it_is.shape, as_it_is.dtype)
-    queue(partial(np.copyto, _plain(found), as_it_is))
+    found = empty(np.shape(value), dtype or np.asarray(value).dtype)
+    # The host may change it as soon as this returns.
+    queue(partial(np.ndarray.__setitem__, _plain(found), ..., np.array(value, dtype) if lazy else value))
     uploads.append(found.nbytes)
     return found
 

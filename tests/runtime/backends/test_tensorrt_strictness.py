@@ -58,7 +58,9 @@ def wide_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def ranges(gpu: Any, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Engines of two components that take a range of frames."""
     wide_profiles(monkeypatch)
-    build_engines(Bundle(toy_bundle), BuildSettings("tensorrt", "this", ("vae_decoder", "vae_encoder"), tmp_path / "e"))
+    build_engines(
+        Bundle(toy_bundle), BuildSettings("tensorrt", "this", ("vae_decoder", "vae_encoder"), engine_dir=tmp_path / "e")
+    )
     return tmp_path / "e"
 
 
