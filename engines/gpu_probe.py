@@ -105,7 +105,8 @@ def try_backend(name: str, device: str | None) -> dict[str, Any]:
         raise BackendError(found.reason)
     bundle, seconds = Bundle("default"), dict[str, float]()
     entry = bundle.component(_COMPONENT)
-    shape = [2 if isinstance(n, str) else n for n in entry.inputs[0].shape]
+    # As many frames as a run gives it, which is all that an engine takes.
+    shape = [bundle.config.frames if isinstance(n, str) else n for n in entry.inputs[0].shape]
     inputs = {entry.inputs[0].name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     with _files_of(bundle, name, seconds) as files:
         backend = backends.create(name, device=device)
