@@ -120,7 +120,7 @@ def _against_float32(
     source: Source = build or bundle
     # Both use the same number of threads, which decides how sums are split.
     threads = int((create(DEFAULT, threads=settings.threads) if build else backend).describe()["threads"])
-    recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
+    recorder = Recorder(TwinBackend(threads, on_gpu=backend.on_gpu), bundle, settings.steps)
     expected: dict[str, Results | NonFiniteError] = {}
     with Model(bundle, recorder, "sequential", verify=False) as model:
         for task in tasks:

@@ -50,12 +50,14 @@ class Backend(Protocol):
         xp: array module of inputs and outputs: numpy or CuPy.
         lanes: best number of concurrent calls of one component; 1 where batching is faster.
         engines: the engines it can run; None for a backend that runs graphs.
+        on_gpu: whether runs are cut as for a GPU, with more frames in one call, which are the shapes of engines.
     """
 
     name: str
     xp: Any = np
     lanes: int = 1
     engines: EngineNeeds | None = None
+    on_gpu: bool = False
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """Loads a component from its files, the graph first, for up to `lanes` concurrent calls.

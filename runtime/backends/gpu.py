@@ -137,7 +137,7 @@ class GpuBackend:
     reached it.
     """
 
-    lanes = 1
+    lanes, on_gpu = 1, True
 
     def __init__(self, name: str, cupy: Any, gpu: Gpu) -> None:
         self.name, self.xp, self._gpu = name, cupy, gpu

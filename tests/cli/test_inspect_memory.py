@@ -272,6 +272,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         xp=real.xp,
         lanes=1,
         engines=None,
+        on_gpu=True,
         load=load,
         to_host=real.to_host,
         active=real.active,

@@ -674,7 +674,7 @@ def test_engines_of_another_graph_are_stale_after_a_new_export(bundle: Bundle, m
 class Gpu:
     """A backend that draws zeros and counts what its engines take."""
 
-    name, xp, lanes, engines = "tensorrt_rtx", np, 1, None
+    name, xp, lanes, engines, on_gpu = "tensorrt_rtx", np, 1, None, True
 
     def __init__(self, sizes: Mapping[str, Footprint]) -> None:
         self.sizes = sizes
