@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model
 from amodal.runtime.sampling.schedule import Churn
