@@ -92,7 +92,8 @@ class Here:
             return self.bundle.files(component)
         from amodal.runtime.builds.finding import find_build
 
-        return find_build(self.bundle, self.engines, self.name, (component,)).files(component)
+        profiles = {component: self.bundle.family.profiles(self.bundle.manifest, component)}
+        return find_build(self.bundle, self.engines, self.name, profiles).files(component)
 
 
 @dataclass(frozen=True)
