@@ -1,9 +1,8 @@
 """Where the tests of a GPU run: on each backend that executes here, and without one, on stand-ins for the driver.
 
-Every test is generated for the stand-ins, which run anywhere, and once for each backend on a GPU, marked `gpu`; a test
+Every test is generated for both stand-ins, which run anywhere, and for each backend on a GPU, marked `gpu`; a test
 that is itself marked `gpu` needs real memory or real streams and gets no stand-in. One process can hold one TensorRT:
 `AMODAL_GPU_BACKEND=tensorrt` chooses. `AMODAL_GPU_BUNDLE` is a bundle to run instead of the default one.
-`AMODAL_GPU_STAND_IN=tensorrt` lets that one's stand-in be run, in the place of ONNX Runtime's.
 `AMODAL_GPU_BACKEND=torch` runs the adapter for ONNX Runtime over a double that computes with torch. On a GPU without
 onnxruntime-gpu it shows adapter, streams and delivery at work; without a GPU it is the stand-in for ONNX Runtime.
 """
@@ -34,7 +33,7 @@ CHOICES = {name: device for name, device in backends.gpu_choices() if ASKED in (
 TORCH = "torch"
 if ASKED == TORCH:
     CHOICES[TORCH] = "cuda"
-PRETENDED = os.environ.get("AMODAL_GPU_STAND_IN", "onnxruntime")
+STAND_INS = {"stand-in": "onnxruntime", "stand-in-tensorrt": "tensorrt"}
 ENGINES = ("tensorrt_rtx", "tensorrt")
 
 
@@ -112,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not rows:
         rows = [pytest.param(None, marks=(pytest.mark.gpu, pytest.mark.skip(reason="no GPU here")), id="gpu")]
     if not real_alone:
-        rows.insert(0, pytest.param("", id="stand-in"))
+        rows = [*(pytest.param(name, id=name) for name in STAND_INS), *rows]
     metafunc.parametrize("here", rows, indirect=True, scope="module")
 
 
@@ -120,9 +119,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     """The place that a test runs at."""
     name: str = request.param
-    if not name:
+    if name in STAND_INS:
         with pytest.MonkeyPatch.context() as patch:
-            made = _stand_in(patch, Bundle(request.getfixturevalue("toy_bundle")), tmp_path_factory)
+            bundle = Bundle(request.getfixturevalue("toy_bundle"))
+            made = _stand_in(STAND_INS[name], patch, bundle, tmp_path_factory)
             yield made
             _close(made)
         forget_stand_ins()
@@ -143,11 +143,11 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     _close(made)
 
 
-def _stand_in(patch: pytest.MonkeyPatch, bundle: Bundle, folders: pytest.TempPathFactory) -> Here:
+def _stand_in(name: str, patch: pytest.MonkeyPatch, bundle: Bundle, folders: pytest.TempPathFactory) -> Here:
     StandIn(patch, folders.mktemp("stand-in") / "calls", here=True)
-    made = Here(PRETENDED, None, bundle, False, import_module("cupy"))
-    if PRETENDED in ENGINES:
-        made.engines = _build(bundle, PRETENDED, folders.mktemp("engines"))  # type: ignore[arg-type]
+    made = Here(name, None, bundle, False, import_module("cupy"))
+    if name in ENGINES:
+        made.engines = _build(bundle, name, folders.mktemp("engines"))  # type: ignore[arg-type]
     return made
 
 
