@@ -244,6 +244,7 @@ class _Engine(Executable):
                 if not context.set_optimization_profile_async(index, stream.ptr):
                     raise self._failure("cannot choose the shapes of")
             self._contexts[index] = _Shaped(context)
+            self._backend._log.errors.clear()  # it was made, whatever the library had to say
         return self._contexts[index]
 
     def _profile_for(self, shapes: Mapping[str, Shape]) -> int:
