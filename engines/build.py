@@ -51,7 +51,6 @@ class BuildSettings:
         backend: `tensorrt_rtx` or `tensorrt`.
         target: `portable`, `this`, or compute capabilities (`sm86,sm89`).
         components: keys or kinds; None for all.
-        weight_streaming: let the runtime keep part of the weights in host memory.
         engine_dir: folder for engines; None for the default of `engine_folder`.
         rebuild: also build engines that could be kept.
     """
@@ -59,7 +58,6 @@ class BuildSettings:
     backend: EngineBackend = "tensorrt_rtx"
     target: str = "portable"
     components: tuple[str, ...] | None = None
-    weight_streaming: bool = False
     engine_dir: PathLike | None = None
     rebuild: bool = False
 
@@ -137,7 +135,6 @@ def key_of(bundle: Bundle, component: str, settings: BuildSettings, library: Lib
         target="+".join(target.capabilities) or target.name,
         precision=bundle.component(component).precision,
         profiles=bundle.family.profiles(bundle.manifest, component),
-        options={"weight_streaming": settings.weight_streaming},
     )
 
 
@@ -216,7 +213,7 @@ def _build(bundle: Bundle, store: EngineStore, key: EngineKey, target: Target, p
     part = store.folder / f"{key.component}.part-{os.getpid()}"
     try:
         graph, report = bundle.files(key.component)[0], partial(progress, key.component)
-        made = compile_graph(graph, key.backend, target, key.profiles, key.options, part, report)._asdict()
+        made = compile_graph(graph, key.backend, target, key.profiles, part, report)._asdict()
         name = f"{key.component}-{key.short}.engine"
         file = FileEntry(path=name, bytes=made.pop("bytes"), sha256=made.pop("sha256"))
         record = EngineRecord(record_version=RECORD_VERSION, key=key, file=file, **made)

@@ -51,7 +51,6 @@ def compile_graph(
     backend: EngineBackend,
     target: Target,
     profiles: tuple[Profile, ...],
-    options: dict[str, bool | int],
     out: Path,
     report: Callable[[str], None] = lambda phase: None,
 ) -> Compilation:
@@ -73,7 +72,6 @@ def compile_graph(
         "out": str(out),
         "target": asdict(target),
         "profiles": [profile.model_dump(mode="json") for profile in profiles],
-        "options": options,
     }
     result = _run_worker(job, report, graph.stem)
     return Compilation(**{**result, "layers": tuple(result["layers"])})

@@ -42,7 +42,6 @@ class Compiler:
         graph: Path,
         profiles: Sequence[Profile],
         target: Target,
-        options: dict[str, bool | int],
         out: Path,
         report: Callable[[str], None],
     ) -> dict[str, Any]:
@@ -73,8 +72,6 @@ class Compiler:
         layers = network.num_layers
         config = builder.create_builder_config()
         self._set_target(config, target)
-        if options.get("weight_streaming"):
-            config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
         for profile in profiles:
             if profile.shapes:
                 made = builder.create_optimization_profile()

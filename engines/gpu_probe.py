@@ -105,8 +105,9 @@ def try_backend(name: str, device: str | None) -> dict[str, Any]:
         raise BackendError(found.reason)
     bundle, seconds = Bundle("default"), dict[str, float]()
     entry = bundle.component(_COMPONENT)
-    shape = [2 if isinstance(n, str) else n for n in entry.inputs[0].shape]
-    inputs = {entry.inputs[0].name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    # One that an engine takes, which a family names.
+    ((name_in, (_, shape, _)),) = bundle.family.profiles(bundle.manifest, _COMPONENT)[0].shapes.items()
+    inputs = {name_in: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     with _files_of(bundle, name, seconds) as files:
         backend = backends.create(name, device=device)
         with backend.active():

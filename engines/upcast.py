@@ -137,10 +137,13 @@ class TwinBackend(Backend):
     """Runs the float32 twins of a bundle's graphs on the CPU; see `amodal.runtime.backends.Backend`.
 
     Graphs in float32 are their own twins, and need no onnx.
+
+    Args:
+        on_gpu: cut runs as for a GPU, so that engines take the recorded calls.
     """
 
-    def __init__(self, threads: int = 0) -> None:
-        self.name, self._threads = "float32 twin", threads
+    def __init__(self, threads: int = 0, *, on_gpu: bool = False) -> None:
+        self.name, self.on_gpu, self._threads = "float32 twin", on_gpu, threads
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> GraphSession:
         """See `Backend.load`."""

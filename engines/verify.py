@@ -120,7 +120,7 @@ def _against_float32(
     source: Source = build or bundle
     # Both use the same number of threads, which decides how sums are split.
     threads = int((create(DEFAULT, threads=settings.threads) if build else backend).describe()["threads"])
-    recorder = Recorder(TwinBackend(threads), bundle, settings.steps)
+    recorder = Recorder(TwinBackend(threads, on_gpu=backend.on_gpu), bundle, settings.steps)
     expected: dict[str, Results | NonFiniteError] = {}
     with Model(bundle, recorder, "sequential", verify=False) as model:
         for task in tasks:
@@ -248,9 +248,7 @@ def _check_engines(
     for key in keys:
         progress(key, "engine")
         try:
-            # Any options are accepted: they change where weights lie, not what is computed.
-            streaming = bool(store.read(key).key.options.get("weight_streaming"))
-            wanted = key_of(bundle, key, replace(chosen, weight_streaming=streaming), library, target)
+            wanted = key_of(bundle, key, chosen, library, target)
             record = store.find(wanted, verify=not settings.build)  # building has hashed it
             rows.append(EngineCheck(key, str(store.engine_file(record)), built.get(key), ()))
         except EngineError as error:

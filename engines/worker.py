@@ -63,7 +63,7 @@ def _build(compiler: Compiler, job: dict[str, Any], report: Callable[[str], None
     out = Path(job["out"])
     target = Target(job["target"]["name"], tuple(job["target"]["capabilities"]))
     profiles = [Profile.model_validate(profile) for profile in job["profiles"]]
-    compiled = compiler.build(Path(job["graph"]), profiles, target, job["options"], out, report)
+    compiled = compiler.build(Path(job["graph"]), profiles, target, out, report)
     seconds = time.perf_counter() - start
     with open(out, "rb") as file:
         os.fsync(file.fileno())

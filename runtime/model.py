@@ -96,6 +96,8 @@ def load(
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
         facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
+        if planned is not None:
+            executor.reserve_activations(planned.plan.shared_scratch)
         model = Model(opened, executor, memory, planned, verify=verify, progress=progress)
         about = ", ".join(f"{name} {value}" for name, value in executor.describe().items() if name != "name")
         peak = "" if planned is None else f", planned {planned.plan.peak_bytes / 1e9:.2f} GB of GPU memory"

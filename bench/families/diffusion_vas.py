@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.model import Model
 from amodal.runtime.sampling.schedule import Churn
@@ -32,7 +30,7 @@ def run_of(work: Work, model: Model | None = None) -> RunShape:
     shape = RunShape(tuple(work.stages), work.depth, work.guidance > 1, work.steps, work.samples, cfg_rows="batched")
     if model is None:
         return shape
-    on_gpu = model.backend.xp is not np
+    on_gpu = model.backend.on_gpu
     if not on_gpu and model.memory == "resident" and model.backend.lanes > 1:
         return replace(shape, cfg_rows="separate", on_gpu=False)
     planned = None if model.plan is None else model.plan.run

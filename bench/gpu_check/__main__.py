@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import click
 from pydantic import ValidationError
@@ -72,6 +73,8 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
         probe=outputs.get("probe"),
         tests={backend: output for backend, output in tests.items() if output is not None},
         options=outputs.get("options onnxruntime"),
+        arrays=outputs.get("arrays cupy"),
+        eager=outputs.get("eager torch"),
         results=results,
     )
 
@@ -81,11 +84,18 @@ def check_of(machine: Machine, states: Mapping[str, StepState]) -> Check:
 @click.option("--bundle", metavar="BUNDLE", help="Run this bundle instead of exporting the real architecture.")
 @click.option("--quick", is_flag=True, help="The default bundle and few steps: does it work, not how fast is it.")
 @click.option("--minutes", type=float, default=8.0, show_default=True, help="For all steps together.")
+@click.option(
+    "--stage",
+    type=click.Choice(["a", "b"]),
+    help="A short check for a machine lent for minutes: a, what runs with torch and CuPy alone; b, ONNX Runtime.",
+)
 @click.option("--fresh", is_flag=True, help="Repeat what an earlier check in this folder has done.")
-def main(out: Path, bundle: str | None, quick: bool, minutes: float, fresh: bool) -> None:
+def main(
+    out: Path, bundle: str | None, quick: bool, minutes: float, stage: Literal["a", "b"] | None, fresh: bool
+) -> None:
     """Runs a GPU check; see the module."""
     try:
-        check = run_check(CheckOptions(out.resolve(), bundle, quick), minutes, fresh=fresh, progress=_echo)
+        check = run_check(CheckOptions(out.resolve(), bundle, quick, stage), minutes, fresh=fresh, progress=_echo)
     except AmodalError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

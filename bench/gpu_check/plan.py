@@ -6,13 +6,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .steps import Step, StepState
 
 TESTS = Path(__file__).resolve().parents[2] / "tests" / "gpu"
 BACKEND = "AMODAL_GPU_BACKEND"
 """Names the backend that the tests marked `gpu` run. Each backend gets a process: one can load only one TensorRT."""
+
+WEIGHTS = "weights.json"
+"""In a bundle without weights, their list; see `weights.py`."""
 
 _AMODAL = (sys.executable, "-m", "amodal")
 _EXPORT = "--random diffusion-vas --random-depth none --size 256x512 --frames 25 --check none"
@@ -33,15 +36,20 @@ class CheckOptions:
         folder: for bundle, engines and results.
         bundle: to run; None to export the real architecture with random weights.
         quick: use the default bundle and few steps, to see that everything works rather than how fast it is.
+        stage: for a machine that is lent for minutes: `a` needs torch and CuPy alone, `b` ONNX Runtime too; None for
+            everything. The bundle may then be one without weights (`weights.py`).
     """
 
     folder: Path
     bundle: str | None = None
     quick: bool = False
+    stage: Literal["a", "b"] | None = None
 
 
 def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
-    """Returns the steps known so far: the probe, then the steps of each backend that it found working."""
+    """Returns the steps known so far: those of a stage, or the probe and the steps of each backend that it found."""
+    if options.stage is not None:
+        return _SHORT[options.stage](options)
     # A probe that found no working backend is not reused: the user may have repaired the machine since.
     command = (sys.executable, "-m", "amodal.engines.gpu_probe")
     probe = Step("probe", command, 240, reusable=lambda output: bool(_working(output)))
@@ -52,6 +60,44 @@ def plan(options: CheckOptions, states: Mapping[str, StepState]) -> list[Step]:
     return list({step.name: step for step in steps}.values())  # backends share their exports
 
 
+def _arrays_and_torch(options: CheckOptions) -> list[Step]:
+    """Returns what runs with torch and CuPy alone."""
+    return [
+        Step("probe", (sys.executable, "-m", "amodal.engines.gpu_probe"), 40),
+        _tests("arrays", TESTS / "test_arrays.py", "", 40),
+        Step("arrays cupy", _module("arrays"), 60),
+        _tests("torch", TESTS, "torch", 80),
+        Step("eager torch", _module("eager"), 60),
+    ]
+
+
+def _onnxruntime(options: CheckOptions) -> list[Step]:
+    """Returns what needs ONNX Runtime's CUDA provider."""
+    probe = Step("probe", (sys.executable, "-m", "amodal.engines.gpu_probe"), 40)
+    steps, needs = [probe, _tests("onnxruntime", TESTS, "onnxruntime", 90)], ("probe",)
+    bundle = options.bundle or "default"
+    if (Path(bundle) / WEIGHTS).exists():
+        steps.append(Step("weights cupy", (*_module("weights"), "fill", bundle), 60))
+        needs = ("weights cupy",)
+    cases = [word for case in ("as it is", "no CUDA graph", "channels first") for word in ("--case", case)]
+    command = (sys.executable, "-m", "amodal.bench.studies.gpu_options", bundle, *cases)
+    return [*steps, Step("options onnxruntime", command, 120, needs)]
+
+
+_SHORT = {"a": _arrays_and_torch, "b": _onnxruntime}
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return sys.executable, "-m", f"amodal.bench.gpu_check.{name}"
+
+
+def _tests(name: str, place: Path, backend: str, limit: float) -> Step:
+    missing = "" if place.exists() else f"{place} is not there; run from a checkout of the sources"
+    return Step(
+        f"tests {name}", (*_module("tests"), str(place)), limit, environment={BACKEND: backend}, missing=missing
+    )
+
+
 def _working(probe: Any) -> list[dict[str, Any]]:
     """The backends that work according to the probe's output, those with engines first."""
     rows = probe["backends"] if isinstance(probe, dict) else []
@@ -59,9 +105,7 @@ def _working(probe: Any) -> list[dict[str, Any]]:
 
 
 def _backend_steps(options: CheckOptions, name: str, device: str) -> Iterator[Step]:
-    missing = "" if TESTS.is_dir() else f"{TESTS} is not there; run from a checkout of the sources"
-    tests = (sys.executable, "-m", "amodal.bench.gpu_check.tests", str(TESTS))
-    yield Step(f"tests {name}", tests, 150, environment={BACKEND: name}, missing=missing)
+    yield _tests(name, TESTS, name, 150)
     bundle = options.bundle or "default"
     needs: tuple[str, ...] = ()
     if options.bundle is None and not options.quick:

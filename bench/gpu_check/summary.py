@@ -31,6 +31,7 @@ class Check(Record):
         tests: counts and failures by backend: `passed`, `failed`, `skipped`, `failures`, `reasons`.
         steps: their outcomes, without their outputs, which are in `steps/`.
         options: output of `bench/studies/gpu_options.py`, a row per case; None if it did not run.
+        arrays, eager: outputs of `arrays.py` and `eager.py`; None if they did not run.
         results: of the benchmarks, by step.
     """
 
@@ -42,6 +43,8 @@ class Check(Record):
     probe: JsonValue = None
     tests: dict[str, JsonValue]
     options: JsonValue = None
+    arrays: JsonValue = None
+    eager: JsonValue = None
     results: dict[str, Results]
 
 
@@ -61,6 +64,8 @@ def summary_of(check: Check) -> str:
         memory=[_memory(m) for _, m in _measured(check, Memory)],
         roofline=[row for backend, m in _measured(check, Roofline) for row in _roofline(m, backend)],
         options=list(_options(check.options)),
+        arrays=list(_arrays(check.arrays)),
+        eager=list(_eager(check.eager)),
         steps=[[s.name, s.state, f"{s.seconds:.0f}", s.trouble] for s in check.steps],
     )
     return text.rstrip() + "\n"
@@ -134,11 +139,28 @@ def _roofline(m: Roofline, backend: str) -> Iterator[list[str]]:
 def _options(output: Any) -> Iterator[list[str]]:
     for row in output["options"] if isinstance(output, dict) else []:
         if row["error"]:
-            yield [row["case"], "-", "-", "-", row["error"]]
+            yield [row["case"], "-", "-", "-", row["error"], "-"]
             continue
         difference = "-" if row["difference"] is None else f"{row['difference']:.1e}"
         equal = "yes" if row["bit_equal"] else "no"
-        yield [row["case"], f"{1000 * median(row['seconds']):.2f}", f"{row['first']:.2f}", equal, difference]
+        memory = f"{row['held_bytes'] / 1e9:.2f} GB"
+        yield [row["case"], f"{1000 * median(row['seconds']):.2f}", f"{row['first']:.2f}", equal, difference, memory]
+
+
+def _arrays(output: Any) -> Iterator[list[str]]:
+    for row in output["arrays"] if isinstance(output, dict) else []:
+        if "error" in row:
+            yield [row["case"], row["error"], "-", "-"]
+            continue
+        same = "the same bits" if row["equal"] else f"{row['difference']:.1e}{' (no bit may differ)' * row['wanted']}"
+        yield [row["case"], same, f"{1000 * row['host']:.1f}", f"{1000 * row['device']:.1f}"]
+
+
+def _eager(output: Any) -> Iterator[list[str]]:
+    if isinstance(output, dict):
+        peak = output["peak_bytes"]
+        memory = "-" if peak is None else f"{peak / 1e9:.2f} GB"
+        yield [f"{1000 * median(output['seconds']):.1f}", memory, "yes" if output["finite"] else "no"]
 
 
 def _ratio(value: float | None, base: float | None, aim: float | None) -> str:

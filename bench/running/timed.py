@@ -120,7 +120,7 @@ class TimedBackend(BackendProxy):
 
 def cost_per_call(repeats: int = 20_000) -> float:
     """Measures the seconds that recording one call takes on the host."""
-    backend = TimedBackend(cast(Backend, SimpleNamespace(name="nothing", xp=np, lanes=1, engines=None)))
+    backend = TimedBackend(cast(Backend, SimpleNamespace(name="nothing", xp=np, lanes=1, engines=None, on_gpu=False)))
     begin = time.perf_counter()
     for _ in range(repeats):
         backend.timed("nothing", lambda: None)

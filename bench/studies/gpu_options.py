@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -45,8 +45,9 @@ def time_case(
     """Times the first stage's U-Net, with both CFG rows in one call.
 
     Returns:
-        `first`: seconds of the first call, capture included; `seconds` per call of each of three rounds; `bit_equal`:
-        whether the first and the last call gave the same; `sums` of parts of the result, to compare cases; `described`.
+        `first`: seconds of the first call, capture included; `held_bytes` of GPU memory, weights included; `seconds`
+        per call of each of three rounds; `bit_equal`: whether the first and the last call gave the same; `sums` of
+        parts of the result, to compare cases; `described`.
 
     Raises:
         AmodalError: the U-Net cannot be loaded or run.
@@ -57,8 +58,9 @@ def time_case(
     feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     backend = make(options)
     with backend.active():
-        stream = backend.xp.cuda.get_current_stream()
+        stream, free = backend.xp.cuda.get_current_stream(), backend.xp.cuda.runtime.memGetInfo
         inputs = {name: backend.xp.asarray(value) for name, value in feeds.items()}
+        before = int(free()[0])
         unet = backend.load(bundle.component(key), bundle.files(key))
 
         def timed(count: int) -> tuple[float, Any]:
@@ -70,10 +72,12 @@ def time_case(
             return (time.perf_counter() - begin) / count, backend.to_host(result)
 
         (first, one), *rounds = (timed(count) for count in (1, calls, calls, calls))
+        held = before - int(free()[0])
         unet.close()
     last = rounds[-1][1]
     return {
         "first": first,
+        "held_bytes": held,
         "seconds": [seconds for seconds, _ in rounds],
         "bit_equal": bool(np.array_equal(one, last)),
         "sums": [float(part.sum()) for part in np.array_split(last.astype(np.float64).reshape(-1), 256)],
@@ -81,16 +85,16 @@ def time_case(
     }
 
 
-def compare_cases(bundle: str, calls: int = 10) -> list[dict[str, Any]]:
-    """Runs every case in its own process.
+def compare_cases(bundle: str, calls: int = 10, names: Sequence[str] = tuple(CASES)) -> list[dict[str, Any]]:
+    """Runs every case, or those that are named, in its own process.
 
     Returns:
         One row per case: as `time_case`, or an `error`; and the relative `difference` of its sums from the first's.
     """
     rows: list[dict[str, Any]] = []
-    for name in CASES:
+    for name in names:
         module = "amodal.bench.studies.gpu_options"
-        command = [sys.executable, "-m", module, bundle, "--case", name, "--calls", str(calls)]
+        command = [sys.executable, "-m", module, bundle, "--case", name, "--calls", str(calls), "--here"]
         ended = run_isolated(command, _LIMIT)
         row: dict[str, Any] = {"case": name, "error": ended.trouble}
         if ended.ok:
@@ -105,20 +109,21 @@ def compare_cases(bundle: str, calls: int = 10) -> list[dict[str, Any]]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle")
-@click.option("--case", type=click.Choice(list(CASES)), help="Only this one, in this process.")
+@click.option("--case", "names", type=click.Choice(list(CASES)), multiple=True, help="Only these.")
+@click.option("--here", is_flag=True, help="In this process, for one case.")
 @click.option("--calls", type=click.IntRange(min=1), default=10, show_default=True, help="Per round.")
 @reported_errors()
-def main(bundle: str, case: str | None, calls: int) -> None:
+def main(bundle: str, names: tuple[str, ...], here: bool, calls: int) -> None:
     """The U-Net's step with one option of ONNX Runtime's CUDA provider changed at a time, as JSON."""
     from amodal.runtime.backends.gpu import open_gpu
     from amodal.runtime.backends.onnxruntime.cuda import import_cuda
 
-    if case is None:
-        click.echo(json.dumps({"options": compare_cases(bundle, calls)}))
+    if not here:
+        click.echo(json.dumps({"options": compare_cases(bundle, calls, names or tuple(CASES))}))
         return
     ort, (cupy, gpu) = import_cuda(), open_gpu("onnxruntime", "cuda", None)
     found = time_case(
-        Bundle(bundle), lambda options: OnnxRuntimeCudaBackend(ort, cupy, gpu, options), CASES[case], calls
+        Bundle(bundle), lambda options: OnnxRuntimeCudaBackend(ort, cupy, gpu, options), CASES[names[0]], calls
     )
     click.echo(json.dumps(found))
 

@@ -107,7 +107,7 @@ def build_engines(graphs: Iterable[Written], target: str) -> Iterator[Built]:
     with Console(stderr=True).status("compiling"):
         for kind, variant, _, file, profiles in graphs:
             try:
-                made = compile_graph(file, settings.backend, aim, profiles, {}, file.with_name("engine"))
+                made = compile_graph(file, settings.backend, aim, profiles, file.with_name("engine"))
             except EngineBuildError as error:
                 yield Built(kind, variant, error=str(error))
                 continue

@@ -50,12 +50,14 @@ class Backend(Protocol):
         xp: array module of inputs and outputs: numpy or CuPy.
         lanes: best number of concurrent calls of one component; 1 where batching is faster.
         engines: the engines it can run; None for a backend that runs graphs.
+        on_gpu: whether runs are cut as for a GPU, with more frames in one call, which are the shapes of engines.
     """
 
     name: str
     xp: Any = np
     lanes: int = 1
     engines: EngineNeeds | None = None
+    on_gpu: bool = False
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """Loads a component from its files, the graph first, for up to `lanes` concurrent calls.
@@ -75,6 +77,10 @@ class Backend(Protocol):
     def free_memory(self) -> int | None:
         """Returns the bytes free on the GPU, including what its own pool keeps; None on a CPU."""
         return None
+
+    def reserve_activations(self, size: int) -> None:
+        """Takes at least `size` bytes for activations when the first component runs, so that they are never moved."""
+        return  # a body, or the protocol would have it abstract
 
     def describe(self) -> dict[str, str]:
         """Returns name, version and settings, for result files."""

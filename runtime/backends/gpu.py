@@ -15,6 +15,9 @@ from .backend import import_library
 ALIGNMENT = 256
 """Bytes. CUDA aligns allocations to it, and vectorised kernels rely on that."""
 
+_OLDEST_DRIVERS = {12: 525, 13: 580}
+"""For Linux, by CUDA's major version (NVIDIA's table of minor version compatibility)."""
+
 
 class Gpu(NamedTuple):
     """A GPU with its compute capability as in `86`."""
@@ -85,9 +88,15 @@ def _no_gpu(cupy: Any, backend: str, error: Exception) -> str:
     if driver // 1000 < needed // 1000:
         return (
             f"backend {backend} cannot use the GPU: its driver is too old (it supports CUDA {cuda_version(driver)}, "
-            f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver."
+            f"CuPy here needs {cuda_version(needed)}); update the NVIDIA driver{driver_for(cupy)}."
         )
     return f"backend {backend} finds no GPU ({first_line(error)})."
+
+
+def driver_for(cupy: Any) -> str:
+    """Names the oldest driver for CuPy's CUDA, to end "update the driver" with; empty where it is not known."""
+    oldest = _OLDEST_DRIVERS.get(int(cupy.cuda.runtime.runtimeGetVersion()) // 1000)
+    return f" to {oldest} or later" if oldest else ""
 
 
 def cuda_version(number: int) -> str:
@@ -128,7 +137,7 @@ class GpuBackend:
     reached it.
     """
 
-    lanes = 1
+    lanes, on_gpu = 1, True
 
     def __init__(self, name: str, cupy: Any, gpu: Gpu) -> None:
         self.name, self.xp, self._gpu = name, cupy, gpu
@@ -168,6 +177,9 @@ class GpuBackend:
         """Frees memory of deleted arrays that CuPy's pool keeps and the inference library cannot use."""
         self.xp.cuda.get_current_stream().synchronize()
         self.xp.get_default_memory_pool().free_all_blocks()
+
+    def reserve_activations(self, size: int) -> None:
+        """See `Backend.reserve_activations`; where components allocate for themselves, there is nothing to reserve."""
 
     def _describe_gpu(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime

@@ -22,7 +22,7 @@ class BackendProxy:
 
     def __init__(self, backend: Backend) -> None:
         self.name, self.xp, self.lanes, self.engines = backend.name, backend.xp, backend.lanes, backend.engines
-        self._backend = backend
+        self.on_gpu, self._backend = backend.on_gpu, backend
 
     def load(self, entry: ComponentEntry, files: list[Path], lanes: int = 1) -> Executable:
         """See `Backend.load`."""
@@ -43,6 +43,10 @@ class BackendProxy:
     def free_memory(self) -> int | None:
         """See `Backend.free_memory`."""
         return self._backend.free_memory()
+
+    def reserve_activations(self, size: int) -> None:
+        """See `Backend.reserve_activations`."""
+        self._backend.reserve_activations(size)
 
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""

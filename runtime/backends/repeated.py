@@ -59,7 +59,8 @@ class Repeated:
             try:
                 self._run(self._inputs, self._results)
             finally:
-                graph = stream.end_capture()
+                recorded = stream.end_capture()
+            graph = recorded  # not reached after a failure, which leaves a recording of a part
         self._graph, self._scratch, self._wanted = graph, scratch, graph is not None
         self.graphs += graph is not None
         return graph is not None

@@ -19,17 +19,20 @@ from ..errors import (
     EngineCorruptError,
     EngineStaleError,
     MemoryBudgetError,
-    first_line,
 )
 from .backend import EngineNeeds, Executable, import_library
-from .gpu import ALIGNMENT, Gpu, GpuBackend, aligned, gpu_number, open_gpu, try_kernel
+from .gpu import Gpu, GpuBackend, aligned, driver_for, gpu_number, open_gpu, out_of_memory, try_kernel
 from .repeated import Repeated
+from .scratch import Scratch
 
 Shape = tuple[int, ...]
 
 _EXTRAS = {"tensorrt_rtx": "rtx", "tensorrt": "tensorrt"}
 _CACHE = ".runtime_cache"
-_OUT_OF_MEMORY = ("out of memory", "outofmemory", "out_of_memory", "bad_alloc", "cannot allocate")
+_OUT_OF_MEMORY = (
+    *("out of memory", "outofmemory", "out_of_memory", "bad_alloc", "cannot allocate", "could not be allocated"),
+    *("failed to allocate", "not be enough free memory", "insufficient memory"),
+)
 
 
 def probe(name: str, device: str | None) -> str:
@@ -65,7 +68,7 @@ class TensorRTBackend(GpuBackend):
         self.cuda_graph, self._trt = cuda_graph, trt
         self._log = log_class(trt)()
         self._runtime: Any = trt.Runtime(self._log)
-        self._scratch = _Scratch(self)
+        self._scratch = Scratch(self)
         self.engines = EngineNeeds(str(trt.__version__), f"sm{gpu.capability}")
 
     def _replaces(self, stream: Any) -> bool:
@@ -101,7 +104,7 @@ class TensorRTBackend(GpuBackend):
             )
         if "OLD_CUDA_DRIVER" in why:
             return BackendUnavailableError(
-                f"{library} needs a newer driver than this {gpu} has; update the NVIDIA driver."
+                f"{library} needs a newer driver than this {gpu} has; update the NVIDIA driver{driver_for(self.xp)}."
             )
         return EngineCorruptError(
             f"{library} cannot load the engine {file} on this {gpu} ({logged}); build it again with `amodal build`."
@@ -115,47 +118,23 @@ class TensorRTBackend(GpuBackend):
         known = self._trt.EngineInvalidityDiagnostics.__members__
         return [name for name, flag in known.items() if int(flag) & int(found)]
 
+    def reserve_activations(self, size: int) -> None:
+        """See `Backend.reserve_activations`."""
+        self._scratch.least = size
+
     def describe(self) -> dict[str, str]:
         """See `Backend.describe`."""
         about = {"name": self.name, "version": self.engines.version, **self._describe_gpu()}
         return {**about, "cuda_graph": str(self.cuda_graph)}
 
 
-class _Scratch:
-    """One allocation for the activations of all loaded engines, as large as the largest need."""
+class _Shaped:
+    """An execution context, the shapes that it is set to, and the bytes that its activations take for them."""
 
-    def __init__(self, backend: TensorRTBackend) -> None:
-        self._backend = backend
-        self._users: set[int] = set()
-        self._memory: Any = None
-        self._size = 0
-
-    def reserve(self, owner: int, size: int) -> None:
-        if size > self._size:
-            self._backend.empty_pool()
-            self._memory, self._size = None, 0  # freed first, so that both are never held
-            try:
-                # Not from CuPy's pool, which would keep the smaller allocations.
-                self._memory = self._backend.xp.cuda.Memory(size + ALIGNMENT)
-            except Exception as error:
-                raise MemoryBudgetError(
-                    f"GPU memory ran out: {size / 1e6:.0f} MB for activations are not free ({first_line(error)}); "
-                    'close other programs, or run with `memory="sequential"` or `cfg_rows="separate"`.'
-                ) from error
-            self._size = size
-        self._users.add(owner)
-
-    def release(self, owner: int) -> None:
-        """Removes an engine; the last one frees the memory."""
-        self._users.discard(owner)
-        if not self._users:
-            self._memory, self._size = None, 0
-
-    @property
-    def address(self) -> tuple[int, int]:
-        """Aligned pointer, and size."""
-        pointer = int(self._memory.ptr) if self._memory is not None else 0
-        return -(-pointer // ALIGNMENT) * ALIGNMENT, self._size
+    def __init__(self, context: Any) -> None:
+        self.context = context
+        self.shapes: dict[str, Shape] = {}
+        self.size = 0
 
 
 class _Engine(Executable):
@@ -170,18 +149,22 @@ class _Engine(Executable):
         self._captures = hasattr(trt, "CudaGraphStrategy")  # whether the library captures CUDA graphs itself
         self._repeated: dict[tuple[Shape, ...], Repeated] = {}
         self._config = self._configured()
-        self._sizes: dict[tuple[Shape, ...], int] = {}  # activations, by the inputs' shapes
-        # By profile: its context, and the (smallest, largest) shape of each input that it accepts.
-        self._profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
+        # By profile: the (smallest, largest) shape of each input that it accepts.
+        self._limits = [self._limits_of(i) for i in range(engine.num_optimization_profiles)]
+        self._contexts: dict[int, _Shaped] = {}  # by profile, made when first used: each compiles its kernels
 
     def _configured(self) -> Any:
-        """Returns a context's settings: external scratch; with TensorRT for RTX, CUDA graphs and a kernel cache."""
+        """Returns a context's settings: external scratch; with TensorRT for RTX also how it compiles and launches."""
         trt, engine = self._backend._trt, self._engine
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not hasattr(engine, "create_runtime_config"):
             return strategy
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
+        if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
+            # By default, other kernels run until those for a shape are compiled in the background: the bits of a
+            # result would depend on when that ends, and warming up would not end it.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._captures and self._backend.cuda_graph:
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if hasattr(config, "create_runtime_cache"):
@@ -195,22 +178,14 @@ class _Engine(Executable):
     def _cache_file(self) -> Path:
         return self._file.with_suffix(_CACHE)
 
-    def _profile(self, index: int) -> tuple[Any, dict[str, tuple[Shape, Shape]]]:
-        engine, stream = self._engine, self._backend.xp.cuda.get_current_stream()
-        context = engine.create_execution_context(self._config)
-        if context is None:
-            raise BackendError(
-                f"{self._backend.name} cannot make a context for {self._entry.kind} ({self._backend._log.last()})."
-            )
-        if engine.num_optimization_profiles > 1:
-            context.set_optimization_profile_async(index, stream.ptr)
+    def _limits_of(self, index: int) -> dict[str, tuple[Shape, Shape]]:
         limits = {}
         for name in self._inputs:
-            low = high = engine.get_tensor_shape(name)
+            low = high = self._engine.get_tensor_shape(name)
             if -1 in tuple(low):
-                low, _, high = engine.get_tensor_profile_shape(name, index)
+                low, _, high = self._engine.get_tensor_profile_shape(name, index)
             limits[name] = (tuple(low), tuple(high))
-        return context, limits
+        return limits
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if self._engine is None:
@@ -228,35 +203,67 @@ class _Engine(Executable):
     def _run(self, arrays: Mapping[str, Any], results: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Queues a run that writes to `results`, or to new arrays."""
         backend, xp = self._backend, self._backend.xp
-        context = self._context(arrays)
-        stream = xp.cuda.get_current_stream()
-        for name, array in arrays.items():
-            context.set_input_shape(name, array.shape)
-            context.set_tensor_address(name, int(array.data.ptr))
-        backend._log.errors.clear()
-        shapes = tuple(array.shape for array in arrays.values())
-        if shapes not in self._sizes:
-            # These shapes may need less memory than the largest that the engine accepts.
-            self._sizes[shapes] = int(context.update_device_memory_size_for_shapes())
-        backend._scratch.reserve(id(self), self._sizes[shapes])
-        context.set_device_memory(*backend._scratch.address)
+        log = backend._log
+        log.errors.clear()
+        shaped = self._shaped({name: tuple(array.shape) for name, array in arrays.items()})
+        context = shaped.context
+        backend._scratch.reserve(id(self), shaped.size)
+        if shaped.size:
+            context.set_device_memory(*backend._scratch.address)
         if results is None:
             results = {n: xp.empty(tuple(context.get_tensor_shape(n)), np.float32) for n in self._outputs}
-        for name, array in results.items():
+        for name, array in (*arrays.items(), *results.items()):
             context.set_tensor_address(name, int(array.data.ptr))
-        if not context.execute_async_v3(stream.ptr):
-            raise BackendError(f"{backend.name} failed in component {self._entry.kind}: {backend._log.last()}")
+        # Memory that is too small is only logged: the run is queued all the same, and its results are wrong.
+        if not context.execute_async_v3(xp.cuda.get_current_stream().ptr) or log.errors:
+            raise self._failure("failed in component")
         return dict(results)
 
-    def _context(self, arrays: Mapping[str, Any]) -> Any:
-        for context, limits in self._profiles:
-            if all(_within(arrays[n].shape, *sizes) for n, sizes in limits.items()):
-                return context
-        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in arrays.items())
+    def _shaped(self, shapes: dict[str, Shape]) -> _Shaped:
+        """Returns the context for inputs of these shapes, set to them."""
+        shaped = self._context(self._profile_for(shapes))
+        if shaped.shapes == shapes:
+            return shaped
+        shaped.shapes, context = {}, shaped.context  # none, so that a failure below leaves nothing half set
+        accepted = [context.set_input_shape(name, shape) for name, shape in shapes.items()]
+        # Any other shape makes the context forget what it needs; until asked again, it wants the profile's most.
+        shaped.size = int(context.update_device_memory_size_for_shapes())
+        if self._backend._log.errors or not all(accepted):
+            raise self._failure("cannot set the shapes of")
+        shaped.shapes = shapes
+        return shaped
+
+    def _context(self, index: int) -> _Shaped:
+        """Returns the context of a profile, made when it is first used."""
+        if index not in self._contexts:
+            context = self._engine.create_execution_context(self._config)
+            if context is None:
+                raise self._failure("cannot make a context for")
+            if len(self._limits) > 1:
+                stream = self._backend.xp.cuda.get_current_stream()
+                if not context.set_optimization_profile_async(index, stream.ptr):
+                    raise self._failure("cannot choose the shapes of")
+            self._contexts[index] = _Shaped(context)
+            self._backend._log.errors.clear()  # it was made, whatever the library had to say
+        return self._contexts[index]
+
+    def _profile_for(self, shapes: Mapping[str, Shape]) -> int:
+        """Returns the first profile that accepts these shapes."""
+        for index, limits in enumerate(self._limits):
+            if all(_within(shapes[name], *sizes) for name, sizes in limits.items()):
+                return index
+        said = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise BackendError(
-            f"the engine of {self._entry.kind} does not take these shapes ({shapes}); build it again with `amodal "
+            f"the engine of {self._entry.kind} does not take these shapes ({said}); build it again with `amodal "
             "build`, from a bundle exported for them."
         )
+
+    def _failure(self, what: str) -> AmodalError:
+        """Returns the error for what TensorRT logged last."""
+        backend, kind = self._backend, self._entry.kind
+        if backend._log.out_of_memory():
+            return MemoryBudgetError(out_of_memory(backend._gpu, f"component {kind}: {backend._log.last()}"))
+        return BackendError(f"{backend.name} {what} {kind}: {backend._log.last()}")
 
     def close(self) -> None:
         if self._engine is None:
@@ -265,7 +272,7 @@ class _Engine(Executable):
             self._backend.xp.cuda.get_current_stream().synchronize()
             self._keep_cache()
         self._repeated = {}
-        self._profiles, self._config, self._cache, self._engine = [], None, None, None
+        self._contexts, self._config, self._cache, self._engine = {}, None, None, None
         self._backend._scratch.release(id(self))
 
     def _keep_cache(self) -> None:

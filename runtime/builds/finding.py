@@ -108,7 +108,7 @@ def bundle_name(bundle: Bundle) -> str:
 def _read(bundle: Bundle, place: Path, profiles: Profiles) -> EngineBuild:
     build = EngineBuild(place, {key: read_record(place / f"{key}.json") for key in profiles})
     for key, record in build.records.items():
-        required = {  # target and options are the builder's choice
+        required = {  # the target is the builder's choice
             "component": key,
             "graph": graph_hash(bundle, key),
             "version": build.version,

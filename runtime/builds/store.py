@@ -22,7 +22,7 @@ from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
 from ..paths import PathLike
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 ENGINES = "engines"
 
 EngineBackend = Literal["tensorrt_rtx", "tensorrt"]
@@ -63,7 +63,6 @@ class EngineKey(Record):
         target: what it runs on (`sm86+sm89`, `portable`, or `this-` and the GPU's capability).
         precision: arithmetic of the graph.
         profiles: accepted shapes; the runtime picks one by name.
-        options: of the builder.
     """
 
     component: str
@@ -73,7 +72,6 @@ class EngineKey(Record):
     target: str
     precision: Precision
     profiles: tuple[Profile, ...]
-    options: dict[str, bool | int]
 
     @property
     def short(self) -> str:
@@ -97,7 +95,6 @@ _DIFFERENCES = {
     "graph": "the graph has changed since",
     "precision": "it was built in another precision",
     "profiles": "it was built for other shapes",
-    "options": "it was built with other options",
 }
 
 
@@ -210,7 +207,7 @@ def read_record(file: Path) -> EngineRecord:
     Raises:
         EngineNotFoundError: there is no such file.
         EngineCorruptError: it cannot be read.
-        EngineStaleError: a newer amodal wrote it.
+        EngineStaleError: an older or newer amodal wrote it.
     """
     try:
         content = file.read_bytes()
@@ -224,10 +221,11 @@ def read_record(file: Path) -> EngineRecord:
     try:
         document = json.loads(content.decode("utf-8"))
         version = document["record_version"]
-        if isinstance(version, int) and version > RECORD_VERSION:
+        if isinstance(version, int) and version != RECORD_VERSION:
+            newer = version > RECORD_VERSION
             raise EngineStaleError(
-                f"{file} has version {version}, this amodal reads up to {RECORD_VERSION}; build the engine again with "
-                "`amodal build`, or update amodal."
+                f"{file} has version {version}, this amodal reads {RECORD_VERSION}; build the engine again with "
+                f"`amodal build`{', or update amodal' if newer else ''}."
             )
         return EngineRecord.model_validate(document)
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -57,6 +57,11 @@ class Delivery:
             NonFiniteError: a value was not finite.
         """
         xp = self._backend.xp
+        for drawn in found:
+            for name, array in drawn.items():
+                if not self._leaves(name) and name in self._buffers:
+                    # Before the only wait, so that it waits for these copies too.
+                    self._buffers[name][1][...] = array
         leaving = [drawn[name] for drawn in found for name in drawn if self._leaves(name)]
         if xp is np:  # where a value that is not finite raised at once
             fetched = leaving
@@ -82,11 +87,13 @@ class Delivery:
         ]
 
     def _deliver(self, name: str, array: Array, there: Iterator[Array]) -> Any:
-        result = next(there) if self._leaves(name) else array
+        leaves = self._leaves(name)
+        result = next(there) if leaves else array
         if name not in self._buffers:
             return result
         owner, buffer = self._buffers[name]
-        buffer[...] = result
+        if leaves:
+            buffer[...] = result
         return owner
 
 

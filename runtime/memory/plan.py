@@ -97,6 +97,11 @@ class MemoryPlan:
         """The highest peak of all phases."""
         return self.peak.peak_bytes
 
+    @property
+    def shared_scratch(self) -> int:
+        """Activation memory that all components use in turn; 0 in sequential memory, where each brings its own."""
+        return max(phase.scratch for phase in self.phases) if self.memory == "resident" else 0
+
     def fits(self, budget: int | None) -> bool:
         """Returns whether a budget in bytes is enough; None is no limit."""
         return budget is None or self.peak_bytes <= budget

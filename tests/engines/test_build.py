@@ -22,7 +22,7 @@ from amodal.engines.targets import parse_target
 from amodal.engines.verification import VerifySettings
 from amodal.engines.verify import verify_bundle
 from amodal.runtime.builds import store
-from amodal.runtime.builds.store import EngineRecord, EngineStore, engine_folder
+from amodal.runtime.builds.store import RECORD_VERSION, EngineRecord, EngineStore, Profile, engine_folder
 from amodal.runtime.bundle import reading
 from amodal.runtime.errors import (
     BackendUnavailableError,
@@ -38,6 +38,7 @@ from amodal.runtime.families.diffusion_vas.family import FAMILY
 
 from ..stand_ins import StandIn
 
+FORMER = (Profile(name="frames<=2", shapes={"latents": ((1, 4, 8, 8), (2, 4, 8, 8), (2, 4, 8, 8))}),)
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
@@ -84,10 +85,9 @@ def test_a_unet_gets_a_profile_for_one_row_and_one_for_both(bundle: Bundle, stan
     assert (row.record.weights_bytes, row.record.layers) == (77, (12, 2))
 
 
-def test_portable_engines_and_streamed_weights_are_asked_for(bundle: Bundle, stand_in: StandIn) -> None:
-    build_engines(bundle, settings(target="portable", weight_streaming=True))
+def test_portable_engines_are_asked_for(bundle: Bundle, stand_in: StandIn) -> None:
+    build_engines(bundle, settings(target="portable"))
     assert ["set", "hardware_compatibility_level", 1] in stand_in.calls
-    assert ["set_flag", "WEIGHT_STREAMING"] in stand_in.calls
 
 
 def test_profiles_cover_what_the_runtime_asks_for(bundle: Bundle) -> None:
@@ -159,15 +159,13 @@ def test_verifying_after_a_build_hashes_each_file_once(bundle: Bundle, stand_in:
 def test_an_engine_that_changes_before_the_lock_is_seen(
     bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, verified: bool
 ) -> None:
-    """Between the look at what is there and the lock, another build ends: with other options, or with these."""
+    """Between the look at what is there and the lock, another build ends: for other shapes, or for these."""
     parts = ("vae_encoder", "vae_decoder")
     rows = build_engines(bundle, settings(components=parts))
     record = rows[1].file.with_name("vae_decoder.json")
     mine = record.read_text()
     rows[0].file.with_name("vae_encoder.json").unlink()
-    other = rows[1].record.model_copy(
-        update={"key": rows[1].record.key.model_copy(update={"options": {"weight_streaming": True}})}
-    )
+    other = rows[1].record.model_copy(update={"key": rows[1].record.key.model_copy(update={"profiles": ()})})
     if verified:
         before, after = mine, other.model_dump_json()
     else:
@@ -182,14 +180,18 @@ def test_an_engine_that_changes_before_the_lock_is_seen(
     monkeypatch.setattr(build, "_build_lock", late)
     _, row = build_engines(bundle, settings(components=parts))
     assert (row.reason is not None) == verified
-    assert row.record.key.options == {"weight_streaming": False}
+    assert row.record.key.profiles
 
 
-def test_a_changed_option_is_built_anew_and_the_old_engine_goes(bundle: Bundle, stand_in: StandIn) -> None:
-    (first,) = build_engines(bundle, settings())
-    (second,) = build_engines(bundle, settings(weight_streaming=True))
+def test_an_engine_for_other_shapes_is_built_anew_and_the_old_one_goes(
+    bundle: Bundle, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(type(FAMILY), "profiles", staticmethod(lambda manifest, key: FORMER))
+        (first,) = build_engines(bundle, settings())
+    (second,) = build_engines(bundle, settings())
     assert second.reason is not None
-    assert "other options" in second.reason
+    assert "other shapes" in second.reason
     assert second.file.exists()
     assert not first.file.exists()
 
@@ -205,7 +207,7 @@ def test_a_damaged_engine_is_refused_and_built_anew(bundle: Bundle, stand_in: St
     elif damage == "missing":
         row.file.unlink()
     else:
-        store.record_file("vae_decoder").write_text('{"record_version": 1}')
+        store.record_file("vae_decoder").write_text(json.dumps({"record_version": RECORD_VERSION}))
     with pytest.raises(EngineCorruptError, match="amodal build"):
         store.find(row.record.key)
     (again,) = build_engines(bundle, settings())
@@ -220,7 +222,6 @@ def test_a_damaged_engine_is_refused_and_built_anew(bundle: Bundle, stand_in: St
         ("version", "10.9.0", "10.9.0, wanted 10.13.2"),
         ("target", "sm89", "sm89, wanted this-sm86"),
         ("precision", "fp16", "fp16, wanted fp32"),
-        ("options", {}, "other options"),
         ("profiles", (), "other shapes"),
     ],
 )
@@ -235,12 +236,13 @@ def test_a_foreign_engine_is_refused_with_the_reason(
         store.find(row.record.key)
 
 
-def test_an_engine_of_a_newer_amodal_is_refused(bundle: Bundle, stand_in: StandIn) -> None:
+@pytest.mark.parametrize(("version", "fix"), [(99, "`amodal build`, or update amodal"), (1, "`amodal build`\\.$")])
+def test_an_engine_of_another_amodal_is_refused(bundle: Bundle, stand_in: StandIn, version: int, fix: str) -> None:
     (row,) = build_engines(bundle, settings())
     store = EngineStore(bundle.path / "engines", "tensorrt", "10.13.2", "this-sm86")
-    document = row.record.model_dump(mode="json") | {"record_version": 99}
+    document = row.record.model_dump(mode="json") | {"record_version": version}
     store.record_file("vae_decoder").write_text(json.dumps(document))
-    with pytest.raises(EngineStaleError, match="99"):
+    with pytest.raises(EngineStaleError, match=f"has version {version}, .*{fix}"):
         store.find(row.record.key)
 
 

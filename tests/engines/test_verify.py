@@ -289,7 +289,7 @@ def test_unknown_components_are_named(toy_bundle: Path) -> None:
 class _Doubling:
     """A backend whose components double."""
 
-    name, xp, lanes, engines = "doubling", np, 1, None
+    name, xp, lanes, engines, on_gpu = "doubling", np, 1, None, False
 
     def load(self, entry: Any, files: list[Path], lanes: int = 1) -> Any:
         return self

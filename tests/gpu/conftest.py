@@ -1,9 +1,10 @@
 """Where the tests of a GPU run: on each backend that executes here, and without one, on stand-ins for the driver.
 
-Every test is generated for the stand-ins, which run anywhere, and once for each backend on a GPU, marked `gpu`; a test
+Every test is generated for both stand-ins, which run anywhere, and for each backend on a GPU, marked `gpu`; a test
 that is itself marked `gpu` needs real memory or real streams and gets no stand-in. One process can hold one TensorRT:
 `AMODAL_GPU_BACKEND=tensorrt` chooses. `AMODAL_GPU_BUNDLE` is a bundle to run instead of the default one.
-`AMODAL_GPU_STAND_IN=tensorrt` lets that one's stand-in be run, in the place of ONNX Runtime's.
+`AMODAL_GPU_BACKEND=torch` runs the adapter for ONNX Runtime over a double that computes with torch. On a GPU without
+onnxruntime-gpu it shows adapter, streams and delivery at work; without a GPU it is the stand-in for ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from ..stand_ins import StandIn, forget_stand_ins
 
 ASKED = os.environ.get("AMODAL_GPU_BACKEND", "")
 CHOICES = {name: device for name, device in backends.gpu_choices() if ASKED in ("", name)} if ASKED or gpus() else {}
-PRETENDED = os.environ.get("AMODAL_GPU_STAND_IN", "onnxruntime")
+TORCH = "torch"
+if ASKED == TORCH:
+    CHOICES[TORCH] = "cuda"
+STAND_INS = {"stand-in": "onnxruntime", "stand-in-tensorrt": "tensorrt"}
 ENGINES = ("tensorrt_rtx", "tensorrt")
 
 
@@ -59,24 +63,22 @@ class Here:
             return TensorRTBackend(
                 self.name, import_module(self.name), self.xp, find_gpu(self.xp, self.name), **options
             )
-        import onnxruntime
-
         from amodal.runtime.backends.gpu import Gpu, find_gpu
-        from amodal.runtime.backends.onnxruntime.bound import Place
         from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
 
-        if self.real:
-            found, place = find_gpu(self.xp, self.name), None
+        found = find_gpu(self.xp, self.name) if self.real else Gpu(0, "RTX 3090", "86")
+        if self.real and self.name != TORCH:
+            import onnxruntime as library
         else:
-            found, place = Gpu(0, "RTX 3090", "86"), Place("CPUExecutionProvider", "cpu", 0, "cpu:0")
-        return OnnxRuntimeCudaBackend(onnxruntime, self.xp, found, CudaOptions(**options), place=place)
+            from ..torch_double import session as library  # type: ignore[no-redef]
+        return OnnxRuntimeCudaBackend(library, self.xp, found, CudaOptions(**options))
 
     def load(self, memory: Any = "resident", **options: Any) -> Model:
         """A model on it, closed with the test."""
         if self.engines is not None:
             wrap: Any = (lambda made: self.backend(**options)) if options else None
             model = load(self.bundle.path, self.name, memory=memory, engine_dir=self.engines, verify=False, wrap=wrap)
-        elif self.real and not options:
+        elif self.real and self.name != TORCH and not options:
             model = load(self.bundle.path, self.name, device=self.device, memory=memory, verify=False)
         else:
             model = Model(self.bundle, self.backend(**options), memory, verify=False)
@@ -89,7 +91,8 @@ class Here:
             return self.bundle.files(component)
         from amodal.runtime.builds.finding import find_build
 
-        return find_build(self.bundle, self.engines, self.name, (component,)).files(component)
+        profiles = {component: self.bundle.family.profiles(self.bundle.manifest, component)}
+        return find_build(self.bundle, self.engines, self.name, profiles).files(component)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not rows:
         rows = [pytest.param(None, marks=(pytest.mark.gpu, pytest.mark.skip(reason="no GPU here")), id="gpu")]
     if not real_alone:
-        rows.insert(0, pytest.param("", id="stand-in"))
+        rows = [*(pytest.param(name, id=name) for name in STAND_INS), *rows]
     metafunc.parametrize("here", rows, indirect=True, scope="module")
 
 
@@ -116,9 +119,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     """The place that a test runs at."""
     name: str = request.param
-    if not name:
+    if name in STAND_INS:
         with pytest.MonkeyPatch.context() as patch:
-            made = _stand_in(patch, Bundle(request.getfixturevalue("toy_bundle")), tmp_path_factory)
+            bundle = Bundle(request.getfixturevalue("toy_bundle"))
+            made = _stand_in(STAND_INS[name], patch, bundle, tmp_path_factory)
             yield made
             _close(made)
         forget_stand_ins()
@@ -126,8 +130,10 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     others = [other for other in ENGINES if other in sys.modules and other != name]
     if name in ENGINES and others:
         pytest.skip(f"{others[0]} is loaded in this process; AMODAL_GPU_BACKEND={name} runs this one")
-    found = backends.availability(name, CHOICES[name])
-    if not found.usable:
+    if name == TORCH:
+        pytest.importorskip("torch")
+        pytest.importorskip("cupy")
+    elif not (found := backends.availability(name, CHOICES[name])).usable:
         pytest.skip(found.reason)
     bundle = Bundle(os.environ.get("AMODAL_GPU_BUNDLE", "default"))
     made = Here(name, CHOICES[name], bundle, True, import_module("cupy"))
@@ -137,11 +143,11 @@ def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     _close(made)
 
 
-def _stand_in(patch: pytest.MonkeyPatch, bundle: Bundle, folders: pytest.TempPathFactory) -> Here:
+def _stand_in(name: str, patch: pytest.MonkeyPatch, bundle: Bundle, folders: pytest.TempPathFactory) -> Here:
     StandIn(patch, folders.mktemp("stand-in") / "calls", here=True)
-    made = Here(PRETENDED, None, bundle, False, import_module("cupy"))
-    if PRETENDED in ENGINES:
-        made.engines = _build(bundle, PRETENDED, folders.mktemp("engines"))  # type: ignore[arg-type]
+    made = Here(name, None, bundle, False, import_module("cupy"))
+    if name in ENGINES:
+        made.engines = _build(bundle, name, folders.mktemp("engines"))  # type: ignore[arg-type]
     return made
 
 

@@ -107,7 +107,13 @@ def test_inputs_are_read_and_results_written_where_they_lie(
         monkeypatch.setattr(executable, "_bind", bind)
     else:
         context_of = executable._context
-        monkeypatch.setattr(executable, "_context", lambda arrays: _Noting(context_of(arrays), read))
+
+        def noting(index: int) -> Any:
+            shaped = context_of(index)
+            shaped.context = _Noting(shaped.context, read)
+            return shaped
+
+        monkeypatch.setattr(executable, "_context", noting)
     with backend.active():
         latents = here.xp.asarray(latents_for(here))
         frames = executable({"latents": latents})["frames"]

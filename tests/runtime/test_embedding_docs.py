@@ -85,7 +85,12 @@ def pycuda(cupy: Any) -> dict[str, ModuleType]:
     modules = {name: ModuleType(name) for name in ("pycuda", "pycuda.autoprimaryctx", "pycuda.driver")}
     modules["pycuda.driver"].Stream = lambda: SimpleNamespace(handle=9)  # type: ignore[attr-defined]
     arrays = modules["pycuda.gpuarray"] = ModuleType("pycuda.gpuarray")
-    arrays.to_gpu_async = lambda array, stream: GPUArray(cupy.asarray(array), stream)  # type: ignore[attr-defined]
+
+    def to_gpu_async(array: Any, stream: Any) -> GPUArray:
+        with cupy.cuda.Stream(ptr=stream.handle):
+            return GPUArray(cupy.asarray(array), stream)
+
+    arrays.to_gpu_async = to_gpu_async  # type: ignore[attr-defined]
     arrays.empty = lambda shape, dtype: GPUArray(cupy.empty(shape, dtype))  # type: ignore[attr-defined]
     for whole, part in pairwise(("pycuda", "pycuda.gpuarray")):
         setattr(modules[whole], part.rpartition(".")[2], modules[part])

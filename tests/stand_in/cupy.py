@@ -1,18 +1,26 @@
 """A stand-in for CuPy on machines without a GPU: numpy's memory plays the device's.
 
 It is as strict as CuPy where that matters: arrays of the host and of the device do not mix, nothing of the device
-becomes numpy's unless `asnumpy` is asked, and what numpy has and CuPy has not is not here.
+becomes numpy's unless `asnumpy` is asked, what numpy has and CuPy has not is not here, and while a CUDA graph is
+recorded nothing is allocated, copied to or from the device, or waited for.
+
+With `lazy`, which the stand-ins for TensorRT and ONNX Runtime set, work is done as on a device: queued on its stream
+and run when somebody waits for that stream, or for one that waits for it. Until then results are garbage.
 """
 
 import collections
 import ctypes
+import itertools
+import sys
 import threading
 import time
 import types
+from functools import partial
 
 import numpy as np
 from numpy import float32  # noqa: F401
 
+lazy = False
 waits = 0  # how often the host waited for the device
 uploads = []  # bytes of each copy to the device
 downloads = []  # bytes of each copy back
@@ -30,6 +38,99 @@ def _device(value):
     if isinstance(value, tuple):
         return tuple(map(_device, value))
     return np.ndarray.view(np.asarray(value), ndarray)
+
+
+# When work is done.
+
+
+class _Queue:
+    """The work of one stream, in order."""
+
+    def __init__(self):
+        self.items, self.done = collections.deque(), 0
+
+    @property
+    def end(self):
+        return self.done + len(self.items)
+
+    def run(self, until=None):
+        """Does what was queued first, up to a place in the order; None for all of it."""
+        with _lock, np.errstate(all="ignore"):
+            until = self.end if until is None else until
+            while self.done < until:
+                self.done += 1
+                self.items.popleft()()
+
+
+_queues, _lock = collections.defaultdict(_Queue), threading.RLock()
+_alive = []  # memory that work in a queue may read: it knows addresses alone
+
+
+def queue(run, stream=None):
+    """Has work done on a stream, by its address, or the current one; or recorded where a graph is."""
+    if _here.recording is not None:
+        _here.recording.append(run)
+    elif lazy:
+        _queues[cuda.get_current_stream().ptr if stream is None else stream].items.append(run)
+    else:
+        run()
+
+
+def _later():
+    return lazy or _here.recording is not None
+
+
+def _let_go():
+    """Forgets memory that nobody holds any more, once nothing is queued."""
+    with _lock:
+        if not any(one.items for one in _queues.values()):
+            _alive[:] = [room for room in _alive if sys.getrefcount(room) > 3]
+
+
+def _room(size):
+    """Memory full of garbage."""
+    room = np.full(size, 255, np.uint8)
+    if lazy:
+        _alive.append(room)
+    return room
+
+
+def _refuse_while_recording(what):
+    if _here.recording is not None:
+        raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} is not permitted when stream is capturing")
+
+
+def _computed(function, inputs, views=False):
+    """What a function gives of plain arrays: now, or garbage of its shape until the stream gets there.
+
+    The shape is found with zeros in the place of what is not there yet.
+
+    Args:
+        views: whether it may give its first input's own memory; that is there at once.
+    """
+    if not _later():
+        return _device(function(*inputs))
+    with np.errstate(all="ignore"):
+        if views and np.may_share_memory(seen := function(*inputs), inputs[0]):
+            return _device(seen)
+        _refuse_while_recording("an allocation")
+        shown = function(*map(_zeros, inputs))
+    shown = shown if isinstance(shown, tuple) else (shown,)
+    found = tuple(_room(part.nbytes).view(part.dtype).reshape(part.shape) for part in shown)
+    queue(partial(_write, found, function, inputs))
+    return _device(found if len(found) > 1 else found[0])
+
+
+def _zeros(value):
+    if isinstance(value, list | tuple):
+        return [_zeros(one) for one in value]
+    return np.zeros_like(value) if isinstance(value, np.ndarray) else value
+
+
+def _write(found, function, inputs):
+    results = function(*inputs)
+    for place, result in zip(found, results if isinstance(results, tuple) else (results,), strict=True):
+        place[...] = result
 
 
 def _require_device(inputs):
@@ -68,10 +169,13 @@ class ndarray(np.ndarray):  # noqa: N801
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         _require_device((*inputs, *(out or ())))
-        if out is not None:
-            options["out"] = tuple(map(_plain, out))
-        found = getattr(ufunc, method)(*map(_plain, inputs), **options)
-        return out[0] if out is not None else _device(found)
+        function, inputs = partial(getattr(ufunc, method), **options), list(map(_plain, inputs))
+        if out is None:
+            return _computed(function, inputs)
+        if _later():
+            function(*_zeros(inputs), out=tuple(_zeros(_plain(one)) for one in out))  # refuses what cannot be cast
+        queue(partial(function, *inputs, out=tuple(map(_plain, out))))
+        return out[0]
 
     def __array_function__(self, function, kinds, arguments, options):
         raise TypeError(f"numpy.{function.__name__} on an array of the device")
@@ -89,11 +193,15 @@ class ndarray(np.ndarray):  # noqa: N801
         return int(_waited(self))
 
     def __getitem__(self, index):
-        return _device(_plain(self)[index])
+        basic = not any(isinstance(one, np.ndarray | list) for one in (index if isinstance(index, tuple) else [index]))
+        return _computed(lambda x: x[_index(index)], [_plain(self)], views=basic)
 
     def __setitem__(self, index, value):
         _require_device([value])
-        _plain(self)[index] = _plain(value)
+        queue(partial(np.ndarray.__setitem__, _plain(self), _index(index), _plain(value)))
+
+    def fill(self, value):
+        queue(partial(np.ndarray.fill, _plain(self), value))
 
     def __iter__(self):
         return (self[index] for index in range(len(self)))
@@ -104,18 +212,26 @@ class ndarray(np.ndarray):  # noqa: N801
         return super().view(dtype)
 
     def copy(self):
-        return asarray(_plain(self), copies=False)
+        found = empty(self.shape, self.dtype)
+        copyto(found, self)
+        return found
 
 
-def _reducing(name):
+def _index(index):
+    return tuple(map(_plain, index)) if isinstance(index, tuple) else _plain(index)
+
+
+def _method(name, views):
     def method(self, *arguments, **options):
-        return _device(getattr(_plain(self), name)(*arguments, **options))
+        return _computed(lambda x: getattr(x, name)(*map(_plain, arguments), **options), [_plain(self)], views)
 
     return method
 
 
-for _name in ("all", "any", "min", "max", "sum"):
-    setattr(ndarray, _name, _reducing(_name))
+for _name in ("all", "any", "min", "max", "sum", "mean", "repeat", "take", "clip", "round"):
+    setattr(ndarray, _name, _method(_name, views=False))
+for _name in ("astype", "reshape", "ravel", "squeeze", "transpose", "swapaxes"):
+    setattr(ndarray, _name, _method(_name, views=True))
 
 
 def _of(name):
@@ -125,7 +241,8 @@ def _of(name):
         flat = [x for a in arguments for x in (a if isinstance(a, list | tuple) else [a])]
         _require_device(flat)
         plain = [[_plain(x) for x in a] if isinstance(a, list) else _plain(a) for a in arguments]
-        return _device(function(*plain, **{name: _plain(value) for name, value in options.items()}))
+        named = {name: _plain(value) for name, value in options.items()}
+        return _computed(partial(function, **named), plain, views=name == "ascontiguousarray")
 
     return call
 
@@ -142,15 +259,16 @@ add, subtract, multiply, sqrt = np.add, np.subtract, np.multiply, np.sqrt
 bitwise_and, bitwise_xor, left_shift, right_shift = np.bitwise_and, np.bitwise_xor, np.left_shift, np.right_shift
 
 
-def asarray(value, dtype=None, copies=True):
+def asarray(value, dtype=None):
     if isinstance(value, ndarray):
-        return value if dtype is None else _device(_plain(value).astype(dtype, copy=False))
+        return value if dtype is None else value.astype(dtype, copy=False)
     if hasattr(value, "__cuda_array_interface__"):
         return _at(value)
+    _refuse_while_recording("a copy from the host")
     found = empty(np.shape(value), dtype or np.asarray(value).dtype)
-    _plain(found)[...] = value
-    if copies:
-        uploads.append(found.nbytes)
+    # The host may change it as soon as this returns.
+    queue(partial(np.ndarray.__setitem__, _plain(found), ..., np.array(value, dtype) if lazy else value))
+    uploads.append(found.nbytes)
     return found
 
 
@@ -179,26 +297,32 @@ def from_dlpack(value):
 
 def empty(shape, dtype):
     """Begins where CuPy's arrays begin, at multiples of 256 bytes."""
+    _refuse_while_recording("an allocation")
     _used.add(_Device().id)
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.full(size + 256, 255, np.uint8)
+    room = _room(size + 256)
     start = -room.ctypes.data % 256
     return _device(room[start : start + size].view(dtype).reshape(shape))
 
 
 def copyto(target, source):
     _require_device([target, source])
-    _plain(target)[...] = _plain(source)
+    queue(partial(np.copyto, _plain(target), _plain(source)))
 
 
 def asnumpy(value):
+    _refuse_while_recording("a copy to the host")
     downloads.append(value.nbytes)
     return np.array(_waited(value))
 
 
+_places = itertools.count(4099, 8192)  # no two the same; not aligned, as nothing says that they are
+
+
 class _Memory:
     def __init__(self, size):
-        self.ptr, self._size = 4099, size  # not aligned, as nothing says that it is
+        _refuse_while_recording("an allocation")
+        self.ptr, self._size = next(_places), size
         _bytes["now"] += size
         _bytes["most"] = max(_bytes["most"], _bytes["now"])
 
@@ -214,24 +338,35 @@ class _Here(threading.local):
         self.streams = collections.defaultdict(lambda: [_Stream(ptr=0)])  # of each device
 
 
+_numbers = itertools.count(77)
+
+
 class _Stream:
-    def __init__(self, non_blocking=False, ptr=77):
-        self.ptr = ptr
+    def __init__(self, non_blocking=False, ptr=None):
+        self.ptr = next(_numbers) if ptr is None else ptr
 
     @classmethod
     def from_external(cls, value):
         return cls(ptr=value.__cuda_stream__()[1])
 
-    def synchronize(self):
+    def _check(self):
         if failing:
             raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
+    def synchronize(self):
+        self._check()
+        _refuse_while_recording("waiting for a stream")
+        _queues[self.ptr].run()
+        _let_go()
+
     def record(self):
-        self.synchronize()
+        self._check()
         return _Event(self.ptr)
 
     def wait_event(self, event):
         events.append((self.ptr, int(event)))
+        if lazy:
+            _queues[self.ptr].items.append(event.reach)
 
     def begin_capture(self):
         if not self.ptr or refusing:
@@ -250,15 +385,17 @@ class _Stream:
 
 
 class _Event(int):
-    """A stream's number, and when the event was recorded."""
+    """A stream's number, its place in the stream's work, and when it was recorded."""
 
     def __new__(cls, stream):
         made = super().__new__(cls, stream)
-        made.at = time.perf_counter()
+        made.at, made.place = time.perf_counter(), _queues[stream].end
         return made
 
-    def synchronize(self):
-        pass
+    def reach(self):
+        _queues[int(self)].run(self.place)
+
+    synchronize = reach
 
 
 class _Graph:
@@ -268,15 +405,7 @@ class _Graph:
     def launch(self, stream):
         launches.append(stream.ptr)
         for run in self._recorded:
-            run()
-
-
-def queue(run):
-    """What drivers do with a run: now, or when the graph that is being recorded is launched."""
-    if _here.recording is None:
-        run()
-    else:
-        _here.recording.append(run)
+            queue(run, stream.ptr)
 
 
 class _Device:

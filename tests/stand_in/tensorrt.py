@@ -2,16 +2,21 @@
 
 What does not begin with an underscore is TensorRT's own, in name and arguments: `test_tensorrt_bindings.py` holds that.
 
-`STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong while building), `calls` (a file that gets
-one line per call).
+`STAND_IN` in the environment is JSON: `version`, `trouble` (what goes wrong), `calls` (a file that gets one line per
+call), `decoder` (how many times the usual its activations are).
 """
 
+import ctypes
 import json
+import math
 import os
 import signal
 import sys
 import time
 from enum import IntEnum
+from functools import partial
+
+import numpy as np
 
 _ASKED = json.loads(os.environ["STAND_IN"])
 _MAJOR = int(_ASKED["version"].split(".")[0])
@@ -33,10 +38,6 @@ class NetworkDefinitionCreationFlag(IntEnum):
         EXPLICIT_BATCH, STRONGLY_TYPED = range(2)
     else:
         PREFER_JIT_PYTHON_PLUGINS = 2
-
-
-class BuilderFlag(IntEnum):
-    WEIGHT_STREAMING = 7
 
 
 class HardwareCompatibilityLevel(IntEnum):
@@ -95,9 +96,6 @@ class _Config:
     def __setattr__(self, name, value):
         _note("set", name, int(value))
 
-    def set_flag(self, flag):
-        _note("set_flag", flag.name)
-
     def add_optimization_profile(self, profile):
         object.__setattr__(self, "_profiles", self._profiles + 1)
         self._shapes.append(profile._shapes)
@@ -155,6 +153,9 @@ if _ASKED.get("rtx"):
     class CudaGraphStrategy(IntEnum):
         DISABLED, WHOLE_GRAPH_CAPTURE = range(2)
 
+    class DynamicShapesKernelSpecializationStrategy(IntEnum):
+        LAZY, EAGER, NONE = range(3)
+
     class EngineValidity(IntEnum):
         VALID, SUBOPTIMAL, INVALID = range(3)
 
@@ -166,6 +167,7 @@ if _ASKED.get("rtx"):
 class Runtime:
     def __init__(self, log):
         self._log, self._cupy = log, sys.modules["cupy"]
+        self._cupy.lazy = True
 
     def deserialize_cuda_engine(self, content):
         try:
@@ -186,9 +188,9 @@ class _Engine:
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(said["graph"], providers=["CPUExecutionProvider"])
-        self._log, self._cupy, self._profiles = log, cupy, said["profiles"]
+        self._log, self._cupy, self._profiles, self._file = log, cupy, said["profiles"], said["graph"]
         self._tensors = {t.name: t for t in (*self._session.get_inputs(), *self._session.get_outputs())}
-        self._inputs = {t.name for t in self._session.get_inputs()}
+        self._inputs = [t.name for t in self._session.get_inputs()]
         self.num_io_tensors, self.num_optimization_profiles = len(self._tensors), max(1, len(self._profiles))
 
     def get_tensor_name(self, index):
@@ -211,11 +213,14 @@ class _Engine:
     def create_execution_context(self, how):
         strategy = how if isinstance(how, IntEnum) else how._strategy
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+        if _ASKED.get("trouble") == "context memory":
+            self._log.log(ILogger.Severity.ERROR, "Requested amount of GPU memory (9 bytes) could not be allocated.")
+            return None
         return _Context(self, how)
 
 
 class _RuntimeConfig:
-    cuda_graph_strategy = 0
+    cuda_graph_strategy = dynamic_shapes_kernel_specialization_strategy = 0
 
     def __setattr__(self, name, value):
         assert name.startswith("_") or hasattr(type(self), name), f"there is no setting {name}"
@@ -247,15 +252,44 @@ class _RuntimeCache:
 
 
 class _Context:
+    """As strict as TensorRT: what it needs is forgotten with every other shape, and too little memory only logged."""
+
     def __init__(self, engine, how):
         self._engine, self._index = engine, 0
-        self._shapes, self._addresses, self._memory = {}, {}, (0, 0)
+        self._shapes, self._addresses, self._memory = {}, {}, None
+        self._size = None  # bytes, for the shapes that are set; None where nobody has asked since they changed
+        self._lazy = getattr(how, "dynamic_shapes_kernel_specialization_strategy", None) == 0
+        self._spoilt = False  # whether memory was refused: a run goes on, and what it gives is anything
+        self._settled = set()  # shapes that lazily compiled kernels are there for
+        _note("context")
+
+    def _error(self, message):
+        self._engine._log.log(ILogger.Severity.ERROR, message)
+        return False
+
+    @property
+    def _limits(self):
+        """Of the profile, by input with free axes: smallest, likeliest and largest shape."""
+        return self._engine._profiles[self._index] if self._engine._profiles else {}
+
+    @property
+    def _most(self):
+        decoder = "vae_decoder" in self._engine._file
+        return 1000 * (self._index + 1) * (_ASKED.get("decoder", 1) if decoder else 1)
 
     def set_optimization_profile_async(self, index, stream):
         self._index = index
+        return True
 
     def set_input_shape(self, name, shape):
-        self._shapes[name] = tuple(shape)
+        shape = tuple(shape)
+        low, _, high = self._limits.get(name) or [self._engine.get_tensor_shape(name)] * 3
+        if len(shape) != len(low) or not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+            return self._error(f"IExecutionContext::setInputShape: {name} {shape} is not in the profile")
+        if self._shapes.get(name) != shape:
+            self._size = None
+        self._shapes[name] = shape
+        return True
 
     def get_tensor_shape(self, name):
         free = {}
@@ -268,43 +302,61 @@ class _Context:
     def set_tensor_address(self, name, address):
         assert address % 256 == 0
         self._addresses[name] = address
+        return True
 
     def update_device_memory_size_for_shapes(self):
-        return 1000 * (self._index + 1)
+        assert set(self._shapes) == set(self._engine._inputs), "all shapes must be set first"
+        parts = [math.prod(self._shapes[n]) / math.prod(high) for n, (_, _, high) in self._limits.items()]
+        self._size = math.ceil(self._most * max(parts, default=1))
+        _note("size", self._size)
+        return self._size
 
     def set_device_memory(self, address, size):
-        self._memory = (address, size)
+        needed = self._most if self._size is None else self._size
+        self._spoilt = size < needed
+        if not address:
+            self._error("setDeviceMemoryV2: Cannot set memory to nullptr.")
+        elif address % 256:
+            self._error("setDeviceMemory: memory must be aligned on 256")
+        elif size < needed:
+            self._error(
+                f"setDeviceMemoryV2: The provided memory size is too small. Provided {size}, required {needed}."
+            )
+        else:
+            self._memory = address
 
     def execute_async_v3(self, stream):
-        import ctypes
-
-        import numpy as np
-
-        engine, (address, size) = self._engine, self._memory
-        here = self._engine._cupy.cuda.get_current_stream().ptr
-        if not stream or stream != here or address % 256 or size < self.update_device_memory_size_for_shapes():
-            engine._log.log(ILogger.Severity.ERROR, f"wrong stream or memory: {stream}, {address}, {size}")
-            return False
-        if _ASKED.get("trouble") == "device":
-            engine._log.log(ILogger.Severity.ERROR, "an illegal memory access was encountered")
-            return False
-
-        addresses, shapes = dict(self._addresses), dict(self._shapes)
-
-        def at(name, shape):
-            kind = ctypes.c_float * int(np.prod(shape))
-            return np.frombuffer(kind.from_address(addresses[name]), np.float32).reshape(shape)
-
-        for name, (low, _, high) in (engine._profiles[self._index] if engine._profiles else {}).items():
-            assert all(a <= n <= b for a, n, b in zip(low, self._shapes[name], high, strict=False))
-
-        def run():
-            names = [t.name for t in engine._session.get_outputs()]
-            found = engine._session.run(names, {n: at(n, s) for n, s in shapes.items()})
-            for name, value in zip(names, found, strict=False):
-                at(name, value.shape)[...] = value
-            _note("run", next(iter(shapes.values())), index)
-
-        index = self._index
-        engine._cupy.queue(run)
+        engine = self._engine
+        if not stream or stream != engine._cupy.cuda.get_current_stream().ptr:
+            return self._error(f"wrong stream: {stream}")
+        trouble = _ASKED.get("trouble")
+        if trouble == "device":
+            return self._error("an illegal memory access was encountered")
+        if trouble == "run memory":
+            return self._error("Error Code 1: Cuda Runtime (out of memory)")
+        if self._memory is None:
+            return self._error(
+                "device memory. The IExecutionContext is created with kUSER_MANAGED. setDeviceMemoryV2 should be called"
+            )
+        shapes, index = dict(self._shapes), self._index
+        fallback = self._lazy and any(low != high for low, _, high in self._limits.values())
+        key = tuple(sorted(shapes.items()))
+        settling = fallback and key not in self._settled
+        self._settled.add(key)
+        wrong = np.nan if self._spoilt else 1.001 if settling else None
+        engine._cupy.queue(partial(self._compute, dict(self._addresses), shapes, index, wrong))
         return True
+
+    def _compute(self, addresses, shapes, index, wrong):
+        """Runs the graph; `wrong` is a factor: where kernels are still being compiled, others round in another way."""
+        session = self._engine._session
+        names = [t.name for t in session.get_outputs()]
+        found = session.run(names, {n: _at(addresses[n], s) for n, s in shapes.items()})
+        for name, value in zip(names, found, strict=True):
+            _at(addresses[name], value.shape)[...] = value if wrong is None else value * np.float32(wrong)
+        _note("run", next(iter(shapes.values())), index)
+
+
+def _at(address, shape):
+    """The floats that lie at an address."""
+    return np.frombuffer((ctypes.c_float * math.prod(shape)).from_address(address), np.float32).reshape(shape)

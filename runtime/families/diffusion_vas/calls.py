@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from ...builds.store import Profile, make_profile
 from ...bundle.manifest import Manifest, TensorEntry
@@ -47,8 +48,8 @@ def frames_at_once(frames: int, decode_chunk: int, on_gpu: bool) -> dict[str, in
 def calls(manifest: Manifest, run: Run | None = None) -> Calls:
     """Returns every call of a run; see `amodal.runtime.execution.family.Family`.
 
-    For another frame size, activations are taken to grow with the area (unfused attention grows faster); with a smaller
-    decode chunk, those of the decoder shrink with it.
+    For another frame size, activations are taken to grow with the area (unfused attention grows faster); with a decode
+    chunk that has no profile of its own, those of the decoder shrink with it.
 
     Raises:
         InputError: a stage that the bundle lacks, a frame size that no bundle can have, or a decode chunk that its
@@ -62,8 +63,7 @@ def calls(manifest: Manifest, run: Run | None = None) -> Calls:
         if stage in shape.tasks
         for name, made in _phases(manifest, config, stage, shape)
     ]
-    largest = min(config.decode_chunk, config.frames)
-    return Calls(shape, tuple(phases), shape.size != config.size or shape.decode_chunk != largest)
+    return Calls(shape, tuple(phases), any(call.share != 1 for phase in phases for call in phase.calls))
 
 
 def profiles(manifest: Manifest, component: str) -> tuple[Profile, ...]:
@@ -75,15 +75,47 @@ def profiles(manifest: Manifest, component: str) -> tuple[Profile, ...]:
 def profiles_of(kind: str, inputs: Sequence[TensorEntry], frames: int, decode_chunk: int) -> tuple[Profile, ...]:
     """Returns the profiles of a component of some kind (its role), with the inputs of its graph.
 
-    `unet` has one profile for a single CFG row and one for both, so that the memory of each is known and separate rows
-    take less. `vae_decoder` accepts 1 to `decode_chunk` frames. The other components treat frames independently.
+    A profile of one shape takes less memory than a range, and needs no kernels compiled for shapes as they come. `unet`
+    has one for a single CFG row and one for both. The others have one for each number of frames that `calls` names by
+    default, and `vae_decoder` a range for smaller decode chunks.
     """
     if kind == "unet":
         return tuple(make_profile(f"rows={rows}", inputs, {"rows": (rows, rows, rows)}) for rows in (1, 2))
     if kind == "unet_conditioner":
         return (make_profile("any", inputs, {"rows": (1, 2, 2), "steps": (1, 25, LARGEST_STEPS)}),)
-    most = frames_at_once(frames, decode_chunk, on_gpu=True)[kind]
-    return (make_profile(f"frames<={most}", inputs, {"frames": (1, most, most)}),)
+    accepted = _FrameProfiles.of(kind, frames, decode_chunk)
+    free = {n: (n, n, n) for n in accepted.fixed} | (
+        {accepted.most: (1, accepted.most, accepted.most)} if accepted.most else {}
+    )
+    return tuple(make_profile(accepted.name(n), inputs, {"frames": sizes}) for n, sizes in free.items())
+
+
+class _FrameProfiles(NamedTuple):
+    """The numbers of frames that an engine takes: each of `fixed`, and a range up to `most`, 0 for no range."""
+
+    fixed: tuple[int, ...]
+    most: int
+
+    @classmethod
+    def of(cls, kind: str, frames: int, decode_chunk: int) -> _FrameProfiles:
+        size = frames_at_once(frames, decode_chunk, on_gpu=True)[kind]
+        fixed = tuple(_pieces(frames, size))
+        others = [n for n in range(1, size) if n not in fixed] if kind == "vae_decoder" else []
+        return cls(fixed, max(others, default=0))
+
+    def _in_range(self, frames: int) -> bool:
+        return frames not in self.fixed and frames <= self.most
+
+    def name(self, frames: int) -> str:
+        return f"frames<={self.most}" if self._in_range(frames) else f"frames={frames}"
+
+    def share(self, frames: int) -> Fraction:
+        return Fraction(frames, self.most) if self._in_range(frames) else Fraction(1)
+
+
+def _pieces(frames: int, size: int) -> Counter[int]:
+    """Counts the pieces of a clip that is cut into `size` frames each, by their number of frames."""
+    return Counter(min(size, frames - start) for start in range(0, frames, size))
 
 
 def _phases(
@@ -93,17 +125,15 @@ def _phases(
     keys = manifest.tasks[stage].components
     chunk = shape.decode_chunk or config.decode_chunk
     at_once = frames_at_once(config.frames, chunk, shape.on_gpu)
-    largest = frames_at_once(config.frames, config.decode_chunk, on_gpu=True)
     samples = shape.samples if stage == "segment" else 1
     assert shape.size is not None
     area = Fraction(math.prod(shape.size), math.prod(config.size))
 
     def over_frames(role: str, times: int = 1, share: Fraction = Fraction(1)) -> list[ComponentCall]:
-        size, profile = at_once[role], f"frames<={largest[role]}"
-        pieces = Counter(min(size, config.frames - start) for start in range(0, config.frames, size))
+        accepted = _FrameProfiles.of(role, config.frames, config.decode_chunk)
         return [
-            ComponentCall(keys[role], {"frames": frames}, times * count, profile, share)
-            for frames, count in pieces.items()
+            ComponentCall(keys[role], {"frames": n}, times * count, accepted.name(n), share * accepted.share(n))
+            for n, count in _pieces(config.frames, at_once[role]).items()
         ]
 
     if stage == "segment" and shape.depth and config.depth is not None:
@@ -117,7 +147,7 @@ def _phases(
     rows = shape.rows // batches
     count = batches * shape.steps * samples
     yield "denoise", [ComponentCall(keys["unet"], {"rows": rows}, count, f"rows={rows}", area)]
-    yield "decode", over_frames("vae_decoder", samples, area * Fraction(at_once["vae_decoder"], largest["vae_decoder"]))
+    yield "decode", over_frames("vae_decoder", samples, area)
 
 
 def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:

@@ -104,7 +104,7 @@ class Stage:
     def frames_at_once(self) -> dict[str, int]:
         """Frames that each component takes in one call."""
         chunk = self.settings.decode_chunk or self.config.decode_chunk
-        return frames_at_once(self.config.frames, chunk, self.xp is not np)
+        return frames_at_once(self.config.frames, chunk, self.components.backend.on_gpu)
 
 
 class EncodedSample(NamedTuple):

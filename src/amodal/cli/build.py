@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 )
 @target_option
 @components_option
-@click.option("--weight-streaming", is_flag=True, help="Let part of the weights stay in host memory; slower.")
 @engine_option
 @click.option("--rebuild", is_flag=True, help="Build all engines, even those that are up to date.")
 @json_option("the records as JSON")
@@ -32,7 +31,7 @@ def command(**options: Any) -> None:
     """Compile a bundle's graphs into engines.
 
     Engines that are up to date are kept. An engine is built if it is missing or damaged, or comes from another graph,
-    another version or other options. Needs the rtx or the tensorrt extra.
+    another version or for other shapes. Needs the rtx or the tensorrt extra.
 
     \b
     Examples:

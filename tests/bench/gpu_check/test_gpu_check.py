@@ -247,6 +247,7 @@ def measured() -> dict[str, StepState]:
             "error": "",
             "seconds": [0.4, 0.5, 0.45],
             "first": 3.0,
+            "held_bytes": 5 * 10**9,
             "bit_equal": True,
             "difference": 0.0,
         },
@@ -266,8 +267,8 @@ def test_the_summary_has_every_figure_beside_its_aim() -> None:
     assert "| onnxruntime cuda | 18.000 | 0.900 (aim 0.85) | 4.00 GB | 0.500 | - |" in text
     assert "| onnxruntime, resident | 4.000 GB | 4.000 GB | 5.000 GB | 1.000 GB |" in text
     assert "- onnxruntime: `test_x`: no" in text
-    assert "| as it is | 450.00 | 3.00 | yes | 0.0e+00 |" in text
-    assert "| TF32 | - | - | - | crashed with SIGSEGV |" in text
+    assert "| as it is | 450.00 | 3.00 | yes | 0.0e+00 | 5.00 GB |" in text
+    assert "| TF32 | - | - | - | crashed with SIGSEGV | - |" in text
     assert "| tensorrt | no | crashed with SIGSEGV |" in text
     again = Check.model_validate_json(check.model_dump_json())
     assert again == check

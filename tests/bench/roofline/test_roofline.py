@@ -67,7 +67,7 @@ class Listening:
     name = "listening"
 
     def __init__(self, bundle: Bundle, lanes: int, engines: EngineNeeds | None) -> None:
-        self.lanes, self.engines = lanes, engines
+        self.lanes, self.engines, self.on_gpu = lanes, engines, engines is not None
         self.xp: Any = np if engines is None else stand_in_module("cupy")
         self._keys = {bundle.files(key)[0]: key for key in bundle.manifest.components}
         self.heard: Counter[tuple[str, tuple[tuple[int, ...], ...]]] = Counter()

@@ -32,7 +32,7 @@ class Sleeping:
     name, lanes, engines = "sleeping", 1, None
 
     def __init__(self, xp: Any) -> None:
-        self.xp = xp
+        self.xp, self.on_gpu = xp, False
 
     def load(self, entry: Any, files: list[Path], lanes: int = 1) -> Any:
         def run(inputs: Any) -> dict[str, Any]:

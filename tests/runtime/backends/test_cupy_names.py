@@ -29,7 +29,8 @@ ROOT = re.compile(r"(?:\w+\.)*_?(?:xp|cupy)")
 """How our sources call the module: `xp`, `self._xp`, `backend.xp`, `cupy`."""
 
 ONLY_HERE = {"waits", "uploads", "downloads", "events", "freed", "elsewhere", "failing", "refusing", "launches"} | {
-    *("free_bytes", "queue", "CUDARuntimeError", "ctypes", "threading", "time", "types", "np"),
+    *("free_bytes", "lazy", "queue", "CUDARuntimeError", "ctypes", "itertools", "partial", "sys"),
+    *("threading", "time", "types", "np"),
 }
 """Names of the stand-in by which tests look into it."""
 

@@ -278,7 +278,7 @@ def test_what_the_library_cannot_load_is_named(toy_bundle: Path, gpu: Any, tmp_p
         (
             "OLD_CUDA_DRIVER",
             BackendUnavailableError,
-            "needs a newer driver than this RTX 3090 .*update the NVIDIA driver",
+            "needs a newer driver than this RTX 3090 .*update the NVIDIA driver to 580 or later",
         ),
         (
             "INSUFFICIENT_GPU_MEMORY",

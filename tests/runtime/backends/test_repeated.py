@@ -67,3 +67,42 @@ def test_what_cannot_be_recorded_is_run(
         for _ in range(4):
             np.testing.assert_array_equal(device.asnumpy(repeated({"x": x}, "here")["y"]), [2, 2])
     assert (doubling.queued, repeated.graphs, device.launches) == (4, 0, [])
+
+
+def test_a_run_that_fails_while_it_is_recorded_leaves_no_recording_of_a_part(device: Any, doubling: Doubling) -> None:
+    def run(arrays: Any, results: Any = None) -> dict[str, Any]:
+        if doubling.queued == 1:  # the second is the one that is recorded
+            doubling.queued += 1
+            device.queue(lambda: results["y"].fill(-1))
+            raise RuntimeError("the rest cannot be queued")
+        return doubling(arrays, results)
+
+    x = device.asarray(np.ones(2, np.float32))
+    repeated = Repeated(device, run, {"x": x}, graph=True)
+    with device.cuda.Stream():
+        for _ in range(4):
+            np.testing.assert_array_equal(device.asnumpy(repeated({"x": x}, "here")["y"]), [2, 2])
+    assert (repeated.graphs, device.launches) == (0, [])
+
+
+@pytest.mark.parametrize("what", ["an allocation", "a copy from the host", "a copy to the host", "waiting"])
+def test_what_must_not_happen_while_recording_keeps_a_run_from_being_recorded(
+    device: Any, doubling: Doubling, what: str
+) -> None:
+    x = device.asarray(np.ones(2, np.float32))
+    forbidden = {
+        "an allocation": lambda: device.empty((2,), np.float32),
+        "a copy from the host": lambda: device.asarray(np.ones(2)),
+        "a copy to the host": lambda: device.asnumpy(x),
+        "waiting": lambda: device.cuda.get_current_stream().synchronize(),
+    }
+
+    def run(arrays: Any, results: Any = None) -> dict[str, Any]:
+        forbidden[what]()
+        return doubling(arrays, results)
+
+    repeated = Repeated(device, run, {"x": x}, graph=True)
+    with device.cuda.Stream():
+        for _ in range(3):
+            np.testing.assert_array_equal(device.asnumpy(repeated({"x": x}, "here")["y"]), [2, 2])
+    assert repeated.graphs == 0

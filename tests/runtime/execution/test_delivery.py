@@ -76,6 +76,18 @@ def test_the_host_waits_once_for_all_samples(device: Any) -> None:
     assert all(one["frames"].flags.owndata or one["frames"].base is not got[0]["frames"].base for one in got[1:])
 
 
+def test_buffers_on_the_device_are_finished_when_it_returns(device: Any) -> None:
+    """Nobody waits afterwards: what the caller's own library reads there must be the results."""
+    device.lazy = True
+    buffer, want = device.empty(SHAPE, np.bool_), drawn()
+    delivery = Delivery(backend_on(device), "device", {"masks": buffer})
+    delivery.expect(WANTED)
+    (got,) = delivery([there(want, device)], finite_on(device))
+    assert got["masks"] is buffer
+    for name, array in got.items():
+        np.testing.assert_array_equal(device._plain(array), want[name])
+
+
 def test_results_go_into_the_buffers_that_are_there_for_them(xp: Any) -> None:
     want, buffer = drawn(), np.zeros(SHAPE, np.bool_)
     delivery = Delivery(backend_on(xp), "device", {"masks": buffer})

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,12 @@ SIDE, EMBEDDING, TIME, CONTEXT = 8, 5, 11, 7
 DEPTH = (518, 1036)
 SHARED = {"image_encoder": "image_encoder", "vae_encoder": "vae_encoder", "vae_decoder": "vae_decoder"}
 PROFILE = {
-    "image_encoder": "frames<=3",
-    "vae_encoder": "frames<=3",
-    "vae_decoder": "frames<=2",
+    "image_encoder": "frames=3",
+    "vae_encoder": "frames=3",
     "unet_conditioner": "any",
-    "depth": "frames<=1",
+    "depth": "frames=1",
 }
-"""The one profile of each, but of the U-Net, which has one for a CFG row and one for two."""
+"""The profile of each that has one alone."""
 
 
 def tensors(**shapes: tuple[int | str, ...]) -> list[dict[str, Any]]:
@@ -157,9 +157,12 @@ def made_up(manifest: Manifest, seed: int = 0, largest: int = 4_000_000) -> dict
 
 
 def footprint(kind: str, weights: int, one: int, both: int | None = None) -> Footprint:
-    """Of a component; a U-Net takes `one` for a CFG row, and `both` for two."""
+    """Of a component; a U-Net takes `one` for a CFG row, a decoder for a frame, and `both` for two."""
+    both = one if both is None else both
     if kind == "unet":
-        return Footprint(weights, {"rows=1": one, "rows=2": one if both is None else both})
+        return Footprint(weights, {"rows=1": one, "rows=2": both})
+    if kind == "vae_decoder":
+        return Footprint(weights, {"frames=2": both, "frames=1": one})
     return Footprint(weights, {PROFILE[kind]: one})
 
 
@@ -215,8 +218,10 @@ def simulate(sizes: Mapping[str, Footprint], shape: RunShape, memory: str, batch
     def activation(key: str) -> int:
         if key.endswith("unet"):
             return sizes[key].activations["rows=2" if rows == 2 and batched else "rows=1"]
+        if key == "vae_decoder":  # three frames: two and one, or one three times
+            return max(sizes[key].activations[f"frames={n}"] for n in {chunk, 1})
         (whole,) = sizes[key].activations.values()
-        return {2: whole, 1: (whole + 1) // 2}[chunk] if key == "vae_decoder" else whole
+        return whole
 
     def phase(keys: list[str], arrays: list[int]) -> None:
         within, before = Device(), device.there
@@ -274,7 +279,7 @@ def test_a_plan_is_what_a_simulated_run_takes(memory: Any, cfg_rows: Any, seed: 
         peak, peaks = simulate(sizes, shape, memory, cfg_rows == "batched")
         assert [phase.peak_bytes for phase in plan.phases] == peaks, shape
         assert plan.peak_bytes == peak == max(peaks)
-        assert plan.estimated == (chunk == 1)
+        assert not plan.estimated
         assert plan.as_json()["context_bytes"] is None
 
 
@@ -475,10 +480,31 @@ def test_a_refusal_says_what_is_least_and_what_would_fit_and_each_does(manifest:
         assert any(0 <= size - way.peak_bytes / 1e6 < 0.1 and way.fits(42_000_000) for way in ways)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "decoded"),
+    [
+        (None, {"frames=8": (3, Fraction(1)), "frames=1": (1, Fraction(1))}),
+        (7, {"frames<=7": (3, Fraction(1)), "frames<=7 ": (1, Fraction(4, 7))}),
+        (4, {"frames<=7": (6, Fraction(4, 7)), "frames=1": (1, Fraction(1))}),
+        (1, {"frames=1": (25, Fraction(1))}),
+    ],
+)
+def test_a_decode_chunk_without_a_profile_of_its_own_is_an_estimate(
+    manifest: Manifest, chunk: int | None, decoded: dict[str, tuple[int, Fraction]]
+) -> None:
+    real = manifest.model_copy(update={"config": {**manifest.config, "frames": 25, "decode_chunk": 8}})
+    made = FAMILY.calls(real, RunShape(("segment",), decode_chunk=chunk))
+    found = [call for phase in made.phases if phase.name == "decode" for call in phase.calls]
+    assert [(call.profile, call.count, call.share) for call in found] == [
+        (name.strip(), *rest) for name, rest in decoded.items()
+    ]
+    assert made.estimated == any(share != 1 for _, share in decoded.values())
+
+
 def test_the_largest_decode_chunk_and_the_most_samples_that_fit_are_proposed(manifest: Manifest) -> None:
     longer = manifest.model_copy(update={"config": {**manifest.config, "decode_chunk": 3}})
     sizes = {key: footprint(entry.kind, 0, 0) for key, entry in manifest.components.items()}
-    sizes["vae_decoder"] = Footprint(0, {"frames<=3": 3_000_000})
+    sizes["vae_decoder"] = Footprint(0, {"frames=3": 3_000_000, "frames<=2": 2_000_000})
     shape = RunShape(("segment",), depth=False, samples=100)
     whole = make_plan(longer, sizes, shape, "sequential", "batched").peak_bytes
     # A chunk of two takes a third of 3 MB less; a sample takes 18432 + 6144 + 4608 bytes in decoding.
@@ -526,7 +552,6 @@ def write_build(
             "target": target,
             "precision": "fp32",
             "profiles": FAMILY.profiles(bundle.manifest, key),
-            "options": {},
         }
         record = EngineRecord(
             record_version=RECORD_VERSION,
@@ -649,7 +674,7 @@ def test_engines_of_another_graph_are_stale_after_a_new_export(bundle: Bundle, m
 class Gpu:
     """A backend that draws zeros and counts what its engines take."""
 
-    name, xp, lanes, engines = "tensorrt_rtx", np, 1, None
+    name, xp, lanes, engines, on_gpu = "tensorrt_rtx", np, 1, None, True
 
     def __init__(self, sizes: Mapping[str, Footprint]) -> None:
         self.sizes = sizes
@@ -671,6 +696,9 @@ class Gpu:
 
     def to_host(self, array: Any) -> Any:
         return array
+
+    def reserve_activations(self, size: int) -> None:
+        self.reserved = size
 
     def describe(self) -> dict[str, str]:
         return {"name": self.name}
