@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.files.depth import read_depth
 from amodal.runtime.files.frames import open_frames, read_frames
 from amodal.runtime.files.listing import join_ranges, list_images
 
@@ -100,8 +99,6 @@ def test_a_video_of_another_codec_is_read(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere does not exist; expected a folder of images or a video "):
         read_frames(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"nowhere does not exist; "):
-        read_depth(tmp_path / "nowhere")
 
 
 def test_a_path_too_long_for_the_system_is_an_input_error() -> None:
@@ -129,7 +126,7 @@ def test_an_archive_of_pictures_is_no_numpy_file(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "depth.npz", "w") as archive:
         archive.write(tmp_path / "0.png", "0.png")
     with pytest.raises(InputError, match=r"depth\.npz cannot be read as a numpy file \(0\.png in it is no array\)"):
-        read_depth(tmp_path / "depth.npz")
+        read_frames(tmp_path / "depth.npz")
 
 
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
@@ -208,85 +205,6 @@ def test_a_file_where_a_folder_of_images_was_expected(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=r"a\.txt cannot be opened as a folder"):
         list_images(tmp_path / "a.txt")
-
-
-@pytest.mark.parametrize(("dtype", "high"), [(np.uint8, 256), (np.uint16, 65536)])
-def test_depth_pngs_are_read_as_stored(tmp_path: Path, dtype: Any, high: int) -> None:
-    depth = noise(3, 5, 7, dtype=dtype, high=high)
-    read = read_depth(folder_of(tmp_path / "d", depth))
-    assert read.dtype == np.float32
-    assert np.array_equal(read, depth.astype(np.float32))
-
-
-def test_grey_depth_saved_as_rgb_or_palette_is_read(tmp_path: Path) -> None:
-    grey = noise(5, 7)
-    Image.fromarray(grey).convert("RGB").save(tmp_path / "0.png")
-    Image.fromarray(grey).quantize(256).save(tmp_path / "1.png")
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "2.tif")
-    assert np.array_equal(read_depth(tmp_path), np.stack([grey] * 3).astype(np.float32))
-
-
-def test_coloured_depth_is_refused(tmp_path: Path) -> None:
-    picture(tmp_path / "0.png", noise(5, 7, 3))
-    with pytest.raises(InputError, match=r"0\.png is a colour picture, .*expected 8- or 16-bit grey"):
-        read_depth(tmp_path)
-
-
-def test_depth_pictures_of_different_sizes_are_refused(tmp_path: Path) -> None:
-    folder_of(tmp_path, [noise(5, 7), noise(7, 5)])
-    with pytest.raises(InputError, match=r"1\.png is 5 wide and 7 high but 0\.png is 7 wide "):
-        read_depth(tmp_path)
-
-
-def test_depth_arrays_are_read(tmp_path: Path) -> None:
-    depth = np.random.default_rng(0).normal(size=(3, 4, 5))
-    np.save(tmp_path / "a.npy", depth)
-    np.savez(tmp_path / "b.npz", anything=depth[:, None])
-    np.savez_compressed(tmp_path / "c.npz", other=np.zeros(3), depth=depth[..., None])
-    for name in ("a.npy", "b.npz", "c.npz"):
-        assert np.array_equal(read_depth(tmp_path / name), depth.astype(np.float32))
-
-
-def test_depth_with_nan_names_the_frame(tmp_path: Path) -> None:
-    depth = np.zeros((4, 3, 3))
-    depth[2, 0, 0] = np.nan
-    depth[3, 0, 0] = np.inf
-    np.save(tmp_path / "a.npy", depth)
-    with pytest.raises(InputError, match=r"a\.npy looks like distances .*NaN or infinite; say `depth_kind=\"metric\"`"):
-        read_depth(tmp_path / "a.npy")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "sentence"),
-    [
-        (
-            {"a": np.zeros((2, 3)), "b": np.zeros(1)},
-            r"holds the arrays a, b; expected a single one, or one named",
-        ),
-        ({"a": np.zeros((2, 3))}, r"array of shape \[2, 3\]; expected \[T, H, W\]"),
-        ({"a": np.zeros((0, 3, 3))}, r"array of shape \[0, 3, 3\]"),
-        ({"a": np.array([None])}, r"cannot be read as a numpy file "),
-        ({"a": np.zeros((2, 3, 3), complex)}, r"holds complex128 values; expected floats"),
-        ({}, r"holds the arrays none"),
-    ],
-)
-def test_wrong_depth_archives_say_what_they_hold(tmp_path: Path, arrays: dict[str, Any], sentence: str) -> None:
-    np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(InputError, match=r"x\.npz .*" + sentence):
-        read_depth(tmp_path / "x.npz")
-
-
-def test_damaged_and_foreign_depth_files_are_named(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", a=np.zeros((20, 30, 30)))
-    data = (tmp_path / "x.npz").read_bytes()
-    (tmp_path / "x.npz").write_bytes(data[: len(data) // 2])
-    (tmp_path / "y.npy").write_bytes(b"")
-    (tmp_path / "z.exr").touch()
-    for name in ("x.npz", "y.npy"):
-        with pytest.raises(InputError, match=rf"{name} cannot be read as a numpy file "):
-            read_depth(tmp_path / name)
-    with pytest.raises(InputError, match=r"z\.exr is a single image; give its folder"):
-        read_depth(tmp_path / "z.exr")
 
 
 def test_frame_numbers_are_written_as_people_write_them() -> None:
