@@ -27,6 +27,9 @@ class Moment:
             return cls(int(text))
         raise ValueError(text)
 
+    def __str__(self) -> str:
+        return f"{self.value:g}{'s' * self.seconds}"
+
     def in_frames(self, fps: float | None, name: str) -> int:
         """Returns the nearest number of frames; raises `InputError` for seconds where no frame rate is known."""
         if not self.seconds:

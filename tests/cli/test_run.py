@@ -90,6 +90,7 @@ def test_result_json_says_what_was_run_on_what(both: tuple[Path, Outcome], toy_b
     assert set(result["versions"]) == {"python", "numpy", "pillow", "opencv", "platform"}
     assert result["backend"]["name"] == "onnxruntime"
     assert result["inputs"]["count"] == len(NAMES)
+    assert [result["inputs"][name] for name in ("start", "stop", "stride", "pair")] == ["0", None, "1", "auto"]
     assert (result["inputs"]["height"], result["inputs"]["width"]) == kept_clip.modal.shape[1:]
     whole = read_pngs(out / "amodal_masks") == 255
     hidden = [(w & ~m).sum() / (w | m).sum() for w, m in zip(whole, kept_clip.modal, strict=True)]

@@ -40,6 +40,11 @@ def test_what_chooses_nothing_is_refused(trimmed: Trim, fps: float | None, messa
         trimmed.choose(20, fps)
 
 
+@pytest.mark.parametrize("text", ["12", "1.5s", "0"])
+def test_a_moment_is_written_as_it_was_read(text: str) -> None:
+    assert str(Moment.parse(text)) == text
+
+
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "s", "2m", "1:20", "nan"])
 def test_what_is_no_moment_is_not_read(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the text itself, which the option explains

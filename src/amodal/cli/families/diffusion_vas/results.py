@@ -77,8 +77,9 @@ def write_result(
         "files": [*files, MARKER],
         "inputs": {
             **{name: options[name] for name in ("frames", "masks", "depth", "amodal")},
-            "depth_kind": options["depth_kind"],
             "object": options["object_id"],
+            **{name: options[name] for name in ("mask_kind", "missing_masks", "pair", "depth_kind")},
+            **{name: None if options[name] is None else str(options[name]) for name in ("start", "stop", "stride")},
             "count": len(clip.frames),
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
