@@ -142,8 +142,8 @@ def _files_of(bundle: Bundle, name: str, seconds: dict[str, float]) -> Iterator[
     with tempfile.TemporaryDirectory() as folder:
         settings = BuildSettings(name, "this", (_COMPONENT,), engine_dir=folder)  # type: ignore[arg-type]
         with _timed(seconds, "build"):
-            (built,) = build_engines(bundle, settings)
-        yield [built.file]
+            built = build_engines(bundle, settings)
+        yield list(dict.fromkeys(one.file for one in built))
 
 
 @contextmanager

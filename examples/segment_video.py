@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import amodal
-from amodal.runtime.files.frames import read_depth, read_frames
-from amodal.runtime.files.masks import read_masks
+from amodal.runtime.files.clip import ClipFiles, read_clip
 from amodal.runtime.files.overlay import draw_overlay
 from amodal.runtime.scenes import make_scene
 
@@ -66,7 +65,9 @@ def main() -> None:
 
     truth = None
     if args.frames:
-        frames, modal, depth = read_frames(args.frames), read_masks(args.masks), read_depth(args.depth)
+        clip = read_clip(ClipFiles(*given))
+        frames, modal, depth = clip.frames, clip.modal, clip.depth
+        print(*clip.warnings, sep="\n")
     else:
         scene = make_scene(seed=8, frames=20, size=(128, 256))
         frames, modal, depth, truth = scene.frames, scene.modal, scene.depth, scene.amodal
