@@ -16,6 +16,7 @@ If writing is interrupted, the output stays as it was. While one process writes,
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -88,11 +89,20 @@ def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | No
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
             raise InputError(f"{path} lies in {out}, which `overwrite` would delete; give another folder for `out`.")
-    if marker is None or marker not in names:
+    if marker is None or marker not in names or _is_foreign(place / marker):
         raise OutputExistsError(
-            f"{out} is not empty and holds no {marker or 'marker file'}, so amodal did not write it and "
+            f"{out} is not empty and holds no {marker or 'marker file'} of amodal, so amodal did not write it and "
             "`overwrite` leaves it alone; give another folder for `out`."
         )
+
+
+def _is_foreign(marker: Path) -> bool:
+    """Returns whether a marker is json of another program, which may call its results alike."""
+    try:
+        content = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        return False  # damaged
+    return not (isinstance(content, dict) and content.keys() & {"amodal_version", "schema_version", "files"})
 
 
 @contextmanager

@@ -190,6 +190,11 @@ class _Depth:
         """Returns relative depth float32 [T, h, w] of the frames' ratio, and warnings."""
         depth, notes = self.source.relative(self.files.depth_kind, [i for i in self.pairing.at if i is not None])
         own = (int(depth.shape[1]), int(depth.shape[2]))
+        if not near_ratio(own, size) and near_ratio(own[::-1], size):
+            raise InputError(
+                f"The frames are {describe_size(size)} but the depth is {describe_size(own)}; is it of frames that "
+                "were not turned upright? Give depth of the upright frames."
+            )
         if not near_ratio(own, size):  # of networks that see squares, for instance
             notes.append(
                 f"The depth is {describe_size(own)}, another shape of picture than the frames, {describe_size(size)}; "

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, argument
 from ..paths import PathLike
-from .pictures import Picture, Size
-from .sequences import Pictures, as_array, open_sequence
+from .pictures import Picture, Size, is_turned
+from .sequences import Folder, Pictures, as_array, open_sequence
 from .video import Most
 
 _KINDS = "a folder of images or a video file"
@@ -31,6 +31,7 @@ class Frames:
         names: file names in order, None if there is only an order.
         count: number of frames.
         stated: number of frames that a video's header states.
+        cut: whether counting ended where no further frame was wanted.
         fps: frames per second, where the file says it.
         notes: warnings to show.
     """
@@ -38,8 +39,13 @@ class Frames:
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
         self.path, self.names, self.count, self.fps = pictures.path, pictures.names, pictures.count, pictures.fps
-        self.stated = getattr(pictures, "stated", self.count)
+        self.stated, self.cut = getattr(pictures, "stated", self.count), getattr(pictures, "cut", False)
         self.notes = list(pictures.notes)
+        if isinstance(pictures, Folder) and is_turned(pictures.files[0]):
+            self.notes.append(
+                f"{pictures.path} holds pictures that are turned as their EXIF orientation says; masks and depth must "
+                "be of the upright pictures."
+            )
         self._full: float | None = None  # the value that becomes 255, in deep pictures
 
     def size(self) -> Size:

@@ -60,7 +60,7 @@ def require_path(path: PathLike, expected: str) -> Path:
 def folder_entries(folder: Path) -> list[Path]:
     """Returns what a folder holds, without hidden files; raises `InputError` if it cannot be opened."""
     try:
-        return [e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _JUNK]
+        return [e for e in folder.iterdir() if not e.name.startswith((".", "@")) and e.name.lower() not in _JUNK]
     except OSError as error:
         raise InputError(
             f"{folder} cannot be opened as a folder ({error.strerror}); give a folder of images."

@@ -39,7 +39,8 @@ def decode_mask_picture(image: Image.Image, lossy: bool | None = None) -> MaskPi
         palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
         values = np.asarray(image)
         if _numbers_objects(image, palette, values):
-            return MaskPicture(values, None, True, palette)
+            alpha = np.asarray(image.convert("RGBA"))[..., 3] if transparent else None
+            return MaskPicture(values, alpha, True, palette)
         # Dithered greys are as uneven as compressed ones, and up to a step of the web palette from grey.
         dithered = not _is_grey(palette)
         rgb = np.asarray(image.convert("RGB"))

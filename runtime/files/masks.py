@@ -25,6 +25,7 @@ from .sequences import Pictures, as_array, open_folder, open_sequence
 from .tracks import holds_tracks, read_tracks
 from .video import Video
 
+_MOST_COVERED = 0.8  # share of the picture above which masks may be those of the background
 _KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
 
 
@@ -145,9 +146,10 @@ def fit_masks(masks: NDArray[np.bool_], size: Size) -> tuple[NDArray[np.bool_], 
     if own == tuple(size):
         return masks, []
     if not same_ratio(own, size):
+        turned = " (are the masks of frames that were not turned upright?)" * same_ratio(own[::-1], size)
         raise InputError(
             f"The frames are {describe_size(size)} but the masks are {describe_size(own)}, which is another shape of "
-            "picture; give masks of the frames' size."
+            f"picture{turned}; give masks of the frames' size."
         )
     note = f"The masks are {describe_size(own)} and were resized to the frames, {describe_size(size)}."
     return resize_masks(masks, size), [note]
@@ -177,15 +179,21 @@ def check_seen(masks: NDArray[np.bool_]) -> list[str]:
             f"None of the {len(masks)} masks shows the object; expected it in at least one, pick one by `object_id` if "
             "there are several.",
         )
+    notes = []
+    covered = float(masks[seen].mean())
+    if covered > _MOST_COVERED:
+        notes.append(f"The masks cover {100 * covered:.0f} % of the picture; if that is the background, invert them.")
     if seen.all():
-        return []
+        return notes
     missing = join_ranges(np.flatnonzero(~seen).tolist())
-    return [f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
+    return [*notes, f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
 
 
 def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str) -> Masks:
     by_object = _object_folders(folder)
     if by_object:
+        if isinstance(object_id, str) and object_id.isascii() and object_id.isdecimal():
+            object_id = int(object_id)
         return open_masks(by_object[choose_object(folder, by_object, object_id)], None, kind, key)
     return PictureMasks(open_folder(folder, (key, "masks")), object_id, kind)
 
@@ -195,7 +203,13 @@ def _object_folders(folder: Path) -> dict[str, Path]:
     entries = folder_entries(folder)
     if any(entry.is_file() for entry in entries):
         return {}
-    return {str(int(e.name)) if e.name.isascii() and e.name.isdecimal() else e.name: e for e in entries}
+    folders: dict[str, Path] = {}
+    for entry in entries:
+        name = str(int(entry.name)) if entry.name.isascii() and entry.name.isdecimal() else entry.name
+        if name in folders:
+            raise InputError(f"{folder} holds {folders[name].name} and {entry.name}, one number for two objects.")
+        folders[name] = entry
+    return folders
 
 
 def _mask_picture(picture: Picture, lossy: bool) -> MaskPicture:

@@ -39,6 +39,7 @@ class Counted(Named, Protocol):
     """Frames, of which the header of a video may state more than there are."""
 
     stated: int
+    cut: bool  # counting ended where no further frame was wanted
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Pairer:
         if self.numbered:
             by_name = self._by_number_or_place(pair)
         elif pair != "order":
-            by_name = self._by_name()
+            by_name = self._by_name() if self.frames.names is not None else self._by_index(by_order, pair, missing)
         if by_name is None:
             if pair == "name":
                 raise InputError(
@@ -84,7 +85,7 @@ class Pairer:
                     'or take them in order with `pair="order"`.'
                 )
             if by_order is None:
-                raise self._counts_differ()
+                raise self._counts_differ(pair)
             if pair == "auto" and not self.numbered and self._contradict():
                 raise self._two_readings(by_order)
             return Pairing(by_order, [])
@@ -99,12 +100,32 @@ class Pairer:
     def _by_order(self) -> list[int | None] | None:
         if self.others.count in (self.frames.count, self.frames.stated):
             return list(self.chosen)
+        if self.frames.cut and self.others.count > self.frames.count:
+            return list(self.chosen)
         return list(range(len(self.chosen))) if self.others.count == len(self.chosen) else None
 
     def _by_name(self) -> list[int | None] | None:
         """Returns the partners by name, None if names match nowhere."""
         best = self._best_match()
         return [best[i] for i in self.chosen] if _matched(best) else None
+
+    def _by_index(self, by_order: list[int | None] | None, pair: Pair, missing: Missing) -> list[int | None] | None:
+        """Returns the partners by the frame number in their names, for frames without names; None if that fits none.
+
+        Numbers count from 0, or from 1 if there is one for each frame.
+        """
+        numbers = None if self.others.names is None else _numbers(self.others.names)
+        if numbers is None:
+            return None
+        from_one = sorted(numbers) == list(range(1, self.frames.count + 1))
+        place = {number: i for i, number in enumerate(numbers)}
+        by_index = [place.get(Fraction(i + from_one)) for i in self.chosen]
+        if not _matched(by_index) and not any(number < self.frames.stated for number in numbers):
+            return None
+        clear = by_order is None or by_order == by_index or pair == "name" or missing == "empty"
+        if not clear:
+            raise self._two_readings(by_order or [])
+        return by_index
 
     def _misses_any(self) -> bool:
         """Returns whether there are as many partners as frames, but names leave any frame of the whole clip without."""
@@ -148,7 +169,8 @@ class Pairer:
         return several and _numbers(mine or ()) is not None and _numbers(theirs or ()) is not None
 
     def _two_readings(self, by_order: list[int | None]) -> InputError:
-        mine, theirs = self.frames.names or (), self.others.names or ()
+        mine = self.frames.names or [f"frame {i}" for i in range(self.frames.stated)]
+        theirs = self.others.names or ()
         pairs = [(mine[i], theirs[at]) for i, at in zip(self.chosen, by_order, strict=True) if at is not None]
         apart = [f"{a} and {b}" for a, b in pairs if stem_of(a) != stem_of(b)][:_SHOWN]
         more = ", ..." if len(pairs) > len(apart) else ""
@@ -167,10 +189,14 @@ class Pairer:
             remedy += ', or take them as empty with `missing_masks="empty"` if the object is not seen there'
         return InputError(f"{len(lacking)} of {len(self.chosen)} frames have no {self.what} ({shown}); {remedy}.")
 
-    def _counts_differ(self) -> InputError:
+    def _counts_differ(self, pair: Pair) -> InputError:
+        why = (
+            "so that they cannot be taken in order"
+            if pair == "order"
+            else "and no names that say which belong together"
+        )
         return InputError(
-            f"There are {self.frames.count} frames but {self.others.count} {self.what}s, and no names that say which "
-            f"belong together; give one {self.what} per frame."
+            f"There are {self.frames.count} frames but {self.others.count} {self.what}s, {why}; give one per frame."
         )
 
     def _notes(self, lacking: list[int], pairs: list[int | None]) -> list[str]:

@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,11 +51,14 @@ def open_picture(path: Path) -> Picture:
             warnings.simplefilter("ignore")  # before it raises, Pillow also warns ("Truncated File Read")
             with Image.open(path) as image:
                 count = getattr(image, "n_frames", 1)
-                if count > 1 and path.suffix.lower() != ".tga":
+                if count > 1 and image.format != "MPO":  # the second picture of a camera's JPEG is a preview
                     raise InputError(
                         f"{path} holds {count} pictures, but in a folder each file is one frame; give the file itself, "
                         "or a folder with one picture per file."
                     )
+                deep = _by_opencv(path) if _drops_bits(image) else None
+                if deep is not None:
+                    return deep
                 image.load()
                 if image.format == "PNG":
                     _verify(path)
@@ -70,6 +74,22 @@ def open_picture(path: Path) -> Picture:
         if decoded is None:
             raise unreadable(path, error) from error
         return decoded
+
+
+def _drops_bits(image: Image.Image) -> bool:
+    """Returns whether Pillow would read 16-bit colours as 8 bits: it has no mode for them."""
+    tiles = getattr(image, "tile", [])  # how the decoder will read them; asking for EXIF may decode already
+    deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in tiles)
+    return deep and image.getexif().get(_ORIENTATION, 1) == 1
+
+
+def is_turned(path: Path) -> bool:
+    """Returns whether a picture is turned or mirrored by its EXIF orientation when it is opened."""
+    from PIL import Image
+
+    with suppress(*UNREADABLE), Image.open(path) as image:
+        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    return False
 
 
 def _verify(path: Path) -> None:
@@ -123,6 +143,8 @@ def unreadable(path: Path, error: BaseException) -> InputError:
         return InputError(
             f"{path} is HEIC, which needs a package; run `pip install pillow-heif`, or convert it to jpg."
         )
+    if "DecompressionBomb" in type(error).__name__:
+        return InputError(f"{path} has more pixels than are read ({shorten(error)}); make it smaller.")
     return InputError(
         f"{path} cannot be read as an image, it is damaged or truncated ({shorten(error)}); "
         "replace the file or leave it out."
@@ -160,4 +182,6 @@ def _by_opencv(path: Path) -> NDArray[Any] | None:
         return None
     if picture is None or picture.ndim == 2:
         return picture
+    if (picture[..., :3] == picture[..., :1]).all() and picture.shape[2] == 3:
+        return np.ascontiguousarray(picture[..., 0])
     return np.ascontiguousarray(picture[..., [2, 1, 0, *range(3, picture.shape[2])]])

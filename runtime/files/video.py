@@ -56,7 +56,7 @@ class Video:
             self.count = 1
             while (end is None or self.count < end) and capture.grab():
                 self.count += 1
-        self.stated = stated if stated > 0 else self.count
+        self.stated, self.cut = stated if stated > 0 else self.count, self.count == end
         if self.count < min(self.stated, end or self.stated):
             self.notes.append(
                 f"{path} ends after {self.count} of the {self.stated} frames that its header states; it may be cut off."

@@ -33,6 +33,7 @@ _SAMPLED = 1_000_000  # pixels that median and spacing are taken from
 _MANY = 16  # distinct values
 _HALF = 2**15  # of sixteen bits: normalised depth uses them all, and few cameras see 32 metres in millimetres
 
+_UNITS = frozenset({"m", "mm"})
 _WORDS: dict[DepthKind, frozenset[str]] = {
     "metric": frozenset(
         {
@@ -155,7 +156,9 @@ def _said_by_names(looks: DepthLooks) -> tuple[DepthKind, str] | None:
         if name.lower() in _OF_CAMERAS or _EXR_DISTANCE.search(name):
             return "metric", f"it holds an array named {name!r}"
     for name in (*looks.arrays, *looks.names):
-        words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+        spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        words = set(re.split(r"[^a-z]+", spaced)) - _UNITS  # `m1` is no length, `depth_m` is
+        words |= _UNITS & set(re.split(r"[^a-z0-9]+", spaced))
         for kind, marks in _WORDS.items():
             if words & marks:
                 return kind, f"its name is {name!r}" if name in looks.names else f"it holds an array named {name!r}"

@@ -89,8 +89,21 @@ def _values(pictures: Sequence[MaskPicture], source: str) -> tuple[Greys | Colou
     if coloured or not _palettes_agree(pictures):
         return Colours([_as_rgb(picture) for picture in pictures]), False
     lossy = any(picture.lossy for picture in pictures)
-    greys = Greys([picture.values for picture in pictures], source, lossy)
+    greys = Greys(_one_dtype([picture.values for picture in pictures], source), source, lossy)
     return greys, any(picture.ids for picture in pictures)
+
+
+def _one_dtype(frames: list[NDArray[Any]], source: str) -> list[NDArray[Any]]:
+    """Gives pictures of 1 bit the range of the others; refuses 8 and 16 bits in one clip, whose ranges differ."""
+    kinds = {frame.dtype for frame in frames} - {np.dtype(np.bool_)}
+    if len(kinds) > 1 and all(kind.kind == "u" for kind in kinds):
+        named = " and ".join(sorted(map(str, kinds)))
+        raise InputError(f"{source} holds {named} masks, whose ranges differ; write all frames alike.")
+    if len(kinds) != 1 or next(iter(kinds)).kind != "u":
+        return frames
+    kind = next(iter(kinds))
+    top = max(int(frame.max()) for frame in frames)
+    return [frame * kind.type(top) if frame.dtype == np.bool_ else frame for frame in frames]
 
 
 def _palettes_agree(pictures: Sequence[MaskPicture]) -> bool:

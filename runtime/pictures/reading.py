@@ -183,7 +183,7 @@ class Reading:
         if isinstance(self.values, Colours):
             return (
                 "holds colours that blend into one another, as after JPEG, so that objects cannot be told apart; write "
-                f"flat colours, such as PNG without antialiasing, or take what is brighter than 128 with {self._matte}."
+                f"flat colours, such as PNG without antialiasing, or take what is not black with {self.advice.binary}."
             )
         return (
             f"can be read in two ways: as ids, because values such as {list_ids(self._levels_of_areas())} fill areas, "

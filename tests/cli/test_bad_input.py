@@ -147,7 +147,11 @@ def test_an_out_that_exists_stays_as_it_was(toy_bundle: Path, kept_clip: Clip, t
         outcome = issue("run", toy_bundle, *kept_clip.inputs, "-o", out, *options)
         assert_refusal(outcome)
         assert expected in outcome.err
-    (out / "result.json").touch()
+    (out / "result.json").write_text('{"bbox": []}')
+    outcome = issue("run", toy_bundle, *kept_clip.inputs, "-o", out, "--overwrite")
+    assert_refusal(outcome)
+    assert "amodal did not write it" in outcome.err
+    (out / "result.json").write_text("")
     outcome = issue("run", toy_bundle, *kept_clip.inputs, "-o", out, "--overwrite", "--steps", 0)
     assert_refusal(outcome)
     assert sorted(path.name for path in out.iterdir()) == ["mine.txt", "result.json"]

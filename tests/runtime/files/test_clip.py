@@ -298,6 +298,31 @@ def test_depth_of_another_shape_is_stretched_and_that_is_said(frames: Path, tmp_
     assert any("another shape of picture" in warning for warning in clip.warnings)
 
 
+def test_turned_frames_and_depth_that_was_not_turned(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = np.ascontiguousarray(np.rot90(RGB, 1, (1, 2)))
+    frames = save(tmp_path / "frames", turned, "{:05d}.jpg", exif=exif)
+    masks = save(tmp_path / "masks", grey(DISC))
+    assert any("EXIF orientation" in warning for warning in read(frames, masks).warnings)
+    depth = save(tmp_path / "depth", [np.full((WIDTH, HEIGHT), 10 * i, np.uint8) for i in range(COUNT)])
+    with pytest.raises(InputError, match="not turned upright"):
+        read(frames, masks, depth=depth)
+
+
+def test_masks_of_the_background_are_pointed_out(frames: Path, tmp_path: Path) -> None:
+    clip = read(frames, save(tmp_path / "masks", grey(~DISC)))
+    assert any("if that is the background, invert them" in warning for warning in clip.warnings)
+
+
+def test_a_mask_of_one_bit_among_others_has_their_range(frames: Path, tmp_path: Path) -> None:
+    masks = save(tmp_path / "masks", grey(DISC))
+    Image.fromarray(DISC[2]).save(masks / "00002.png")
+    assert np.array_equal(read(frames, masks).modal, DISC)
+    Image.fromarray(DISC[2].astype(np.uint16) * 65535).save(masks / "00002.png")
+    assert "whose ranges differ" in refusal(frames, masks)
+
+
 def test_whole_masks_of_several_objects_are_picked_like_visible_ones(frames: Path, tmp_path: Path) -> None:
     masks = save(tmp_path / "masks", np.where(DISC, 1, np.where(OTHER, 2, 0)).astype(np.uint8))
     whole = save(tmp_path / "whole", np.where(OTHER, 2, DISC).astype(np.uint8))

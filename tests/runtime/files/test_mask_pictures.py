@@ -53,7 +53,7 @@ def test_indices_of_a_palette_are_ids_if_0_is_the_background() -> None:
     np.testing.assert_array_equal(ids.values, MASK * 2)
     ids = decode_mask_picture(saved(palette_of(MASK * 1, (0, 0, 0), (128, 0, 0)), transparency=0))
     assert ids.ids
-    assert ids.alpha is None
+    assert np.array_equal(ids.alpha, MASK * 255), "for those who ask for it"
 
 
 def test_a_palette_whose_order_says_nothing_shows_colours() -> None:

@@ -252,6 +252,7 @@ def test_masks_of_the_frames_shape_are_resized_and_others_refused(
 
 def test_an_object_seen_in_no_frame_is_an_error_and_in_some_a_warning() -> None:
     masks = np.ones((6, 4, 6), np.bool_)
+    masks[:, 2:] = False
     assert check_seen(masks) == []
     masks[[0, 3, 4, 5]] = False
     assert check_seen(masks) == ["The masks show the object in 2 of 6 frames; not in frame 0, 3-5."]

@@ -17,6 +17,7 @@ class Files:
     names: list[str] | None
     count: int
     stated: int
+    cut: bool = False
 
 
 def files(*names: str, count: int = 0, stated: int = 0) -> Files:
@@ -36,6 +37,12 @@ def paired(mine: Files, theirs: Files, chosen: Any = None, numbered: bool = Fals
 def refusal(mine: Files, theirs: Files, **options: Any) -> str:
     with pytest.raises(InputError) as refused:
         paired(mine, theirs, **options)
+    return str(refused.value)
+
+
+def refusal_of(mine: Files, theirs: Files, chosen: Any) -> str:
+    with pytest.raises(InputError) as refused:
+        paired(mine, theirs, chosen)
     return str(refused.value)
 
 
@@ -116,6 +123,23 @@ def test_only_the_chosen_frames_need_a_mask() -> None:
 
 def test_a_video_cut_short_keeps_the_masks_of_the_frames_that_its_header_states() -> None:
     assert paired(files(count=3, stated=6), files(count=6)) == [0, 1, 2]
+
+
+def test_numbers_in_the_names_of_masks_are_those_of_the_frames_of_a_video() -> None:
+    video = files(count=16)
+    masks = frames(*range(8, 16), form="{:05d}.png")
+    assert paired(video, masks, chosen=range(8, 16)) == list(range(8))
+    assert "frame 0 and 00008.png" in refusal_of(video, masks, range(8))
+    assert "contradict" in refusal_of(files(count=8), frames(*range(4, 12)), range(8))
+    assert "contradict" in refusal_of(video, frames(*range(8)), range(0, 16, 2))
+    assert paired(video, frames(*range(8)), chosen=range(0, 16, 2), pair="order") == list(range(8))
+    assert paired(files(count=8), frames(*range(1, 9))) == list(range(8))
+    assert paired(files(count=8), frames(*range(7)), missing="empty") == [*range(7), None]
+    assert "1 of 8 frames have no mask (7)" in refusal(files(count=8), frames(*range(7)))
+
+
+def test_a_video_of_which_only_the_beginning_was_counted_takes_the_masks_of_all() -> None:
+    assert paired(Files(None, 5, 10, cut=True), files(count=8)) == [0, 1, 2, 3, 4]
 
 
 def test_numbers_of_frames_in_a_video_are_places_where_frames_have_no_numbers() -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 from amodal.runtime.errors import InputError
 from amodal.runtime.files import pictures
 from amodal.runtime.files.frames import open_frames, read_frames
+from amodal.runtime.files.pictures import open_picture
 from amodal.runtime.paths import sort_names, stem_of
 
 COUNT, HEIGHT, WIDTH = 4, 20, 32
@@ -109,6 +110,30 @@ def test_colours_deeper_than_pillow_knows_are_read_in_their_order(tmp_path: Path
 
     cv2.imwrite(str(tmp_path / "0.tif"), np.full((4, 5, 3), (0.1, 0.5, 1.0), np.float32))  # OpenCV's order is BGR
     assert read_frames(tmp_path)[0, 0, 0].tolist() == [255, 128, 26]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_colours_of_sixteen_bits_keep_their_bits(tmp_path: Path, rgb: Any, suffix: str) -> None:
+    import cv2
+
+    for i, frame in enumerate(rgb):
+        cv2.imwrite(str(tmp_path / f"{i}.{suffix}"), frame[..., ::-1].astype(np.uint16) * 16)
+    frames = open_frames(tmp_path)
+    assert np.abs(frames.read().astype(int) - rgb).max() <= 1
+    assert "4095 is taken as white" in frames.notes[0]
+
+
+def test_greys_stored_as_colours_of_sixteen_bits_are_grey(tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "0.png"), np.full((4, 5, 3), 300, np.uint16))
+    assert np.array_equal(np.asarray(open_picture(tmp_path / "0.png")), np.full((4, 5), 300))
+
+
+def test_the_preview_in_a_cameras_jpeg_is_no_second_frame(tmp_path: Path, rgb: Any) -> None:
+    images = [Image.fromarray(frame) for frame in rgb[:2]]
+    images[0].save(tmp_path / "0.jpg", format="MPO", save_all=True, append_images=images[1:], quality=95)
+    assert np.abs(read_frames(tmp_path)[0].astype(int) - rgb[0]).mean() < 3
 
 
 def test_what_is_passed_over_in_a_folder_is_said_once(tmp_path: Path, rgb: Any) -> None:

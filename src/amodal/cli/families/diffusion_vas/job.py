@@ -81,6 +81,8 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
     for option, given in (("--samples", options["samples"] > 1), ("--pad", options["pad"])):
         if given and "segment" not in wanted:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
+    if options["video"] != "gif" and not options["overlay"]:
+        raise InputError("--video is the format of the overlay, which --no-overlay leaves out; omit one of them.")
     if options["cutouts"] and "complete" not in wanted:
         raise InputError("--cutouts needs the complete stage, which draws the whole object; omit it, or --stage.")
     if options["propagate"] is not None and "complete" not in wanted:
