@@ -79,8 +79,9 @@ def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | No
     names = _content(place)
     if not names:
         return
+    ours = marker is not None and marker in names and not _is_foreign(place / marker)
     if not overwrite:
-        fix = "replace it with `overwrite=True` or give another folder for `out`"
+        fix = "replace it with `overwrite=True` or " * ours + "give another folder for `out`"
         raise OutputExistsError(f"{out} exists already and is not empty; {fix}.")
     if Path(os.path.expanduser("~")).resolve().is_relative_to(place):
         raise OutputExistsError(
@@ -89,7 +90,7 @@ def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | No
     for path in inputs:
         if Path(path).resolve().is_relative_to(place):
             raise InputError(f"{path} lies in {out}, which `overwrite` would delete; give another folder for `out`.")
-    if marker is None or marker not in names or _is_foreign(place / marker):
+    if not ours:
         raise OutputExistsError(
             f"{out} is not empty and holds no {marker or 'marker file'} of amodal, so amodal did not write it and "
             "`overwrite` leaves it alone; give another folder for `out`."

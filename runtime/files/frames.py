@@ -21,6 +21,7 @@ from .video import Most
 _KINDS = "a folder of images or a video file"
 _KEYS = ("frames", "rgb", "images", "video")
 _BITS = (8, 10, 12, 14, 16)
+_FLAT = 1 / 16  # share of the range below which deep frames, of a thermal camera for instance, look grey all over
 _FLOAT_RANGES = (1.0, 255.0, 65535.0)
 
 
@@ -76,7 +77,7 @@ class Frames:
 
     def _find_full(self) -> float:
         """Returns the value of white in the whole clip, and notes it unless it is the type's own."""
-        low, high, dtype = 0.0, 0.0, np.dtype(np.bool_)
+        low, high, dtype = np.inf, 0.0, np.dtype(np.bool_)
         for picture in self._pictures.read(range(self.count)):
             values = as_array(picture)
             low, high = (float(limit) for limit in (np.minimum(low, values.min()), np.maximum(high, values.max())))
@@ -91,6 +92,11 @@ class Frames:
         if full is None:
             raise InputError(
                 f"{self.path} holds {dtype} values up to {high:g}; expected at most 65535 in frames, scale them first."
+            )
+        if high - low < _FLAT * full:
+            self.notes.append(
+                f"{self.path} uses {low:g} to {high:g} of 0 to {full:g}: frames hardly have contrast; scale "
+                "them first if that is not meant."
             )
         if full != (1.0 if dtype.kind == "f" else 65535.0):
             self.notes.append(f"{self.path} holds {dtype} values up to {high:g}; {full:g} is taken as white.")

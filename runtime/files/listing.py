@@ -85,6 +85,9 @@ def list_files(folder: PathLike, suffixes: Collection[str], what: str = "image")
         held = f"holds {len(files)} files, none of them an {what}" if files else "is an empty folder"
         kinds = ", ".join(suffix[1:] for suffix in suffixes)
         raise InputError(f"{root} {held}; expected {what}s ({kinds}).")
+    broken = [e.name for e in entries if e.suffix.lower() in suffixes and e.is_symlink() and not e.exists()]
+    if broken:
+        raise InputError(f"{root / broken[0]} is a link to a file that is not there; mend it or remove it.")
     _refuse_twins(root, found)
     others = Counter(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in suffixes)
     passed = [f"{count} of {suffix}" for suffix, count in sorted(others.items())]

@@ -163,10 +163,14 @@ class Pairer:
         raise self._two_readings(by_place)
 
     def _contradict(self) -> bool:
-        """Returns whether both have numbers that tell them apart, which match nowhere."""
+        """Returns whether numbers tell the frames apart and the partners have some too, which match nowhere.
+
+        Two masks of each frame, of two objects, have no number that tells them all apart.
+        """
         mine, theirs = self.frames.names, self.others.names
-        several = mine is not None and theirs is not None and min(len(mine), len(theirs)) > 1
-        return several and _numbers(mine or ()) is not None and _numbers(theirs or ()) is not None
+        if mine is None or theirs is None or min(len(mine), len(theirs)) < 2:
+            return False
+        return _numbers(mine) is not None and all(_NUMBER.search(stem_of(name)) for name in theirs)
 
     def _two_readings(self, by_order: list[int | None]) -> InputError:
         mine = self.frames.names or [f"frame {i}" for i in range(self.frames.stated)]

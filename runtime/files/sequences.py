@@ -115,6 +115,7 @@ class Stack:
         with _image(path) as image:
             self.count = int(getattr(image, "n_frames", 1))
             self._size = (image.height, image.width)
+            image.load()  # WebP and AVIF say how long a picture is shown when it is decoded
             duration = image.info.get("duration", 0)
         self.fps = 1000 / duration if duration else None
         if self.count == 1:

@@ -252,8 +252,9 @@ def _fill_from_nearest(frame: NDArray[np.float32], missing: NDArray[np.bool_]) -
 
 def _refusal(source: str, reason: str, kind: DepthKind) -> InputError:
     is_called = "distances (smaller is nearer)" if kind == "metric" else "depth of which smaller is nearer"
+    others = '`depth_kind="inverse"` if smaller is nearer without a unit, or ' * (kind == "metric")
     return InputError(
-        f'{source} looks like {is_called}, because {reason}; say `depth_kind="{kind}"` if it is, or '
+        f'{source} looks like {is_called}, because {reason}; say `depth_kind="{kind}"` if it is, {others}'
         '`depth_kind="relative"` if larger is nearer.',
         field="depth_kind",
     )

@@ -143,7 +143,7 @@ def test_an_out_that_exists_stays_as_it_was(toy_bundle: Path, kept_clip: Clip, t
     out = tmp_path / "OUT"
     out.mkdir()
     (out / "mine.txt").write_text("precious")
-    for options, expected in (((), "--overwrite"), (("--overwrite",), "amodal did not write it")):
+    for options, expected in (((), "give another folder for --out"), (("--overwrite",), "amodal did not write it")):
         outcome = issue("run", toy_bundle, *kept_clip.inputs, "-o", out, *options)
         assert_refusal(outcome)
         assert expected in outcome.err

@@ -83,10 +83,12 @@ def test_an_existing_folder_is_refused_before_any_work(tmp_path: Path) -> None:
     ours(tmp_path / "out")
     with (
         pytest.raises(OutputExistsError, match=r"out exists already .*; replace it with `overwrite=True` or .* `out`"),
-        staged_folder(tmp_path / "out"),
+        staged_folder(tmp_path / "out", marker="result.json"),
     ):
         pytest.fail("the block must not run")
     with pytest.raises(OutputExistsError, match="overwrite"):
+        check_output(tmp_path / "out", marker="result.json")
+    with pytest.raises(OutputExistsError, match="not empty; give another folder"):
         check_output(tmp_path / "out")
     check_output(tmp_path / "other")
     assert names(tmp_path) == ["out"]

@@ -87,6 +87,11 @@ def test_equal_counts_and_other_numbers_are_refused_with_both_readings(shift: in
     assert paired(mine, theirs, pair="order") == list(range(8))
 
 
+def test_two_masks_of_each_frame_are_not_taken_in_order() -> None:
+    theirs = files(*(f"{i:05d}_{k}.png" for i in range(2) for k in (1, 2)))
+    assert '`pair="order"`' in refusal(frames(*range(4)), theirs)
+
+
 def test_names_that_contradict_elsewhere_are_not_believed_in_a_part() -> None:
     with pytest.raises(InputError, match="contradict their order"):
         paired(frames(*range(8)), frames(*range(1, 9)), chosen=[2, 4])

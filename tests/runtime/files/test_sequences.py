@@ -146,6 +146,20 @@ def test_what_is_passed_over_in_a_folder_is_said_once(tmp_path: Path, rgb: Any) 
     assert frames.notes == [f"{folder}: passed over files that are no images: 1 of .mp4, 2 of .txt, 1 folder."]
 
 
+def test_a_link_to_nothing_among_frames_is_refused(tmp_path: Path, rgb: Any) -> None:
+    folder = save_all(tmp_path / "f", rgb, "{}.png")
+    (folder / "9.png").symlink_to(folder / "gone.png")
+    with pytest.raises(InputError, match=r"9\.png is a link to a file that is not there"):
+        open_frames(folder)
+
+
+def test_deep_frames_without_contrast_are_pointed_out(tmp_path: Path) -> None:
+    clip = np.random.default_rng(0).integers(29000, 31000, (2, 5, 6)).astype(np.uint16)
+    frames = open_frames(save_all(tmp_path / "f", clip, "{}.png"))
+    frames.read()
+    assert "hardly have contrast" in frames.notes[0]
+
+
 def test_two_files_of_one_frame_are_refused(tmp_path: Path, rgb: Any) -> None:
     folder = save_all(tmp_path / "f", rgb, "{}.png")
     Image.fromarray(rgb[0]).save(folder / "1.jpg")
