@@ -7,9 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import current_thread, main_thread
 from typing import IO
 
 _KEPT = 200_000  # bytes of each output, from its end
@@ -51,6 +52,25 @@ class Ended:
         return f"failed with exit code {self.code}{last}"
 
 
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Delays what the handlers of SIGINT and SIGTERM do until the block has ended."""
+    came: list[int] = []
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    if current_thread() is not main_thread():
+        handlers.clear()  # Python runs handlers in the main thread alone
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for late in came:
+        handlers[signal.Signals(late)](late, None)
+
+
 def run_isolated(
     command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None, cwd: str | None = None
 ) -> Ended:
@@ -61,21 +81,23 @@ def run_isolated(
     """
     begin = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            env={**os.environ, **(environment or {})},
-            cwd=cwd,
-            start_new_session=True,  # so that its children can be stopped too
-        )
-        code: int | None = None
+        process, code = None, None  # type: subprocess.Popen[bytes] | None, int | None
         try:
+            with _signals_later():  # one that came before `process` is known would leave it running
+                process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    env={**os.environ, **(environment or {})},
+                    cwd=cwd,
+                    start_new_session=True,  # so that its children can be stopped too
+                )
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(limit)
         finally:
-            _stop(process)
+            if process is not None:
+                _stop(process)
         return Ended(code, time.monotonic() - begin, _end_of(out), _end_of(err))
 
 
