@@ -19,6 +19,8 @@ from .graphs import FRAMES, SIZES, job_of, launches, planned
 from .prepare import Measure
 from .traffic import between_kernels, bytes_moved
 
+pytestmark = pytest.mark.slow  # seconds each, and only of interest to changes of graphs and of the GPU path
+
 CUDA = "CUDAExecutionProvider"
 COPIES = ("upload", "download", "wait", "allocation", "release", "pinned", "copy on the device", "fill")
 

@@ -22,6 +22,8 @@ from amodal.runtime.model import Model, load
 from ..places import STAND_IN
 from ..stand_ins import forget_stand_ins
 
+pytestmark = pytest.mark.slow  # seconds each, and only of interest to changes of graphs and of the GPU path
+
 pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
