@@ -104,8 +104,17 @@ def read_clip(files: ClipFiles, limit: int | None = None) -> Clip:
         whole,
         None if frames.names is None else [frames.names[i] for i in chosen],
         None if frames.fps is None else frames.fps / step,
-        [*frames.notes, *notes, *more, *still_more],
+        [*frames.notes, *_moments(files.trim, chosen, frames.fps), *notes, *more, *still_more],
     )
+
+
+def _moments(trim: Trim, chosen: range, fps: float | None) -> list[str]:
+    """Says which frames seconds came to, because rates may vary within a video."""
+    if fps is None or not any(moment is not None and moment.seconds for moment in (trim.start, trim.stop, trim.stride)):
+        return []
+    return [
+        f"Frames {chosen.start} to {chosen[-1]} are used: seconds count at the average rate, {fps:g} frames per second."
+    ]
 
 
 def _choose(frames: Frames, trim: Trim, limit: int | None) -> range:

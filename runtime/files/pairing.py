@@ -170,6 +170,12 @@ class Pairer:
         mine, theirs = self.frames.names, self.others.names
         if mine is None or theirs is None or min(len(mine), len(theirs)) < 2:
             return False
+        begun = [
+            next((i for i in _longest_first(mine) if stem_of(name).startswith(stem_of(mine[i]))), None)
+            for name in theirs
+        ]
+        if any(i is not None and i != at for at, i in enumerate(begun)):
+            return True  # `a_mask` and `b_mask` in another order than `a` and `b`
         return _numbers(mine) is not None and all(_NUMBER.search(stem_of(name)) for name in theirs)
 
     def _two_readings(self, by_order: list[int | None]) -> InputError:
@@ -229,6 +235,10 @@ def _numbers(names: Sequence[str]) -> list[Fraction] | None:
         if len(set(numbers)) == len(numbers):
             return numbers
     return None
+
+
+def _longest_first(names: Sequence[str]) -> list[int]:
+    return sorted(range(len(names)), key=lambda i: -len(stem_of(names[i])))
 
 
 def _matched(at: Sequence[int | None]) -> int:

@@ -87,6 +87,12 @@ def test_equal_counts_and_other_numbers_are_refused_with_both_readings(shift: in
     assert paired(mine, theirs, pair="order") == list(range(8))
 
 
+def test_masks_that_begin_like_another_frame_are_not_taken_in_order() -> None:
+    mine = files("a.jpg", "a-b.jpg", "a_c.jpg")
+    assert '`pair="order"`' in refusal(mine, files("a-b_m.png", "a_m.png", "a_c_m.png"))
+    assert paired(mine, files("a_m.png", "a-b_m.png", "a_c_m.png")) == [0, 1, 2]
+
+
 def test_two_masks_of_each_frame_are_not_taken_in_order() -> None:
     theirs = files(*(f"{i:05d}_{k}.png" for i in range(2) for k in (1, 2)))
     assert '`pair="order"`' in refusal(frames(*range(4)), theirs)
