@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import amodal
+from amodal.runtime.errors import InputError
 from amodal.runtime.scenes import make_scene
 
 
@@ -76,7 +77,11 @@ class AmodalNode:
                     clip = list(self._seen)[-model.config.frames :]
                     passed, self._waiting = self._waiting - 1, 0
                 modal, depth = np.stack([seen.modal for seen in clip]), np.stack([seen.depth for seen in clip])
-                found = model.segment(modal, depth=depth, steps=self._steps)
+                try:
+                    found = model.segment(modal, depth=depth, steps=self._steps)
+                except InputError as error:  # too little of the object is seen
+                    print(f"passed by: {error}")
+                    continue
                 self._publish(Result(clip[-1].stamp, found.masks_full[-1], passed))
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import amodal
+from amodal.runtime.errors import InputError
 from amodal.runtime.files.overlay import draw_overlay
 from amodal.runtime.scenes import make_scene
 
@@ -52,7 +53,10 @@ class DrawnCamera:
 
 
 def watch(model: amodal.Model, camera: DrawnCamera, steps: int) -> Iterator[tuple[Seen, NDArray[np.bool_], float]]:
-    """Yields a picture, its whole object, bool [h, w], and the seconds that this took."""
+    """Yields a picture, its whole object, bool [h, w], and the seconds that this took.
+
+    Pictures in which too little of the object is seen to be completed are passed by.
+    """
     clip: deque[Seen] = deque(maxlen=model.config.frames)
     for arrived in camera.pictures():
         if not clip:
@@ -61,7 +65,11 @@ def watch(model: amodal.Model, camera: DrawnCamera, steps: int) -> Iterator[tupl
         clip.extend(arrived)
         begin = time.perf_counter()
         modal, depth = np.stack([seen.modal for seen in clip]), np.stack([seen.depth for seen in clip])
-        found = model.segment(modal, depth=depth, steps=steps)
+        try:
+            found = model.segment(modal, depth=depth, steps=steps)
+        except InputError as error:
+            print(f"passed by: {error}")
+            continue
         yield clip[-1], found.masks_full[-1], time.perf_counter() - begin
 
 
