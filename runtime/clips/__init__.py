@@ -1,1 +1,1 @@
-"""Clips of any length: where their pictures come from, how they are cut into windows, what needs no network, streams."""
+"""Clips of any length: their pictures, the windows they are cut into, what needs no network, and streams."""
