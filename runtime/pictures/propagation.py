@@ -27,7 +27,7 @@ class Propagated(NamedTuple):
     known: Bools  # [T, H, W], the object's visible and copied pixels
 
 
-def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
+def propagate(rgb: Bytes, modal: Bools, amodal: Bools, reach: int | None = None) -> Propagated:
     """Fills hidden parts of an object from the frames in which they are visible.
 
     Each frame with hidden pixels is registered with every frame that has ten visible ones (`registration`). A hidden
@@ -38,6 +38,8 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
     Args:
         rgb: uint8 [T, H, W, 3]; H and W below 32768.
         modal, amodal: bool [T, H, W], visible and whole object.
+        reach: copy only from frames that are at most this many before or after; None for all. Bounds the time for long
+            clips.
     """
     amodal = amodal | modal
     if (amodal == modal).all():
@@ -57,7 +59,7 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
         total, weights = np.zeros(picture.shape, np.float32), np.zeros(hidden.shape, np.float32)
         for s, visible in sources.items():
             source = objects[s]
-            if s == t or source is None:
+            if s == t or source is None or (reach is not None and abs(s - t) > reach):
                 continue
             colours, there = _moved(visible, register(target, source), box)
             error = _error(colours, picture, there & seen, _UNKNOWN * abs(s - t))

@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...execution.components import Timings
 from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
-from ...pictures.depth import DepthChannels
+from ...pictures.depth import DepthChannels, normalise_clip
 from ...pictures.depth_kind import DepthKind
 from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
 from ...pictures.padding import Padding
@@ -184,6 +184,11 @@ def find_depth(session: Session, pictures: Array, channels: DepthChannels | None
     Raises:
         InputError: the bundle has no depth component.
     """
+    return normalise_clip(find_maps(session, pictures, channels), session.backend.xp)
+
+
+def find_maps(session: Session, pictures: Array, channels: DepthChannels | None = None) -> Array:
+    """Computes relative depth [T, H, W], nearer is larger, not yet normalised; otherwise as `find_depth`."""
     from ...pictures import depth as chain
 
     config, xp = config_of(session.manifest), session.backend.xp
@@ -201,7 +206,7 @@ def find_depth(session: Session, pictures: Array, channels: DepthChannels | None
             pixels = chain.prepare_depth_input(frames[index : index + 1], channels=order, xp=xp)
             maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], config.size, xp))
     depth = xp.concatenate(maps)
-    return chain.normalise_clip(depth if config.depth.kind == "relative" else chain.invert_distances(depth, xp), xp)
+    return depth if config.depth.kind == "relative" else chain.invert_distances(depth, xp)
 
 
 def _begin(

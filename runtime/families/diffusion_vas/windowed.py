@@ -1,4 +1,4 @@
-"""Runs a stage over a block of frames for one or several objects: the sampler denoises all of them together, in windows.
+"""Runs a stage over a block of frames for one or several objects, which the sampler denoises together, in windows.
 
 What the networks see of a frame, and its noise, do not depend on the window, so that both are encoded once. An object's
 result is the same whatever the others.
@@ -232,7 +232,7 @@ def _encode_group(
     seen: NDArray[np.bool_],
     conditioning: Array,
 ) -> None:
-    """Encodes T frames of all objects; their noise is drawn even if none is seen, so that it stays that of the frame."""
+    """Encodes T frames of all objects; noise is drawn even if none is seen, so that it stays the frame's own."""
     xp, strength = stage.xp, np.float32(stage.config.noise_augmentation)
     size, channels = stage.frames_at_once["vae_encoder"], stage.config.latent_channels
     first_noise, second_noise = noise.conditions(group, xp)
@@ -362,7 +362,9 @@ def _decode(stage: Stage, latents: Array, drawn: NDArray[np.bool_], finite: Fini
             if drawn[index, at].any():
                 # Frames that no window decided hold noise, which the decoder would mix into their neighbours.
                 there = xp.asarray(drawn[index, at, None, None, None])
-                decoded = vae_decoder({"latents": xp.where(there, latents[index, at], np.float32(0)) / factor})["frames"]
+                decoded = vae_decoder({"latents": xp.where(there, latents[index, at], np.float32(0)) / factor})[
+                    "frames"
+                ]
                 finite.note(decoded, error)
                 frames[index, at] = stage.components.backend.to_host(to_bytes(decoded, xp))
     return frames
