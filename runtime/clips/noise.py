@@ -45,6 +45,10 @@ class FrameNoise:
         """Returns the noise of the stage after this one."""
         return replace(self, stage=self.stage + 1)
 
+    def of_clip(self) -> NoiseStream:
+        """Returns one stream for a clip that is run as a whole."""
+        return NoiseStream(int(np.random.SeedSequence([self.seed % 2**64, self.stage]).generate_state(1)[0]))
+
     def stream(self, frame: int) -> NoiseStream:
         """Returns the stream of a frame by its number in the clip.
 

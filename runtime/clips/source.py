@@ -42,7 +42,7 @@ class ClipSource(Protocol):
 
 
 class ArraySource:
-    """A clip in arrays.
+    """A clip in arrays; `frame_size` is that of the frames, None without.
 
     Args:
         modal: visible masks by object, each [N, h, w] of any kind that `amodal.runtime.pictures.images.binarise` reads.
@@ -62,6 +62,7 @@ class ArraySource:
         self._frames, self._depth = frames, depth
         self.objects = tuple(self._modal)
         self.has_depth = depth is not None
+        self.frame_size: Size | None = None if frames is None else (int(frames.shape[1]), int(frames.shape[2]))
         first = next(iter(self._modal.values()))
         self.count, self.size = len(first), (int(first.shape[1]), int(first.shape[2]))
         for object_id, masks in self._modal.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,12 +15,10 @@ from ...clips.depth_range import DepthRange
 from ...clips.gate import Gate, needs_network
 from ...clips.noise import FrameNoise
 from ...clips.source import ClipSource, require_distinct
-from ...clips.windows import Block, WindowStrategy, blend_weights, check_strategy, cut_blocks, windows_at
-from ...errors import InputError
+from ...clips.windows import Block, WindowStrategy, blend_weights, cut_blocks, windows_at
 from ...execution.session import Session
 from ...pictures import images
 from ...pictures.propagation import propagate
-from ...progress import Progress, silent
 from ...sampling.denoiser import guidance_ramp
 from ...sampling.noise import NoiseStream
 from .block_inputs import (
@@ -35,41 +33,12 @@ from .block_inputs import (
     read_modal,
     read_rgb,
 )
+from .block_settings import BlockRequest
 from .config import Config, StageName, config_of
-from .settings import Settings
 from .stage import Stage
 from .windowed import DrawnBlock, Noise, NoiseByFrame, NoiseOfClip, Pictures, run_block
 
 _REACH = 12  # frames before and after one, from which hidden pixels of a long clip are copied
-
-
-@dataclass(frozen=True)
-class BlockRequest:
-    """How clips are run.
-
-    Attributes:
-        seed: of the noise, as for `Model.segment`.
-        windows: see `amodal.runtime.clips.windows`.
-        block_frames: frames of a block; None for the default.
-        gate: leaves out frames that need no network; None to run all in which the object is seen.
-        objects_at_once: objects that are denoised together; None for all on a CPU, one on a GPU.
-        propagate: as for `Model.complete`.
-        progress: called with the stage, "block B of N, object, step", and how many of all steps are done.
-    """
-
-    settings: Settings = field(default_factory=Settings)
-    seed: int | NoiseStream | FrameNoise = 23
-    windows: WindowStrategy = "shifted"
-    block_frames: int | None = None
-    gate: Gate | None = None
-    objects_at_once: int | None = None
-    propagate: bool | None = None
-    progress: Progress = silent
-
-    def __post_init__(self) -> None:
-        check_strategy(self.windows)
-        if self.objects_at_once is not None and self.objects_at_once < 1:
-            raise InputError(f"{self.objects_at_once} objects at once: expected 1 or more.", field="objects_at_once")
 
 
 @dataclass(frozen=True)
@@ -101,6 +70,7 @@ class SegmentedBlock:
         frames: the decoded pictures before the threshold, uint8 [n, H, W, 3]; zeros where nothing was drawn.
         drawn: bool [n], whether a network drew the frame; elsewhere the whole object is its visible part.
         judged: uint8 [n], the gate's judgements, see `amodal.runtime.clips.gate.JUDGEMENTS`; None without a gate.
+        noise: after this stage; the seed of `complete_blocks` that continues it.
         carry: to go on with the next block.
     """
 
@@ -113,6 +83,7 @@ class SegmentedBlock:
     drawn: Masks
     judged: dict[Any, NDArray[np.uint8]] | None
     seconds: float
+    noise: NoiseStream | FrameNoise
     carry: Carry
 
 
@@ -134,6 +105,7 @@ class CompletedBlock:
     drawn: Masks
     known: Masks | None
     seconds: float
+    noise: NoiseStream | FrameNoise
     carry: Carry
 
 
@@ -176,8 +148,8 @@ class _Runner:
         count = max(block.stop - block.start, self.config.frames)
         return NoiseByFrame(self.stage, FrameNoise.of(self.request.seed), range(block.start, block.start + count))
 
-    def run(self, number: int, parts: list[Pictures]) -> DrawnBlock:
-        """Draws a block for groups of objects, one after the other."""
+    def run(self, number: int, parts: list[Pictures]) -> tuple[DrawnBlock, NoiseStream | FrameNoise]:
+        """Draws a block for groups of objects, one after the other; also returns the noise of the next stage."""
         block, steps = self.blocks[number], self.stage.schedule.steps
         frames, total = max(block.stop - block.start, self.config.frames), len(self.blocks) * len(parts) * steps
         plan = partial(self._plan, frames)
@@ -193,8 +165,11 @@ class _Runner:
                     self.request.progress(self.name, phase, before + step + 1, total)
 
                 scale = padded_frames(self.scale[block.start : block.stop], frames, 0)
-                found.append(run_block(self.stage, pictures, self.noise(block), plan, scale, after))
-        return DrawnBlock(np.concatenate([f.frames for f in found]), np.concatenate([f.drawn for f in found]))
+                noise = self.noise(block)
+                found.append(run_block(self.stage, pictures, noise, plan, scale, after))
+        drawn = DrawnBlock(np.concatenate([f.frames for f in found]), np.concatenate([f.drawn for f in found]))
+        count = block.stop - block.start
+        return DrawnBlock(drawn.frames[:, :count], drawn.drawn[:, :count]), noise.following
 
     def _plan(self, frames: int, step: int) -> Any:
         strategy: WindowStrategy = "chunks" if self.request.windows == "blended" else self.request.windows
@@ -232,9 +207,10 @@ def segment_blocks(
             parts: list[Pictures] = [
                 SegmentPictures(padded[0][group], padded[1], padded[2][group]) for group in runner.groups()
             ]
-            drawn = _trimmed(runner.run(number, parts), block)
+            drawn, noise = runner.run(number, parts)
             final, carry = _join(carry, drawn, judged, block, number, depth.range)
-            yield _segmented(runner, number, modal, final, time.perf_counter() - begin, carry)
+            seconds = time.perf_counter() - begin
+            yield _segmented(runner, number, modal, final, (seconds, noise, carry))
     finally:
         depth.close()
 
@@ -243,11 +219,6 @@ def _judge(gate: Gate | None, seen: NDArray[np.bool_], maps: NDArray[np.float32]
     if gate is None:
         return np.zeros(seen.shape[:2], np.uint8)
     return np.stack([gate.judge(masks, maps) for masks in seen])
-
-
-def _trimmed(drawn: DrawnBlock, block: Block) -> DrawnBlock:
-    count = block.stop - block.start
-    return DrawnBlock(drawn.frames[:, :count], drawn.drawn[:, :count])
 
 
 @dataclass(frozen=True)
@@ -278,7 +249,7 @@ def _join(
 
 
 def _segmented(
-    runner: _Runner, number: int, modal: NDArray[np.float32], final: _Final, seconds: float, carry: Carry
+    runner: _Runner, number: int, modal: NDArray[np.float32], final: _Final, rest: tuple[Any, Any, Carry]
 ) -> SegmentedBlock:
     block, source = runner.blocks[number], runner.source
     visible = modal[:, : block.final - block.start]
@@ -296,8 +267,7 @@ def _segmented(
         dict(by_object(source, final.frames)),
         dict(by_object(source, _needed(final))),
         judged,
-        seconds,
-        carry,
+        *rest,
     )
 
 
@@ -337,7 +307,7 @@ def complete_blocks(
         parts: list[Pictures] = [
             CompletePictures(rgbs[group], *(x[group] for x in padded)) for group in runner.groups()
         ]
-        drawn = _trimmed(runner.run(number, parts), block)
+        drawn, noise = runner.run(number, parts)
         final, carry = _join(carry, drawn, np.zeros(active.shape, np.uint8), block, number, None)
         shown = final.frames.copy()
         for index, one in enumerate(shown):
@@ -354,6 +324,7 @@ def complete_blocks(
             dict(by_object(source, final.drawn)),
             dict(by_object(source, known[:, : block.final - block.start])) if propagates else None,
             time.perf_counter() - begin,
+            noise,
             carry,
         )
 

@@ -55,7 +55,16 @@ class Pictures(Protocol):
 
 
 class Noise(Protocol):
-    """The noise of a block's frames."""
+    """The noise of a block's frames.
+
+    Attributes:
+        following: the noise of the next stage, after all draws.
+    """
+
+    @property
+    def following(self) -> NoiseStream | FrameNoise:
+        """See above."""
+        ...
 
     def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
         """Returns that of both conditions, float32 [m, 3, H, W] each."""
@@ -76,6 +85,7 @@ class NoiseByFrame:
     def __init__(self, stage: Stage, noise: FrameNoise, numbers: Sequence[int]) -> None:
         config = stage.config
         self._streams = [noise.stream(number) for number in numbers]
+        self.following: NoiseStream | FrameNoise = noise.next_stage()
         self._picture = (1, 3, *config.size)
         self._latents, self._dtype = (1, config.latent_channels, *config.latent_size), config.noise_dtype
         self._drawn: dict[int, NoiseStream] = {}
@@ -101,13 +111,18 @@ class NoiseByFrame:
 
 
 class NoiseOfClip:
-    """Noise of a clip of T frames in one stream, as of a single object; `stream` goes on after it."""
+    """Noise of a clip of T frames in one stream, as of a single object."""
 
     def __init__(self, stage: Stage, stream: NoiseStream) -> None:
-        config, self.stream = stage.config, stream.clone()
+        config, self._stream = stage.config, stream.clone()
         pictures = (config.frames, 1, 3, *config.size)
-        self._pictures = [self.stream.randn(pictures)[:, 0] for _ in range(2)]
+        self._pictures = [self._stream.randn(pictures)[:, 0] for _ in range(2)]
         self._shape, self._dtype = (1, config.frames, config.latent_channels, *config.latent_size), config.noise_dtype
+
+    @property
+    def following(self) -> NoiseStream | FrameNoise:
+        """See `Noise`."""
+        return self._stream
 
     def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
         """See `Noise`."""
@@ -120,7 +135,7 @@ class NoiseOfClip:
 
     def churn(self, xp: Any) -> Array:
         """See `Noise`."""
-        return normals(self.stream.draw(self._shape, self._dtype), xp)[0]
+        return normals(self._stream.draw(self._shape, self._dtype), xp)[0]
 
 
 @dataclass(frozen=True)
