@@ -64,12 +64,12 @@ def check_strategy(strategy: str) -> None:
 
 
 def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | None = None) -> list[Block]:
-    """Cuts a clip into blocks, which overlap by T / 2 or more and are spread evenly.
+    """Cuts a clip into blocks of one length, which overlap by T / 2 or somewhat more and are spread evenly.
 
     Args:
         count: N, frames of the clip.
         frames: T.
-        length: frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
+        length: most frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
 
     Raises:
         InputError: an unknown strategy, or a length below 1.
@@ -83,6 +83,8 @@ def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | 
         return [Block(0, count, count, 0)]
     overlap = frames // 2
     number = math.ceil((count - overlap) / (longest - overlap))
+    # As many blocks as needed, and then as short as whole windows allow: what overlaps is computed twice.
+    longest = math.ceil((count + (number - 1) * overlap) / number / frames) * frames
     starts = [index * (count - longest) // (number - 1) for index in range(number)]
     stops = [start + longest for start in starts]
     return [

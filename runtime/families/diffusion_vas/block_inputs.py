@@ -93,6 +93,29 @@ class CompletePictures:
         return np.repeat(signed[:, None], 3, axis=1)
 
 
+class Forward:
+    """Reads overlapping stretches of frames, each frame once.
+
+    Args:
+        read: returns the frames from a first to before a last one, along `axis`.
+    """
+
+    def __init__(self, read: Callable[[int, int], NDArray[Any]], axis: int = 0) -> None:
+        self._read, self._axis = read, axis
+        self._start = self._stop = 0
+        self._last: NDArray[Any] | None = None
+
+    def __call__(self, start: int, stop: int) -> NDArray[Any]:
+        """Returns frames `start` to `stop`."""
+        if self._last is not None and self._start <= start < self._stop < stop:
+            kept = np.take(self._last, range(start - self._start, self._stop - self._start), axis=self._axis)
+            array = np.concatenate([kept, self._read(self._stop, stop)], axis=self._axis)
+        else:
+            array = self._read(start, stop)
+        self._start, self._stop, self._last = start, stop, array
+        return array
+
+
 def read_modal(source: ClipSource, config: Config, start: int, stop: int) -> NDArray[np.float32]:
     """Reads the visible masks of all objects at the bundle's size: float32 [K, stop - start, H, W] in [-1, 1]."""
     result = np.empty((len(source.objects), stop - start, *config.size), np.float32)
@@ -123,6 +146,7 @@ class Depth:
         self, session: Session, source: ClipSource, channels: DepthChannels | None, known: DepthRange | None = None
     ) -> None:
         self._source, self._config, self._file = source, config_of(session.manifest), None
+        self._read = Forward(self._maps)
         if known is not None and source.has_depth:
             self.range = known
             return
@@ -138,7 +162,7 @@ class Depth:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns depth float32 [n, H, W] in [-1, 1]; by its extremes for a clip of one window, as published."""
-        maps = np.concatenate([self._maps(numbers) for numbers in pieces(start, stop)])
+        maps = self._read(start, stop)
         if self._source.count <= self._config.frames:
             return images.prepare_depth(maps, self._config.size) if self._source.has_depth else normalise_clip(maps)
         return self.range.normalise(maps)
@@ -148,12 +172,12 @@ class Depth:
         if self._file is not None:
             self._file.close()
 
-    def _maps(self, numbers: range) -> NDArray[np.float32]:
+    def _maps(self, start: int, stop: int) -> NDArray[np.float32]:
         if self._file is None:
-            return self._given(numbers)
+            return np.concatenate([self._given(numbers) for numbers in pieces(start, stop)])
         height, width = self._config.size
-        self._file.seek(4 * height * width * numbers.start)
-        data = self._file.read(4 * height * width * len(numbers))
+        self._file.seek(4 * height * width * start)
+        data = self._file.read(4 * height * width * (stop - start))
         return np.frombuffer(data, np.float32).reshape(-1, height, width)
 
     def _given(self, numbers: range) -> NDArray[np.float32]:

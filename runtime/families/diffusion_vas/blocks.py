@@ -25,6 +25,7 @@ from .block_inputs import (
     Amodal,
     CompletePictures,
     Depth,
+    Forward,
     Masks,
     SegmentPictures,
     by_object,
@@ -196,10 +197,11 @@ def segment_blocks(
     runner = _Runner(session, "segment", source, request)
     config, _ = runner.config, runner.stage  # which raises before depth is read
     depth = Depth(session, source, request.settings.depth_channels, carry.depth if carry else None)
+    read = Forward(partial(read_modal, source, config), axis=1)
     try:
         for number in range(carry.block if carry else 0, len(runner.blocks)):
             begin, block = time.perf_counter(), runner.blocks[number]
-            modal, maps = read_modal(source, config, block.start, block.stop), depth.read(block.start, block.stop)
+            modal, maps = read(block.start, block.stop), depth.read(block.start, block.stop)
             judged = _judge(request.gate, modal > 0, maps)
             active = (modal > 0).any(axis=(2, 3)) & needs_network(judged)
             frames = max(block.stop - block.start, config.frames)
@@ -291,10 +293,11 @@ def complete_blocks(
     runner = _Runner(session, "complete", source, request)
     config = runner.config
     propagates = config.propagate if request.propagate is None else request.propagate
+    read = Forward(partial(read_modal, source, config), axis=1)
+    read_frames = Forward(partial(read_rgb, source, config))
     for number in range(carry.block if carry else 0, len(runner.blocks)):
         begin, block = time.perf_counter(), runner.blocks[number]
-        modal = read_modal(source, config, block.start, block.stop) > 0
-        rgb = read_rgb(source, config, block.start, block.stop)
+        modal, rgb = read(block.start, block.stop) > 0, read_frames(block.start, block.stop)
         whole = modal | np.stack([_read_amodal(amodal, o, config, block) for o in source.objects])
         filled, known = _propagate(rgb, modal, whole) if propagates else ([rgb] * len(modal), modal)
         active = whole.any(axis=(2, 3))
