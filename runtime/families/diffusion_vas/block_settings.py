@@ -17,6 +17,8 @@ from .config import config_of
 from .running import Request, shape_of
 from .settings import Settings, SettingsKeywords
 
+OBJECTS_AT_ONCE = 8
+"""The most objects that are denoised together unless the caller says otherwise: bounds memory."""
 Seed: TypeAlias = int | NoiseStream | FrameNoise
 """A number, or the noise after an earlier stage."""
 
@@ -30,7 +32,8 @@ class BlockRequest:
         windows: see `amodal.runtime.clips.windows`.
         block_frames: frames of a block; None for the default.
         gate: leaves out frames that need no network; None to run all in which the object is seen.
-        objects_at_once: objects that are denoised together; None for all on a CPU, one on a GPU.
+        objects_at_once: objects that are denoised together; None for as many as fit into memory, at most
+            `OBJECTS_AT_ONCE`.
         propagate: as for `Model.complete`.
         progress: called with the stage, "block B of N, object, step", and how many of all steps are done.
     """
