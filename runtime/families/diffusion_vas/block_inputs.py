@@ -30,9 +30,14 @@ def pieces(start: int, stop: int) -> list[range]:
 
 @dataclass(frozen=True)
 class SegmentPictures:
-    """See `windowed.Pictures`: visible masks in grey levels uint8 [K, n, H, W], and depth [n, H, W] for all objects."""
+    """See `windowed.Pictures`.
 
-    modal: NDArray[np.uint8]
+    Attributes:
+        modal: visible masks [K, n, H, W] in grey levels uint8, or float32 in [-1, 1].
+        maps: depth float32 [n, H, W] in [-1, 1], for all objects.
+    """
+
+    modal: NDArray[np.uint8] | NDArray[np.float32]
     maps: NDArray[np.float32]
     active: NDArray[np.bool_]
     shared = True
@@ -49,7 +54,9 @@ class SegmentPictures:
 
     def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns visible masks in three channels."""
-        return np.repeat(images.to_signed(self.modal[index, numbers])[:, None], 3, axis=1)
+        modal = self.modal[index, numbers]
+        signed = images.to_signed(modal) if modal.dtype == np.uint8 else modal
+        return np.repeat(signed[:, None], 3, axis=1)
 
     def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns depth in three channels."""

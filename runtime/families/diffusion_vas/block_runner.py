@@ -15,15 +15,13 @@ from ...clips.gate import needs_network
 from ...clips.noise import FrameNoise
 from ...clips.source import ClipSource
 from ...clips.windows import Block, Window, WindowStrategy, blend_weights, cut_blocks, windows_at
-from ...errors import MemoryBudgetError
 from ...execution.session import Session
 from ...sampling.denoiser import guidance_ramp
 from ...sampling.noise import NoiseStream
 from .block_inputs import padded_frames
 from .block_noise import Noise, NoiseByFrame, NoiseOfClip
-from .block_settings import OBJECTS_AT_ONCE, BlockRequest
+from .block_settings import OBJECTS_AT_ONCE, BlockRequest, fit_objects
 from .config import Config, StageName, config_of
-from .settings import CfgRows
 from .shape import RunShape, run_shape
 from .stage import Stage
 from .windowed import DrawnBlock, Pictures, run_block
@@ -94,32 +92,25 @@ class Runner:
     @cached_property
     def stage(self) -> Stage:
         """The stage, with CFG rows as memory allows."""
-        return Stage(self.session.components, self.name, replace(self.request.settings, cfg_rows=self._fitted[1]))
+        return Stage(self.session.components, self.name, replace(self.request.settings, cfg_rows=self._fitted.cfg_rows))
 
     @property
     def at_once(self) -> int:
         """Objects that are denoised together."""
-        return self._fitted[0]
+        return self._fitted.objects
 
     @cached_property
-    def _fitted(self) -> tuple[int, CfgRows]:
-        """The most objects that fit into memory together, and how CFG rows are called then."""
-        wish, settings = self.request.objects_at_once, self.request.settings
-        most = min(wish or OBJECTS_AT_ONCE, len(self.source.objects))
-        planned = self.session.planned
-        if planned is None:
-            return most, settings.cfg_rows
-        depth = self.name == "segment" and not self.source.has_depth
-        shape = run_shape((self.name,), settings, depth=depth, block=self.padded(self.blocks[0]))
-        for objects in range(most, 0, -1):
-            try:
-                fitted: RunShape = planned.fit_to_budget(replace(shape, objects=objects))
-            except MemoryBudgetError:
-                if objects == 1 or wish is not None:
-                    raise
-            else:
-                return objects, fitted.cfg_rows
-        raise AssertionError("there are no objects")
+    def _fitted(self) -> RunShape:
+        """The run with the most objects that fit into memory together, and how CFG rows are called then."""
+        wish = self.request.objects_at_once
+        shape = run_shape(
+            (self.name,),
+            self.request.settings,
+            depth=self.name == "segment" and not self.source.has_depth,
+            objects=min(wish or OBJECTS_AT_ONCE, len(self.source.objects)),
+            block=self.padded(self.blocks[0]),
+        )
+        return fit_objects(self.session, shape, settled=wish is not None)
 
     @cached_property
     def groups(self) -> list[slice]:
