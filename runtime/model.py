@@ -94,7 +94,7 @@ def load(
             executor = wrap(executor)
         graphs = executor.engines is None
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
-        facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
+        facts = BackendFacts(executor.engines, executor.xp is not np, executor.free_memory())
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
         if planned is not None:
             executor.reserve_activations(planned.plan.shared_scratch)

@@ -26,6 +26,7 @@ class Job:
 
     Attributes:
         graph: file; of a bundle, its folder.
+        record: measure the bundle's memory instead, as amodal does on a GPU.
         sizes: of the graph's free axes.
         options: as in `CudaOptions`.
         threads: that call it, one after the other.
@@ -47,6 +48,7 @@ class Job:
     vram: int | None = None
     device_bytes: int = 24 * 2**30
     bundle: bool = False
+    record: bool = False
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Measured:
         counts: of each call; of a bundle, from each call of the U-Net to the next.
         held: bytes that the backend counts of it, at the end.
         described: by the backend.
+        recorded: the bundle's memory, as `MemoryRecord` in JSON.
     """
 
     error: str = ""
@@ -71,6 +74,7 @@ class Measured:
     counts: list[dict[str, int]] = field(default_factory=list)
     held: int = 0
     described: dict[str, str] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -102,6 +106,14 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
     backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options), job.vram)
     fake.hold(job.device_bytes)
     cupy.cuda.runtime.memGetInfo = lambda: (job.device_bytes - fake.bytes_now, job.device_bytes)
+    if job.record:
+        from amodal.runtime.families import Bundle
+        from amodal.runtime.memory.recording import record_memory
+
+        bundle = Bundle(job.graph)
+        made = record_memory(bundle, bundle.family, backend, "a stand-in for CUDA, without workspaces")
+        found.recorded = made.model_dump(mode="json")
+        return
     if job.bundle:
         _count_steps(job, backend, fake, found)
         return
