@@ -20,7 +20,7 @@ def main(bundle: str) -> None:
     opened = Bundle(bundle)
     with tempfile.TemporaryDirectory() as folder:
         measure = prepare(Path(folder))
-        (found,) = measure([{"graph": str(opened.path), "record": True, "device_bytes": 80 * 2**30}])
+        (found,) = measure([{"graph": str(opened.path), "record": True, "calls": 0, "device_bytes": 80 * 2**30}])
     if found.error:
         raise SystemExit(found.error)
     print(write_memory(opened, MemoryRecord.model_validate(found.recorded)))
