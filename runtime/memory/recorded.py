@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -110,6 +111,7 @@ def write_memory(bundle: Bundle, record: MemoryRecord) -> Path:
         part.write_text(json.dumps(record.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
         os.replace(part, file)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(f"{file} cannot be written ({error.strerror or error}); make the bundle writable.") from error
     return file
