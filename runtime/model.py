@@ -102,7 +102,9 @@ def load(
             executor = wrap(executor)
         graphs = executor.engines is None
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
-        facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
+        on_gpu = executor.xp is not np
+        free = None if graphs and not on_gpu else executor.free_memory()
+        facts = BackendFacts(executor.engines, on_gpu, free)
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
         if planned is not None:
             executor.reserve_activations(planned.plan.shared_scratch)
@@ -154,7 +156,7 @@ class Model:
 
     @property
     def plan(self) -> MemoryPlan | None:
-        """The plan of GPU memory; None on a backend that uses none."""
+        """The plan of GPU memory; None on a backend that uses none, or whose graphs were not measured."""
         return None if self._planned is None else self._planned.plan
 
     @property
