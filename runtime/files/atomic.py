@@ -31,6 +31,7 @@ from .claims import (
     clear_abandoned,
     discard,
     is_hidden_name,
+    is_kept,
     locked,
     put_back,
     refuse_second,
@@ -60,7 +61,7 @@ def check_output(
     overwrite: bool = False,
     marker: str | None = None,
     inputs: Iterable[PathLike] = (),
-    unfinished: Path | None = None,
+    resume: bool = False,
 ) -> None:
     """Checks that `staged_folder` may write to `out`. Cheap, so call it before any work.
 
@@ -70,26 +71,27 @@ def check_output(
         marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder that is
             not empty is replaced only if it has the marker.
         inputs: files and folders that are read, and must not be deleted with the old folder.
-        unfinished: what an unfinished run of the caller's left, see `unfinished`; any other is refused.
+        resume: whether the caller goes on with a run that is unfinished, see `unfinished`; otherwise that is refused.
 
     Raises:
-        OutputExistsError: a run into `out` is unfinished and `overwrite` is not given; `out` has files and `overwrite` is not given, or it is never replaced (a file, a folder
-            without the marker or with the home folder in it).
+        OutputExistsError: `out` has files, or a run into it is unfinished, and `overwrite` is not given; or it is never
+            replaced (a file, a folder without the marker or with the home folder in it).
         InputError: `out` holds one of `inputs`, or is a loop of symlinks.
         OutputError: `out` cannot be listed, or another process is writing to it.
     """
     place = resolve_output(out)
-    refuse_second(place, unfinished)
-    for box in unfinished_boxes(place):
-        if box != unfinished and not overwrite:
+    refuse_second(place)
+    for box in [] if resume or overwrite else unfinished_boxes(place):
+        if is_kept(box):
             raise OutputExistsError(
                 f"a run into {out} was stopped before its end, and what it had finished is in {box}; go on with "
                 "`resume=True`, or discard it with `overwrite=True`."
             )
-    _check_content(out, place, overwrite, marker, inputs)
+    check_content(out, place, overwrite, marker, inputs)
 
 
-def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | None, inputs: Iterable[PathLike]) -> None:
+def check_content(out: PathLike, place: Path, overwrite: bool, marker: str | None, inputs: Iterable[PathLike]) -> None:
+    """Checks what lies at the resolved `place` of `out`; otherwise as `check_output`."""
     if not os.path.lexists(place):
         nearest = next((folder for folder in place.parents if os.path.lexists(folder)), place)
         if nearest.is_file():
@@ -150,7 +152,7 @@ def staged_folder(
         undo.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
         place.parent.mkdir(parents=True, exist_ok=True)
         own = claim(place, place if stays else place.parent)
-        for box in unfinished_boxes(place):  # with `overwrite`
+        for box in unfinished_boxes(place):
             discard(box, place)
         undo.callback(os.close, own.lock)
         undo.callback(discard, own.folder, place)
@@ -161,7 +163,7 @@ def staged_folder(
 
         for path in [*staging.rglob("*"), staging]:
             sync(path)
-        _check_content(out, place, overwrite, marker, inputs)
+        check_content(out, place, overwrite, marker, inputs)
         if stays:
             move_in(own.folder, place, marker, overwrite)
             sync(place)
@@ -270,6 +272,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def sync(path: Path) -> None:
+    """Makes sure that a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from ..errors import OutputError
 from .moving import take_back
 
-_PID = "pid"
+_PID, _JOURNAL = "pid", "run.json"
 
 
 class Claim(NamedTuple):
@@ -91,6 +91,11 @@ def unfinished_of(place: Path, home: Path) -> Path:
 def unfinished_boxes(place: Path) -> list[Path]:
     """Returns the hidden folders of runs that can go on, beside `place` and in it."""
     return [box for home in (place.parent, place) if (box := unfinished_of(place, home)).is_dir()]
+
+
+def is_kept(box: Path) -> bool:
+    """Returns whether such a folder has something to go on from."""
+    return (box / _JOURNAL).is_file() and (box / "new").is_dir()
 
 
 def box_owner(box: Path) -> int:

@@ -33,6 +33,9 @@ Objects = Sequence[ObjectId] | Literal["all"] | None
 """Ids, all of them, or None for the one of `ClipFiles.object_id` or the only one."""
 
 
+MaskKey = Literal["modal", "amodal"]
+
+
 class ObjectMasks(Protocol):
     """The masks of all objects of a clip, by the places of its frames."""
 
@@ -122,13 +125,16 @@ class FileSource:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
 
-def open_clip(files: ClipFiles, objects: Objects = None, progress: Progress = silent) -> FileSource:
+def open_clip(
+    files: ClipFiles, objects: Objects = None, progress: Progress = silent, key: MaskKey = "modal"
+) -> FileSource:
     """Opens a clip and reads the masks of its objects.
 
     Args:
         files: where it lies; `amodal` is not read.
         objects: which objects.
         progress: called with "masks" while they are read.
+        key: which masks are read of files that hold visible and whole ones.
 
     Raises:
         InputError: anything that cannot be read, does not fit together, or could be read in two ways; an object that is
@@ -137,7 +143,7 @@ def open_clip(files: ClipFiles, objects: Objects = None, progress: Progress = si
     frames = open_frames(files.frames, files.trim.end)
     chosen = files.trim.choose(frames.count, frames.fps)
     with argument("masks"):
-        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress)
+        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress, key)
         source = FileSource(files, frames, chosen, masks)
         source._note(notes)
         _check_seen(source)
@@ -155,21 +161,21 @@ def _wanted(files: ClipFiles, objects: Objects) -> Sequence[ObjectId] | Literal[
 
 
 def _open_masks(
-    files: ClipFiles, frames: Frames, chosen: range, objects: Objects, progress: Progress
+    files: ClipFiles, frames: Frames, chosen: range, objects: Objects, progress: Progress, key: MaskKey
 ) -> tuple[ObjectMasks, list[str]]:
     path = require_path(files.masks, MASK_KINDS)
     if holds_tracks(path):
-        tracks = tracks_of(path, "modal", files.frames)
+        tracks = tracks_of(path, key, files.frames)
         ids = _chosen_ids(path, [ONLY if one is None else one for one in tracks.ids], objects)
         lone = tracks.ids == [None]
         return _each(files, frames, chosen, {o: TrackMasks(tracks.object(None if lone else o)) for o in ids})
     folders = object_folders(path) if path.is_dir() else {}
     if folders:
         ids = [str(o) for o in _chosen_ids(path, list(folders), objects)]
-        opened = {_as_number(o): open_masks(folders[o], None, files.mask_kind, frames=files.frames) for o in ids}
+        opened = {_as_number(o): open_masks(folders[o], None, files.mask_kind, key, frames=files.frames) for o in ids}
         return _each(files, frames, chosen, opened)
     pictures: Pictures = (
-        open_folder(path, ("modal", "masks")) if path.is_dir() else open_sequence(path, MASK_KINDS, ("modal", "masks"))
+        open_folder(path, (key, "masks")) if path.is_dir() else open_sequence(path, MASK_KINDS, (key, "masks"))
     )
     pairing = Pairer(frames, pictures, chosen).match(files.pair, files.missing_masks)
     listed = None if objects in (None, "all") else [o for o in objects if o is not None]

@@ -25,8 +25,8 @@ from typing import Any
 
 from ..errors import AmodalError, InputError, OutputError
 from ..paths import PathLike
-from .atomic import check_output, explained, must_stay, rename_claimed, resolve_output, sync
-from .claims import clear_abandoned, lock_box, refuse_second, sibling, unfinished_boxes, unfinished_of
+from .atomic import check_content, check_output, explained, must_stay, rename_claimed, resolve_output, sync
+from .claims import clear_abandoned, is_kept, lock_box, refuse_second, sibling, unfinished_boxes, unfinished_of
 from .moving import has_moved, make_box, move_in, take_back
 
 _JOURNAL, _WORK, _NEW = "run.json", "work", "new"
@@ -105,7 +105,7 @@ def unfinished_folder(
     clear_abandoned(place)
     refuse_second(place)
     box = _find(place, resume)
-    check_output(out, overwrite, marker, inputs, box)
+    check_output(out, overwrite, marker, inputs, resume)
     with ExitStack() as undo, explained(place):
         undo.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def unfinished_folder(
 
             for path in [*run.folder.rglob("*"), run.folder]:
                 sync(path)
-            check_output(out, overwrite, marker, inputs, run.box)
+            check_content(out, place, overwrite, marker, inputs)
             if stays:
                 move_in(run.box, place, marker, overwrite)
                 sync(place)
@@ -144,7 +144,7 @@ def _find(place: Path, resume: bool) -> Path | None:
     for box in unfinished_boxes(place):
         if box.parent == place and has_moved(box):  # killed after the last file was in its place
             shutil.rmtree(box, ignore_errors=True)
-        elif not (box / _JOURNAL).is_file() or not (box / _NEW).is_dir():
+        elif not is_kept(box):
             if box.parent == place:
                 take_back(box, place)
             shutil.rmtree(box, ignore_errors=True)

@@ -70,6 +70,7 @@ class SegmentedBlock:
         frames: the decoded pictures before the threshold, uint8 [n, H, W, 3]; zeros where nothing was drawn.
         drawn: bool [n], whether a network drew the frame; elsewhere the whole object is its visible part.
         judged: uint8 [n], the gate's judgements, see `amodal.runtime.clips.gate.JUDGEMENTS`; None without a gate.
+        depth: as the networks see it, float32 [n, H, W] in [-1, 1], nearer is larger.
         noise: after this stage; the seed of `complete_blocks` that continues it.
         carry: to go on with the next block.
     """
@@ -82,6 +83,7 @@ class SegmentedBlock:
     frames: dict[Any, NDArray[np.uint8]]
     drawn: Masks
     judged: dict[Any, NDArray[np.uint8]] | None
+    depth: NDArray[np.float32]
     seconds: float
     noise: NoiseStream | FrameNoise
     carry: Carry
@@ -210,7 +212,7 @@ def segment_blocks(
             drawn, noise = runner.run(number, parts)
             final, carry = _join(carry, drawn, judged, block, number, depth.range)
             seconds = time.perf_counter() - begin
-            yield _segmented(runner, number, modal, final, (seconds, noise, carry))
+            yield _segmented(runner, number, modal, final, (maps[: block.final - block.start], seconds, noise, carry))
     finally:
         depth.close()
 
@@ -249,7 +251,7 @@ def _join(
 
 
 def _segmented(
-    runner: _Runner, number: int, modal: NDArray[np.float32], final: _Final, rest: tuple[Any, Any, Carry]
+    runner: _Runner, number: int, modal: NDArray[np.float32], final: _Final, rest: tuple[Any, Any, Any, Carry]
 ) -> SegmentedBlock:
     block, source = runner.blocks[number], runner.source
     visible = modal[:, : block.final - block.start]
