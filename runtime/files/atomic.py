@@ -20,13 +20,24 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import AmodalError, InputError, OutputError, OutputExistsError
 from ..paths import PathLike
-from .claims import Claim, claim, clear_abandoned, discard, is_hidden_name, locked, put_back, refuse_second, sibling
+from .claims import (
+    claim,
+    clear_abandoned,
+    discard,
+    is_hidden_name,
+    is_kept,
+    locked,
+    put_back,
+    refuse_second,
+    sibling,
+    unfinished_boxes,
+)
 from .moving import make_box, move_in
 
 _LOG = logging.getLogger(__name__)
@@ -46,7 +57,11 @@ _REASONS = {
 
 
 def check_output(
-    out: PathLike, overwrite: bool = False, marker: str | None = None, inputs: Iterable[PathLike] = ()
+    out: PathLike,
+    overwrite: bool = False,
+    marker: str | None = None,
+    inputs: Iterable[PathLike] = (),
+    resume: bool = False,
 ) -> None:
     """Checks that `staged_folder` may write to `out`. Cheap, so call it before any work.
 
@@ -56,19 +71,27 @@ def check_output(
         marker: the file that identifies a folder written by amodal (`result.json`, `manifest.json`); a folder that is
             not empty is replaced only if it has the marker.
         inputs: files and folders that are read, and must not be deleted with the old folder.
+        resume: whether the caller goes on with a run that is unfinished, see `unfinished`; otherwise that is refused.
 
     Raises:
-        OutputExistsError: `out` has files and `overwrite` is not given, or it is never replaced (a file, a folder
-            without the marker or with the home folder in it).
+        OutputExistsError: `out` has files, or a run into it is unfinished, and `overwrite` is not given; or it is never
+            replaced (a file, a folder without the marker or with the home folder in it).
         InputError: `out` holds one of `inputs`, or is a loop of symlinks.
         OutputError: `out` cannot be listed, or another process is writing to it.
     """
-    place = _resolve(out)
+    place = resolve_output(out)
     refuse_second(place)
-    _check_content(out, place, overwrite, marker, inputs)
+    for box in [] if resume or overwrite else unfinished_boxes(place):
+        if is_kept(box):
+            raise OutputExistsError(
+                f"a run into {out} was stopped before its end, and what it had finished is in {box}; go on with "
+                "`resume=True`, or discard it with `overwrite=True`."
+            )
+    check_content(out, place, overwrite, marker, inputs)
 
 
-def _check_content(out: PathLike, place: Path, overwrite: bool, marker: str | None, inputs: Iterable[PathLike]) -> None:
+def check_content(out: PathLike, place: Path, overwrite: bool, marker: str | None, inputs: Iterable[PathLike]) -> None:
+    """Checks what lies at the resolved `place` of `out`; otherwise as `check_output`."""
     if not os.path.lexists(place):
         nearest = next((folder for folder in place.parents if os.path.lexists(folder)), place)
         if nearest.is_file():
@@ -121,14 +144,16 @@ def staged_folder(
         OutputError: another process is writing to `out`, or the file system refuses to write (disk full, no
             permission), in the block or around it.
     """
-    place, inputs = _resolve(out), tuple(inputs)
+    place, inputs = resolve_output(out), tuple(inputs)
     clear_abandoned(place)
     check_output(out, overwrite, marker, inputs)
-    stays = _must_stay(place)
-    with ExitStack() as undo, _explained(place):
+    stays = must_stay(place)
+    with ExitStack() as undo, explained(place):
         undo.callback(_remove_empty, [folder for folder in place.parents if not folder.exists()])
         place.parent.mkdir(parents=True, exist_ok=True)
         own = claim(place, place if stays else place.parent)
+        for box in unfinished_boxes(place):
+            discard(box, place)
         undo.callback(os.close, own.lock)
         undo.callback(discard, own.folder, place)
         staging = make_box(own.folder) if stays else own.folder
@@ -137,18 +162,18 @@ def staged_folder(
         yield staging
 
         for path in [*staging.rglob("*"), staging]:
-            _sync(path)
-        _check_content(out, place, overwrite, marker, inputs)
+            sync(path)
+        check_content(out, place, overwrite, marker, inputs)
         if stays:
             move_in(own.folder, place, marker, overwrite)
-            _sync(place)
+            sync(place)
         else:
-            _rename(own, place, out)
-            _sync(place.parent)
+            rename_claimed(own.folder, place, out)
+            sync(place.parent)
 
 
-def _rename(own: Claim, place: Path, out: PathLike) -> None:
-    """Renames a claimed folder to `place`; a folder that is there is moved aside, and deleted after that."""
+def rename_claimed(folder: Path, place: Path, out: PathLike) -> None:
+    """Renames a folder of this process to `place`; a folder that is there is moved aside, and deleted after that."""
     aside = sibling(place, "replaced")
     with ExitStack() as undo:
         if os.path.lexists(place):
@@ -156,7 +181,7 @@ def _rename(own: Claim, place: Path, out: PathLike) -> None:
             undo.callback(put_back, aside, place)
             os.rename(place, aside)
         try:
-            os.rename(own.folder, place)
+            os.rename(folder, place)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -164,7 +189,7 @@ def _rename(own: Claim, place: Path, out: PathLike) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _must_stay(place: Path) -> bool:
+def must_stay(place: Path) -> bool:
     """Returns whether files are moved into `place`, instead of a new folder to its path."""
     return place.is_dir() and (
         not _content(place)
@@ -194,8 +219,12 @@ def _content(place: Path) -> list[str]:
 
 
 @contextmanager
-def _explained(place: Path) -> Iterator[None]:
-    """Turns errors of the file system that concern the output into `OutputError`."""
+def explained(place: Path, keeps: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turns errors of the file system that concern the output into `OutputError`.
+
+    Args:
+        keeps: whether something is kept to go on with, see `unfinished`.
+    """
     try:
         yield
     except AmodalError:
@@ -206,7 +235,7 @@ def _explained(place: Path) -> Iterator[None]:
         ours = not named or any(_is_ours(path, place) for path in named)
         # numpy's tofile reports a full disk without errno: "262144 requested and 0 written".
         if ours and (named or error.errno in _REASONS or " requested and " in str(error)):
-            raise _output_error(place, error) from error
+            raise _output_error(place, error, keeps()) from error
         raise
 
 
@@ -215,15 +244,18 @@ def _is_ours(path: Path, place: Path) -> bool:
     return path in (place, *place.parents) or any(is_hidden_name(part, place) for part in path.parts)
 
 
-def _output_error(place: Path, error: OSError) -> OutputError:
+def _output_error(place: Path, error: OSError, keeps: bool = False) -> OutputError:
     number = error.errno or errno.ENOSPC
     reason = _REASONS.get(number, error.strerror or str(error))
-    fix = "make room or give" if number in (errno.ENOSPC, errno.EDQUOT) else "give"
-    message = f"{place} could not be written, {reason}; nothing was left behind, {fix} another folder for `out`."
-    return OutputError(message)
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    if keeps:
+        what = f"what was finished is kept, {'make room and ' * full}go on with `resume=True`"
+    else:
+        what = f"nothing was left behind, {'make room or ' * full}give another folder for `out`"
+    return OutputError(f"{place} could not be written, {reason}; {what}.")
 
 
-def _resolve(out: PathLike) -> Path:
+def resolve_output(out: PathLike) -> Path:
     """Resolves symlinks, so that the target of a link is replaced and not the link."""
     if not os.fspath(out):
         raise InputError("The path of the output is empty; give a folder for `out`.")
@@ -239,7 +271,8 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes sure that a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -21,6 +21,8 @@ from typing import NamedTuple
 from ..errors import OutputError
 from .moving import take_back
 
+_PID, _JOURNAL = "pid", "run.json"
+
 
 class Claim(NamedTuple):
     """A hidden folder that this process created, and the descriptor that locks it."""
@@ -73,6 +75,46 @@ def refuse_second(place: Path, own: Path | None = None) -> None:
                 f"another run (pid {pid}) is writing to {place}, in {folder.name}; wait until it has ended, or give "
                 "another folder for `out`."
             )
+    for box in unfinished_boxes(place):
+        if box != own and _is_alive(box, pid := box_owner(box)):
+            raise OutputError(
+                f"another run (pid {pid}) is writing to {place}, in {box.name}; wait until it has ended, or give "
+                "another folder for `out`."
+            )
+
+
+def unfinished_of(place: Path, home: Path) -> Path:
+    """Returns the name of the hidden folder of a run that can go on, in `home`; see `unfinished`."""
+    return home / f".{place.name}.unfinished"
+
+
+def unfinished_boxes(place: Path) -> list[Path]:
+    """Returns the hidden folders of runs that can go on, beside `place` and in it."""
+    return [box for home in (place.parent, place) if (box := unfinished_of(place, home)).is_dir()]
+
+
+def is_kept(box: Path) -> bool:
+    """Returns whether such a folder has something to go on from."""
+    return (box / _JOURNAL).is_file() and (box / "new").is_dir()
+
+
+def box_owner(box: Path) -> int:
+    """Returns the process that last wrote to such a folder; 0 if that is not known."""
+    with suppress(OSError, ValueError):
+        return int((box / _PID).read_text())
+    return 0
+
+
+def lock_box(box: Path) -> int | None:
+    """Locks such a folder and signs it; returns the descriptor, None if another process is writing to it."""
+    if _is_alive(box, box_owner(box)):
+        return None
+    lock = os.open(box, os.O_RDONLY)
+    if _try_lock(lock) is False:
+        os.close(lock)
+        return None
+    (box / _PID).write_text(str(os.getpid()))
+    return lock
 
 
 def clear_abandoned(place: Path) -> None:
@@ -105,7 +147,7 @@ def sibling(place: Path, kind: str, home: Path | None = None) -> Path:
 
 def is_hidden_name(name: str, place: Path) -> bool:
     """Returns whether `name` is that of a hidden folder of the output `place`."""
-    return _pattern(place).fullmatch(name) is not None
+    return _pattern(place).fullmatch(name) is not None or name == unfinished_of(place, place).name
 
 
 def _pattern(place: Path) -> re.Pattern[str]:
@@ -140,6 +182,8 @@ def _is_alive(folder: Path, pid: int) -> bool | None:
 
 
 def _runs_here(pid: int) -> bool:
+    if pid < 1:
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

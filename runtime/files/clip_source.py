@@ -40,6 +40,9 @@ Objects = Sequence[ObjectId] | Literal["all"] | None
 """Ids, all of them, or None for the one of `ClipFiles.object_id` or the only one."""
 
 
+MaskKey = Literal["modal", "amodal"]
+
+
 class ObjectMasks(Protocol):
     """The masks of all objects of a clip, by the places of its frames."""
 
@@ -135,13 +138,16 @@ class FileSource:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
 
 
-def open_clip(files: ClipFiles, objects: Objects = None, progress: Progress = silent) -> FileSource:
+def open_clip(
+    files: ClipFiles, objects: Objects = None, progress: Progress = silent, key: MaskKey = "modal"
+) -> FileSource:
     """Opens a clip and reads the masks of its objects.
 
     Args:
         files: where it lies; `amodal` is not read.
         objects: which objects.
         progress: called with "masks" while they are read.
+        key: which masks are read of files that hold visible and whole ones.
 
     Raises:
         InputError: anything that cannot be read, does not fit together, or could be read in two ways; an object that is
@@ -150,7 +156,7 @@ def open_clip(files: ClipFiles, objects: Objects = None, progress: Progress = si
     frames = open_frames(files.frames, files.trim.end)
     chosen = files.trim.choose(frames.count, frames.fps)
     with argument("masks"):
-        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress)
+        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress, key)
         source = FileSource(files, frames, chosen, masks)
         source._note(notes)
         _check_seen(source)
@@ -168,20 +174,20 @@ def _wanted(files: ClipFiles, objects: Objects) -> Sequence[ObjectId] | Literal[
 
 
 def _open_masks(
-    files: ClipFiles, frames: Frames, chosen: range, objects: Objects, progress: Progress
+    files: ClipFiles, frames: Frames, chosen: range, objects: Objects, progress: Progress, key: MaskKey
 ) -> tuple[ObjectMasks, list[str]]:
     path = require_path(files.masks, MASK_KINDS)
     if holds_tracks(path):
-        tracks = tracks_of(path, "modal", files.frames)
+        tracks = tracks_of(path, key, files.frames)
         ids = _chosen_ids(path, [ONLY if one is None else one for one in tracks.ids], objects)
         lone = tracks.ids == [None]
         return _pair_tracks(files, frames, chosen, {o: TrackMasks(tracks.object(None if lone else o)) for o in ids})
     folders = object_folders(path) if path.is_dir() else {}
     if folders:
         names = [str(o) for o in _chosen_ids(path, list(folders), objects)]
-        sets: dict[ObjectId | None, Pictures] = {_as_number(o): _open_pictures(folders[o]) for o in names}
+        sets: dict[ObjectId | None, Pictures] = {_as_number(o): _open_pictures(folders[o], key) for o in names}
     else:
-        sets = {None: _open_pictures(path)}
+        sets = {None: _open_pictures(path, key)}
     listed = None if folders or objects in (None, "all") else [o for o in objects if o is not None]
     at: dict[ObjectId | None, list[int | None]] = {}
     notes: list[str] = []
@@ -200,8 +206,8 @@ def _open_masks(
     return store, notes
 
 
-def _open_pictures(path: Path) -> Pictures:
-    keys = ("modal", "masks")
+def _open_pictures(path: Path, key: MaskKey) -> Pictures:
+    keys = (key, "masks")
     return open_folder(path, keys) if path.is_dir() else open_sequence(path, MASK_KINDS, keys)
 
 

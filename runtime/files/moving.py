@@ -42,8 +42,21 @@ def move_in(box: Path, place: Path, marker: str | None, overwrite: bool) -> None
         os.rename(box / _NEW / name, place / name)
 
 
-def take_back(box: Path, place: Path) -> None:
-    """Undoes a `move_in` that did not get to its end; does nothing after one that did, or before it began."""
+def has_moved(box: Path) -> bool:
+    """Returns whether a `move_in` got to its end."""
+    try:
+        names = json.loads((box / _NAMES).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not any(os.path.lexists(box / _NEW / name) for name in names)
+
+
+def take_back(box: Path, place: Path, keep: bool = False) -> None:
+    """Undoes a `move_in` that did not get to its end; does nothing after one that did, or before it began.
+
+    Args:
+        keep: move what is new back to `box`, instead of deleting it.
+    """
     try:
         names = json.loads((box / _NAMES).read_text("utf-8"))
     except (OSError, ValueError):
@@ -52,9 +65,14 @@ def take_back(box: Path, place: Path) -> None:
     if len(moved) == len(names):
         return
     for name in moved:
-        _remove(place / name)
+        if keep:
+            os.rename(place / name, box / _NEW / name)
+        else:
+            _remove(place / name)
     for path in (box / _OLD).iterdir():
         os.rename(path, place / path.name)
+    if keep:
+        (box / _NAMES).unlink()
 
 
 def _listed(marker: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,11 +21,12 @@ HIDDEN = (255, 72, 0)
 _INK = (40, 44, 52)
 _PAPER = (255, 255, 255)
 _BLANK = np.uint8(238)
-_LONGEST, _SHORTEST = 640, 320  # pixels of a displayed frame's longer side
-_LONGEST_OF_MP4 = 1920
+LONGEST, _SHORTEST = 640, 320  # pixels of a displayed frame's longer side
+LONGEST_OF_MP4 = 1920
 _SLOWEST = (1 << 16) - 1  # hundredths of a second that a frame of a GIF may last
 _FONT_SIZE = 14
 
+Colour = tuple[int, int, int]
 Frames = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
 
@@ -54,9 +55,17 @@ def draw_overlay(frame: Frames, modal: Masks, amodal: Masks, completed: Frames |
     tint = np.where(hatch, striped, plain)[hidden][:, None]
     picture[hidden] = (1 - tint) * picture[hidden] + tint * np.asarray(HIDDEN, np.float32)
     canvas = np.ascontiguousarray(np.rint(picture).astype(np.uint8))
-    _outline(canvas, modal, VISIBLE)
-    _outline(canvas, hidden, HIDDEN)
+    outline(canvas, modal, VISIBLE)
+    outline(canvas, hidden, HIDDEN)
     return canvas
+
+
+def display_size(size: tuple[int, int], most: int = LONGEST) -> tuple[int, int]:
+    """Returns the (width, height) to show pictures of (height, width) in: at most `most`; small ones are enlarged."""
+    height, width = size
+    longest = max(height, width)
+    scale = most / longest if longest > most else max(1, -(-_SHORTEST // longest))
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 class _Clip(NamedTuple):
@@ -68,16 +77,13 @@ class _Clip(NamedTuple):
     completed: Frames | None
     truth: Masks | None = None
 
-    def display_size(self, most: int = _LONGEST) -> tuple[int, int]:
+    def display_size(self, most: int = LONGEST) -> tuple[int, int]:
         """(width, height) of a displayed frame: at most `most`; small frames are enlarged by a whole factor."""
-        height, width = self.frames.shape[1:3]
-        longest = max(height, width)
-        scale = most / longest if longest > most else max(1, -(-_SHORTEST // longest))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return display_size((int(self.frames.shape[1]), int(self.frames.shape[2])), most)
 
     def at(self, i: int, size: tuple[int, int]) -> _Clip:
         """Returns frame i without the axis T, resized to (width, height)."""
-        return _Clip._make(None if pictures is None else _fit(pictures[i], size) for pictures in self)
+        return _Clip._make(None if pictures is None else fit(pictures[i], size) for pictures in self)
 
     def panels(self, i: int, size: tuple[int, int]) -> dict[str, Frames]:
         """Draws frame i as named pictures, uint8 [h, w, 3]."""
@@ -107,15 +113,15 @@ def write_overlay(
     """
     clip = _Clip(frames, modal, amodal, completed)
     if Path(path).suffix == ".mp4":
-        write_video(path, (np.asarray(picture) for picture in _overlays(clip, _LONGEST_OF_MP4)), fps)
+        write_video(path, (np.asarray(picture) for picture in _overlays(clip, LONGEST_OF_MP4)), fps)
     else:
-        _save_gif(path, list(_overlays(clip, _LONGEST)), fps)
+        save_gif(path, list(_overlays(clip, LONGEST)), fps)
 
 
 def _overlays(clip: _Clip, most: int) -> Iterator[Image.Image]:
     size, count = clip.display_size(most), len(clip.frames)
     for i in range(count):
-        yield _with_legend(draw_overlay(*clip.at(i, size)[:4]), f"{i + 1}/{count}")
+        yield with_legend(draw_overlay(*clip.at(i, size)[:4]), f"{i + 1}/{count}")
 
 
 def write_contact_sheet(
@@ -147,7 +153,7 @@ def write_contact_sheet(
     cells = [
         ((left, tops[name]), panel) for left, panels in zip(lefts, drawn, strict=True) for name, panel in panels.items()
     ]
-    _sheet((margin + len(lefts) * (width + gap), head + len(tops) * (height + gap)), cells, labels).save(path)
+    draw_sheet((margin + len(lefts) * (width + gap), head + len(tops) * (height + gap)), cells, labels).save(path)
 
 
 def write_panels(
@@ -176,11 +182,11 @@ def write_panels(
         corners = [(gap + n % across * (width + gap), n // across * (height + head + gap)) for n in range(len(panels))]
         labels = [((left, top + head // 2), name, "lm") for name, (left, top) in zip(panels, corners, strict=True)]
         cells = [((x, y + head), panel) for (x, y), panel in zip(corners, panels.values(), strict=True)]
-        pictures.append(_sheet((gap + across * (width + gap), down * (height + head + gap)), cells, labels))
-    _save_gif(path, pictures, fps)
+        pictures.append(draw_sheet((gap + across * (width + gap), down * (height + head + gap)), cells, labels))
+    save_gif(path, pictures, fps)
 
 
-def _sheet(
+def draw_sheet(
     size: tuple[int, int], cells: list[tuple[tuple[int, int], Frames]], labels: list[tuple[tuple[int, int], str, str]]
 ) -> Image.Image:
     """Draws a sheet of (width, height) with pictures, each at its (left, top), and texts at (x, y) with an anchor."""
@@ -202,7 +208,7 @@ def _draw_mask(seen: Masks, whole: Masks) -> Frames:
     return picture
 
 
-def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
+def outline(canvas: Frames, mask: Masks, colour: Colour) -> None:
     """Draws a line of `colour` on a wider white one, to stand out from any background."""
     import cv2
 
@@ -214,7 +220,7 @@ def _outline(canvas: Frames, mask: Masks, colour: tuple[int, int, int]) -> None:
     cv2.drawContours(canvas, contours, -1, colour, line, cv2.LINE_AA)
 
 
-def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Resizes a frame or a mask to (width, height)."""
     import cv2
 
@@ -224,15 +230,21 @@ def _fit(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return np.asarray(cv2.resize(picture, size, interpolation=interpolation))
 
 
-def _with_legend(picture: Frames, counter: str) -> Image.Image:
+def with_legend(
+    picture: Frames, counter: str, entries: Sequence[tuple[Colour, str]] = ((VISIBLE, "visible"), (HIDDEN, "hidden"))
+) -> Image.Image:
+    """Adds a bar with what colours mean, as far as there is room, and a counter."""
     from PIL import ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     bar = 30
-    image = _sheet((width, height + bar), [((0, 0), picture)], [])
+    image = draw_sheet((width, height + bar), [((0, 0), picture)], [])
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
     middle, x = height + bar // 2, 10
-    for colour, label in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
+    room = width - 10 - draw.textlength(counter, font)
+    for colour, label in entries:
+        if len(entries) > 2 and x + 18 + draw.textlength(label, font) > room:
+            break
         draw.rounded_rectangle((x, middle - 6, x + 12, middle + 6), 3, colour)
         draw.text((x + 18, middle), label, _INK, font, anchor="lm")
         x += 18 + round(draw.textlength(label, font)) + 18
@@ -241,7 +253,8 @@ def _with_legend(picture: Frames, counter: str) -> Image.Image:
     return image
 
 
-def _save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
+def save_gif(path: PathLike, pictures: list[Image.Image], fps: float) -> None:
+    """Writes an animated GIF."""
     from PIL import Image
 
     # One palette for the clip, from a few of its frames: with one per frame, the background flickers.

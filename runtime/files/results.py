@@ -79,13 +79,14 @@ def write_masks_json(
     """
     labels = [{} for _ in modal] if names is None else [{"name": name} for name in names]
     frames = [
-        {"index": i, **label, "modal": _described_rle(seen), "amodal": _described_rle(whole)}
+        {"index": i, **label, "modal": described_rle(seen), "amodal": described_rle(whole)}
         for i, (label, seen, whole) in enumerate(zip(labels, modal, amodal, strict=True))
     ]
     write_json(path, {"format": "amodal-masks", "version": 1, "frames": frames})
 
 
-def _described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+def described_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Encodes a mask bool [H, W], with `area` in pixels and `bbox` [x, y, width, height]."""
     from pycocotools import mask as coco
 
     rle = encode_rle(mask)

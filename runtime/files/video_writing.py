@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from typing import Any
 
@@ -33,31 +34,86 @@ def require_video_encoder() -> Any:
     return av
 
 
-def write_video(path: PathLike, pictures: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """Writes an mp4 of pictures uint8 [H, W, 3] RGB, all of one size; an odd size is padded to an even one.
+class VideoWriter:
+    """Writes an mp4 picture by picture; use it as a context manager. An odd size is padded to an even one.
 
     Args:
         fps: frames per second; out of 1/600 to 1000, the nearest of these.
 
     Raises:
         MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, path: PathLike, fps: float) -> None:
+        self._av = require_video_encoder()
+        self._rate = Fraction(min(max(fps, _SLOWEST), _FASTEST)).limit_denominator(1001)
+        self._stream: Any = None
+        self._undo = ExitStack()
+        with self._undo:
+            # A file of Python's, because its path may be no UTF-8.
+            file = self._undo.enter_context(open(path, "wb"))  # noqa: SIM115 - closed by `_undo`
+            self._video = self._undo.enter_context(_mp4(self._av, file))
+            self._undo = self._undo.pop_all()
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        with self._undo:
+            if kind is None and self._stream is not None:
+                self._video.mux(self._stream.encode())
+
+    def add(self, picture: NDArray[np.uint8]) -> None:
+        """Adds a picture uint8 [H, W, 3] RGB; all are of one size."""
+        padded = _even(picture)
+        if self._stream is None:
+            self._stream = self._video.add_stream(_encoder(self._av), rate=self._rate)
+            self._stream.height, self._stream.width = padded.shape[:2]
+            self._stream.pix_fmt, self._stream.options = "yuv420p", {"crf": _QUALITY}
+        self._video.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(padded, format="rgb24")))
+
+
+def write_video(path: PathLike, pictures: Iterable[NDArray[np.uint8]], fps: float) -> None:
+    """Writes an mp4 of pictures uint8 [H, W, 3] RGB; see `VideoWriter`.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
         ValueError: there is no picture.
     """
-    av = require_video_encoder()
-    rate = Fraction(min(max(fps, _SLOWEST), _FASTEST)).limit_denominator(1001)
-    # A file of Python's, because its path may be no UTF-8.
-    with open(path, "wb") as file, av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as video:
-        stream = None
+    count = 0
+    with VideoWriter(path, fps) as video:
         for picture in pictures:
-            padded = _even(picture)
-            if stream is None:
-                stream = video.add_stream(_encoder(av), rate=rate)
-                stream.height, stream.width = padded.shape[:2]
-                stream.pix_fmt, stream.options = "yuv420p", {"crf": _QUALITY}
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
-        if stream is None:
+            video.add(picture)
+            count += 1
+        if not count:
             raise ValueError("no pictures for a video")
-        video.mux(stream.encode())
+
+
+def join_videos(path: PathLike, parts: Sequence[PathLike]) -> None:
+    """Writes one mp4 of the pictures of others by `VideoWriter`, of one size and rate, without encoding them again."""
+    av = require_video_encoder()
+    with open(path, "wb") as file, _mp4(av, file) as video:
+        stream, begin = None, 0
+        for part in parts:
+            with open(part, "rb") as data, av.open(data) as source:
+                given, packets = source.streams.video[0], 0
+                if stream is None:
+                    add = getattr(video, "add_stream_from_template", None)  # PyAV 14
+                    stream = add(given) if add else video.add_stream(template=given)
+                step = round(1 / (given.average_rate * given.time_base))
+                for packet in source.demux(given):
+                    if packet.dts is None:  # the end
+                        continue
+                    packet.pts += begin
+                    packet.dts += begin
+                    packet.stream = stream
+                    video.mux(packet)
+                    packets += 1
+                begin += packets * step
+
+
+def _mp4(av: Any, file: Any) -> Any:
+    return av.open(file, "w", format="mp4", options={"movflags": "faststart"})
 
 
 def _encoder(av: Any) -> str:

@@ -46,6 +46,7 @@ class SegmentedBlock:
         frames: the decoded pictures before the threshold, uint8 [n, H, W, 3]; zeros where nothing was drawn.
         drawn: bool [n], whether a network drew the frame; elsewhere the whole object is its visible part.
         judged: uint8 [n], the gate's judgements, see `amodal.runtime.clips.gate.JUDGEMENTS`; None without a gate.
+        depth: as the networks see it, float32 [n, H, W] in [-1, 1], nearer is larger.
         noise: after this stage; the seed of `complete_blocks` that continues it.
         carry: to go on with the next block.
     """
@@ -58,6 +59,7 @@ class SegmentedBlock:
     frames: dict[Any, NDArray[np.uint8]]
     drawn: Masks
     judged: dict[Any, NDArray[np.uint8]] | None
+    depth: NDArray[np.float32]
     seconds: float
     noise: NoiseStream | FrameNoise
     carry: Carry
@@ -144,6 +146,7 @@ def _segment_block(runner: Runner, number: int, kept: Kept, depth: Depth, carry:
         by_object(source, pictures),
         by_object(source, needed),
         None if runner.request.gate is None else by_object(source, verdicts),
+        maps[:final],
         time.perf_counter() - begin,
         noise,
         carry_of(number, pending, depth.range),

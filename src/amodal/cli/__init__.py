@@ -72,10 +72,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(f"{error.format_message()} See `{command} --help`.", error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; no partial output is left.", 130)
-    except _Terminated:
-        _fail("terminated; no partial output is left.", _TERMINATED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        _fail(f"interrupted; {_left_by(error)}.", 130)
+    except _Terminated as error:
+        _fail(f"terminated; {_left_by(error)}.", _TERMINATED)
     except ModuleNotFoundError as error:
         if error.name not in _BENCH_LIBRARIES:
             raise
@@ -88,6 +88,15 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(code if isinstance(code, int) else 0)
     finally:
         warnings.showwarning = show
+
+
+def _left_by(error: BaseException | None) -> str:
+    """Says what is left of a run that was stopped: finished blocks of a long one, and of others nothing."""
+    while error is not None:
+        if getattr(error, "kept", False):
+            return "what was finished is kept, --resume goes on from there"
+        error = error.__cause__ or error.__context__
+    return "no partial output is left"
 
 
 class _Terminated(BaseException):

@@ -81,8 +81,25 @@ SHARE = Parsed("PERCENT", _share, "is not a share; expected 0% to below 100%, fo
 BYTES = Parsed("SIZE", _bytes)
 MOMENT = Parsed("N|Ns", _moment, "is no moment; expected a number of frames, or of seconds such as 1.5s.")
 FPS = Parsed("N|auto", lambda text: text if text == "auto" else float(text), "is neither a number nor auto.")
-OBJECT = Parsed("ID", lambda text: int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else text)
+
+
+def _object(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else text
+
+
+def _objects(text: str) -> str | tuple[int | str, ...]:
+    if text.strip() == "all":
+        return "all"
+    names = tuple(_object(name.strip()) for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError
+    return names
+
+
+OBJECT = Parsed("ID", _object)
 """As a number where it reads as one, else as text."""
+OBJECTS = Parsed("all|ID,ID", _objects, "names no object; expected all, or ids such as 1,2,7.")
+"""`all`, or ids as `OBJECT`."""
 
 
 def settings_from(kind: type[_T], options: Mapping[str, Any], **others: Any) -> _T:

@@ -73,6 +73,12 @@ class Lines:
                 self._counts = [*self._counts[:1], (self._clock(), done)]
         self.tick()
 
+    def note(self, detail: str) -> None:
+        """Says what is being done in between, which leaves what is known of the pace."""
+        with self._lock:
+            self._detail = detail
+        self.tick()
+
     def tick(self) -> None:
         """Prints a line if it is time for one."""
         with self._lock:

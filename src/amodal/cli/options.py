@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .console import BYTES, MOMENT, NAMES, OBJECT, Parsed
+from .console import BYTES, MOMENT, NAMES, OBJECT, OBJECTS, Parsed
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -120,6 +120,17 @@ def folder_options(metavar: str, **settings: Any) -> Callable[[_F], _F]:
     )
 
 
+def _only_object(context: click.Context, option: click.Parameter, given: tuple[Any, ...]) -> Any:
+    """Returns the id that was given, if any; refuses several."""
+    if len(given) > 1:
+        several = any(param.name == "objects" for param in context.command.params)
+        other = f"; give several as --objects {','.join(map(str, given))}" if several else ""
+        raise click.BadParameter(
+            f"--object names one object, and was given {len(given)} times{other}.", context, option
+        )
+    return given[0] if given else None
+
+
 clip_files_options = combined(
     click.option(
         "--frames",
@@ -138,6 +149,8 @@ clip_files_options = combined(
         "--object",
         "object_id",
         type=OBJECT,
+        multiple=True,
+        callback=_only_object,
         metavar="ID",
         help="The object in masks of several: a number, a name, or a colour such as #ff0000 or 255,0,0.",
     ),
@@ -182,8 +195,8 @@ result_options = combined(
     click.option(
         "--video",
         type=click.Choice(["gif", "mp4", "both"]),
-        default="gif",
-        help='Format of the overlay: overlay.gif, overlay.mp4 (H.264; needs pip install "amodal[video]"), or both.',
+        help='Format of the overlay: overlay.gif, overlay.mp4 (H.264; needs pip install "amodal[video]"), or both. '
+        "Default: gif; for more than 100 frames mp4, if it can be written. A GIF has at most 100 frames.",
     ),
     click.option(
         "--cutouts",
@@ -225,6 +238,63 @@ crop_option = click.option(
     "than a quarter of the frame, and else off.",
 )
 """For small objects: --crop."""
+
+long_options = combined(
+    click.option(
+        "--objects",
+        type=OBJECTS,
+        metavar="all|ID,ID",
+        help="Several objects in one run: all in --masks, or those listed. Writes objects/ID/ for each.",
+    ),
+    click.option(
+        "--windows",
+        type=click.Choice(["shifted", "blended", "joint", "dilated", "chunks"]),
+        default="shifted",
+        help="How clips longer than the bundle's are cut into its windows; docs/video.md compares them.",
+    ),
+    click.option(
+        "--block-frames",
+        type=int,
+        metavar="N",
+        help="Frames that are denoised together: more take more memory, and more is lost when a run is stopped. "
+        "Default: about 128.",
+    ),
+    click.option(
+        "--gate",
+        type=click.Choice(["auto", "off"]),
+        default="off",
+        help="auto: no network for frames in which nothing nearer borders the object; the whole is then what is seen.",
+    ),
+    click.option(
+        "--gate-tolerance",
+        type=float,
+        default=0.02,
+        metavar="SHARE",
+        help="Share of the depth range by which something must be nearer to count for --gate.",
+    ),
+    click.option(
+        "--objects-at-once",
+        type=Parsed(
+            "N|auto",
+            lambda text: None if text == "auto" else int(text),
+            "is neither a number nor auto.",
+        ),
+        metavar="N|auto",
+        help="Objects that are denoised together. auto: all on a CPU, one on a GPU.",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(["exact", "balanced", "fast"]),
+        help="Sampler steps by name: 25, 10 or 6; instead of --steps.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on after the last finished block of a run that was stopped, with the same files as without the stop; "
+        "begin anew if there is none. For clips longer than the bundle's.",
+    ),
+)
+"""Clips of any length and several objects."""
 
 work_options = combined(
     stage_option,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -157,3 +157,60 @@ class StageBars:
             self._lines.update(what)
             if what == "done":
                 self._bars.stop_task(self._task)
+
+
+class ClipBars:
+    """The progress of a long clip: a bar per stage over the steps of all its blocks and objects, and what is done now.
+
+    Use it as a context manager. A bar begins where a run that is resumed begins.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._lines = _lines(quiet)
+        self._task: TaskID | None = None
+        self._name = ""
+        self._undo = ExitStack()
+        phase = TextColumn("{task.fields[phase]:<40}")
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        self._bars = _bars(quiet, TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), phase, *times)
+
+    def __enter__(self) -> ClipBars:
+        with self._undo:
+            self._undo.enter_context(self._bars)
+            self._undo.enter_context(self._lines.running())
+            self._undo = self._undo.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._finish()
+        self._undo.close()
+
+    def begin(self, stage: str) -> None:
+        """Begins a stage."""
+        self._finish()
+        self._name = stage
+        self._lines.begin(stage)
+
+    def component(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+        """Implements `amodal.runtime.progress.Progress` for a component, and for files that are read."""
+        if phase != "run":  # the step that runs it says more
+            self.phase(f"{phase} {what}" if total is None else _with_share(f"{phase} {what}", done, total))
+
+    def report(self, what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+        """Implements `Progress` for the steps of a stage."""
+        if self._task is None:
+            self._task = self._bars.add_task(self._name, total=total, completed=max(done - 1, 0), phase="")
+        self._bars.update(self._task, completed=done, total=total, phase=phase)
+        self._lines.update(phase, done, total)
+
+    def phase(self, what: str) -> None:
+        """Shows what is being done beside the steps."""
+        if self._task is not None:
+            self._bars.update(self._task, phase=what)
+        self._lines.note(what)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, phase="done")
+            self._bars.stop_task(self._task)
+            self._task = None

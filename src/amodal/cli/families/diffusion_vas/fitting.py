@@ -15,6 +15,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import Config
 from amodal.runtime.families.diffusion_vas.domain import find_unlike
 from amodal.runtime.files.clip import Clip
+from amodal.runtime.files.clip_source import FileSource
 from amodal.runtime.files.frames import open_frames
 from amodal.runtime.files.listing import join_ranges
 from amodal.runtime.files.trimming import Trim
@@ -27,32 +28,22 @@ from .results import Outputs
 def require_fit(options: Mapping[str, Any], config: Config, stages: list[str]) -> None:
     """Raises InputError if depth is missing.
 
-    For a bundle with a `domain`, which people try on real video first, the one message also says what else is missing
-    or unlike, and is raised for too many frames as well.
+    For a bundle with a `domain`, which people try on real video first, the message also says what else is unlike.
     """
     bundle = options["bundle"]
-    no_depth = "segment" in stages and options["depth"] is None and config.depth is None
+    if "segment" not in stages or options["depth"] is not None or config.depth is not None:
+        return
     if config.domain is None:
-        if no_depth:
-            raise InputError(
-                f"bundle {bundle} has no depth component; give depth with --depth DIR, or export the bundle again "
-                "with --depth CHECKPOINT."
-            )
-        return
-    frames, count = _first_frames(options, config.frames)
-    too_many = count > config.frames
-    if not (no_depth or too_many):
-        return
-    lacks = ["no depth is given, and the bundle has no depth component"] if no_depth else []
-    if too_many:
-        lacks.append(f"{options['frames']} holds {count} frames, more than {config.frames}")
-    unlike = find_unlike(config, frames)
-    ways = ["--depth DIR"] * no_depth + [f"at most {config.frames} frames"] * too_many
+        raise InputError(
+            f"bundle {bundle} has no depth component; give depth with --depth DIR, or export the bundle again with "
+            "--depth CHECKPOINT."
+        )
+    unlike = find_unlike(config, _first_frames(options, config.frames))
     expect = f", and expect poor masks because the clip is unlike those: {'; '.join(unlike)}" if unlike else ""
     raise InputError(
-        f"bundle {bundle} knows only {config.domain.about}, and cannot run this clip: {'; '.join(lacks)}. Either "
-        "export the authors' checkpoints, which are for real video (`amodal export --help`), or "
-        f"give {' and '.join(ways)}{expect}."
+        f"bundle {bundle} knows only {config.domain.about}, and cannot run this clip: no depth is given, and the "
+        "bundle has no depth component. Either export the authors' checkpoints, which are for real video (`amodal export "
+        f"--help`), or give --depth DIR{expect}."
     )
 
 
@@ -94,12 +85,27 @@ def find_concerns(clip: Clip, config: Config, crop: Crop | None, padding: Paddin
             f"Fewer than {FEWEST_PIXELS} visible pixels of the object are left at the networks' size ({size}) in frame "
             f"{join_ranges(shrunk)}{advice}."
         )
-    if config.domain is not None and (unlike := find_unlike(config, clip.frames, clip.modal, clip.depth)):
-        concerns.append(
-            f"This bundle knows only {config.domain.about}, and the clip is unlike them: {'; '.join(unlike)}. Expect "
-            "poor results; for real video, export the authors' checkpoints (`amodal export --help`)."
-        )
+    concerns += _find_unlike(config, clip.frames, clip.modal, clip.depth)
     return concerns
+
+
+def find_unlike_clip(config: Config, source: FileSource) -> list[str]:
+    """Says whether the networks do not know a clip, by its first frames; see `find_concerns`."""
+    if config.domain is None:
+        return []
+    numbers = range(min(config.frames, source.count))
+    seen = [source.modal(o, numbers) for o in source.objects]
+    shown = next((modal for modal in seen if modal.any()), seen[0])
+    return _find_unlike(config, source.frames(numbers), shown, source.depth(numbers) if source.has_depth else None)
+
+
+def _find_unlike(config: Config, frames: Any, modal: Any, depth: Any) -> list[str]:
+    if config.domain is None or not (unlike := find_unlike(config, frames, modal, depth)):
+        return []
+    return [
+        f"This bundle knows only {config.domain.about}, and the clip is unlike them: {'; '.join(unlike)}. Expect "
+        "poor results; for real video, export the authors' checkpoints (`amodal export --help`)."
+    ]
 
 
 def paste(outputs: Outputs, crop: Crop) -> tuple[Outputs, list[str]]:
@@ -118,11 +124,11 @@ def paste(outputs: Outputs, crop: Crop) -> tuple[Outputs, list[str]]:
     return replace(outputs, segmentation=segmentation, completion=completion, crop=crop), concerns
 
 
-def _first_frames(options: Mapping[str, Any], most: int) -> tuple[NDArray[np.uint8] | None, int]:
-    """Returns up to `most` frames, None where the reader will say what is wrong with them, and how many there are."""
+def _first_frames(options: Mapping[str, Any], most: int) -> NDArray[np.uint8] | None:
+    """Returns up to `most` frames, None where the reader will say what is wrong with them."""
     trim = settings_from(Trim, options)
     frames = open_frames(options["frames"], trim.end)
     chosen = trim.choose(frames.count, frames.fps)
     with suppress(InputError):
-        return frames.read(chosen[:most]), len(chosen)
-    return None, len(chosen)
+        return frames.read(chosen[:most])
+    return None

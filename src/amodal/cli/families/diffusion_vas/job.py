@@ -37,21 +37,29 @@ def shape_of(options: Mapping[str, Any]) -> RunShape:
     return run_shape(tasks, settings, samples=options["samples"], depth=options["depth"] is None)
 
 
+def inputs_of(options: Mapping[str, Any]) -> list[Any]:
+    """Returns the files and folders that a run reads."""
+    return [options[name] for name in ("bundle", "frames", "masks", "depth", "amodal") if options[name] is not None]
+
+
+def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `load`."""
+    return {name: options[name] for name in _LOAD}
+
+
 def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the stages and writes OUT; returns the content of result.json."""
     start = time.perf_counter()
     out, overwrite = options["out"], options["overwrite"]
     shape = shape_of(options)
-    inputs = [options[name] for name in ("bundle", "frames", "masks", "depth", "amodal") if options[name] is not None]
     bars = StageBars(options["quiet"], options["steps"], options["samples"])
-    loading = {name: options[name] for name in _LOAD}
     with (
-        staged_folder(out, overwrite, MARKER, inputs) as folder,
-        load(options["bundle"], shape=shape, progress=bars.component, **loading) as model,
+        staged_folder(out, overwrite, MARKER, inputs_of(options)) as folder,
+        load(options["bundle"], shape=shape, progress=bars.component, **loading_of(options)) as model,
     ):
-        stages = _stages(options, model)
+        stages = stages_of(options, model)
         clip = _read(options, model, stages)
-        options = {**options, "fps": _told_fps(options, clip)}
+        options = {**options, "fps": told_fps(options, clip.fps)}
         try_writing(folder, clip, stages, options)
         with bars.show(stages):
             outputs = _run(options, model, clip, stages, bars)
@@ -60,7 +68,8 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
             return write_result(folder, files, options, model, clip, outputs, start)
 
 
-def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
+def stages_of(options: Mapping[str, Any], model: Model) -> list[str]:
+    """Returns the stages that run; raises `InputError` for options that do not go together."""
     stage, bundle, available = options["stage"], options["bundle"], list(model.manifest.tasks)
     wanted = [stage] if stage in ("segment", "complete") else ["segment", "complete"]
     if stage is None:
@@ -81,7 +90,7 @@ def _stages(options: Mapping[str, Any], model: Model) -> list[str]:
     for option, given in (("--samples", options["samples"] > 1), ("--pad", options["pad"])):
         if given and "segment" not in wanted:
             raise InputError(f"{option} needs the segment stage, which computes the masks; omit it, or --stage.")
-    if options["video"] != "gif" and not options["overlay"]:
+    if options["video"] not in (None, "gif") and not options["overlay"]:
         raise InputError("--video is the format of the overlay, which --no-overlay leaves out; omit one of them.")
     if options["cutouts"] and "complete" not in wanted:
         raise InputError("--cutouts needs the complete stage, which draws the whole object; omit it, or --stage.")
@@ -104,13 +113,13 @@ def _read(options: Mapping[str, Any], model: Model, stages: list[str]) -> Clip:
     return read_clip(settings_from(ClipFiles, options, trim=trim, **left_out), model.config.frames)
 
 
-def _told_fps(options: Mapping[str, Any], clip: Clip) -> float:
-    """Returns the frame rate that the model is told."""
+def told_fps(options: Mapping[str, Any], fps: float | None) -> float:
+    """Returns the frame rate that the model is told; `fps` is that of the frames, if it is known."""
     if options["fps"] != "auto":
         return float(options["fps"])
-    if clip.fps is None:
+    if fps is None:
         raise InputError("--fps auto needs frames with a frame rate, such as a video; give a number.")
-    return min(max(clip.fps, _LEAST_FPS), _MOST_FPS)
+    return min(max(fps, _LEAST_FPS), _MOST_FPS)
 
 
 def _run(options: Mapping[str, Any], model: Model, clip: Clip, stages: list[str], bars: StageBars) -> Outputs:

@@ -20,7 +20,7 @@ from .results import Outputs, seeds_of, whole_masks
 
 # Bytes per pixel that PNGs take at most, but for pictures of noise.
 _MASK, _SHARES, _RGB = 0.1, 0.5, 3.0
-_OVERLAY, _SHEET = 250_000, 2_000_000  # bytes of a displayed frame, and of the sheet and the documents
+OVERLAY_BYTES, SHEET_BYTES = 250_000, 2_000_000  # bytes of a displayed frame, and of the sheet and the documents
 
 
 class Pictures(NamedTuple):
@@ -56,6 +56,11 @@ def products(stages: Sequence[str], options: Mapping[str, Any]) -> list[Pictures
     return made
 
 
+def bytes_per_pixel(stages: Sequence[str], cutouts: bool) -> float:
+    """Returns what the PNGs of an object take at most for each pixel of a frame."""
+    return ("segment" in stages) * _MASK + ("complete" in stages) * _RGB * (3 if cutouts else 1)
+
+
 def try_writing(folder: Path, clip: Clip, stages: Sequence[str], options: Mapping[str, Any]) -> None:
     """Tries what could fail when the results of a run are written into `folder`, before it is run.
 
@@ -71,7 +76,7 @@ def try_writing(folder: Path, clip: Clip, stages: Sequence[str], options: Mappin
     beyond = 2.25 if options["pad"] else 0
     per_pixel = sum(made.bytes_per_pixel * (1 + beyond * made.padded) for made in products(stages, options))
     videos = 0 if not options["overlay"] else 2 if options["video"] == "both" else 1
-    require_space(folder, round(pixels * per_pixel + videos * _OVERLAY * len(clip.frames) + _SHEET))
+    require_space(folder, round(pixels * per_pixel + videos * OVERLAY_BYTES * len(clip.frames) + SHEET_BYTES))
 
 
 def write_files(

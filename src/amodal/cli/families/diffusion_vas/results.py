@@ -76,15 +76,16 @@ def write_result(
         "amodal_version": __version__,
         "files": [*files, MARKER],
         "inputs": {
-            **{name: options[name] for name in ("frames", "masks", "depth", "amodal")},
-            "object": options["object_id"],
-            **{name: options[name] for name in ("mask_kind", "missing_masks", "pair", "depth_kind")},
-            **{name: None if options[name] is None else str(options[name]) for name in ("start", "stop", "stride")},
+            **inputs_json(options),
             "count": len(clip.frames),
             "height": clip.frames.shape[1],
             "width": clip.frames.shape[2],
         },
-        "settings": {"stages": list(outputs.stages), **_settings(options, model, outputs)},
+        "settings": {
+            "stages": list(outputs.stages),
+            **settings_json(options, model),
+            **({"propagate": outputs.completion.known is not None} if outputs.completion else {}),
+        },
         "seconds": {
             "total": time.perf_counter() - start,
             **{stage: {"total": output.seconds, **output.timings} for stage, output in outputs.stages.items()},
@@ -93,6 +94,26 @@ def write_result(
         **_known(clip, outputs),
         **_beyond(clip, outputs),
         **({"crop": asdict(outputs.crop)} if outputs.crop else {}),
+        **environment_json(options, model),
+        "warnings": clip.warnings,
+    }
+    write_json(folder / MARKER, result)
+    return result
+
+
+def inputs_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns where a run's inputs lie and how they are read, for result.json."""
+    return {
+        **{name: options[name] for name in ("frames", "masks", "depth", "amodal")},
+        "object": options["object_id"],
+        **{name: options[name] for name in ("mask_kind", "missing_masks", "pair", "depth_kind")},
+        **{name: None if options[name] is None else str(options[name]) for name in ("start", "stop", "stride")},
+    }
+
+
+def environment_json(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Returns what a run was run with, for result.json."""
+    return {
         "bundle": _bundle(options["bundle"], model),
         "backend": model.backend.describe(),
         "versions": {
@@ -102,10 +123,7 @@ def write_result(
             "opencv": cv2.__version__,
             "platform": platform.platform(),
         },
-        "warnings": clip.warnings,
     }
-    write_json(folder / MARKER, result)
-    return result
 
 
 def seeds_of(options: Mapping[str, Any]) -> list[int]:
@@ -113,7 +131,8 @@ def seeds_of(options: Mapping[str, Any]) -> list[int]:
     return [options["seed"] + index for index in range(options["samples"])]
 
 
-def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dict[str, Any]:
+def settings_json(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Returns the settings of a run for result.json."""
     settings = asdict(settings_of(options))
     churn = settings.pop("churn")
     churn["s_tmax"] = None if math.isinf(churn["s_tmax"]) else churn["s_tmax"]
@@ -123,6 +142,7 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
     if options["depth"] is None and model.config.depth is not None:
         settings["depth_channels"] = channels or model.config.depth.channels
     return {
+        **({"preset": options["preset"]} if options["preset"] else {}),
         "seed": options["seed"],
         "seeds": seeds_of(options),
         "pad": options["pad"],
@@ -131,7 +151,6 @@ def _settings(options: Mapping[str, Any], model: Model, outputs: Outputs) -> dic
         "churn": churn,
         "memory": model.memory,
         **({"memory_plan": model.plan.as_json()} if model.plan else {}),
-        **({"propagate": outputs.completion.known is not None} if outputs.completion else {}),
     }
 
 

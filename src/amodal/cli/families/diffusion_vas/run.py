@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from amodal.cli.console import FPS, RANGE, print_json, warn
 from amodal.cli.logs import verbose_option
@@ -17,6 +18,7 @@ from amodal.cli.options import (
     execution_options,
     folder_options,
     json_option,
+    long_options,
     noise_option,
     quiet_option,
     result_options,
@@ -37,6 +39,7 @@ from amodal.runtime.paths import displayed
     "Default: computed from the frames.",
 )
 @depth_options
+@long_options
 @stage_option
 @click.option("--amodal", metavar="DIR|JSON|NPZ", help="Whole-object masks, for --stage complete.")
 @noise_option
@@ -103,6 +106,10 @@ def command(**options: Any) -> None:
     --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255). result.json is written last: a
     folder that has it is complete.
 
+    With --objects, objects/ID/ has the masks and RGB of each object, and masks.json is COCO's with track ids. Clips
+    longer than the bundle's and several objects also get strip.png, in which a seam between windows would be seen.
+    What is finished is written as the run goes; if it is stopped, --resume goes on.
+
     \b
     Examples:
       amodal run bundle --frames rgbs/ --masks masks/ -o out
@@ -116,10 +123,15 @@ def command(**options: Any) -> None:
       amodal run bundle --frames rgbs/ --masks masks/ -o out --cutouts --video mp4
       amodal run bundle --frames rgbs/ --masks masks.json --depth depth/ \\
           -o out --stage segment --guidance 1 --json
+      amodal run bundle --frames video.mp4 --masks ids/ --objects all -o out
+      amodal run bundle --frames video.mp4 --masks ids/ --objects 1,2,7 \\
+          --preset fast --gate auto -o out --resume
     """
     from .job import run_job
+    from .long_job import needs_blocks, run_long
 
-    result = run_job(options)
+    options = _with_preset(options)
+    result = run_long(options) if needs_blocks(options) else run_job({**options, "video": options["video"] or "gif"})
     if not options["quiet"]:
         warn(result["warnings"])
     if options["as_json"]:
@@ -127,3 +139,17 @@ def command(**options: Any) -> None:
     elif not options["quiet"]:
         out, seconds = displayed(options["out"]), result["seconds"]["total"]
         click.echo(f"Wrote {out} in {seconds:.1f} s:\n  {', '.join(result['files'])}")
+
+
+def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
+    """Returns the options with the steps of --preset; refuses options of which only one can count."""
+    from amodal.runtime.errors import InputError
+    from amodal.runtime.families.diffusion_vas.settings import PRESETS
+
+    if options["objects"] is not None and options["object_id"] is not None:
+        raise InputError("--object names one object and --objects several; give one of them.")
+    if options["preset"] is None:
+        return options
+    if click.get_current_context().get_parameter_source("steps") is not ParameterSource.DEFAULT:
+        raise InputError("--preset and --steps both say how many steps are run; give one of them.")
+    return {**options, "steps": PRESETS[options["preset"]]}
