@@ -13,6 +13,9 @@ from ...sampling.schedule import Churn, karras_sigmas
 from .config import ContextLayout
 
 CfgRows = Literal["auto", "batched", "separate"]
+Preset = Literal["exact", "balanced", "fast"]
+PRESETS: dict[Preset, int] = {"exact": 25, "balanced": 10, "fast": 6}
+"""Sampler steps by name."""
 
 
 @dataclass(frozen=True)
