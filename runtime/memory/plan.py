@@ -20,7 +20,6 @@ from ..execution.components import Memory
 from ..execution.family import Family
 from ..execution.run import Calls, Run
 
-
 Arena = Literal["shared", "kept", "freed"]
 
 
