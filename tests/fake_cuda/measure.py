@@ -192,7 +192,7 @@ def _record(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> None:
     for memory in ("resident", "sequential") if job.calls else ():
         before = fake.bytes_now
         fake.forget()
-        with Model(bundle, backend, memory, verify=False) as model:  # type: ignore[arg-type]
+        with Model(bundle, backend, memory, verify=False) as model:
             for _ in range(2):
                 _segment(model, job.calls)
             found.peak.append(fake.bytes_peak - before)
