@@ -21,7 +21,8 @@ from rich.progress import track
 
 from amodal.runtime.clips.source import ArraySource
 from amodal.runtime.clips.windows import WindowStrategy, windows_at
-from amodal.runtime.families.diffusion_vas.blocks import BlockRequest, segment_blocks
+from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
+from amodal.runtime.families.diffusion_vas.blocks import segment_blocks
 from amodal.runtime.families.diffusion_vas.settings import Settings
 
 from ..quality.measures import flicker, hidden_iou, iou
@@ -108,12 +109,20 @@ def tabulate(scores: Sequence[Scores], chunks: Sequence[Scores]) -> Row:
     def mean(name: str) -> float:
         return float(np.mean([value for s in scores if (value := getattr(s, name)) is not None]))
 
-    pairs = zip(scores, chunks, strict=True)
-    gains = np.array([s.miou_occ - c.miou_occ for s, c in pairs if None not in (s.miou_occ, c.miou_occ)])
+    pairs = [(s.miou_occ, c.miou_occ) for s, c in zip(scores, chunks, strict=True)]
+    gains = np.array([one - other for one, other in pairs if one is not None and other is not None])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
     ratio = float(np.median([s.seconds / c.seconds for s, c in zip(scores, chunks, strict=True)]))
-    values = (mean(name) for name in ("miou", "miou_occ"))
-    return Row(*values, float(gains.mean()), error, *(mean(n) for n in ("seam", "inside", "calls")), ratio)
+    return Row(
+        mean("miou"),
+        mean("miou_occ"),
+        float(gains.mean()),
+        error,
+        mean("seam"),
+        mean("inside"),
+        mean("calls"),
+        ratio,
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

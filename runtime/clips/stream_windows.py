@@ -181,7 +181,8 @@ class Windows:
             return frame.depth
         assert self._find_depth is not None
         assert frame.picture is not None
-        return self._find_depth(frame.picture[None])[0]
+        found: NDArray[np.float32] = self._find_depth(frame.picture[None])[0]
+        return found
 
     def _judge(self, track: Track, numbers: range, depth: NDArray[np.float32], start: int) -> _Wanted:
         modal = track.modal(numbers)

@@ -23,11 +23,12 @@ from ...pictures.images import prepare_rgb
 from ...pictures.objects import ObjectId
 from ...sampling.denoiser import guidance_ramp
 from .block_inputs import SegmentPictures, padded_frames
+from .block_noise import NoiseByFrame
 from .config import Config, config_of
 from .running import find_maps
 from .settings import PRESETS, Preset, Settings, SettingsKeywords
 from .stage import Stage
-from .windowed import NoiseByFrame, run_block
+from .windowed import run_block
 
 
 class StreamKeywords(SettingsKeywords, total=False):

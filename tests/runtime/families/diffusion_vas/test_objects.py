@@ -125,7 +125,7 @@ def test_a_run_that_goes_on_after_any_block_is_the_one_that_never_stopped(model,
     assert len(whole) > 2
     for block in whole[:2]:
         for again, first in zip(
-            segment_blocks(model.session, source, request, block.carry), whole[block.carry.block :]
+            segment_blocks(model.session, source, request, block.carry), whole[block.carry.block :], strict=True
         ):
             assert (again.start, again.stop) == (first.start, first.stop)
             for object_id in source.objects:
