@@ -1,6 +1,6 @@
-from itertools import pairwise
-
 """Runs of several blocks: resuming, windows in turn, bounded reading."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
