@@ -87,7 +87,8 @@ class FileSource:
             self._depth = ClipDepth(maps, [i for i in pairing.at if i is not None], files.depth_kind, self.size)
             self._note([*maps.notes, *pairing.notes, *self._depth.notes])
         self.has_depth = self._depth is not None
-        self.empty = tuple(o for o in self.objects if not masks.seen(o))
+        with argument("masks"):
+            self.empty = tuple(o for o in self.objects if not masks.seen(o))
 
     def again(self) -> FileSource:
         """Returns another reader of the same clip, for another place in it; notes are shared."""
@@ -155,9 +156,11 @@ def open_clip(
     """
     frames = open_frames(files.frames, files.trim.end)
     chosen = files.trim.choose(frames.count, frames.fps)
+    wanted = _wanted(files, objects)
     with argument("masks"):
-        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress, key)
-        source = FileSource(files, frames, chosen, masks)
+        masks, notes = _open_masks(files, frames, chosen, wanted, progress, key)
+    source = FileSource(files, frames, chosen, masks)
+    with argument("masks"):
         source._note(notes)
         _check_seen(source)
     return source

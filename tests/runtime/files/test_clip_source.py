@@ -16,6 +16,8 @@ from amodal.runtime.files.clip_source import FileSource, Objects, open_clip
 from amodal.runtime.files.recent import Recent
 from amodal.runtime.files.video import Video
 
+from . import layouts
+
 COUNT, HEIGHT, WIDTH = 120, 24, 40
 y, x = np.mgrid[:HEIGHT, :WIDTH]
 RGB = np.stack([np.dstack([60 + x, 40 + 3 * y, np.full_like(x, i)]) for i in range(COUNT)]).astype(np.uint8)
@@ -182,3 +184,36 @@ def test_the_last_pictures_are_kept_up_to_a_number_of_bytes() -> None:
     assert asked == list(range(12))
     recent.get(range(3, 5))
     assert asked[12:] == [3, 4]
+
+
+def test_all_tracks_of_a_file_are_read_as_each_alone(tmp_path: Path) -> None:
+    masks = layouts.example()
+    rgb = np.zeros((layouts.FRAMES, layouts.HEIGHT, layouts.WIDTH, 3), np.uint8)
+    frames, path = save(tmp_path / "f", rgb, start=1), layouts.coco(tmp_path, masks)
+    source = open_clip(ClipFiles(frames, path), "all")
+    assert [str(one) for one in source.objects] == ["3", "12"]
+    for one in source.objects:
+        alone = read_clip(ClipFiles(frames, path, object_id=one)).modal
+        assert np.array_equal(alone, masks[str(one)])
+        assert np.array_equal(source.modal(one, range(1, 4)), alone[1:4])
+    assert source.seen(source.objects[1]) == [0, 3, 4]
+    assert open_clip(ClipFiles(frames, path), ["12"]).objects == (source.objects[1],)
+
+
+def test_a_video_that_ends_early_is_noted_with_both_counts(tmp_path: Path) -> None:
+    video = save_video(tmp_path / "v.avi", RGB)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 3 // 4])
+    source = open_clip(ClipFiles(video, save(tmp_path / "masks", IDS)), "all")
+    assert 60 < source.count < COUNT
+    assert any(f"ends after {source.count} of the 120 frames" in note for note in source.notes)
+    assert len(source.frames(range(source.count - 3, source.count))) == 3
+
+
+def test_depth_without_a_kind_that_has_holes_later_is_refused_there(tmp_path: Path) -> None:
+    depth = np.random.default_rng(2).uniform(0, 1, (COUNT, HEIGHT, WIDTH)).astype(np.float32)
+    depth[100, 2, 2] = np.nan
+    frames, masks = save(tmp_path / "frames", RGB), save(tmp_path / "masks", IDS)
+    for at in (99, 100, 101):  # in the sample or not
+        np.save(tmp_path / "d.npy", np.roll(depth, at - 100, axis=0))
+        with pytest.raises(InputError, match="NaN or infinite"):
+            open_clip(ClipFiles(frames, masks, tmp_path / "d.npy"), "all").depth(range(96, 104))
