@@ -417,3 +417,14 @@ def test_record_measures_on_the_gpu_here_and_keeps_it(measured: Path, monkeypatc
     assert issue(*GRAPHS, "--record").code == 0
     assert made == [("onnxruntime", {"device": "cuda"})]
     assert MemoryRecord.model_validate_json(measured.read_bytes()) == record
+
+
+def test_long_clips_are_shown_with_one_to_eight_objects(engines: Path) -> None:
+    said = inspect(engines, "--stage", "segment", "--mode", "resident").out
+    rows = re.findall(r"^(\d objects?) +resident, (\w+) CFG rows +\w+ +([\d.]+ \w+)", said.split("Long clips")[1], re.M)
+    assert [row[:2] for row in rows] == [
+        (f"{n} object{'s' * (n > 1)}", way) for n in (1, 2, 4, 8) for way in ("batched", "separate")
+    ]
+    shown = json.loads(inspect(engines, "--stage", "segment", "--json").out)["long_clips"]
+    peaks = [shown[name][0]["peak_bytes"] for name in ("1 object", "2 objects", "4 objects", "8 objects")]
+    assert peaks == sorted(set(peaks))
