@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -15,12 +15,21 @@ from .arrays.interop import as_input, stream_of
 from .backends import AUTO, DEFAULT, Backend
 from .backends.registry import Choice, open_chosen
 from .bundle.manifest import Manifest
+from .clips.windows import WindowStrategy
 from .errors import BackendError
 from .execution.components import Components, Memory, Source
 from .execution.delivery import Out, To
 from .execution.run import Run
 from .execution.session import Session
 from .families import Bundle
+from .families.diffusion_vas.block_settings import BlockKeywords, Seed, block_request, is_long, long_request
+from .families.diffusion_vas.objects import (
+    CompletedObjects,
+    Objects,
+    SegmentedObjects,
+    complete_objects,
+    segment_objects,
+)
 from .families.diffusion_vas.results import Completion, Segmentation
 from .families.diffusion_vas.running import (
     CompleteInputs,
@@ -40,7 +49,6 @@ from .pictures.depth_kind import DepthKind
 from .pictures.images import prepare_rgb
 from .pictures.padding import Padding
 from .progress import Progress, silent
-from .sampling.noise import NoiseStream
 from .sampling.sampler import Callback
 
 _LOG = logging.getLogger(__name__)
@@ -174,12 +182,13 @@ class Model:
         depth: Any = None,
         rgb: Any = None,
         depth_kind: DepthKind | None = None,
-        seed: int | NoiseStream = 23,
+        seed: Seed = 23,
         padding: Padding | None = None,
         samples: int = 1,
         callback: Callback | None = None,
         to: To = "host",
         out: Out | None = None,
+        windows: WindowStrategy = "shifted",
         **settings: Unpack[SettingsKeywords],
     ) -> Segmentation:
         """Finds the whole-object masks of an object from its visible ones.
@@ -191,8 +200,8 @@ class Model:
             modal: visible masks [T, h, w]: raw (bool; integers of any size that hold one object: one value besides 0,
                 or soft edges, which are cut at half of the range; or such floats in [0, 1]), or prepared floats in
                 [-1, 1] of the bundle's size. On a GPU, bool, integers of two values, or prepared. The size is that of
-                the frames, or of their ratio. At most the bundle's number of frames; fewer are padded by repeating the
-                last, and the result is trimmed.
+                the frames, or of their ratio. Fewer frames than the bundle's are padded by repeating the last, and the
+                result is trimmed; more are run in windows.
             depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`. None to compute it
                 from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
@@ -208,6 +217,8 @@ class Model:
             to: `host` for results in host memory, `device` to leave them on the backend's device.
             out: buffers to write results into instead, by name (`masks`, `masks_full`, `frames`), on the host or the
                 device; after an error, their content is undefined. Not with several samples.
+            windows: how clips of more frames than the bundle's are cut (`amodal.runtime.clips.windows`). They are run
+                on the host's arrays, without `padding`, `samples`, `callback`, `to` and `out`.
             settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk`, `cfg_rows` and
                 `depth_channels`, see
                 `amodal.runtime.families.diffusion_vas.settings.Settings`.
@@ -219,6 +230,10 @@ class Model:
             NonFiniteError: the latents became NaN or infinite.
         """
         request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
+        if is_long(self.session, modal):
+            blocks = long_request(request, windows)
+            given = {"depth": depth, "rgb": rgb, "depth_kind": depth_kind}
+            return segment_objects(self.session, [(0, modal)], blocks, **given)[0]
         return run_segment(self.session, SegmentInputs(modal, depth, rgb, request, depth_kind))
 
     def complete(
@@ -227,12 +242,13 @@ class Model:
         modal: Any,
         amodal: Any,
         *,
-        seed: int | NoiseStream = 23,
+        seed: Seed = 23,
         padding: Padding | None = None,
         propagate: bool | None = None,
         callback: Callback | None = None,
         to: To = "host",
         out: Out | None = None,
+        windows: WindowStrategy = "shifted",
         **settings: Unpack[SettingsKeywords],
     ) -> Completion:
         """Draws the RGB of the whole object from its visible part and its amodal masks.
@@ -251,7 +267,59 @@ class Model:
         The other arguments and the errors are those of `segment`.
         """
         request = Request(Settings(**settings), seed, padding, 1, callback, to, out, propagate)
+        if is_long(self.session, modal):
+            blocks = long_request(request, windows)
+            return complete_objects(self.session, rgb, [(0, modal)], {0: amodal}, blocks)[0]
         return run_complete(self.session, CompleteInputs(rgb, modal, amodal, request))
+
+    def segment_objects(
+        self,
+        objects: Objects,
+        *,
+        depth: Any = None,
+        rgb: Any = None,
+        depth_kind: DepthKind | None = None,
+        seed: Seed = 23,
+        **more: Unpack[BlockKeywords],
+    ) -> SegmentedObjects:
+        """Finds the whole-object masks of several objects of a clip of any length.
+
+        Depth, its encoding and noise are computed once. The result of an object is that of `segment`, bit for bit on a
+        CPU, whatever the others.
+
+        Args:
+            objects: raw visible masks [T, h, w] as in `segment`, by object: a mapping, pairs of id and masks, or one
+                array [N, T, h, w], whose objects are 0 to N - 1. One that is seen in no frame is in the result's
+                `empty`.
+            depth, rgb, depth_kind, seed: as in `segment`; `rgb` raw.
+            more: settings as in `segment`; `windows`; `objects_at_once`, None for all on a CPU, one on a GPU; `gate`,
+                an `amodal.Gate` that leaves out frames of which nothing is hidden; `block_frames`; `progress`; see
+                `amodal.runtime.families.diffusion_vas.blocks.BlockRequest`.
+
+        Raises:
+            InputError: no objects, an id twice, objects of different lengths or sizes; otherwise as `segment`.
+        """
+        request = block_request(seed, more)
+        return segment_objects(self.session, objects, request, depth=depth, rgb=rgb, depth_kind=depth_kind)
+
+    def complete_objects(
+        self,
+        rgb: Any,
+        objects: Objects,
+        amodal: Mapping[Any, Any],
+        *,
+        seed: Seed = 23,
+        **more: Unpack[BlockKeywords],
+    ) -> CompletedObjects:
+        """Draws the RGB of several whole objects of a clip of any length.
+
+        Args:
+            rgb: frames uint8 [T, h, w, 3].
+            amodal: whole-object masks by object, or the result of `segment_objects`.
+
+        The other arguments and the errors are those of `segment_objects`; `more` also takes `propagate`.
+        """
+        return complete_objects(self.session, rgb, objects, amodal, block_request(seed, more))
 
     def depth(self, rgb: Any, channels: DepthChannels | None = None) -> NDArray[np.float32]:
         """Computes prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.

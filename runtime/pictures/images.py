@@ -142,6 +142,18 @@ def prepare_depth(depth: Array, size: Size, xp: Any = np, checks: Checks | None 
     return cast("Floats", xp.where((low >= -1) & (low < 0) & (high <= 1), depth, normalise_clip(depth, xp)))
 
 
+def resize_depth(depth: Array, size: Size, xp: Any = np) -> Floats:
+    """Resizes depth, numbers [T, h, w], to float32 [T, H, W] (PIL bilinear) in its own range.
+
+    Raises:
+        InputError: another shape, or not numbers.
+    """
+    _require_three_axes(depth, "depth")
+    if depth.dtype.kind not in "fiu":
+        raise InputError(f"depth has dtype {depth.dtype}; expected numbers, nearer is larger.")
+    return _resize(depth.astype(np.float32), size, xp, np.float32)
+
+
 def prepare_amodal(amodal: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Bools:
     """Prepares amodal masks for `complete`: bool [T, H, W] from bool or integers of any size (nearest neighbour)."""
     _require_three_axes(amodal, "amodal")

@@ -230,6 +230,11 @@ class NoiseStream:
         """Copies the stream and its state, including the waiting normal of a small draw."""
         return copy.deepcopy(self)
 
+    def word64(self) -> int:
+        """Draws 64 random bits, as a seed of other noise."""
+        low, high = self._words(2).tolist()
+        return int(high << 32 | low)
+
     def randn(self, shape: tuple[int, ...], dtype: NoiseDtype = "float32") -> NDArray[Any]:
         """Draws standard normals, equal to torch's in every bit, as a new contiguous array.
 

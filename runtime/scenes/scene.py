@@ -57,7 +57,9 @@ class Scene:
         return np.asarray(self.modal.sum(axis=(1, 2)) / np.maximum(area, 1), np.float32)
 
 
-def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zoom: float = 1.0) -> Scene:
+def make_scene(
+    seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zoom: float = 1.0, pace: int | None = None
+) -> Scene:
     """Makes a scene, the same for the same arguments; sizes of one aspect ratio show the same world.
 
     Args:
@@ -65,6 +67,7 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zo
         frames: T.
         size: (H, W) in pixels, at least 16.
         zoom: 1 or more; 4 shows the same things at a quarter of their size, somewhere in a wider view.
+        pace: see `make_world`; 8 lets things move in a long clip as they do in one of 8 frames.
 
     Raises:
         InputError: an argument out of range.
@@ -77,10 +80,12 @@ def make_scene(seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zo
         )
     if not 1 <= zoom < math.inf:
         raise InputError(f"`zoom={zoom}`: expected a number of 1 or more.", field="zoom")
+    if pace is not None and pace < 1:
+        raise InputError(f"`pace={pace}`: expected frames, 1 or more.", field="pace")
     rng = np.random.default_rng([seed, frames])
-    world = make_world(rng, frames, width / height)
+    world = make_world(rng, frames, width / height, pace)
     while not _is_recognisable(world):
-        world = make_world(rng, frames, width / height)
+        world = make_world(rng, frames, width / height, pace)
     if zoom > 1:
         room = np.array([width / height, 1.0]) * (1 - 1 / zoom)
         world = zoomed_out(world, zoom, np.random.default_rng([seed, 1]).uniform(0, room))

@@ -6,6 +6,7 @@ Lengths are in frame heights, x to the right and y down from the frame's upper l
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -44,15 +45,22 @@ class World:
     drift: Floats  # [T, 2], motion of the background
 
 
-def make_world(rng: np.random.Generator, frames: int, aspect: float) -> World:
-    """Draws a world for `frames` frames of `aspect` (width to height)."""
-    moments = np.linspace(0, 1, frames)
+def make_world(rng: np.random.Generator, frames: int, aspect: float, pace: int | None = None) -> World:
+    """Draws a world for `frames` frames of `aspect` (width to height).
+
+    Args:
+        pace: frames of one course of the target, in which something crosses it; it goes on and turns at the frame's
+            edges in the frames after that. None if the whole clip is one course.
+    """
+    courses = 1.0 if pace is None else frames / pace
+    moments = np.linspace(0, courses, frames)
     camera = _camera(rng, moments)
     near = rng.uniform(0.35, 0.6)
     size = rng.uniform(0.42, 0.78)
     path = _target_path(rng, moments, aspect, size)
     target = _thing(rng, moments, _any_shape(rng, 0.3), path, size, near)
     before = [_occluder(rng, moments, camera, path, size, near)]
+    before += [_occluder(rng, moments, camera, path, size, near, begin=at) for at in range(1, math.ceil(courses))]
     if rng.random() < 0.2:
         before.append(_occluder(rng, moments, camera, path, size, near, scale=0.6))
     if rng.random() < 0.3:
@@ -99,7 +107,8 @@ def _target_path(rng: np.random.Generator, moments: Floats, aspect: float, size:
         travel[0] = abs(travel[0]) * (1 if start[0] > aspect / 2 else -1)
     bend = rng.uniform(-0.25, 0.25, 2) * [1, 0.6]
     bob = rng.uniform(0, 0.03) * np.sin(rng.uniform(5, 14) * moments + rng.uniform(0, 6))
-    path = start + travel * moments[:, None] + bend * moments[:, None] ** 2
+    turning = np.minimum(moments, 1.0)[:, None]  # in the first course
+    path = start + travel * moments[:, None] + bend * turning**2
     path[:, 1] += bob
     return np.asarray(np.clip(path, low, high) * 0.35 + 0.65 * _reflected(path, low, high))
 
@@ -150,10 +159,11 @@ def _occluder(
     size: float,
     target_near: float,
     scale: float = 1.0,
+    begin: float = 0.0,
 ) -> Thing:
-    """Draws a nearer thing that crosses the target: a pole, a hedge, or another thing."""
+    """Draws a nearer thing that crosses the target in the course from `begin` on: a pole, a hedge, or another thing."""
     near = rng.uniform(target_near + 0.1, 0.98)
-    when = rng.uniform(0.05, 0.95)
+    when = begin + rng.uniform(0.05, 0.95)
     meeting = np.array([np.interp(when, moments, target[:, i]) for i in range(2)])
     shift = camera * near
     shift = shift - np.array([np.interp(when, moments, shift[:, i]) for i in range(2)])

@@ -19,13 +19,15 @@ _LAZY = {
     "Segmentation": "amodal.runtime.families.diffusion_vas.results",
     "Completion": "amodal.runtime.families.diffusion_vas.results",
     "NoiseStream": "amodal.runtime.sampling.noise",
+    "Gate": "amodal.runtime.clips.gate",
     "Churn": "amodal.runtime.sampling.schedule",
     "Bundle": "amodal.runtime.families",
     "AmodalError": "amodal.runtime.errors",
 }
-__all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Model", "NoiseStream", "Segmentation", "load"]
+__all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Gate", "Model", "NoiseStream", "Segmentation", "load"]
 
 if TYPE_CHECKING:
+    from amodal.runtime.clips.gate import Gate
     from amodal.runtime.errors import AmodalError
     from amodal.runtime.families import Bundle
     from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation

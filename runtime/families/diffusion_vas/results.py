@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...clips.noise import FrameNoise
 from ...execution.components import Timings
 from ...sampling.noise import NoiseStream
 
@@ -21,7 +22,8 @@ class Segmentation:
         masks: bool [T, H, W], the whole object, at the bundle's size.
         masks_full: bool [T, h, w], the same at the size of the input masks; with `padding`, of the padded frame.
         frames: uint8 [T, H, W, 3], the decoded pictures before the threshold.
-        noise: the noise stream after this stage; pass it to `complete` as its seed to continue it.
+        noise: the noise after this stage; pass it to `complete` as its seed to continue it. That of clips longer than
+            the bundle's is by frame.
         seconds: wall time of all samples together; `timings` has it by component.
         others: the results of the further seeds, with several `samples`.
     """
@@ -29,7 +31,7 @@ class Segmentation:
     masks: NDArray[np.bool_]
     masks_full: NDArray[np.bool_]
     frames: NDArray[np.uint8]
-    noise: NoiseStream
+    noise: NoiseStream | FrameNoise
     seconds: float
     timings: Timings
     others: tuple[Segmentation, ...] = ()
@@ -55,7 +57,7 @@ class Completion:
 
     frames: NDArray[np.uint8]
     frames_full: NDArray[np.uint8]
-    noise: NoiseStream
+    noise: NoiseStream | FrameNoise
     seconds: float
     timings: Timings
     known: NDArray[np.bool_] | None = None

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from ...arrays.interop import Array
 from ...arrays.resampling import Size
+from ...clips.noise import FrameNoise
 from ...errors import InputError
 from ...execution.components import Timings
 from ...execution.delivery import Delivery, Out, To
 from ...execution.session import Session
-from ...pictures.depth import DepthChannels
+from ...pictures.depth import DepthChannels, normalise_clip
 from ...pictures.depth_kind import DepthKind
 from ...pictures.images import prepare_modal, resize_frames, resize_masks, threshold
 from ...pictures.padding import Padding
@@ -41,7 +42,7 @@ class Request:
     """Arguments of `Model.segment` and `Model.complete` other than arrays."""
 
     settings: Settings = field(default_factory=Settings)
-    seed: int | NoiseStream = 23
+    seed: int | NoiseStream | FrameNoise = 23
     padding: Padding | None = None
     samples: int = 1
     callback: Callback | None = None
@@ -184,6 +185,11 @@ def find_depth(session: Session, pictures: Array, channels: DepthChannels | None
     Raises:
         InputError: the bundle has no depth component.
     """
+    return normalise_clip(find_maps(session, pictures, channels), session.backend.xp)
+
+
+def find_maps(session: Session, pictures: Array, channels: DepthChannels | None = None) -> Array:
+    """Computes relative depth [T, H, W], nearer is larger, not yet normalised; otherwise as `find_depth`."""
     from ...pictures import depth as chain
 
     config, xp = config_of(session.manifest), session.backend.xp
@@ -201,7 +207,7 @@ def find_depth(session: Session, pictures: Array, channels: DepthChannels | None
             pixels = chain.prepare_depth_input(frames[index : index + 1], channels=order, xp=xp)
             maps.append(chain.resize_align_corners(network({"pixels": pixels})["depth"], config.size, xp))
     depth = xp.concatenate(maps)
-    return chain.normalise_clip(depth if config.depth.kind == "relative" else chain.invert_distances(depth, xp), xp)
+    return depth if config.depth.kind == "relative" else chain.invert_distances(depth, xp)
 
 
 def _begin(
@@ -220,6 +226,8 @@ def _begin(
         raise InputError(f"{samples} samples: expected 1 or more.", field="samples")
     if isinstance(seed, NoiseStream) and samples > 1:
         raise InputError(f"{samples} samples need a whole number as seed, which others follow; not a noise stream.")
+    if isinstance(seed, FrameNoise):
+        seed = seed.of_clip()
     streams = [seed] if isinstance(seed, NoiseStream) else [NoiseStream(seed + index) for index in range(samples)]
     if session.planned is None:
         return stage, streams
@@ -232,14 +240,15 @@ def _begin(
 
 def _sizes_of(arrays: Sequence[Any]) -> list[Size]:
     """Returns the (h, w) of unchecked masks and pictures, leaving out those of no plausible shape."""
-    shapes = [_shape_of(array) for array in arrays]
+    shapes = [shape_of(array) for array in arrays]
     shapes = [shape[:3] if len(shape) == 4 and shape[-1] == 3 else shape for shape in shapes]  # RGB, channels last
     return [(int(shape[-2]), int(shape[-1])) for shape in shapes if len(shape) in (3, 4) and 0 not in shape]
 
 
-def _shape_of(array: Any) -> tuple[int, ...]:
+def shape_of(array: Any) -> tuple[int, ...]:
+    """Returns the shape of an unchecked array; () if it has none."""
     if isinstance(array, list | tuple):
-        return (len(array), *_shape_of(array[0])) if array else ()
+        return (len(array), *shape_of(array[0])) if array else ()
     shape = getattr(array, "shape", None) or getattr(array, "__cuda_array_interface__", {}).get("shape", ())
     return tuple(shape)
 

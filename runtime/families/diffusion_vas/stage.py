@@ -33,7 +33,7 @@ from .config import Config, StageName, config_of
 from .context import check_layout, context_rows
 from .settings import Settings
 
-_DECODER_OVERFLOWED = (
+DECODER_OVERFLOWED = (
     "The VAE decoder gave values that are not finite: it overflowed; export the bundle again with `amodal export "
     "--precision fp32`, or check the checkpoint's weights."
 )
@@ -170,7 +170,7 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
     strength, at_once = np.float32(config.noise_augmentation), stage.frames_at_once
 
     def noisy(frames: Array, noise: NDArray[Any] | Draw) -> Array:
-        return rescale_unsigned(frames, xp) + _normals(noise, xp)[:, 0] * strength
+        return rescale_unsigned(frames, xp) + normals(noise, xp)[:, 0] * strength
 
     streams = [noise.clone() for noise in noises]
     samples: list[EncodedSample] = []
@@ -178,33 +178,38 @@ def encode(stage: Stage, conditions: Conditions, noises: Sequence[NoiseStream]) 
         clip = config.image_encoder
         with components.use(stage.keys["image_encoder"], len(images)) as image_encoder:
             pixels = clip_pixels(images, clip.side, clip.mean, clip.std, xp)
-            embeddings = _map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
+            embeddings = map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
             del pixels
         chunk = at_once["vae_encoder"]
         with components.use(stage.keys["vae_encoder"], 2 * len(images)) as vae_encoder:
             for stream, (*noise, start) in zip(streams, draws, strict=True):
                 pairs = list(zip((images, rgb_images), noise, strict=True))
-                latents = [_map_frames(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp) for pair in pairs]
+                latents = [map_frames(vae_encoder, "frames", noisy(*pair), "latents", chunk, xp) for pair in pairs]
                 joined = xp.concatenate(latents, axis=1)[None]
                 rows = xp.concatenate([xp.zeros_like(joined), joined]) if stage.settings.guided else joined
-                samples.append(EncodedSample(rows, _normals(start, xp), stream))
+                samples.append(EncodedSample(rows, normals(start, xp), stream))
                 del noise, start, pairs, latents, joined, rows
     return Encoded(embeddings, samples)
 
 
 def condition(stage: Stage, embeddings: Array) -> dict[str, Array]:
     """Computes the U-Net's inputs that do not depend on the latents: context and times."""
+    with stage.components.use(stage.keys["unet_conditioner"]) as conditioner:
+        return constants_of(stage, conditioner, embeddings)
+
+
+def constants_of(stage: Stage, conditioner: Component, embeddings: Array) -> dict[str, Array]:
+    """Computes the inputs of `condition` for the T embeddings of a window."""
     xp, config, settings = stage.xp, stage.config, stage.settings
     layout = check_layout(settings.context, config.context_layout)
     ids = [settings.fps - 1, config.motion_bucket, config.noise_augmentation]
-    with stage.components.use(stage.keys["unet_conditioner"]) as conditioner:
-        return conditioner(
-            {
-                "context": xp.ascontiguousarray(context_rows(embeddings, layout, settings.guided, xp)),
-                "sigmas": xp.asarray(stage.schedule.hats),
-                "time_ids": xp.asarray(ids, dtype=np.float32),
-            }
-        )
+    return conditioner(
+        {
+            "context": xp.ascontiguousarray(context_rows(embeddings, layout, settings.guided, xp)),
+            "sigmas": xp.asarray(stage.schedule.hats),
+            "time_ids": xp.asarray(ids, dtype=np.float32),
+        }
+    )
 
 
 def denoise(
@@ -224,13 +229,10 @@ def denoise(
     constants = dict(constants)
     time_table = constants.pop("time_table")
     scale = xp.asarray(guidance_ramp(settings.guidance, config.frames)).reshape(1, -1, 1, 1, 1)
-    side_by_side = settings.cfg_rows == "auto" and stage.components.lanes > 1
-    batched = settings.cfg_rows != "separate" and not side_by_side
-    rows = len(samples[0].conditioning)
-    with stage.components.use(stage.keys["unet"], rows if side_by_side else 1) as unet:
+    with stage.components.use(stage.keys["unet"], unet_calls(stage)) as unet:
 
         def draw(sample: EncodedSample) -> Array:
-            evaluate = _rows(unet, sample.conditioning, constants, batched, xp)
+            evaluate = _rows(unet, sample.conditioning, constants, is_batched(stage), xp)
 
             def denoised(x: Array, step: int) -> Array:
                 sigma = schedule.hats[step]
@@ -243,13 +245,23 @@ def denoise(
                 denoised,
                 sample.start * schedule.initial_scale,
                 schedule.first(_REHEARSED_STEPS) if stage.components.rehearsal else schedule,
-                draw_noise=lambda: _normals(sample.stream.draw(sample.start.shape, config.noise_dtype), xp),
+                draw_noise=lambda: normals(sample.stream.draw(sample.start.shape, config.noise_dtype), xp),
                 callback=None if callback is None else lambda step, sigma, x: callback(step, sigma, x[0]),
                 finite=finite,
                 xp=xp,
             )
 
         return [draw(sample) for sample in samples]
+
+
+def is_batched(stage: Stage) -> bool:
+    """Returns whether the U-Net takes both CFG rows in one call."""
+    return stage.settings.cfg_rows == "batched" or (stage.settings.cfg_rows == "auto" and stage.components.lanes == 1)
+
+
+def unet_calls(stage: Stage) -> int:
+    """Returns the number of calls that the U-Net gets at once: both rows side by side, or one."""
+    return 2 if stage.settings.guided and stage.settings.cfg_rows == "auto" and stage.components.lanes > 1 else 1
 
 
 def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[Array]:
@@ -260,9 +272,9 @@ def decode(stage: Stage, latents: Sequence[Array], finite: Finiteness) -> list[A
     with stage.components.use(stage.keys["vae_decoder"]) as vae_decoder:
         # The last chunk is not padded: the decoder mixes neighbouring frames, so that would change the result.
         at_once = stage.frames_at_once["vae_decoder"]
-        decoded = [_map_frames(vae_decoder, "latents", x[0] / factor, "frames", at_once, xp) for x in latents]
+        decoded = [map_frames(vae_decoder, "latents", x[0] / factor, "frames", at_once, xp) for x in latents]
     for frames in decoded:
-        finite.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), _DECODER_OVERFLOWED))
+        finite.note(frames, NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), DECODER_OVERFLOWED))
     return [to_bytes(frames, xp) for frames in decoded]
 
 
@@ -296,11 +308,12 @@ def _draw(stream: NoiseStream, config: Config, xp: Any) -> _Noise:
     return draw(pictures), draw(pictures), draw((1, frames, config.latent_channels, h, w), config.noise_dtype)
 
 
-def _normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
+def normals(drawn: NDArray[Any] | Draw, xp: Any) -> Array:
+    """Returns drawn noise as float32 on the device of `xp`."""
     return (drawn.normals(xp) if isinstance(drawn, Draw) else drawn).astype(np.float32, copy=False)
 
 
-def _map_frames(component: Component, name: str, frames: Array, wanted: str, size: int, xp: Any) -> Array:
+def map_frames(component: Component, name: str, frames: Array, wanted: str, size: int, xp: Any) -> Array:
     """Runs a component on frames, `size` at a time."""
     chunks = [{name: frames[i : i + size]} for i in range(0, len(frames), size)]
     return xp.concatenate([out[wanted] for out in component.map(chunks)])

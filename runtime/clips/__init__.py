@@ -1,0 +1,1 @@
+"""Clips of any length: their pictures, the windows they are cut into, what needs no network, and streams."""

@@ -1,0 +1,187 @@
+"""Prepares a block of a long clip on the host: the conditions of both stages for its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...clips.depth_range import DepthRange, Extremes
+from ...clips.source import ClipSource
+from ...execution.session import Session
+from ...pictures import images
+from ...pictures.depth import DepthChannels, normalise_clip
+from ...pictures.objects import ObjectId
+from .config import Config, config_of
+from .running import find_maps
+
+Masks = dict[ObjectId, NDArray[np.bool_]]
+_PIECE = 16  # frames of full size that are held at once
+
+
+def pieces(start: int, stop: int) -> list[range]:
+    """Cuts frames into pieces of which few enough are in memory."""
+    return [range(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE)]
+
+
+@dataclass(frozen=True)
+class SegmentPictures:
+    """See `windowed.Pictures`: visible masks float32 [K, n, H, W] in [-1, 1], and depth [n, H, W] for all objects."""
+
+    modal: NDArray[np.float32]
+    maps: NDArray[np.float32]
+    active: NDArray[np.bool_]
+    shared = True
+
+    @property
+    def objects(self) -> int:
+        """Number of objects."""
+        return len(self.modal)
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return self.modal.shape[1]
+
+    def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns visible masks in three channels."""
+        return np.repeat(self.modal[index, numbers][:, None], 3, axis=1)
+
+    def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns depth in three channels."""
+        return np.repeat(self.maps[numbers][:, None], 3, axis=1)
+
+
+@dataclass(frozen=True)
+class CompletePictures:
+    """See `windowed.Pictures`.
+
+    Attributes:
+        rgb: uint8 [n, H, W, 3] for each object.
+        masks: what is visible or known of it, float32 [K, n, H, W], -1 or 1.
+        whole: whole-object masks, bool [K, n, H, W].
+    """
+
+    rgb: Sequence[NDArray[np.uint8]]
+    masks: NDArray[np.float32]
+    whole: NDArray[np.bool_]
+    active: NDArray[np.bool_]
+    shared = False
+
+    @property
+    def objects(self) -> int:
+        """Number of objects."""
+        return len(self.masks)
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return self.masks.shape[1]
+
+    def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns the visible RGB on white."""
+        pictures = images.to_signed(self.rgb[index][numbers]).transpose(0, 3, 1, 2)
+        return images.visible_rgb(pictures, self.masks[index, numbers])
+
+    def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns whole masks in three channels."""
+        signed = np.where(self.whole[index, numbers], np.float32(1), np.float32(-1))
+        return np.repeat(signed[:, None], 3, axis=1)
+
+
+def read_modal(source: ClipSource, config: Config, start: int, stop: int) -> NDArray[np.float32]:
+    """Reads the visible masks of all objects at the bundle's size: float32 [K, stop - start, H, W] in [-1, 1]."""
+    result = np.empty((len(source.objects), stop - start, *config.size), np.float32)
+    for numbers in pieces(start, stop):
+        at = slice(numbers.start - start, numbers.stop - start)
+        for index, object_id in enumerate(source.objects):
+            result[index, at] = images.prepare_modal(source.modal(object_id, numbers), config.size)
+    return result
+
+
+def read_rgb(source: ClipSource, config: Config, start: int, stop: int) -> NDArray[np.uint8]:
+    """Reads frames at the bundle's size: uint8 [stop - start, H, W, 3]."""
+    parts = [images.to_bytes(images.prepare_rgb(source.frames(n), config.size)) for n in pieces(start, stop)]
+    return np.concatenate(parts)
+
+
+class Depth:
+    """Depth of a clip at the bundle's size, read or computed once.
+
+    It is computed into a temporary file, half a megabyte for a frame of 256x512, because the clip's range must be known
+    before the first block.
+
+    Args:
+        known: the range, if it was found before.
+    """
+
+    def __init__(
+        self, session: Session, source: ClipSource, channels: DepthChannels | None, known: DepthRange | None = None
+    ) -> None:
+        self._source, self._config, self._file = source, config_of(session.manifest), None
+        if known is not None and source.has_depth:
+            self.range = known
+            return
+        extremes = Extremes()
+        if not source.has_depth:
+            self._file = TemporaryFile()  # noqa: SIM115 - closed by `close`
+        for numbers in pieces(0, source.count):
+            maps = self._given(numbers) if source.has_depth else _computed(session, source, channels, numbers)
+            extremes.add(maps)
+            if self._file is not None:
+                self._file.write(maps.tobytes())
+        self.range = extremes.range()
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Returns depth float32 [n, H, W] in [-1, 1]; by its extremes for a clip of one window, as published."""
+        maps = np.concatenate([self._maps(numbers) for numbers in pieces(start, stop)])
+        if self._source.count <= self._config.frames:
+            return images.prepare_depth(maps, self._config.size) if self._source.has_depth else normalise_clip(maps)
+        return self.range.normalise(maps)
+
+    def close(self) -> None:
+        """Deletes the temporary file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _maps(self, numbers: range) -> NDArray[np.float32]:
+        if self._file is None:
+            return self._given(numbers)
+        height, width = self._config.size
+        self._file.seek(4 * height * width * numbers.start)
+        data = self._file.read(4 * height * width * len(numbers))
+        return np.frombuffer(data, np.float32).reshape(-1, height, width)
+
+    def _given(self, numbers: range) -> NDArray[np.float32]:
+        return images.resize_depth(self._source.depth(numbers), self._config.size)
+
+
+def _computed(
+    session: Session, source: ClipSource, channels: DepthChannels | None, numbers: range
+) -> NDArray[np.float32]:
+    with session.backend.active():
+        xp = session.backend.xp
+        pictures = images.prepare_rgb(source.frames(numbers), config_of(session.manifest).size)
+        return session.backend.to_host(find_maps(session, xp.asarray(pictures), channels)).astype(np.float32)
+
+
+Amodal = Callable[[ObjectId, range], NDArray[np.bool_]]
+"""Returns the whole-object masks of an object in some frames, bool [n, H, W], of any size."""
+
+
+def padded_frames(array: NDArray[Any], frames: int, axis: int) -> NDArray[Any]:
+    """Repeats the last frame until there are `frames`, along an axis."""
+    missing = frames - array.shape[axis]
+    if missing <= 0:
+        return array
+    last = np.take(array, [-1], axis=axis)
+    return np.concatenate([array, np.repeat(last, missing, axis=axis)], axis=axis)
+
+
+def by_object(source: ClipSource, arrays: Sequence[NDArray[Any]]) -> Mapping[ObjectId, NDArray[Any]]:
+    """Names an array for each object by its id."""
+    return dict(zip(source.objects, arrays, strict=True))

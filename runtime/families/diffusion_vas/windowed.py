@@ -1,0 +1,385 @@
+"""Runs a stage over a block of frames for one or several objects, which the sampler denoises together, in windows.
+
+What the networks see of a frame, and its noise, do not depend on the window, so that both are encoded once. An object's
+result is the same whatever the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays.interop import Array
+from ...clips.noise import FrameNoise
+from ...clips.windows import Window
+from ...errors import NonFiniteError
+from ...execution.components import Component
+from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
+from ...sampling.denoiser import denoised_of, guide, scale_input
+from ...sampling.finiteness import Finiteness
+from ...sampling.noise import NoiseStream
+from ...sampling.sampler import Callback
+from ...sampling.sampler import sample as run_sampler
+from .stage import DECODER_OVERFLOWED, Stage, constants_of, is_batched, map_frames, normals, unet_calls
+
+Plan = Callable[[int], list[Window]]
+"""The windows of a step."""
+
+
+class Pictures(Protocol):
+    """A stage's two conditions for K objects in a block of n frames, on the host.
+
+    Attributes:
+        objects: K.
+        count: n, at least T.
+        shared: whether the second condition is the same for all objects, as depth is.
+        active: bool [K, n], the frames that the networks must see.
+    """
+
+    objects: int
+    count: int
+    shared: bool
+    active: NDArray[np.bool_]
+
+    def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns the first condition of an object, [m, 3, H, W] in [-1, 1], which CLIP also sees."""
+        ...
+
+    def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Returns the second condition, likewise."""
+        ...
+
+
+class Noise(Protocol):
+    """The noise of a block's frames.
+
+    Attributes:
+        following: the noise of the next stage, after all draws.
+    """
+
+    @property
+    def following(self) -> NoiseStream | FrameNoise:
+        """See above."""
+        ...
+
+    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
+        """Returns that of both conditions, float32 [m, 3, H, W] each."""
+        ...
+
+    def start(self, xp: Any) -> Array:
+        """Returns that of the latents, float32 [n, C, h, w]; asked for after all of `conditions`."""
+        ...
+
+    def churn(self, xp: Any) -> Array:
+        """Draws that of a step, float32 [n, C, h, w]."""
+        ...
+
+
+class NoiseByFrame:
+    """Noise of absolute frames, `start` on, drawn as it is needed."""
+
+    def __init__(self, stage: Stage, noise: FrameNoise, numbers: Sequence[int]) -> None:
+        config = stage.config
+        self._streams = [noise.stream(number) for number in numbers]
+        self.following: NoiseStream | FrameNoise = noise.next_stage()
+        self._picture = (1, 3, *config.size)
+        self._latents, self._dtype = (1, config.latent_channels, *config.latent_size), config.noise_dtype
+        self._drawn: dict[int, NoiseStream] = {}
+
+    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
+        """See `Noise`."""
+        pairs = []
+        for number in numbers.tolist():
+            stream = self._streams[number].clone()
+            pairs.append([normals(stream.draw(self._picture), xp) for _ in range(2)])
+            self._drawn[number] = stream
+        first, second = zip(*pairs, strict=True)
+        return xp.concatenate(first), xp.concatenate(second)
+
+    def start(self, xp: Any) -> Array:
+        """See `Noise`."""
+        self._streams = [self._drawn[number] for number in range(len(self._streams))]
+        return self.churn(xp)
+
+    def churn(self, xp: Any) -> Array:
+        """See `Noise`."""
+        return xp.concatenate([normals(s.draw(self._latents, self._dtype), xp) for s in self._streams])
+
+
+class NoiseOfClip:
+    """Noise of a clip of T frames in one stream, as of a single object."""
+
+    def __init__(self, stage: Stage, stream: NoiseStream) -> None:
+        config, self._stream = stage.config, stream.clone()
+        pictures = (config.frames, 1, 3, *config.size)
+        self._pictures = [self._stream.randn(pictures)[:, 0] for _ in range(2)]
+        self._shape, self._dtype = (1, config.frames, config.latent_channels, *config.latent_size), config.noise_dtype
+
+    @property
+    def following(self) -> NoiseStream | FrameNoise:
+        """See `Noise`."""
+        return self._stream
+
+    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
+        """See `Noise`."""
+        first, second = (xp.asarray(noise[numbers]) for noise in self._pictures)
+        return first, second
+
+    def start(self, xp: Any) -> Array:
+        """See `Noise`."""
+        return self.churn(xp)
+
+    def churn(self, xp: Any) -> Array:
+        """See `Noise`."""
+        return normals(self._stream.draw(self._shape, self._dtype), xp)[0]
+
+
+@dataclass(frozen=True)
+class EncodedBlock:
+    """A block's encoded conditions.
+
+    Attributes:
+        embeddings: float32 [K, n, D], CLIP's of the first condition.
+        conditioning: float32 [K, n, 2C, h, w].
+    """
+
+    embeddings: Array
+    conditioning: Array
+
+
+class DrawnBlock(NamedTuple):
+    """Decoded pictures uint8 [K, n, H, W, 3] on the host, and where there are any: bool [K, n]."""
+
+    frames: NDArray[np.uint8]
+    drawn: NDArray[np.bool_]
+
+
+def run_block(
+    stage: Stage,
+    pictures: Pictures,
+    noise: Noise,
+    plan: Plan,
+    scale: NDArray[np.float32],
+    callback: Callback | None = None,
+) -> DrawnBlock:
+    """Runs a stage over a block.
+
+    Args:
+        plan: the windows of each step; one without an active frame of an object is not run for it.
+        scale: float32 [n], the guidance scale of each frame.
+        callback: called after each step with (step, sigma, latents [K, n, C, h, w]).
+
+    Raises:
+        NonFiniteError: latents or pictures are NaN or infinite.
+    """
+    finite = Finiteness(stage.xp)
+    windows = Windows(stage, plan, pictures.active)
+    shape = (pictures.objects, pictures.count, *stage.config.size, 3)
+    if not windows.drawn.any():
+        return DrawnBlock(np.zeros(shape, np.uint8), windows.drawn)
+    encoded = _encode(stage, pictures, noise, windows.seen)
+    latents = _denoise(stage, encoded, noise, windows, scale, callback, finite)
+    del encoded
+    frames = _decode(stage, latents, windows.drawn, finite)
+    finite.raise_if_not_finite(stage.components.backend.to_host(finite.flags()) if stage.xp is not np else None)
+    return DrawnBlock(frames, windows.drawn)
+
+
+class Windows:
+    """The windows of each step, without those that need not be run.
+
+    Attributes:
+        steps: of each step, pairs of object and window.
+        covered: bool [K, n] for each step, the frames that its windows decide.
+        seen: bool [K, n], the frames in any window.
+        drawn: bool [K, n], the frames that a window decides at some step.
+    """
+
+    def __init__(self, stage: Stage, plan: Plan, active: NDArray[np.bool_]) -> None:
+        self.steps: list[list[tuple[int, Window]]] = []
+        self.covered: list[NDArray[np.bool_]] = []
+        self.seen, self.drawn = np.zeros_like(active), np.zeros_like(active)
+        for step in range(stage.schedule.steps):
+            found = [
+                (index, window)
+                for index in range(len(active))
+                for window in plan(step)
+                if active[index, window.frames[window.weights > 0]].any()
+            ]
+            covered = np.zeros_like(active)
+            for index, window in found:
+                self.seen[index, window.frames] = True
+                covered[index, window.frames[window.weights > 0]] = True
+            self.steps.append(found)
+            self.covered.append(covered)
+            self.drawn |= covered
+
+
+def _encode(stage: Stage, pictures: Pictures, noise: Noise, seen: NDArray[np.bool_]) -> EncodedBlock:
+    xp, config, at_once = stage.xp, stage.config, stage.frames_at_once
+    count, frames, clip = pictures.count, config.frames, config.image_encoder
+    groups = [np.arange(start, start + frames) for start in [*range(0, count - frames, frames), count - frames]]
+    embeddings = xp.zeros((pictures.objects, count, clip.width), np.float32)
+    with stage.components.use(stage.keys["image_encoder"], frames) as image_encoder:
+        for index in range(pictures.objects):
+            for group in (g for g in groups if seen[index, g].any()):
+                pixels = clip_pixels(xp.asarray(pictures.first(index, group)), clip.side, clip.mean, clip.std, xp)
+                found = map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
+                embeddings[index, group[0] : group[-1] + 1] = found
+    latents = (pictures.objects, count, 2 * config.latent_channels, *config.latent_size)
+    conditioning = xp.zeros(latents, np.float32)
+    with stage.components.use(stage.keys["vae_encoder"], 2 * frames) as vae_encoder:
+        for group in groups:
+            _encode_group(stage, vae_encoder, pictures, noise, group, seen, conditioning)
+    return EncodedBlock(embeddings, conditioning)
+
+
+def _encode_group(
+    stage: Stage,
+    vae_encoder: Component,
+    pictures: Pictures,
+    noise: Noise,
+    group: NDArray[np.intp],
+    seen: NDArray[np.bool_],
+    conditioning: Array,
+) -> None:
+    """Encodes T frames of all objects; noise is drawn even if none is seen, so that it stays the frame's own."""
+    xp, strength = stage.xp, np.float32(stage.config.noise_augmentation)
+    size, channels = stage.frames_at_once["vae_encoder"], stage.config.latent_channels
+    first_noise, second_noise = noise.conditions(group, xp)
+    at = slice(int(group[0]), int(group[-1]) + 1)
+
+    def encoded(frames: NDArray[np.float32], drawn: Array) -> Array:
+        noisy = rescale_unsigned(xp.asarray(frames), xp) + drawn * strength
+        return map_frames(vae_encoder, "frames", noisy, "latents", size, xp)
+
+    shared = None
+    for index in range(pictures.objects):
+        if not seen[index, group].any():
+            continue
+        conditioning[index, at, :channels] = encoded(pictures.first(index, group), first_noise)
+        if shared is None or not pictures.shared:
+            shared = encoded(pictures.second(index, group), second_noise)
+        conditioning[index, at, channels:] = shared
+
+
+class _Job(NamedTuple):
+    """The calls for a window of an object: the inputs that are the same at every step, per call."""
+
+    index: int
+    frames: Array  # [T], on the device
+    weights: Array  # float32 [1, T, 1, 1, 1]
+    fixed: list[dict[str, Array]]
+    scale: Array  # float32 [1, T, 1, 1, 1]
+
+
+def _denoise(
+    stage: Stage,
+    encoded: EncodedBlock,
+    noise: Noise,
+    windows: Windows,
+    scale: NDArray[np.float32],
+    callback: Callback | None,
+    finite: Finiteness,
+) -> Array:
+    """Samples the latents float32 [K, n, C, h, w] of all objects."""
+    xp, schedule, guided = stage.xp, stage.schedule, stage.settings.guided
+    jobs, time_table = _prepare_jobs(stage, encoded, windows, scale)
+    covered = [None if c[windows.drawn].all() else xp.asarray(c[..., None, None, None]) for c in windows.covered]
+    start = noise.start(xp)
+    latents = xp.repeat(start[None], len(encoded.conditioning), axis=0) * schedule.initial_scale
+    last = xp.zeros_like(latents)  # what each frame was denoised to when a window last decided it
+    with stage.components.use(stage.keys["unet"], unet_calls(stage)) as unet:
+
+        def denoised(x: Array, step: int) -> Array:
+            nonlocal last
+            sigma, time = schedule.hats[step], time_table[step]
+            scaled = scale_input(x, sigma)
+            calls = [
+                {"latents": xp.take(scaled[job.index : job.index + 1], job.frames, axis=1), "time": time, **fixed}
+                for job in jobs[step]
+                for fixed in job.fixed
+            ]
+            outputs = iter([out["velocity"] for out in unet.map(calls)])
+            found = xp.zeros_like(x)
+            for job in jobs[step]:
+                velocity = xp.concatenate([next(outputs) for _ in job.fixed]) if len(job.fixed) > 1 else next(outputs)
+                if guided:
+                    velocity = guide(velocity[:1], velocity[1:], job.scale)
+                one = denoised_of(velocity, xp.take(x[job.index : job.index + 1], job.frames, axis=1), sigma)
+                found[job.index, job.frames] += (one * job.weights)[0]
+            last = found if covered[step] is None else xp.where(covered[step], found, last)
+            return last
+
+        return run_sampler(
+            denoised,
+            latents,
+            schedule,
+            draw_noise=lambda: xp.repeat(noise.churn(xp)[None], len(latents), axis=0),
+            callback=callback,
+            finite=finite,
+            xp=xp,
+        )
+
+
+def _prepare_jobs(
+    stage: Stage, encoded: EncodedBlock, windows: Windows, scale: NDArray[np.float32]
+) -> tuple[list[list[_Job]], Array]:
+    """Returns the jobs of each step, with the U-Net's constants for each window, and the time table."""
+    made: dict[tuple[int, bytes, bytes], _Job] = {}
+    table = None
+    with stage.components.use(stage.keys["unet_conditioner"]) as conditioner:
+        for index, window in (pair for step in windows.steps for pair in step):
+            if (key := _key(index, window)) not in made:
+                frames = stage.xp.asarray(window.frames)
+                embeddings = stage.xp.take(encoded.embeddings[index], frames, axis=0)
+                constants = dict(constants_of(stage, conditioner, embeddings))
+                table = constants.pop("time_table") if table is None else table
+                constants.pop("time_table", None)
+                made[key] = _job(stage, index, window, encoded.conditioning[index : index + 1], constants, scale)
+    return [[made[_key(index, window)] for index, window in step] for step in windows.steps], table
+
+
+def _key(index: int, window: Window) -> tuple[int, bytes, bytes]:
+    return index, window.frames.tobytes(), window.weights.tobytes()
+
+
+def _job(
+    stage: Stage,
+    index: int,
+    window: Window,
+    conditioning: Array,
+    constants: Mapping[str, Array],
+    scale: NDArray[np.float32],
+) -> _Job:
+    xp, frames = stage.xp, stage.xp.asarray(window.frames)
+    cond = xp.take(conditioning, frames, axis=1)
+    rows = xp.concatenate([xp.zeros_like(cond), cond]) if stage.settings.guided else cond
+    parts = [slice(0, len(rows))] if is_batched(stage) else [slice(i, i + 1) for i in range(len(rows))]
+    fixed = [{name: value[part] for name, value in {"conditioning": rows, **constants}.items()} for part in parts]
+    weights, scales = (xp.asarray(x).reshape(1, -1, 1, 1, 1) for x in (window.weights, scale[window.frames]))
+    return _Job(index, frames, weights, fixed, scales)
+
+
+def _decode(stage: Stage, latents: Array, drawn: NDArray[np.bool_], finite: Finiteness) -> NDArray[np.uint8]:
+    """Decodes latents [K, n, C, h, w] where something was drawn; returns pictures uint8 [K, n, H, W, 3] on the host."""
+    xp, schedule, factor = stage.xp, stage.schedule, np.float32(stage.config.scaling_factor)
+    frames = np.zeros((*drawn.shape, *stage.config.size, 3), np.uint8)
+    error = NonFiniteError(schedule.steps - 1, float(schedule.sigmas[-2]), DECODER_OVERFLOWED)
+    size = stage.frames_at_once["vae_decoder"]
+    with stage.components.use(stage.keys["vae_decoder"]) as vae_decoder:
+        for index, start in np.ndindex(len(drawn), -(-drawn.shape[1] // size)):
+            at = slice(start * size, min((start + 1) * size, drawn.shape[1]))
+            if drawn[index, at].any():
+                # Frames that no window decided hold noise, which the decoder would mix into their neighbours.
+                there = xp.asarray(drawn[index, at, None, None, None])
+                decoded = vae_decoder({"latents": xp.where(there, latents[index, at], np.float32(0)) / factor})[
+                    "frames"
+                ]
+                finite.note(decoded, error)
+                frames[index, at] = stage.components.backend.to_host(to_bytes(decoded, xp))
+    return frames
