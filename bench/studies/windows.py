@@ -41,8 +41,8 @@ class Scores(BaseModel):
     kind: str
     miou: float
     miou_occ: float | None
-    seam: float
-    inside: float
+    seam: float | None
+    inside: float | None
     seconds: float
     calls: float
 
@@ -76,7 +76,8 @@ def run_scene(index: int, ways: Sequence[str], setting: Setting) -> dict[str, Sc
     borders = np.zeros(count - 1, bool)
     borders[frames - 1 :: frames] = True
     found = {}
-    for way in ways:
+    turn = index % len(ways)  # none is always the first
+    for way in [*ways[turn:], *ways[:turn]]:
         begin = time.process_time()
         request = BlockRequest(settings, SEED, cast("WindowStrategy", way))
         blocks = list(segment_blocks(model.session, source, request))
@@ -87,13 +88,18 @@ def run_scene(index: int, ways: Sequence[str], setting: Setting) -> dict[str, Sc
         found[way] = Scores(
             kind=kind,
             miou=100 * float(np.nanmean(iou(masks, scene.amodal))),
-            miou_occ=None if np.isnan(occluded).all() else 100 * float(np.nanmean(occluded)),
-            seam=float(np.nanmean(changes[borders])),
-            inside=float(np.nanmean(changes[~borders])),
+            miou_occ=_mean(100 * occluded),
+            seam=_mean(changes[borders]),
+            inside=_mean(changes[~borders]),
             seconds=seconds,
             calls=_calls(way, count, frames, setting.steps),
         )
     return found
+
+
+def _mean(values: Floats) -> float | None:
+    """Returns the mean without NaN; None if there is nothing else."""
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _calls(way: str, count: int, frames: int, steps: int) -> float:

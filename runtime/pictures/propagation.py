@@ -70,9 +70,10 @@ def propagate(rgb: Bytes, modal: Bools, amodal: Bools) -> Propagated:
 class SourceFrames:
     """The frames that hidden parts of one object are copied from, in a clip too long to be held.
 
-    A frame is filled, as `propagate` says, from at most `most` others that show the object, the nearest of those no
-    farther than `reach` frames away. Both bound the time; `reach` bounds the memory, in which only the boxes around the
-    object are kept. Stretches are filled one after the other:
+    A frame is filled, as `propagate` says, from others that show the object and are at most `reach` frames away. If
+    there are more than `most`, half of that are the nearest, since motions between near frames are found best, and half
+    are spread over the others, since what is hidden for long is seen only far away. Both bound the time; `reach` bounds
+    the memory, in which only the boxes around the object are kept. Stretches are filled one after the other:
 
         sources = SourceFrames(count)                       # one per object
         for stretch in stretches:                           # ranges of frame numbers
@@ -139,7 +140,12 @@ class SourceFrames:
             for other in self._around(range(number, number + 1))
             if other != number and (kept := self._kept.get(other)) is not None and kept.pixels >= _FEWEST
         ]
-        return sorted(sorted(able, key=lambda other: abs(other - number))[: self._most])
+        by_distance = sorted(able, key=lambda other: abs(other - number))
+        if len(able) <= self._most:
+            return sorted(able)
+        nearest, rest = by_distance[: (self._most + 1) // 2], sorted(by_distance[(self._most + 1) // 2 :])
+        spread = np.linspace(0, len(rest) - 1, self._most // 2).round().astype(int)
+        return sorted([*nearest, *(rest[index] for index in spread)])
 
     def _prepared(self, number: int, diameter: float) -> _Source:
         kept = self._kept[number]

@@ -281,19 +281,25 @@ def filled_by_definition(rgb: Any, modal: Any, masks: Any, allowed: Any) -> tupl
     return filled, known
 
 
-def nearest(modal: Any, reach: int, most: int) -> list[list[int]]:
-    able = [s for s in range(len(modal)) if modal[s].sum() >= 10]
-    by_distance = [sorted((abs(s - t), s) for s in able if 0 < abs(s - t) <= reach) for t in range(len(modal))]
-    return [[s for _, s in each[:most]] for each in by_distance]
+def near_and_spread(modal: Any, reach: int, most: int) -> list[list[int]]:
+    """Half of the sources are the nearest, the others are the least, a middle one and so on of the rest, evenly."""
+    found = []
+    for t in range(len(modal)):
+        able = [s for s in range(len(modal)) if modal[s].sum() >= 10 and 0 < abs(s - t) <= reach]
+        near = sorted(able, key=lambda s: (abs(s - t), s))[: most if len(able) <= most else -(-most // 2)]
+        rest = [s for s in able if s not in near]
+        picks = most - len(near) if rest else 0
+        found.append(near + [rest[round(i * (len(rest) - 1) / max(picks - 1, 1))] for i in range(picks)])
+    return found
 
 
-@pytest.mark.parametrize(("reach", "most"), [(12, 12), (12, 3), (2, 12), (4, 2)])
-def test_each_frame_of_a_long_clip_is_filled_from_the_nearest_frames_within_reach(reach: int, most: int) -> None:
+@pytest.mark.parametrize(("reach", "most"), [(12, 12), (12, 3), (12, 6), (2, 12), (4, 2)])
+def test_each_frame_of_a_long_clip_is_filled_from_near_frames_and_some_within_reach(reach: int, most: int) -> None:
     rgb, modal, masks = long_clip(12)
     sources = SourceFrames(12, reach, most)
     sources.add(0, rgb, modal, masks)
     shown = sources.fill(0, rgb, modal, masks)
-    wanted, known = filled_by_definition(rgb, modal, masks, nearest(modal, reach, most))
+    wanted, known = filled_by_definition(rgb, modal, masks, near_and_spread(modal, reach, most))
     assert (shown.known & ~modal).sum() > 100
     np.testing.assert_array_equal(shown.known, known)
     assert np.abs(shown.rgb.astype(int) - wanted).max() <= 1  # float32 against float64
