@@ -63,26 +63,33 @@ def check_strategy(strategy: str) -> None:
         )
 
 
-def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | None = None) -> list[Block]:
-    """Cuts a clip into blocks, which overlap by T / 2 or more and are spread evenly.
-
-    Args:
-        count: N, frames of the clip.
-        frames: T.
-        length: frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
-
-    Raises:
-        InputError: an unknown strategy, or a length below 1.
-    """
+def longest_block(frames: int, strategy: WindowStrategy, length: int | None = None) -> int:
+    """Returns the most frames of a block; arguments and errors are those of `cut_blocks`."""
     check_strategy(strategy)
     if length is not None and length < 1:
         raise InputError(f"blocks of {length} frames: expected at least 1.", field="block_frames")
     wanted = BLOCK_FRAMES if length is None else length
-    longest = frames if strategy == "blended" else max(math.ceil(wanted / frames), 2) * frames
+    return frames if strategy == "blended" else max(math.ceil(wanted / frames), 2) * frames
+
+
+def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | None = None) -> list[Block]:
+    """Cuts a clip into blocks of one length, which overlap by T / 2 or more and are spread evenly.
+
+    Args:
+        count: N, frames of the clip.
+        frames: T.
+        length: most frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
+
+    Raises:
+        InputError: an unknown strategy, or a length below 1.
+    """
+    longest = longest_block(frames, strategy, length)
     if count <= longest:
         return [Block(0, count, count, 0)]
     overlap = frames // 2
     number = math.ceil((count - overlap) / (longest - overlap))
+    even = math.ceil((count + (number - 1) * overlap) / number)
+    longest = min(math.ceil(even / frames) * frames, longest)
     starts = [index * (count - longest) // (number - 1) for index in range(number)]
     stops = [start + longest for start in starts]
     return [

@@ -104,11 +104,11 @@ def read_clip(files: ClipFiles, limit: int | None = None) -> Clip:
         whole,
         None if frames.names is None else [frames.names[i] for i in chosen],
         None if frames.fps is None else frames.fps / step,
-        [*frames.notes, *_moments(files.trim, chosen, frames.fps), *notes, *more, *still_more],
+        [*frames.notes, *describe_moments(files.trim, chosen, frames.fps), *notes, *more, *still_more],
     )
 
 
-def _moments(trim: Trim, chosen: range, fps: float | None) -> list[str]:
+def describe_moments(trim: Trim, chosen: range, fps: float | None) -> list[str]:
     """Says which frames seconds came to, because rates may vary within a video."""
     if fps is None or not any(moment is not None and moment.seconds for moment in (trim.start, trim.stop, trim.stride)):
         return []

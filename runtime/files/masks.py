@@ -22,11 +22,11 @@ from .mask_pictures import decode_mask_picture, mask_picture
 from .objects import choose_object
 from .pictures import Picture, Size, describe_size
 from .sequences import Pictures, as_array, open_folder, open_sequence
-from .tracks import holds_tracks, read_tracks
+from .tracks import Track, Tracks, holds_tracks, read_tracks
 from .video import Video
 
 _MOST_COVERED = 0.8  # share of the picture above which masks may be those of the background
-_KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
+MASK_KINDS = "a folder of mask images, a video, COCO RLE json or an npz file"
 
 
 class Masks(Protocol):
@@ -66,7 +66,7 @@ class PictureMasks:
         """See `Masks`."""
         wanted = sorted({i for i in at if i is not None})
         lossy = isinstance(self._pictures, Video)
-        pictures = [_mask_picture(picture, lossy) for picture in self._pictures.read(wanted)]
+        pictures = [read_mask_picture(picture, lossy) for picture in self._pictures.read(wanted)]
         found = read_object(pictures, str(self.path), self._object_id, self._kind)
         self.notes += found.notes
         place = {number: i for i, number in enumerate(wanted)}
@@ -80,17 +80,16 @@ class PictureMasks:
 class TrackMasks:
     """Masks of one object of a json or XML file."""
 
-    def __init__(self, path: Path, object_id: ObjectId | None, key: str, frames: PathLike | None) -> None:
-        tracks = read_tracks(path, key, None if frames is None else Path(frames).name)
-        self._track = track = tracks.object(object_id)
-        self.path, self.names, self.count, self.numbered = path, track.names, track.count, track.numbered
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self.path, self.names, self.count, self.numbered = track.path, track.names, track.count, track.numbered
         self.notes = list(track.notes)
 
     def read(self, at: Sequence[int | None], size: Size | None) -> NDArray[np.bool_]:
         """See `Masks`."""
-        if not self._track.seen(size):  # checks every mask of the object, and decodes none
+        if not self.track.seen(size):  # checks every mask of the object, and decodes none
             raise InputError(f"{self.path} shows the object in no frame; expected it in at least one.")
-        return self._track.read(at, size)
+        return self.track.read(at, size)
 
 
 @argument("masks")
@@ -115,12 +114,17 @@ def open_masks(
     Raises:
         InputError: no such path, no masks there, or no such object.
     """
-    source = require_path(path, _KINDS)
+    source = require_path(path, MASK_KINDS)
     if holds_tracks(source):
-        return TrackMasks(source, object_id, key, frames)
+        return TrackMasks(tracks_of(source, key, frames).object(object_id))
     if source.is_dir():
         return _open_folder(source, object_id, kind, key)
-    return PictureMasks(open_sequence(source, _KINDS, (key, "masks")), object_id, kind)
+    return PictureMasks(open_sequence(source, MASK_KINDS, (key, "masks")), object_id, kind)
+
+
+def tracks_of(path: Path, key: str, frames: PathLike | None) -> Tracks:
+    """Reads a file of tracks; in one of several videos, that with the name of `frames`."""
+    return read_tracks(path, key, None if frames is None else Path(frames).name)
 
 
 def read_masks(
@@ -190,7 +194,7 @@ def check_seen(masks: NDArray[np.bool_]) -> list[str]:
 
 
 def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str) -> Masks:
-    by_object = _object_folders(folder)
+    by_object = object_folders(folder)
     if by_object:
         if isinstance(object_id, str) and object_id.isascii() and object_id.isdecimal():
             object_id = int(object_id)
@@ -198,7 +202,7 @@ def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: 
     return PictureMasks(open_folder(folder, (key, "masks")), object_id, kind)
 
 
-def _object_folders(folder: Path) -> dict[str, Path]:
+def object_folders(folder: Path) -> dict[str, Path]:
     """Returns the folders of masks by object id, as SAM 2 writes them (000, 001, ...); none if `folder` holds files."""
     entries = folder_entries(folder)
     if any(entry.is_file() for entry in entries):
@@ -212,7 +216,8 @@ def _object_folders(folder: Path) -> dict[str, Path]:
     return folders
 
 
-def _mask_picture(picture: Picture, lossy: bool) -> MaskPicture:
+def read_mask_picture(picture: Picture, lossy: bool) -> MaskPicture:
+    """Decodes a picture of masks; `lossy` is of those that do not say it themselves, as of a video."""
     if isinstance(picture, np.ndarray):
         return mask_picture(as_array(picture), lossy)
     return decode_mask_picture(picture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +25,7 @@ Most: TypeAlias = "Callable[[float | None], int | None] | None"
 
 
 class Video:
-    """The frames of a video; each read decodes from the beginning, since seeking is inexact in many codecs.
+    """The frames of a video, decoded from the beginning on, since seeking is inexact in many codecs.
 
     Args:
         path: the file.
@@ -41,6 +42,7 @@ class Video:
         import cv2
 
         self.path, self.notes = path, []  # type: Path, list[str]
+        self._opened: _Opened | None = None
         with _opened(path) as capture:
             stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             rate = float(capture.get(cv2.CAP_PROP_FPS))
@@ -67,33 +69,75 @@ class Video:
         return self._size
 
     def read(self, at: Iterable[int]) -> Iterator[NDArray[Any]]:
-        """Yields the frames of these numbers, which rise: uint8 [H, W, 3], RGB."""
+        """Yields the frames of these numbers, which rise: uint8 [H, W, 3], RGB.
+
+        A later read of later frames goes on where this one ended, so that a long video is decoded once.
+        """
+        numbers = list(at)
+        if not numbers:
+            return
+        opened, self._opened = self._opened, None
+        if opened is None or opened.place > numbers[0]:
+            if opened is not None:
+                opened.capture.release()
+            opened = _Opened(_open(self.path))
+        with _naming(self.path):
+            try:
+                for wanted in numbers:
+                    yield opened.frame(wanted, self.path)
+                self._opened, opened = opened, None
+            finally:
+                if opened is not None:
+                    opened.capture.release()
+
+
+@dataclass
+class _Opened:
+    """A video that is being decoded; `place` is the number of the next frame."""
+
+    capture: VideoCapture
+    place: int = 0
+
+    def frame(self, wanted: int, path: Path) -> NDArray[Any]:
         import cv2
 
-        with _opened(self.path) as capture:
-            place = 0
-            for wanted in at:
-                while place < wanted and capture.grab():
-                    place += 1
-                ok, frame = capture.read()
-                place += 1
-                if not ok:
-                    raise InputError(f"{self.path} cannot be decoded after {place - 1} frames; it may have changed.")
-                yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+        while self.place < wanted and self.capture.grab():
+            self.place += 1
+        ok, frame = self.capture.read()
+        self.place += 1
+        if not ok:
+            raise InputError(f"{path} cannot be decoded after {self.place - 1} frames; it may have changed.")
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[VideoCapture]:
-    """Opens a video until the block ends; errors of OpenCV in it name the file."""
+def _open(path: Path) -> VideoCapture:
     # Otherwise FFmpeg prints errors ("moov atom not found") to stderr; -8 is "quiet".
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
     capture = cv2.VideoCapture()
-    try:
+    with _naming(path):
         capture.open(str(path))
-        yield capture
+    return capture
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns errors of OpenCV into one that names the file."""
+    import cv2
+
+    try:
+        yield
     except cv2.error as error:
         raise InputError(f"{path} cannot be decoded as a video ({shorten(error)}).") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[VideoCapture]:
+    """Opens a video until the block ends; errors of OpenCV in it name the file."""
+    capture = _open(path)
+    try:
+        with _naming(path):
+            yield capture
     finally:
         capture.release()

@@ -28,7 +28,7 @@ from .levels import Bools, Greys
 from .object_ids import ObjectId as ObjectId
 from .object_ids import format_id as format_id
 from .object_ids import same_id as same_id
-from .reading import Advice, Reading
+from .reading import VOID, Advice, Reading
 from .reading import MaskKind as MaskKind
 from .reading import ObjectMasks as ObjectMasks
 
@@ -81,6 +81,23 @@ def read_object(
     values, declared = _values(pictures, source)
     reading = Reading(values, source, advice, declared)
     return reading.read(object_id, kind)
+
+
+def list_objects(pictures: Sequence[MaskPicture], source: str, kind: MaskKind = "auto") -> list[ObjectId] | None:
+    """Returns the ids of the objects in pictures; None if they show one object without an id.
+
+    Raises:
+        InputError: values that can be read in two ways or are no masks.
+    """
+    if kind not in ("auto", "ids"):
+        return None
+    if kind == "auto" and _read_alpha(pictures, source, None, kind, Advice()) is not None:
+        return None
+    values, declared = _values(pictures, source)
+    reading = Reading(values, source, Advice(), declared)
+    if kind == "ids" or declared or (values.levels.objects and values.weigh() == "ids"):
+        return [one for one in reading.ids if not (declared and one == VOID)]
+    return None
 
 
 def _values(pictures: Sequence[MaskPicture], source: str) -> tuple[Greys | Colours, bool]:

@@ -52,7 +52,8 @@ class Reading:
         self.declared = declared  # the file says that they are ids
 
     @property
-    def _ids(self) -> list[ObjectId]:
+    def ids(self) -> list[ObjectId]:
+        """The levels besides the background, as ids."""
         levels = self.values.levels.objects
         if isinstance(self.values, Greys):
             return list(levels)
@@ -92,7 +93,7 @@ class Reading:
         return sorted([int(level) for level in objects if level != 0][:5])
 
     def _choose(self, object_id: ObjectId | None, verdict: str) -> ObjectMasks:
-        levels, ids = self.values.levels, self._ids
+        levels, ids = self.values.levels, self.ids
         kind = "colours" if isinstance(self.values, Colours) else verdict
         if object_id is not None:
             for one, level in zip(ids, levels.objects, strict=True):
@@ -120,7 +121,7 @@ class Reading:
         return f" ({black} is the background)" if self.values.levels.has_background else ""
 
     def _several(self) -> str:
-        ids = self._ids
+        ids = self.ids
         found = f"objects ({list_ids(ids)})"
         if isinstance(self.values, Colours):
             found = f"objects by their colours ({list_ids(ids)})"
@@ -145,7 +146,7 @@ class Reading:
                 f"{self.source}: {100 * share:.2g} % of the pixels lie between the main colours, as after JPEG or "
                 "antialiasing; each was taken as the nearest main colour around it."
             )
-        if self.declared and self._ids == [VOID]:
+        if self.declared and self.ids == [VOID]:
             notes.append(
                 f"{self.source}: the only id is {VOID}, which some data sets use for pixels left out; it was taken as "
                 "the object."

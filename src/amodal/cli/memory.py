@@ -62,11 +62,16 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         chosen = planner.choose(run, budget, memories)
     except MemoryBudgetError as error:
         refusal = error
+    longer = [
+        (name, list(planner.plans(one, memories))) for name, one in plans[0].run.open_variant().longer(opened.manifest)
+    ]
     shown = [_best([plan for plan in plans if plan.memory == memory], budget) for memory in memories]
     if as_json:
-        print_json(_as_json(opened, build, plans, budget, chosen))
+        by_name = {name: [plan.as_json() for plan in some] for name, some in longer}
+        print_json({**_as_json(opened, build, plans, budget, chosen), "long_clips": by_name})
     else:
-        click.echo("\n".join([*_head(bundle, build, shown[0]), *_text(plans, shown, budget, chosen)]))
+        lines = [*_head(bundle, build, shown[0]), *_text(plans, shown, budget, chosen), *_longer(longer, budget)]
+        click.echo("\n".join(lines))
     if picture is not None:
         _draw(picture, shown, budget)
         click.echo(f"Wrote {picture}.", err=as_json)
@@ -116,6 +121,16 @@ def _text(
     yield "The CUDA context adds a few hundred MB; only a GPU shows how many."
     if budget is not None and chosen is not None:
         yield f"Chosen for {human_bytes(budget)}: {_name(chosen)}, which takes {human_bytes(chosen.peak_bytes)}."
+
+
+def _longer(longer: list[tuple[str, list[MemoryPlan]]], budget: int | None) -> Iterator[str]:
+    """Peaks of long clips, whose blocks take more than a single clip, by the objects that are denoised together."""
+    if not longer:
+        return
+    rows = [[name, _name(plan), plan.peak.name, human_bytes(plan.peak_bytes)] for name, some in longer for plan in some]
+    peaks = [plan.peak_bytes for _, some in longer for plan in some]
+    yield "\nLong clips, a block at a time:"
+    yield _with_verdict(["objects", "memory", "in the phase", "peak"], rows, peaks, budget, 3)
 
 
 def _name(plan: MemoryPlan) -> str:
