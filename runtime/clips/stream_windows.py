@@ -123,6 +123,7 @@ class Windows:
         self._depth, self._extremes = Ring(frames, size), Extremes(RANGE_FRAMES)
         self._seen = 0  # the frames before this one were taken in
         self._epoch = 0
+        self._turn = 0
         self._born: list[tuple[int, ObjectId]] = []
         self._ended: list[ObjectId] = []
         self._reset = False
@@ -164,7 +165,7 @@ class Windows:
             self._end([t for t in self._tracks.values() if frame.stamp - t.seen_at > self._options.forget])
             for object_id in frame.masks:
                 if object_id not in self._tracks:
-                    track = Track(object_id, frame.number, self._reach, self._size, frame.number, frame.stamp)
+                    track = Track(object_id, frame.number, self._reach, self._size, self._turn, frame.stamp)
                     self._tracks[object_id] = track
                     self._born.append((frame.number, object_id))
             for track in self._tracks.values():
@@ -181,8 +182,7 @@ class Windows:
             return frame.depth
         assert self._find_depth is not None
         assert frame.picture is not None
-        found: NDArray[np.float32] = self._find_depth(frame.picture[None])[0]
-        return found
+        return np.asarray(self._find_depth(frame.picture[None])[0])
 
     def _judge(self, track: Track, numbers: range, depth: NDArray[np.float32], start: int) -> _Wanted:
         modal = track.modal(numbers)
@@ -197,7 +197,7 @@ class Windows:
         """Draws what there is time for, those that have waited longest first; returns the steps, 0 if it is nothing."""
         if not wanted:
             return 0
-        waiting = sorted(wanted, key=lambda w: w.track.last_run)
+        waiting = sorted(wanted, key=lambda w: w.track.turn)
         deadline = self._options.deadline
         budget = deadline if deadline is not None or period is None else period * self._options.every
         steps = self._pace.steps(len(waiting), budget)
@@ -214,7 +214,8 @@ class Windows:
             self._pace.note(max(self._clock() - before, 1e-9), count, steps)
             for one in group:
                 one.track.blend(numbers, drawn[one.track.object_id])
-                one.track.last_run = numbers.stop
+                self._turn += 1
+                one.track.turn = self._turn
         return steps
 
     def _present(self, wanted: Iterable[_Wanted], frame: Frame) -> list[_Wanted]:

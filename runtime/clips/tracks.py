@@ -46,7 +46,7 @@ class Track:
         born: number of the first frame in which it is seen.
         reach: frames of a window.
         size: (H, W) of masks as the networks take them.
-        last_run: number of the last frame of the last window that drew it, or `born`: how long it has waited.
+        turn: counts the objects that were drawn before it was last, or was born: the smallest has waited longest.
         seen_at: stamp of the last frame in which it is seen.
         leaving: whether it touches the frame's edge there.
         known_at: stamp of the frame of the last known mask.
@@ -58,7 +58,7 @@ class Track:
     born: int
     reach: int
     size: Size
-    last_run: int
+    turn: int
     seen_at: float
     leaving: bool = False
     known_at: float = 0.0
