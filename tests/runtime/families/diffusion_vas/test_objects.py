@@ -51,7 +51,10 @@ def test_a_clip_of_fewer_frames_than_the_bundles_is_padded_as_segment_does(model
     equal(model.segment_objects([(1, scene.modal[:5])], depth=scene.depth[:5], **STEPS)[1], alone)
 
 
-@pytest.mark.parametrize("windows", ["shifted", "blended", "joint", "dilated", "chunks"])
+@pytest.mark.parametrize(
+    "windows",
+    ["shifted", *(pytest.param(w, marks=pytest.mark.slow) for w in ("blended", "joint", "dilated", "chunks"))],
+)
 def test_an_object_of_a_long_clip_is_the_same_whatever_the_others(model, scene, windows):
     other = np.roll(scene.modal, 30, axis=2)
     more = {"depth": scene.depth, "windows": windows, "block_frames": 16, **STEPS}
@@ -114,6 +117,7 @@ def blocks_of(model, scene, carry=None, **more):
     return segment_blocks(model.session, source, request, carry), source, request
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("windows", ["shifted", "blended"])
 def test_a_run_that_goes_on_after_any_block_is_the_one_that_never_stopped(model, windows):
     scene = make_scene(4, 40, pace=8)
