@@ -5,12 +5,11 @@ A sampler denoises all frames of a block together. At every step, windows of T f
     chunks   0 to T, T to 2 T and so on; independent of each other
     shifted  at even steps as chunks, at odd ones the cuts lie T / 2 later, so that neighbours agree on what is hidden
     joint    windows overlap by T / 2, and what they give is averaged at every step
-    dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted; the cuts
-             move in both
+    dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted
     blended  blocks of a single window that overlap by T / 2; their pictures are blended
 
 A last window that would stick out is moved back, never padded. Joint windows are MultiDiffusion (Bar-Tal et al., ICML
-2023) in time; shifted and dilated ones cost no more calls than chunks.
+2023) in time; shifted ones cost no more calls than chunks.
 """
 
 from __future__ import annotations
@@ -110,8 +109,12 @@ def windows_at(strategy: WindowStrategy, count: int, frames: int, step: int, ste
         return [_window(np.arange(count), np.ones(count, bool))]
     if strategy == "joint":
         return _averaged(count, frames)
-    if strategy == "dilated" and step < math.ceil(_DILATED_SHARE * steps):
-        return _dilated(count, frames, frames // 2 if step % 2 else 0)
+    if strategy == "dilated" and step < math.ceil(_DILATED_SHARE * steps) and count >= 2 * frames:
+        return [
+            _window(parity + 2 * window.frames, window.weights > 0)
+            for parity in (0, 1)
+            for window in _chunks((count + 1 - parity) // 2, frames)
+        ]
     if strategy in ("shifted", "dilated") and step % 2:
         return list(_shifted(count, frames))
     return _chunks(count, frames)
@@ -149,20 +152,6 @@ def _shifted(count: int, frames: int) -> Iterator[Window]:
     if rest > frames - half:
         numbers = np.arange(count - frames, count)
         yield _window(numbers, numbers >= count - rest)
-
-
-def _dilated(count: int, frames: int, offset: int) -> list[Window]:
-    """Returns windows of every second frame, as many as there are chunks.
-
-    They are cut from a ring, even frames forwards and odd ones backwards, of which neighbours are at most two frames
-    apart. It has no ends, so cuts can lie anywhere; a window around one of its two turns has every frame.
-    """
-    ring = np.roll(np.concatenate([np.arange(0, count, 2), np.arange(1, count, 2)[::-1]]), -offset)
-    windows = []
-    for window in _chunks(count, frames):
-        order = np.argsort(ring[window.frames])
-        windows.append(Window(ring[window.frames][order], window.weights[order]))
-    return windows
 
 
 def _averaged(count: int, frames: int) -> list[Window]:

@@ -17,7 +17,7 @@ from .registration import Bools, Bytes, Floats, Motion, ObjectFrame, largest_dia
 
 REACH = 64
 """Frames before and after a stretch of a long clip that its hidden parts are copied from."""
-MOST = 32
+MOST = 16
 """Sources of one frame."""
 
 _FEWEST = 10  # visible pixels that a frame needs to be copied from or compared with

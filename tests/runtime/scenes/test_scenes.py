@@ -153,6 +153,26 @@ def test_what_cannot_be_drawn_is_refused(seed: int, frames: int, size: tuple[int
         make_scene(seed, frames, size)
 
 
+def speed(scene: Scene) -> float:
+    """The median way of the middle of the object's box from one frame to the next, in pixels."""
+    middles = scene.boxes[:, :2] + scene.boxes[:, 2:] / 2
+    return float(np.median(np.linalg.norm(np.diff(middles, axis=0), axis=1)))
+
+
+def test_with_a_pace_a_long_scene_moves_as_a_short_one_and_goes_on_being_hidden() -> None:
+    short, paced, slow = (
+        [make_scene(seed, frames, (32, 64), pace=pace) for seed in range(40)]
+        for frames, pace in ((8, None), (32, 8), (32, None))
+    )
+    speeds = [np.mean([speed(scene) for scene in scenes]) for scenes in (short, paced, slow)]
+    assert 0.7 < speeds[1] / speeds[0] < 1.4
+    assert speeds[2] / speeds[0] < 0.4
+    hidden = [[(scene.visibility[t : t + 8] < 0.9).any() for scene in paced] for t in (0, 8, 16, 24)]
+    assert np.mean(hidden, axis=1).min() > 0.5
+    with pytest.raises(InputError, match="`pace=0`: expected frames"):
+        make_scene(0, 32, pace=0)
+
+
 def test_a_folder_holds_what_run_reads_and_the_truth(tmp_path: Path) -> None:
     scene = make_scene(6)
     write_scene(tmp_path, scene, fps=5)
