@@ -72,7 +72,8 @@ def prepare_modal(modal: Array, size: Size, xp: Any = np, checks: Checks | None 
     """
     _require_three_axes(modal, "modal")
     if is_raw(modal, size, xp):
-        return to_signed(resize_modal(binarise(modal, "modal", xp, checks), size, xp))
+        grey = binarise(modal, "modal", xp, checks).astype(np.uint8) * np.uint8(255)
+        return to_signed(_resize(grey, size, xp))
     return _prepared(modal, size, "modal", "bool or uint8 masks of any size", xp, checks, _require_signed)
 
 

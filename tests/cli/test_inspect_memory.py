@@ -345,3 +345,14 @@ def test_a_backend_without_gpu_memory_takes_no_limit(refused: Callable[..., str]
     pytest.importorskip("onnxruntime")
     sentence = refused("run", "default", *kept_clip.inputs, "--vram", "6GB")
     assert "--vram: backend onnxruntime uses no GPU memory; leave it out" in sentence
+
+
+def test_long_clips_are_shown_with_one_to_eight_objects(engines: Path) -> None:
+    said = inspect(engines, "--stage", "segment", "--mode", "resident").out
+    rows = re.findall(r"^(\d objects?) +resident, (\w+) CFG rows +\w+ +([\d.]+ \w+)", said.split("Long clips")[1], re.M)
+    assert [row[:2] for row in rows] == [
+        (f"{n} object{'s' * (n > 1)}", way) for n in (1, 2, 4, 8) for way in ("batched", "separate")
+    ]
+    shown = json.loads(inspect(engines, "--stage", "segment", "--json").out)["long_clips"]
+    peaks = [shown[name][0]["peak_bytes"] for name in ("1 object", "2 objects", "4 objects", "8 objects")]
+    assert peaks == sorted(set(peaks))

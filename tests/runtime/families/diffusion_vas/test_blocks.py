@@ -1,5 +1,7 @@
 """Runs of several blocks: resuming, windows in turn, bounded reading."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ def test_a_run_that_goes_on_from_any_block_gives_the_same_bits(model, scene):
     blocks = list(segment_blocks(model.session, source_of(scene), request))
     assert [(b.start, b.stop) for b in blocks] == [(0, 7), (7, 14), (14, 30)]
     whole = {o: np.concatenate([b.masks[o] for b in blocks]) for o in blocks[0].masks}
-    for before, after in zip(blocks[:-1], blocks[1:], strict=True):
+    for before, after in itertools.pairwise(blocks):
         again = next(segment_blocks(model.session, source_of(scene), request, before.carry))
         assert_equal(again, after, ["masks", "frames", "drawn", "judged"])
 
@@ -55,7 +57,7 @@ def test_a_run_that_goes_on_from_any_block_gives_the_same_bits(model, scene):
 
     request = BlockRequest(Settings(steps=2), blocks[-1].noise, block_frames=16, propagate=True)
     drawn = list(complete_blocks(model.session, source_of(scene), amodal_of, request))
-    for before, after in zip(drawn[:-1], drawn[1:], strict=True):
+    for before, after in itertools.pairwise(drawn):
         again = next(complete_blocks(model.session, source_of(scene), amodal_of, request, before.carry))
         assert_equal(again, after, ["frames", "drawn", "known"])
 
