@@ -61,7 +61,7 @@ def noisy(depth: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 1.0) for frame in depth])
     noise = np.stack([cv2.GaussianBlur(rng.normal(0, 1, frame.shape), (0, 0), 2.0) for frame in depth])
-    return (blurred + 0.01 * noise / noise.std()).astype(np.float32)
+    return np.asarray(blurred + 0.01 * noise / noise.std(), np.float32)
 
 
 def judge_scene(things: Things, gate: Gate, depth: NDArray[np.float32]) -> list[Judged]:
@@ -82,9 +82,8 @@ def tabulate(objects: Sequence[Judged]) -> Row:
     skipped = np.concatenate([found.ious[found.skipped] for found in objects])
     means = [float(found.ious.mean()) for found, one in zip(objects, whole, strict=True) if one] or [np.nan]
     frames = np.concatenate([found.skipped for found in objects])
-    shares = (100 * float(share.mean()) for share in (~needs, whole))
-    wrong = 100 * float((needs & whole).mean())
-    return Row(*shares, float(np.mean(means)), min(means), wrong, 100 * float(frames.mean()), float(skipped.mean()))
+    needless, left_out, wrong, share = (100 * float(x.mean()) for x in (~needs, whole, needs & whole, frames))
+    return Row(needless, left_out, float(np.mean(means)), min(means), wrong, share, float(skipped.mean()))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
