@@ -2,9 +2,9 @@
 
     python embed_in_node.py
 
-`AmodalNode` is what to copy. `submit` never waits: it may be called from the callback of a subscriber (ROS, ZeroMQ,
-a camera's driver). The thread owns the model, since a model is used by one thread at a time, and always takes the
-newest pictures. An error in it ends the node, and `close` raises it.
+`AmodalNode` is what to copy. `submit` takes a millisecond: it may be called from the callback of a subscriber (ROS,
+ZeroMQ, a camera's driver). The thread owns the model, since a model is used by one thread at a time, and the stream
+always takes the newest pictures. An error in the thread ends the node, and `close` raises it.
 """
 
 from __future__ import annotations
@@ -12,77 +12,55 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import amodal
-from amodal.runtime.errors import InputError
+from amodal.runtime.clips.stream import Stream
+from amodal.runtime.clips.stream_results import StreamResult
 from amodal.runtime.scenes import make_scene
 
 
-class Seen(NamedTuple):
-    """The object's visible pixels, bool [h, w], and nearness, float32 [h, w], at a time in seconds."""
-
-    stamp: float
-    modal: NDArray[np.bool_]
-    depth: NDArray[np.float32]
-
-
-class Result(NamedTuple):
-    """The whole object, bool [h, w], in the picture of that time, and the pictures that passed meanwhile."""
-
-    stamp: float
-    whole: NDArray[np.bool_]
-    passed: int
-
-
 class AmodalNode:
-    """Completes the newest picture again and again, in a thread of its own, until it is closed."""
+    """Finds the whole objects in the newest pictures, in a thread of its own, until it is closed."""
 
-    def __init__(self, bundle: str, publish: Callable[[Result], None], steps: int = 6) -> None:
+    def __init__(self, bundle: str, publish: Callable[[StreamResult], None], steps: int = 6) -> None:
         self._bundle, self._publish, self._steps = bundle, publish, steps
-        self._news = threading.Condition()
-        self._seen: deque[Seen] = deque(maxlen=64)
-        self._waiting, self._closed = 0, False
+        self._stream: Stream | None = None
+        self._ready = threading.Event()
         self._executor = ThreadPoolExecutor(1, "amodal")
         self._work = self._executor.submit(self._run)
+        self._work.add_done_callback(lambda _: self._ready.set())
 
-    def submit(self, seen: Seen) -> None:
-        """Hands in a picture; returns at once."""
-        with self._news:
-            self._seen.append(seen)
-            self._waiting += 1
-            self._news.notify()
+    def wait(self) -> None:
+        """Waits until pictures may come."""
+        self._ready.wait()
+
+    def submit(self, masks: Mapping[int, NDArray[np.bool_]], depth: NDArray[np.float32], stamp: float) -> None:
+        """Hands in visible pixels by object, bool [h, w], and nearness, float32 [h, w], at a time in seconds."""
+        if self._stream is not None and not self._stream.closed:
+            self._stream.push(None, masks, depth, stamp)
 
     def close(self) -> None:
         """Lets the thread finish what it computes, frees the model, and raises what went wrong in it."""
-        with self._news:
-            self._closed = True
-            self._news.notify()
+        self.wait()
+        if self._stream is not None:
+            self._stream.close()
         self._executor.shutdown()
         self._work.result()
 
     def _run(self) -> None:
         with amodal.load(self._bundle) as model:
-            while True:
-                with self._news:
-                    self._news.wait_for(lambda: self._closed or self._waiting)
-                    if self._closed:
-                        return
-                    clip = list(self._seen)[-model.config.frames :]
-                    passed, self._waiting = self._waiting - 1, 0
-                modal, depth = np.stack([seen.modal for seen in clip]), np.stack([seen.depth for seen in clip])
-                try:
-                    found = model.segment(modal, depth=depth, steps=self._steps)
-                except InputError as error:  # too little of the object is seen
-                    print(f"passed by: {error}")
-                    continue
-                self._publish(Result(clip[-1].stamp, found.masks_full[-1], passed))
+            model.warm_up(["segment"], from_rgb=False, steps=self._steps)
+            with model.stream(steps=self._steps, lookahead=1, depth_kind="relative") as stream:
+                self._stream = stream
+                self._ready.set()
+                while not stream.closed:
+                    for result in stream.poll(wait=1.0):
+                        self._publish(result)
 
 
 def main() -> None:
@@ -94,15 +72,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=8.0, help="pictures a second (default: %(default)s)")
     args = parser.parse_args()
 
-    def publish(result: Result) -> None:
+    def publish(result: StreamResult) -> None:
         late = time.monotonic() - result.stamp
-        print(f"{result.whole.sum()} pixels of the object, {late:.2f} s late, {result.passed} pictures passed by")
+        for found in result.objects.values():
+            print(
+                f"{found.mask.sum()} pixels of the object, {found.status}, {late:.2f} s late, "
+                f"{result.skipped} pictures passed by"
+            )
 
     scene = make_scene(seed=8, frames=args.pictures, size=(240, 320))
     node = AmodalNode(args.bundle, publish, args.steps)
     try:
+        node.wait()
         for modal, depth in zip(scene.modal, scene.depth, strict=True):
-            node.submit(Seen(time.monotonic(), modal, depth))
+            node.submit({1: modal}, depth, time.monotonic())
             time.sleep(1 / args.rate)
     finally:
         node.close()

@@ -1,10 +1,10 @@
-"""A loop over a camera: the whole object in the newest picture, from the last few pictures.
+"""A loop over a camera: the whole objects in the newest pictures, in time.
 
     python live_camera.py --save seen/
 
 The camera is drawn, and so are its detector and depth: replace `DrawnCamera` by your own source. It yields what
-`cv2.VideoCapture`, a segmentation network and a depth network (or a stereo camera) would give. Pictures that arrive
-while the model computes join the clip and are not completed, as with a real camera.
+`cv2.VideoCapture`, a segmentation network that tracks, and a depth network (or a stereo camera) would give. Pictures
+that arrive while the model computes are part of the next window; those that are too old for it are passed by.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import amodal
-from amodal.runtime.errors import InputError
+from amodal.runtime.clips.stream import Stream
+from amodal.runtime.clips.stream_results import StreamResult
 from amodal.runtime.files.overlay import draw_overlay
 from amodal.runtime.scenes import make_scene
 
 
 class Seen(NamedTuple):
-    """A picture, uint8 [h, w, 3], with the object's visible pixels, bool [h, w], and nearness, float32 [h, w]."""
+    """A picture, uint8 [h, w, 3], with visible pixels by object, bool [h, w], and nearness, float32 [h, w]."""
 
     picture: NDArray[np.uint8]
-    modal: NDArray[np.bool_]
+    masks: dict[int, NDArray[np.bool_]]
     depth: NDArray[np.float32]
+    stamp: float
 
 
 class DrawnCamera:
-    """A camera of 240x320 pixels that always has a newest picture, like one whose driver keeps a single buffer."""
+    """A camera of 240x320 pixels whose driver keeps what came since it was last asked."""
+
+    size = (240, 320)
 
     def __init__(self, pictures: int, rate: float) -> None:
-        self._scene = make_scene(seed=8, frames=pictures, size=(240, 320))
+        self._scene = make_scene(seed=8, frames=pictures, size=self.size)
         self._rate = rate
 
     def pictures(self) -> Iterator[list[Seen]]:
@@ -48,29 +52,23 @@ class DrawnCamera:
             time.sleep(max(0.0, begin + taken / self._rate - time.monotonic()))
             arrived = min(len(scene.frames), int((time.monotonic() - begin) * self._rate) + 1)
             arrived = max(arrived, taken + 1)
-            yield [Seen(scene.frames[t], scene.modal[t], scene.depth[t]) for t in range(taken, arrived)]
+            yield [
+                Seen(scene.frames[t], {1: scene.modal[t]}, scene.depth[t], begin + t / self._rate)
+                for t in range(taken, arrived)
+            ]
             taken = arrived
 
 
-def watch(model: amodal.Model, camera: DrawnCamera, steps: int) -> Iterator[tuple[Seen, NDArray[np.bool_], float]]:
-    """Yields a picture, its whole object, bool [h, w], and the seconds that this took.
-
-    Pictures in which too little of the object is seen to be completed are passed by.
-    """
-    clip: deque[Seen] = deque(maxlen=model.config.frames)
+def watch(stream: Stream, camera: DrawnCamera) -> Iterator[tuple[Seen, StreamResult]]:
+    """Yields pictures with what is known about the objects in them, also where the camera was faster."""
+    recent: deque[Seen] = deque(maxlen=64)  # those whose result may still come
     for arrived in camera.pictures():
-        if not clip:
-            size = arrived[0].picture.shape[:2]
-            model.warm_up(["segment"], frame_size=size, from_rgb=False, steps=steps)
-        clip.extend(arrived)
-        begin = time.perf_counter()
-        modal, depth = np.stack([seen.modal for seen in clip]), np.stack([seen.depth for seen in clip])
-        try:
-            found = model.segment(modal, depth=depth, steps=steps)
-        except InputError as error:
-            print(f"passed by: {error}")
-            continue
-        yield clip[-1], found.masks_full[-1], time.perf_counter() - begin
+        due = False
+        for seen in arrived:
+            due = stream.push(seen.picture, seen.masks, seen.depth, seen.stamp)
+            recent.append(seen)
+        for result in stream.poll() if due else ():
+            yield next(seen for seen in recent if seen.stamp == result.stamp), result
 
 
 def main() -> None:
@@ -86,12 +84,19 @@ def main() -> None:
         args.save.mkdir(parents=True, exist_ok=True)
     camera = DrawnCamera(args.pictures, args.rate)
     with amodal.load(args.bundle) as model:
-        for number, (seen, whole, seconds) in enumerate(watch(model, camera, args.steps)):
-            hidden = (whole & ~seen.modal).sum()
-            print(f"picture {number}: {hidden} of {whole.sum()} pixels of the object are hidden, {seconds:.2f} s")
-            if args.save:
-                picture = draw_overlay(seen.picture, seen.modal, whole)
-                Image.fromarray(picture).save(args.save / f"{number:05d}.png")
+        model.warm_up(["segment"], frame_size=camera.size, from_rgb=False, steps=args.steps)
+        with model.stream(steps=args.steps, lookahead=1, depth_kind="relative") as stream:
+            for seen, result in watch(stream, camera):
+                for number, found in result.objects.items():
+                    modal = seen.masks.get(number, np.zeros_like(found.mask)) & found.mask
+                    hidden, late = (found.mask & ~modal).sum(), time.monotonic() - result.stamp
+                    print(
+                        f"picture {result.number}: {hidden} of {found.mask.sum()} pixels of object {number} are "
+                        f"hidden, {found.status}, {late:.2f} s late"
+                    )
+                    if args.save:
+                        picture = draw_overlay(seen.picture, modal, found.mask)
+                        Image.fromarray(picture).save(args.save / f"{result.number:05d}.png")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,11 @@
 
 A frame needs one if something that is nearer borders the visible part, since more of the object may lie behind it, or
 if the object has vanished, unless it left over the frame's edge. In all others the whole object is what is seen of it.
+
+Something nearer borders the object where a pixel that is not the object's, within two pixels of one that is, is nearer
+by more than the tolerance than all of the object within a pixel of that one. (Not than that pixel alone: where depth is
+blurred, the tips of an object are farther than its bays.) An object has vanished if it is not seen, and in one of the
+frames nearest in time in which it is, it does not touch the frame's edge, or something nearer borders it.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ Judgement = Literal["hidden", "vanished", "open", "outside"]
 over the frame's edge or was never seen. The first two need a network."""
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 _REACH = 2  # pixels around the visible part
+_OUTSIDE = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
+_INSIDE = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -57,10 +64,10 @@ class Gate:
         result = np.full(len(modal), JUDGEMENTS.index("outside"), np.uint8)
         seen = np.flatnonzero(modal.any(axis=(1, 2)))
         for t in seen:
-            hidden = self._is_bordered(modal[t], depth[t])
-            result[t] = JUDGEMENTS.index("hidden" if hidden else "open")
+            result[t] = JUDGEMENTS.index("hidden" if self._is_bordered(modal[t], depth[t]) else "open")
         if len(seen):
-            stays = np.array([not _touches_edge(modal[t]) for t in seen])
+            hidden = result[seen] == JUDGEMENTS.index("hidden")
+            stays = hidden | np.array([not _touches_edge(modal[t]) for t in seen])
             for t in np.setdiff1d(np.arange(len(modal)), seen):
                 after = int(np.searchsorted(seen, t))
                 beside = [i for i in (after - 1, after) if 0 <= i < len(seen)]
@@ -69,14 +76,14 @@ class Gate:
         return result
 
     def _is_bordered(self, modal: NDArray[np.bool_], depth: NDArray[np.float32]) -> bool:
-        """Returns whether something nearer lies within two pixels of a pixel at the object's rim."""
+        """Returns whether something nearer borders the object in a frame."""
         left, top, width, height = cv2.boundingRect(modal.astype(np.uint8))
         rows = slice(max(top - _REACH, 0), top + height + _REACH)
         columns = slice(max(left - _REACH, 0), left + width + _REACH)
         seen, near = modal[rows, columns], depth[rows, columns]
-        kernel = np.ones((2 * _REACH + 1, 2 * _REACH + 1), np.uint8)
-        outside = cv2.dilate(np.where(seen, np.float32(-np.inf), near), kernel)
-        return bool((outside[seen] - near[seen] > 2 * self.tolerance).any())
+        around = cv2.dilate(np.where(seen, np.float32(-np.inf), near), _OUTSIDE)
+        within = cv2.dilate(np.where(seen, near, np.float32(-np.inf)), _INSIDE)
+        return bool((around[seen] - within[seen] > 2 * self.tolerance).any())
 
 
 def needs_network(judged: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -1,5 +1,5 @@
 """Seeded videos of moving things that hide each other, with ground truth."""
 
-from .scene import Scene, make_scene, write_scene
+from .scene import Scene, Things, make_scene, make_things, write_scene
 
-__all__ = ["Scene", "make_scene", "write_scene"]
+__all__ = ["Scene", "Things", "make_scene", "make_things", "write_scene"]

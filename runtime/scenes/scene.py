@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -72,23 +72,8 @@ def make_scene(
     Raises:
         InputError: an argument out of range.
     """
+    world, rng = _make_world(seed, frames, size, zoom, pace)
     height, width = size
-    if seed < 0 or frames < 1 or min(size) < 16:
-        raise InputError(
-            f"scene with seed {seed}, {frames} frames of {height}x{width}: expected a seed of 0 or more, 1 frame or "
-            "more, and sides of 16 pixels or more."
-        )
-    if not 1 <= zoom < math.inf:
-        raise InputError(f"`zoom={zoom}`: expected a number of 1 or more.", field="zoom")
-    if pace is not None and pace < 1:
-        raise InputError(f"`pace={pace}`: expected frames, 1 or more.", field="pace")
-    rng = np.random.default_rng([seed, frames])
-    world = make_world(rng, frames, width / height, pace)
-    while not _is_recognisable(world):
-        world = make_world(rng, frames, width / height, pace)
-    if zoom > 1:
-        room = np.array([width / height, 1.0]) * (1 - 1 / zoom)
-        world = zoomed_out(world, zoom, np.random.default_rng([seed, 1]).uniform(0, room))
     pictures, depth = _background(world, rng, frames, size)
     whole = np.full((frames, height, width, 3), 255, np.uint8)
     for thing in world.behind:
@@ -100,6 +85,30 @@ def make_scene(
     low, high = (corner * height for corner in _corners(world.target.parts()))
     boxes = np.concatenate([low, high - low], axis=1).astype(np.float32)
     return Scene(pictures, modal, amodal, depth, whole, boxes, seed)
+
+
+class Things(NamedTuple):
+    """All things of a scene, farthest first: masks bool [K, T, H, W] and depth float32 [T, H, W], as in `Scene`.
+
+    The things before and behind the object are as many as the scene has; some may be outside of the frame.
+    """
+
+    modal: Bools
+    amodal: Bools
+    depth: Floats
+
+
+def make_things(
+    seed: int, frames: int = 8, size: tuple[int, int] = (64, 128), zoom: float = 1.0, pace: int | None = None
+) -> Things:
+    """Makes the scene of `make_scene`, for the same arguments, with the truth of everything that moves in it."""
+    world, rng = _make_world(seed, frames, size, zoom, pace)
+    pictures, depth = _background(world, rng, frames, size)
+    amodal = np.stack([_paint(thing, pictures, depth) for thing in (*world.behind, world.target, *world.before)])
+    modal = amodal.copy()
+    for index in range(len(modal)):
+        modal[:index] &= ~amodal[index]
+    return Things(modal, amodal, depth)
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
@@ -132,6 +141,30 @@ def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:
         "boxes": np.round(scene.boxes.astype(np.float64), 2),
     }
     write_json(root / "scene.json", facts)
+
+
+def _make_world(
+    seed: int, frames: int, size: tuple[int, int], zoom: float, pace: int | None
+) -> tuple[World, np.random.Generator]:
+    """Draws the world of a scene; also returns the numbers that draw its background. See `make_scene`."""
+    height, width = size
+    if seed < 0 or frames < 1 or min(size) < 16:
+        raise InputError(
+            f"scene with seed {seed}, {frames} frames of {height}x{width}: expected a seed of 0 or more, 1 frame or "
+            "more, and sides of 16 pixels or more."
+        )
+    if not 1 <= zoom < math.inf:
+        raise InputError(f"`zoom={zoom}`: expected a number of 1 or more.", field="zoom")
+    if pace is not None and pace < 1:
+        raise InputError(f"`pace={pace}`: expected frames, 1 or more.", field="pace")
+    rng = np.random.default_rng([seed, frames])
+    world = make_world(rng, frames, width / height, pace)
+    while not _is_recognisable(world):
+        world = make_world(rng, frames, width / height, pace)
+    if zoom > 1:
+        room = np.array([width / height, 1.0]) * (1 - 1 / zoom)
+        world = zoomed_out(world, zoom, np.random.default_rng([seed, 1]).uniform(0, room))
+    return world, rng
 
 
 def _is_recognisable(world: World) -> bool:

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -21,9 +22,11 @@ def slow(modal, depth, tolerance):
     """The rim test pixel by pixel."""
     height, width = modal.shape
     for y, x in np.argwhere(modal):
+        beside = [(v, u) for v in range(y - 1, y + 2) for u in range(x - 1, x + 2)]
+        here = max(depth[v, u] for v, u in beside if 0 <= v < height and 0 <= u < width and modal[v, u])
         for v in range(max(y - 2, 0), min(y + 3, height)):
             for u in range(max(x - 2, 0), min(x + 3, width)):
-                if not modal[v, u] and depth[v, u] - depth[y, x] > 2 * tolerance:
+                if not modal[v, u] and depth[v, u] - here > 2 * tolerance:
                     return True
     return False
 
@@ -56,6 +59,21 @@ def test_an_object_that_vanishes_needs_a_network_and_one_that_leaves_does_not():
     assert judged([square(10, -4), gone, gone, square(10, -4)], depth) == ["open", "outside", "outside", "open"]
     assert judged([gone, square(10, 10)], depth[:2]) == ["vanished", "open"]
     assert judged([gone, gone], depth[:2]) == ["outside", "outside"]
+
+
+def test_an_object_that_is_hidden_where_it_touches_the_edge_does_not_leave():
+    gone, depth = square(10, 10) & False, np.full((40, 60), -1.0)
+    depth[:, 6:] = 0.5  # near, and beside the object
+    assert judged([square(10, -4), gone], [depth, depth]) == ["hidden", "vanished"]
+
+
+def test_blurred_depth_hides_nothing():
+    ragged = square(10, 10, 16)
+    ragged[10:26:3, 22:] = False
+    blurred = cv2.GaussianBlur(np.where(ragged, 0.5, -1.0), (0, 0), 1.0)
+    assert judged([ragged], [blurred]) == ["open"]
+    blurred = cv2.GaussianBlur(np.where(ragged, 0.0, -1.0) + (np.arange(60) < 9) * 1.5, (0, 0), 1.0)
+    assert judged([ragged], [blurred]) == ["hidden"]
 
 
 def test_stretches_are_told_with_their_reasons():

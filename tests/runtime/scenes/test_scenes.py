@@ -16,7 +16,7 @@ from amodal.runtime.files.depth import read_depth
 from amodal.runtime.files.frames import read_frames
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.pictures.images import prepare_depth
-from amodal.runtime.scenes import Scene, make_scene, write_scene
+from amodal.runtime.scenes import Scene, make_scene, make_things, write_scene
 from amodal.runtime.scenes.world import make_world
 
 SEEDS = range(0, 60, 4)
@@ -188,3 +188,13 @@ def test_a_folder_holds_what_run_reads_and_the_truth(tmp_path: Path) -> None:
     np.testing.assert_allclose(facts["visibility"], scene.visibility, atol=1e-4)
     np.testing.assert_allclose(facts["boxes"], scene.boxes, atol=1e-2)
     assert len(set(facts["image_ids"])) == 8
+
+
+def test_all_things_of_a_scene_are_those_that_hide_its_object() -> None:
+    for seed in range(6):
+        scene, things = make_scene(seed, 5), make_things(seed, 5)
+        np.testing.assert_array_equal(things.depth, scene.depth)
+        index = next(i for i in range(len(things.amodal)) if (things.amodal[i] == scene.amodal).all())
+        np.testing.assert_array_equal(things.modal[index], scene.modal)
+        np.testing.assert_array_equal(things.modal[-1], things.amodal[-1])  # nothing hides the nearest
+        assert (things.modal.sum(axis=0) == things.amodal.any(axis=0)).all()  # each pixel shows one thing
