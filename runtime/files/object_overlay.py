@@ -79,7 +79,8 @@ def lane_of(visible: Masks, whole: Masks) -> NDArray[np.uint8]:
     shares = [
         np.add.reduceat(mask.mean(axis=0), at) / np.diff([*at, mask.shape[1]]).clip(1) for mask in (visible, whole)
     ]
-    return np.rint(255 * np.sqrt(np.stack(shares).clip(0, 1))).astype(np.uint8)
+    lanes: NDArray[np.uint8] = np.rint(255 * np.sqrt(np.stack(shares).clip(0, 1))).astype(np.uint8)
+    return lanes
 
 
 def draw_strip(
@@ -91,9 +92,9 @@ def draw_strip(
 ) -> Image.Image:
     """Draws objects over time, so that a seam would be seen: a lane for each, a column of pixels for a frame.
 
-    In a lane, the frame's width runs down: blue where the object is visible, red where it is hidden, the darker the
-    more of the column. Above are bars: how much of the whole object changed since the frame before, at the lane's height for
-    all of it. Block borders are long marks, window borders short ones.
+    In a lane, the frame's width runs down. Blue is where the object is visible, red where it is hidden, the darker the
+    more of the column. Above are bars: how much of the whole object changed since the frame before, full height for all
+    of it. Block borders are long marks, window borders short ones.
 
     Args:
         lanes: uint8 [N, K, 2, LANE] of `lane_of`.

@@ -183,7 +183,7 @@ def _videos(options: Mapping[str, Any], count: int, warnings: list[str]) -> tupl
 
 def _try_writing(run: Unfinished, facts: Facts) -> None:
     """Tries names and room for what is not written yet."""
-    try_names(run.folder, facts.pngs)
+    try_names(run.work, facts.pngs)
     done = sum(stage["next"] / stage["count"] for name in facts.stages if (stage := run.state.get(name)))
     pixels = facts.count * facts.size[0] * facts.size[1]
     pictures = pixels * len(facts.objects) * bytes_per_pixel(facts.stages, facts.cutouts)
