@@ -240,14 +240,12 @@ def killed_at(number: int, *args: object) -> subprocess.CompletedProcess[str]:
 
 def run_with_kills(scene: Path, out: Path, moments: Sequence[int]) -> int:
     """Runs until it is finished, killed at some moments before; returns how often it was."""
-    kills = 0
-    for moment in (*moments, NEVER):
+    for kills, moment in enumerate((*moments, NEVER)):
         found = killed_at(moment, *command(scene, "--objects", "all", "--cutouts", "-q", "--resume", "-o", out))
         if found.returncode != -signal.SIGKILL:
             finished = found.returncode == 0 or "exists already" in found.stderr  # killed after the last move
             assert finished, found.stderr
             return kills
-        kills += 1
     raise AssertionError("it was killed without being asked to")
 
 
