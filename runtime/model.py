@@ -15,6 +15,7 @@ from .arrays.interop import as_input, stream_of
 from .backends import AUTO, DEFAULT, Backend
 from .backends.registry import Choice, open_chosen
 from .bundle.manifest import Manifest
+from .clips.stream import Stream
 from .clips.windows import WindowStrategy
 from .errors import BackendError
 from .execution.components import Components, Memory, Source
@@ -41,6 +42,7 @@ from .families.diffusion_vas.running import (
     run_segment,
 )
 from .families.diffusion_vas.settings import Settings, SettingsKeywords
+from .families.diffusion_vas.streaming import StreamKeywords, open_stream
 from .memory.choice import BackendFacts, MemoryRequest, MemoryWish, Planned, Vram, budget_of, plan_model
 from .memory.plan import MemoryPlan
 from .paths import PathLike
@@ -102,7 +104,9 @@ def load(
             executor = wrap(executor)
         graphs = executor.engines is None
         wish = MemoryRequest(memory, choice.vram, None if graphs and backend == AUTO else engine_dir, shape)
-        facts = BackendFacts(executor.engines, executor.xp is not np, None if graphs else executor.free_memory())
+        on_gpu = executor.xp is not np
+        free = None if graphs and not on_gpu else executor.free_memory()
+        facts = BackendFacts(executor.engines, on_gpu, free)
         planned = plan_model(opened, opened.family, executor.name, wish, facts)
         if planned is not None:
             executor.reserve_activations(planned.plan.shared_scratch)
@@ -154,7 +158,7 @@ class Model:
 
     @property
     def plan(self) -> MemoryPlan | None:
-        """The plan of GPU memory; None on a backend that uses none."""
+        """The plan of GPU memory; None on a backend that uses none, or whose graphs were not measured."""
         return None if self._planned is None else self._planned.plan
 
     @property
@@ -320,6 +324,28 @@ class Model:
         The other arguments and the errors are those of `segment_objects`; `more` also takes `propagate`.
         """
         return complete_objects(self.session, rgb, objects, amodal, block_request(seed, more))
+
+    def stream(self, **options: Unpack[StreamKeywords]) -> Stream:
+        """Opens a stream of frames, whose objects are found as they come (`amodal.runtime.clips.stream`).
+
+        Use it as a context manager, or close it. Call `warm_up` first, so that the first window is no slower.
+
+        Args:
+            every: new frames from window to window; default 2.
+            lookahead: frames by which results lag, since the last frames of a window are drawn worst; default 2.
+            deadline: seconds that a window may take; objects that do not fit keep their last mask. Default None.
+            forget: seconds after which an object that is not seen ends, and a gap between frames after which the
+                history begins anew; default 3.
+            clock: gives seconds; default `time.monotonic`.
+            preset: `fast` (default), `balanced` or `exact`; with `auto` the best for which there is time.
+            gate: `amodal.Gate`, the default, leaves out objects that nothing hides; None draws all.
+            depth_kind, seed: as in `segment`.
+            settings: as in `segment`; `steps` instead of `preset`.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        return open_stream(self.session, **options)
 
     def depth(self, rgb: Any, channels: DepthChannels | None = None) -> NDArray[np.float32]:
         """Computes prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.

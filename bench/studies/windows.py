@@ -21,7 +21,8 @@ from rich.progress import track
 
 from amodal.runtime.clips.source import ArraySource
 from amodal.runtime.clips.windows import WindowStrategy, windows_at
-from amodal.runtime.families.diffusion_vas.blocks import BlockRequest, segment_blocks
+from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
+from amodal.runtime.families.diffusion_vas.blocks import segment_blocks
 from amodal.runtime.families.diffusion_vas.settings import Settings
 
 from ..quality.measures import flicker, hidden_iou, iou
@@ -40,8 +41,8 @@ class Scores(BaseModel):
     kind: str
     miou: float
     miou_occ: float | None
-    seam: float
-    inside: float
+    seam: float | None
+    inside: float | None
     seconds: float
     calls: float
 
@@ -75,7 +76,8 @@ def run_scene(index: int, ways: Sequence[str], setting: Setting) -> dict[str, Sc
     borders = np.zeros(count - 1, bool)
     borders[frames - 1 :: frames] = True
     found = {}
-    for way in ways:
+    turn = index % len(ways)  # none is always the first
+    for way in [*ways[turn:], *ways[:turn]]:
         begin = time.process_time()
         request = BlockRequest(settings, SEED, cast("WindowStrategy", way))
         blocks = list(segment_blocks(model.session, source, request))
@@ -86,13 +88,18 @@ def run_scene(index: int, ways: Sequence[str], setting: Setting) -> dict[str, Sc
         found[way] = Scores(
             kind=kind,
             miou=100 * float(np.nanmean(iou(masks, scene.amodal))),
-            miou_occ=None if np.isnan(occluded).all() else 100 * float(np.nanmean(occluded)),
-            seam=float(np.nanmean(changes[borders])),
-            inside=float(np.nanmean(changes[~borders])),
+            miou_occ=_mean(100 * occluded),
+            seam=_mean(changes[borders]),
+            inside=_mean(changes[~borders]),
             seconds=seconds,
             calls=_calls(way, count, frames, setting.steps),
         )
     return found
+
+
+def _mean(values: Floats) -> float | None:
+    """Returns the mean without NaN; None if there is nothing else."""
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _calls(way: str, count: int, frames: int, steps: int) -> float:
@@ -108,12 +115,20 @@ def tabulate(scores: Sequence[Scores], chunks: Sequence[Scores]) -> Row:
     def mean(name: str) -> float:
         return float(np.mean([value for s in scores if (value := getattr(s, name)) is not None]))
 
-    pairs = zip(scores, chunks, strict=True)
-    gains = np.array([s.miou_occ - c.miou_occ for s, c in pairs if None not in (s.miou_occ, c.miou_occ)])
+    pairs = [(s.miou_occ, c.miou_occ) for s, c in zip(scores, chunks, strict=True)]
+    gains = np.array([one - other for one, other in pairs if one is not None and other is not None])
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("nan")
     ratio = float(np.median([s.seconds / c.seconds for s, c in zip(scores, chunks, strict=True)]))
-    values = (mean(name) for name in ("miou", "miou_occ"))
-    return Row(*values, float(gains.mean()), error, *(mean(n) for n in ("seam", "inside", "calls")), ratio)
+    return Row(
+        mean("miou"),
+        mean("miou_occ"),
+        float(gains.mean()),
+        error,
+        mean("seam"),
+        mean("inside"),
+        mean("calls"),
+        ratio,
+    )
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ depth of all others; the medians leave it out, and clamp it.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +29,15 @@ class DepthRange(NamedTuple):
 
 
 class Extremes:
-    """The extremes of the frames that were added."""
+    """The extremes of the frames that were added.
 
-    def __init__(self) -> None:
-        self._lows: list[float] = []
-        self._highs: list[float] = []
+    Args:
+        last: how many frames count, the newest ones; None for all.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        self._lows: deque[float] = deque(maxlen=last)
+        self._highs: deque[float] = deque(maxlen=last)
 
     def add(self, depth: NDArray[Any]) -> None:
         """Adds frames [n, h, w].

@@ -5,11 +5,12 @@ A sampler denoises all frames of a block together. At every step, windows of T f
     chunks   0 to T, T to 2 T and so on; independent of each other
     shifted  at even steps as chunks, at odd ones the cuts lie T / 2 later, so that neighbours agree on what is hidden
     joint    windows overlap by T / 2, and what they give is averaged at every step
-    dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted
+    dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted; the cuts
+             move in both
     blended  blocks of a single window that overlap by T / 2; their pictures are blended
 
 A last window that would stick out is moved back, never padded. Joint windows are MultiDiffusion (Bar-Tal et al., ICML
-2023) in time; shifted ones cost no more calls than chunks.
+2023) in time; shifted and dilated ones cost no more calls than chunks.
 """
 
 from __future__ import annotations
@@ -63,26 +64,33 @@ def check_strategy(strategy: str) -> None:
         )
 
 
-def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | None = None) -> list[Block]:
-    """Cuts a clip into blocks, which overlap by T / 2 or more and are spread evenly.
-
-    Args:
-        count: N, frames of the clip.
-        frames: T.
-        length: frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
-
-    Raises:
-        InputError: an unknown strategy, or a length below 1.
-    """
+def longest_block(frames: int, strategy: WindowStrategy, length: int | None = None) -> int:
+    """Returns the most frames of a block; arguments and errors are those of `cut_blocks`."""
     check_strategy(strategy)
     if length is not None and length < 1:
         raise InputError(f"blocks of {length} frames: expected at least 1.", field="block_frames")
     wanted = BLOCK_FRAMES if length is None else length
-    longest = frames if strategy == "blended" else max(math.ceil(wanted / frames), 2) * frames
+    return frames if strategy == "blended" else max(math.ceil(wanted / frames), 2) * frames
+
+
+def cut_blocks(count: int, frames: int, strategy: WindowStrategy, length: int | None = None) -> list[Block]:
+    """Cuts a clip into blocks of one length, which overlap by T / 2 or more and are spread evenly.
+
+    Args:
+        count: N, frames of the clip.
+        frames: T.
+        length: most frames of a block; None for about `BLOCK_FRAMES`. Rounded up to whole windows, at least two.
+
+    Raises:
+        InputError: an unknown strategy, or a length below 1.
+    """
+    longest = longest_block(frames, strategy, length)
     if count <= longest:
         return [Block(0, count, count, 0)]
     overlap = frames // 2
     number = math.ceil((count - overlap) / (longest - overlap))
+    even = math.ceil((count + (number - 1) * overlap) / number)
+    longest = min(math.ceil(even / frames) * frames, longest)
     starts = [index * (count - longest) // (number - 1) for index in range(number)]
     stops = [start + longest for start in starts]
     return [
@@ -102,12 +110,8 @@ def windows_at(strategy: WindowStrategy, count: int, frames: int, step: int, ste
         return [_window(np.arange(count), np.ones(count, bool))]
     if strategy == "joint":
         return _averaged(count, frames)
-    if strategy == "dilated" and step < math.ceil(_DILATED_SHARE * steps) and count >= 2 * frames:
-        return [
-            _window(parity + 2 * window.frames, window.weights > 0)
-            for parity in (0, 1)
-            for window in _chunks((count + 1 - parity) // 2, frames)
-        ]
+    if strategy == "dilated" and step < math.ceil(_DILATED_SHARE * steps):
+        return _dilated(count, frames, frames // 2 if step % 2 else 0)
     if strategy in ("shifted", "dilated") and step % 2:
         return list(_shifted(count, frames))
     return _chunks(count, frames)
@@ -145,6 +149,20 @@ def _shifted(count: int, frames: int) -> Iterator[Window]:
     if rest > frames - half:
         numbers = np.arange(count - frames, count)
         yield _window(numbers, numbers >= count - rest)
+
+
+def _dilated(count: int, frames: int, offset: int) -> list[Window]:
+    """Returns windows of every second frame, as many as there are chunks.
+
+    They are cut from a ring, even frames forwards and odd ones backwards, of which neighbours are at most two frames
+    apart. It has no ends, so cuts can lie anywhere; a window around one of its two turns has every frame.
+    """
+    ring = np.roll(np.concatenate([np.arange(0, count, 2), np.arange(1, count, 2)[::-1]]), -offset)
+    windows = []
+    for window in _chunks(count, frames):
+        order = np.argsort(ring[window.frames])
+        windows.append(Window(ring[window.frames][order], window.weights[order]))
+    return windows
 
 
 def _averaged(count: int, frames: int) -> list[Window]:

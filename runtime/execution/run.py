@@ -45,6 +45,10 @@ class Run:
         if len(self.tasks) > 1:
             yield ((f"{task} alone", replace(self, tasks=(task,))) for task in self.tasks)
 
+    def longer(self, manifest: Manifest) -> Iterator[tuple[str, Self]]:
+        """Yields runs of longer clips and of several objects, by name, if the family has them."""
+        yield from ()
+
     def beside(self, loaded: Self, resident: bool) -> Self:
         """Adapts this run to a model that was loaded for the run `loaded`.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,19 +17,24 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, argument
 from ..paths import PathLike
-from ..pictures.objects import ObjectId, format_id
+from ..pictures.objects import ObjectId, format_id, same_id
 from ..progress import Progress, silent
 from .clip import ClipFiles, describe_moments
-from .depth import DepthSource, open_depth
+from .clip_depth import ClipDepth
+from .depth import open_depth
 from .frames import Frames, open_frames
 from .listing import join_ranges, require_path
 from .mask_store import ONLY, MaskStore, store_pictures
-from .masks import MASK_KINDS, Masks, TrackMasks, fit_masks, near_ratio, object_folders, open_masks, tracks_of
+from .masks import MASK_KINDS, TrackMasks, fit_masks, note_covered, object_folders, tracks_of
 from .objects import choose_object, join_ids
 from .pairing import Pairer
 from .pictures import Size, describe_size
+from .recent import Recent
 from .sequences import Pictures, open_folder, open_sequence
 from .tracks import holds_tracks
+from .tracks.track import Track
+
+_LOOKED_AT = 16  # masks of an object by which it is noted that it may be the background
 
 Objects = Sequence[ObjectId] | Literal["all"] | None
 """Ids, all of them, or None for the one of `ClipFiles.object_id` or the only one."""
@@ -39,9 +46,12 @@ MaskKey = Literal["modal", "amodal"]
 class ObjectMasks(Protocol):
     """The masks of all objects of a clip, by the places of its frames."""
 
-    ids: list[ObjectId]
+    @property
+    def ids(self) -> list[ObjectId]:
+        """The objects."""
+        ...
 
-    def read(self, object_id: ObjectId, numbers: range) -> NDArray[np.bool_]:
+    def read(self, object_id: ObjectId, numbers: Sequence[int]) -> NDArray[np.bool_]:
         """Returns masks bool [n, h, w] of any size."""
         ...
 
@@ -68,28 +78,41 @@ class FileSource:
         step = files.trim.step(frames.fps)
         self.fps = None if frames.fps is None else frames.fps / step
         self.notes = [*frames.notes, *describe_moments(files.trim, chosen, frames.fps)]
-        self._depth: DepthSource | None = None
-        self._maps: list[int] = []
+        self._recent = Recent(self._read)
+        self._depth: ClipDepth | None = None
         if files.depth is not None:
             with argument("depth"):
-                self._depth = open_depth(files.depth)
-                pairing = Pairer(frames, self._depth, chosen, "depth map").match(files.pair)
-            self._maps = [i for i in pairing.at if i is not None]
-            self._note([*self._depth.notes, *pairing.notes])
+                maps = open_depth(files.depth)
+                pairing = Pairer(frames, maps, chosen, "depth map").match(files.pair)
+            self._depth = ClipDepth(maps, [i for i in pairing.at if i is not None], files.depth_kind, self.size)
+            self._note([*maps.notes, *pairing.notes, *self._depth.notes])
         self.has_depth = self._depth is not None
-        self.empty = tuple(o for o in self.objects if not masks.seen(o))
+        with argument("masks"):
+            self.empty = tuple(o for o in self.objects if not masks.seen(o))
 
     def again(self) -> FileSource:
         """Returns another reader of the same clip, for another place in it; notes are shared."""
         other = copy.copy(self)
-        other._frames = open_frames(self._files.frames, self._files.trim.end)
-        if self._files.depth is not None:
-            other._depth = open_depth(self._files.depth)
+        other._frames = self._frames.again()
+        other._recent = Recent(other._read)
+        other._depth = None if self._depth is None else self._depth.again()
         return other
 
     def frames(self, numbers: range) -> NDArray[np.uint8]:
         """See `ClipSource`."""
-        return self._frames.read(self._chosen[numbers.start : numbers.stop])
+        result: NDArray[np.uint8] = self._recent.get(numbers)
+        self._note(self._frames.notes)
+        return result
+
+    def _read(self, numbers: list[int]) -> NDArray[np.uint8]:
+        pictures = self._frames.read([self._chosen[number] for number in numbers])
+        if pictures.shape[1:3] != self.size:
+            raise InputError(
+                f"The frames are {describe_size(pictures.shape[1:3])} from frame {self._chosen[numbers[0]]} on after "
+                f"{describe_size(self.size)}; expected one size for the whole clip.",
+                field="frames",
+            )
+        return pictures
 
     def modal(self, object_id: ObjectId, numbers: range) -> NDArray[np.bool_]:
         """See `ClipSource`."""
@@ -105,21 +128,12 @@ class FileSource:
     def depth(self, numbers: range) -> NDArray[np.float32]:
         """See `ClipSource`."""
         assert self._depth is not None
-        kind = self._files.depth_kind
-        with argument("depth"):
-            # Inverse depth is turned over by its largest value, which a part of the clip does not know.
-            depth, notes = self._depth.relative("relative" if kind == "inverse" else kind, self._maps_of(numbers))
-            own = (int(depth.shape[1]), int(depth.shape[2]))
-            if not near_ratio(own, self.size) and near_ratio(own[::-1], self.size):
-                raise InputError(
-                    f"The frames are {describe_size(self.size)} but the depth is {describe_size(own)}; is it of frames "
-                    "that were not turned upright? Give depth of the upright frames."
-                )
-        self._note(notes)
-        return -depth if kind == "inverse" else depth
+        return self._depth.get(numbers)
 
-    def _maps_of(self, numbers: range) -> list[int]:
-        return self._maps[numbers.start : numbers.stop]
+    def _note_covered(self, object_id: ObjectId, seen: list[int]) -> None:
+        if seen:
+            some = self._masks.read(object_id, seen[:: -(-len(seen) // _LOOKED_AT)])
+            self._note(note_covered(float(some.mean())))
 
     def _note(self, notes: Sequence[str]) -> None:
         self.notes += [note for note in dict.fromkeys(notes) if note not in self.notes]
@@ -142,9 +156,11 @@ def open_clip(
     """
     frames = open_frames(files.frames, files.trim.end)
     chosen = files.trim.choose(frames.count, frames.fps)
+    wanted = _wanted(files, objects)
     with argument("masks"):
-        masks, notes = _open_masks(files, frames, chosen, _wanted(files, objects), progress, key)
-        source = FileSource(files, frames, chosen, masks)
+        masks, notes = _open_masks(files, frames, chosen, wanted, progress, key)
+    source = FileSource(files, frames, chosen, masks)
+    with argument("masks"):
         source._note(notes)
         _check_seen(source)
     return source
@@ -154,9 +170,9 @@ def _wanted(files: ClipFiles, objects: Objects) -> Sequence[ObjectId] | Literal[
     if objects is None and files.object_id is not None:
         return [files.object_id]
     if objects is not None and objects != "all":
-        names = [format_id(o) for o in objects]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"object {twice} is named twice; name each once.", field="objects")
+        for index, one in enumerate(objects):
+            if any(same_id(one, other) for other in objects[:index]):
+                raise InputError(f"object {format_id(one)} is named twice; name each once.", field="objects")
     return objects
 
 
@@ -168,26 +184,38 @@ def _open_masks(
         tracks = tracks_of(path, key, files.frames)
         ids = _chosen_ids(path, [ONLY if one is None else one for one in tracks.ids], objects)
         lone = tracks.ids == [None]
-        return _each(files, frames, chosen, {o: TrackMasks(tracks.object(None if lone else o)) for o in ids})
+        return _pair_tracks(files, frames, chosen, {o: TrackMasks(tracks.object(None if lone else o)) for o in ids})
     folders = object_folders(path) if path.is_dir() else {}
     if folders:
-        ids = [str(o) for o in _chosen_ids(path, list(folders), objects)]
-        opened = {_as_number(o): open_masks(folders[o], None, files.mask_kind, key, frames=files.frames) for o in ids}
-        return _each(files, frames, chosen, opened)
-    pictures: Pictures = (
-        open_folder(path, (key, "masks")) if path.is_dir() else open_sequence(path, MASK_KINDS, (key, "masks"))
-    )
-    pairing = Pairer(frames, pictures, chosen).match(files.pair, files.missing_masks)
-    listed = None if objects in (None, "all") else [o for o in objects if o is not None]
-    every = progress
-
-    def report(done: int, total: int) -> None:
-        every("masks", "read", done, total)
-
-    store, notes = store_pictures(pictures, pairing.at, listed, files.mask_kind, report)
+        names = [str(o) for o in _chosen_ids(path, list(folders), objects)]
+        sets: dict[ObjectId | None, Pictures] = {_as_number(o): _open_pictures(folders[o], key) for o in names}
+    else:
+        sets = {None: _open_pictures(path, key)}
+    listed = None if folders or objects in (None, "all") else [o for o in objects if o is not None]
+    at: dict[ObjectId | None, list[int | None]] = {}
+    notes: list[str] = []
+    for name, pictures in sets.items():  # all are paired before any is decoded
+        pairing = Pairer(frames, pictures, chosen).match(files.pair, files.missing_masks)
+        at[name] = pairing.at
+        notes += [*pictures.notes, *pairing.notes]
+    store = MaskStore(len(chosen))
+    for place, (name, pictures) in enumerate(sets.items()):
+        report = partial(_report, progress, place, len(sets))
+        notes += store_pictures(pictures, at[name], listed, files.mask_kind, report, store, name)
+    if objects == "all":
+        store.sort()
     if objects is None and len(store.ids) > 1:
         raise InputError(f"{path} holds {len(store.ids)} objects ({join_ids(store.ids)}); pick one with `object_id`.")
-    return _Stored(store), [*pictures.notes, *pairing.notes, *notes]
+    return store, notes
+
+
+def _open_pictures(path: Path, key: MaskKey) -> Pictures:
+    keys = (key, "masks")
+    return open_folder(path, keys) if path.is_dir() else open_sequence(path, MASK_KINDS, keys)
+
+
+def _report(progress: Progress, place: int, count: int, done: int, total: int) -> None:
+    progress("masks", "read", place * total + done, count * total)
 
 
 def _chosen_ids(path: PathLike, known: list[ObjectId], objects: Objects) -> list[ObjectId]:
@@ -200,59 +228,32 @@ def _as_number(name: str) -> ObjectId:
     return int(name) if name.isascii() and name.isdecimal() else name
 
 
-class _Stored:
-    """Masks that were read once."""
-
-    def __init__(self, store: MaskStore) -> None:
-        self._store, self.ids = store, store.ids
-
-    def read(self, object_id: ObjectId, numbers: range) -> NDArray[np.bool_]:
-        return self._store.read(object_id, numbers)
-
-    def seen(self, object_id: ObjectId) -> list[int]:
-        return self._store.seen(object_id)
-
-
-def _each(
-    files: ClipFiles, frames: Frames, chosen: range, masks: dict[ObjectId, Masks]
+def _pair_tracks(
+    files: ClipFiles, frames: Frames, chosen: range, masks: dict[ObjectId, TrackMasks]
 ) -> tuple[ObjectMasks, list[str]]:
-    """Pairs masks that are read by object."""
     at: dict[ObjectId, list[int | None]] = {}
     notes: list[str] = []
     for object_id, one in masks.items():
         pairing = Pairer(frames, one, chosen, numbered=one.numbered).match(files.pair, files.missing_masks)
         at[object_id] = pairing.at
         notes += [*one.notes, *pairing.notes]
-    return _Separate(masks, at, frames.size()), notes
+    return _Tracks({o: one.track for o, one in masks.items()}, at, frames.size()), notes
 
 
-class _Separate:
-    """Masks of objects in a file of their own, or in one that tells them apart without decoding."""
+class _Tracks:
+    """Masks of objects in a file that tells them apart without decoding."""
 
-    def __init__(self, masks: dict[ObjectId, Masks], at: dict[ObjectId, list[int | None]], size: Size) -> None:
-        self._masks, self._at, self._size, self.ids = masks, at, size, list(masks)
+    def __init__(self, tracks: dict[ObjectId, Track], at: dict[ObjectId, list[int | None]], size: Size) -> None:
+        self._tracks, self._at, self._size, self.ids = tracks, at, size, list(tracks)
         self._seen: dict[ObjectId, list[int]] = {}
 
-    def read(self, object_id: ObjectId, numbers: range) -> NDArray[np.bool_]:
-        at = self._at[object_id][numbers.start : numbers.stop]
-        masks = self._masks[object_id]
-        if isinstance(masks, TrackMasks):
-            return masks.track.read(at, self._size)
-        if all(place is None for place in at):
-            return np.zeros((len(at), *self._size), np.bool_)
-        return masks.read(at, self._size)
+    def read(self, object_id: ObjectId, numbers: Sequence[int]) -> NDArray[np.bool_]:
+        return self._tracks[object_id].read([self._at[object_id][i] for i in numbers], self._size)
 
     def seen(self, object_id: ObjectId) -> list[int]:
         if object_id not in self._seen:
-            masks, at = self._masks[object_id], self._at[object_id]
-            if isinstance(masks, TrackMasks):
-                there = set(masks.track.seen(self._size))
-                self._seen[object_id] = [place for place, i in enumerate(at) if i in there]
-            else:
-                pieces = (range(i, min(i + 16, len(at))) for i in range(0, len(at), 16))
-                self._seen[object_id] = [
-                    n.start + int(i) for n in pieces for i in np.flatnonzero(self.read(object_id, n).any(axis=(1, 2)))
-                ]
+            there = set(self._tracks[object_id].seen(self._size))
+            self._seen[object_id] = [place for place, i in enumerate(self._at[object_id]) if i in there]
         return self._seen[object_id]
 
 
@@ -266,6 +267,7 @@ def _check_seen(source: FileSource) -> None:
         seen = source.seen(object_id)
         name = "the object" if len(source.objects) == 1 else f"object {format_id(object_id)}"
         missing = sorted({*range(source.count)} - {*seen})
+        source._note_covered(object_id, seen)
         if not seen:
             source.notes.append(f"The masks show {name} in none of the {source.count} frames; it is left out.")
         elif missing:

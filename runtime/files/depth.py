@@ -7,6 +7,7 @@ Numbers are read as they are stored; `amodal.runtime.pictures.depth_kind` says w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ..pictures.depth_kind import DepthKind, DepthLooks, orient_depth
 from .arrays import array_names
 from .exr import read_exr
 from .pictures import Picture, open_picture
-from .sequences import Array, ArrayFolder, Folder, Pictures, as_array, open_sequence
+from .sequences import Array, ArrayFolder, Folder, Pictures, as_array, open_sequence, reader_of
 from .video import Video
 
 _ARRAYS = ("depth", "depths", "disparity", "disp", "metric_depth", "depth_m", "pred")
@@ -55,7 +56,8 @@ class DepthSource:
             InputError: a damaged file, a picture in colour, no numbers, or frames of different sizes.
         """
         maps = []
-        for i, picture in enumerate(self._pictures.read(range(self.count) if at is None else at)):
+        numbers = range(self.count) if at is None else at
+        for i, picture in zip(numbers, self._pictures.read(numbers), strict=True):
             values = self._grey(picture, i)
             if values.dtype.kind not in "fiu":
                 raise InputError(f"{self.path} holds {values.dtype} values; expected floats or integers.")
@@ -71,10 +73,18 @@ class DepthSource:
         Returns:
             The depth, and sentences about pixels that were filled.
         """
-        depth = self.read(at)
+        return orient_depth(self.read(at), kind, self.looks())
+
+    def looks(self) -> DepthLooks:
+        """Returns what is known besides the numbers; the dtype is known once maps were read."""
         names = [self.path.name, *(self.names or [])[:1]]
-        looks = DepthLooks(str(self.path), self._dtype, [Path(name).stem for name in names], self._arrays)
-        return orient_depth(depth, kind, looks)
+        return DepthLooks(str(self.path), self._dtype, [Path(name).stem for name in names], self._arrays)
+
+    def again(self) -> DepthSource:
+        """Returns another reader of the same maps, for another place in them."""
+        other = copy(self)
+        other._pictures = reader_of(self._pictures)
+        return other
 
     def _grey(self, picture: Picture, i: int) -> NDArray[Any]:
         """Returns the stored numbers [h, w] of a picture; raises `InputError` if it has colours."""

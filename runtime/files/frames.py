@@ -8,6 +8,7 @@ fits, floats by 1, 255 or 65535. Whatever is not the full range of the file's ty
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, argument
 from ..paths import PathLike
 from .pictures import Picture, Size, is_turned
-from .sequences import Folder, Pictures, as_array, open_sequence
+from .sequences import Folder, Pictures, as_array, open_sequence, reader_of
 from .video import Most
 
 _KINDS = "a folder of images or a video file"
@@ -53,6 +54,12 @@ class Frames:
         """Returns (height, width); decodes no picture whose header says it."""
         with argument("frames"):
             return self._pictures.size()
+
+    def again(self) -> Frames:
+        """Returns another reader of the same frames, for another place in them."""
+        other = copy(self)
+        other._pictures = reader_of(self._pictures)
+        return other
 
     def read(self, at: Iterable[int] | None = None) -> NDArray[np.uint8]:
         """Reads the frames of these numbers, which rise; None for all: uint8 [T, H, W, 3], RGB.

@@ -183,14 +183,18 @@ def check_seen(masks: NDArray[np.bool_]) -> list[str]:
             f"None of the {len(masks)} masks shows the object; expected it in at least one, pick one by `object_id` if "
             "there are several.",
         )
-    notes = []
-    covered = float(masks[seen].mean())
-    if covered > _MOST_COVERED:
-        notes.append(f"The masks cover {100 * covered:.0f} % of the picture; if that is the background, invert them.")
+    notes = note_covered(float(masks[seen].mean()))
     if seen.all():
         return notes
     missing = join_ranges(np.flatnonzero(~seen).tolist())
     return [*notes, f"The masks show the object in {int(seen.sum())} of {len(masks)} frames; not in frame {missing}."]
+
+
+def note_covered(share: float) -> list[str]:
+    """Returns a warning if masks cover so large a share of the picture that they may be those of the background."""
+    if share <= _MOST_COVERED:
+        return []
+    return [f"The masks cover {100 * share:.0f} % of the picture; if that is the background, invert them."]
 
 
 def _open_folder(folder: Path, object_id: ObjectId | None, kind: MaskKind, key: str) -> Masks:

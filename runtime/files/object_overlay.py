@@ -92,9 +92,9 @@ def draw_strip(
 ) -> Image.Image:
     """Draws objects over time, so that a seam would be seen: a lane for each, a column of pixels for a frame.
 
-    In a lane, the frame's width runs down. Blue is where the object is visible, red where it is hidden, the darker the
-    more of the column. Above are bars: how much of the whole object changed since the frame before, full height for all
-    of it. Block borders are long marks, window borders short ones.
+    In a lane, the frame's width runs down: blue where the object is visible, red where it is hidden, the darker the
+    more of the column. Above are bars: how much of the whole object changed since the frame before, at the lane's
+    height for all of it. Block borders are long marks, window borders short ones.
 
     Args:
         lanes: uint8 [N, K, 2, LANE] of `lane_of`.

@@ -28,7 +28,9 @@ _NUMBER = re.compile(r"(?<![\d.])[0-9]+\.[0-9]+(?![\d.])|[0-9]+")
 class Named(Protocol):
     """Frames, masks or depth maps, of which names and number are known."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many there are."""
 
     @property
     def names(self) -> Sequence[str] | None:

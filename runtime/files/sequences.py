@@ -223,6 +223,11 @@ def open_folder(folder: Path, keys: tuple[str, ...], opener: Opener = open_pictu
     return ArrayFolder(folder, keys) if arrays else Folder(folder, opener)
 
 
+def reader_of(pictures: Pictures) -> Pictures:
+    """Returns pictures that are read independently of `pictures`, without opening or counting them anew."""
+    return pictures.again() if isinstance(pictures, Video) else pictures
+
+
 def _alike(names: Sequence[Any], pictures: Iterable[Picture]) -> Iterator[Picture]:
     """Yields the pictures; raises `InputError` for the first whose size differs from that of the first."""
     first: Size | None = None

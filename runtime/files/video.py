@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -67,6 +68,12 @@ class Video:
     def size(self) -> Size:
         """Returns (height, width)."""
         return self._size
+
+    def again(self) -> Video:
+        """Returns another reader of the same video, which begins at its beginning; frames are not counted again."""
+        other = copy(self)
+        other._opened = None
+        return other
 
     def read(self, at: Iterable[int]) -> Iterator[NDArray[Any]]:
         """Yields the frames of these numbers, which rise: uint8 [H, W, 3], RGB.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from ..builds.finding import EngineBuild, find_build
 from ..builds.store import EngineBackend, engine_folder
 from ..bundle.manifest import Manifest
 from ..bundle.reading import Bundle
-from ..errors import InputError, MemoryBudgetError
+from ..errors import EngineError, EngineNotFoundError, InputError, MemoryBudgetError
 from ..execution.components import Memory
 from ..execution.family import Family
 from ..execution.run import Run
 from ..paths import PathLike
 from .plan import Footprint, MemoryPlan, footprints_of, parse_bytes, plan_memory
+from .recorded import MemoryRecord, read_memory
+
+_LOG = logging.getLogger(__name__)
 
 MemoryWish = Literal["auto", "resident", "sequential"]
 Vram = str | int | None
@@ -31,7 +35,7 @@ class Planner:
     """Plans runs of one bundle.
 
     Attributes:
-        footprints: of every component that a run uses, from its engines' records.
+        footprints: of every component that a run uses, from the records of its engines or graphs.
     """
 
     family: Family
@@ -146,8 +150,8 @@ class BackendFacts(NamedTuple):
 
     Attributes:
         needs: engines it can run; None for any.
-        on_gpu: whether it runs graphs on a GPU. There is no plan then, since activations are unknown before they run:
-            only the weights are compared with a limit, and the backend itself enforces it.
+        on_gpu: whether it runs graphs on a GPU. There is a plan only if the bundle's graphs were measured
+            (`recording.py`). Otherwise only the weights are compared with a limit, and the backend itself enforces it.
         free: bytes free on the GPU now, which a plan must not exceed; None if unknown.
     """
 
@@ -163,7 +167,9 @@ def plan_model(
     request: MemoryRequest | None = None,
     facts: BackendFacts | None = None,
 ) -> Planned | None:
-    """Plans a model on a backend that runs engines; returns None for one that runs graphs, whose weights it checks.
+    """Plans a model on a backend that runs engines, or graphs that were measured on a GPU.
+
+    Returns None for other graphs, whose weights it compares with the limit.
 
     Args:
         request: None for resident memory without a limit.
@@ -184,18 +190,52 @@ def plan_model(
         elif engine_dir is not None:
             unused = "`engine_dir`", "runs graphs, not engines"
         else:
-            if (limit := budget_of(vram)) is not None:
-                _require_room_for_weights(bundle, family, limit, memory, run)
-            return None
+            return _plan_graphs(bundle, family, request or MemoryRequest(), free) if on_gpu else None
         raise InputError(f"{unused[0]}: backend {backend} {unused[1]}; leave it out, or choose another `backend`.")
     budget = budget_of(vram)
     target, version = (None, None) if needs is None else (needs.target, needs.version)
     planner, build = planner_for(bundle, family, run, backend, engine_dir, target, version)
+    return Planned(planner, budget, _chosen(planner, run, memory, budget, free), build)
+
+
+def _chosen(planner: Planner, run: Run | None, memory: MemoryWish, budget: int | None, free: int | None) -> MemoryPlan:
     memories = MEMORIES if memory == "auto" else (memory,)
     limit, because = budget, "not enough (`vram`)"
     if free is not None and (budget is None or free < budget):
         limit, because = free, "free here and not enough, unless other programs are closed"
-    return Planned(planner, budget, planner.choose(run, limit, memories, because), build)
+    return planner.choose(run, limit, memories, because)
+
+
+def _plan_graphs(bundle: Bundle, family: Family, request: MemoryRequest, free: int | None) -> Planned | None:
+    """Plans graphs on a GPU from their record; without one, compares their weights with the limit."""
+    memory, vram, _, run = request
+    budget = budget_of(vram)
+    try:
+        planner, _ = recorded_planner(bundle, family, run)
+    except EngineNotFoundError:
+        planner = None
+    except EngineError as error:
+        if budget is not None:
+            raise
+        _LOG.warning("no plan of GPU memory: %s", error)
+        planner = None
+    if planner is not None:
+        return Planned(planner, budget, _chosen(planner, run, memory, budget, free))
+    if budget is not None:
+        _require_room_for_weights(bundle, family, budget, memory, run)
+    return None
+
+
+def recorded_planner(bundle: Bundle, family: Family, run: Run | None) -> tuple[Planner, MemoryRecord]:
+    """Returns a planner with what a run's graphs took on a GPU, and its record.
+
+    Raises:
+        EngineNotFoundError: they were not measured.
+        EngineStaleError, EngineCorruptError: the record is of other graphs, or damaged.
+    """
+    record = read_memory(bundle)
+    footprints = record.footprints(bundle, family.calls(bundle.manifest, run).components)
+    return Planner(family, bundle.manifest, footprints), record
 
 
 def _require_room_for_weights(bundle: Bundle, family: Family, limit: int, memory: MemoryWish, run: Run | None) -> None:

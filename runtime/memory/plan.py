@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from ..builds.store import EngineRecord
 from ..bundle.manifest import Manifest
@@ -20,13 +20,21 @@ from ..execution.components import Memory
 from ..execution.family import Family
 from ..execution.run import Calls, Run
 
+Arena = Literal["shared", "kept", "freed"]
+
 
 @dataclass(frozen=True)
 class Footprint:
-    """Device memory of a component in bytes: its weights, and its activations by the engine's profile."""
+    """Device memory of a component in bytes: its weights, and its activations by the engine's profile.
+
+    Attributes:
+        arena: where activations lie: in a scratch that all components share, or in an arena of the component's own,
+            which is kept between calls or freed after them.
+    """
 
     weights: int
     activations: Mapping[str, int]
+    arena: Arena = "shared"
 
 
 def footprints_of(records: Iterable[EngineRecord]) -> dict[str, Footprint]:
@@ -78,6 +86,7 @@ class MemoryPlan:
         activations: of each component.
         phases: in the order of the run.
         estimated: whether the engines' records are for other shapes.
+        own_arenas: whether each component has activations of its own, instead of sharing one scratch.
     """
 
     memory: Memory
@@ -86,6 +95,7 @@ class MemoryPlan:
     activations: dict[str, int]
     phases: tuple[PhaseMemory, ...]
     estimated: bool
+    own_arenas: bool = False
 
     @property
     def peak(self) -> PhaseMemory:
@@ -99,8 +109,9 @@ class MemoryPlan:
 
     @property
     def shared_scratch(self) -> int:
-        """Activation memory that all components use in turn; 0 in sequential memory, where each brings its own."""
-        return max(phase.scratch for phase in self.phases) if self.memory == "resident" else 0
+        """Activation memory that all components use in turn; 0 where each brings its own, as in sequential memory."""
+        shared = self.memory == "resident" and not self.own_arenas
+        return max(phase.scratch for phase in self.phases) if shared else 0
 
     def fits(self, budget: int | None) -> bool:
         """Returns whether a budget in bytes is enough; None is no limit."""
@@ -140,8 +151,9 @@ def plan_memory(
     """Computes the memory of one run.
 
     With `resident`, the weights of all components of the run are loaded in every phase, as from the second clip on, and
-    all share one scratch as large as the largest need. With `sequential`, a phase takes the weights and activations of
-    its largest component.
+    all share one scratch as large as the largest need; components with arenas of their own take what is kept, and in
+    each phase the largest need of those that free theirs. With `sequential`, a phase takes the weights and activations
+    of its largest component.
 
     Args:
         footprints: of every component that the run uses.
@@ -154,16 +166,21 @@ def plan_memory(
     calls = family.calls(manifest, run)
     weights = {key: footprints[key].weights for key in calls.components}
     activations = _activations(calls, footprints)
+    own_arenas = any(footprints[key].arena != "shared" for key in calls.components)
+    kept = sum(activations[key] for key in calls.components if footprints[key].arena == "kept")
     phases = []
     for phase in calls.phases:
         if memory == "resident":
             runs = max(phase.components, key=lambda key: activations[key])
             loaded, scratch = weights, max(activations.values())
+            if own_arenas:
+                freed = (activations[key] for key in phase.components if footprints[key].arena == "freed")
+                scratch = kept + max(freed, default=0)
         else:
             runs = max(phase.components, key=lambda key: weights[key] + activations[key])
             loaded, scratch = {runs: weights[runs]}, activations[runs]
         phases.append(PhaseMemory(phase.task, phase.name, loaded, runs, scratch, dict(phase.buffers)))
-    return MemoryPlan(memory, calls.run, weights, activations, tuple(phases), calls.estimated)
+    return MemoryPlan(memory, calls.run, weights, activations, tuple(phases), calls.estimated, own_arenas)
 
 
 def parse_bytes(text: str) -> int:
@@ -177,8 +194,8 @@ def parse_bytes(text: str) -> int:
 
 
 def _activations(calls: Calls, footprints: Mapping[str, Footprint]) -> dict[str, int]:
-    """Returns the most that running each component takes, in bytes."""
-    largest = dict.fromkeys(calls.components, 0)
+    """Returns the most that running each component takes, in bytes; for each shape anew if activations are kept."""
+    needs: dict[str, dict[object, int]] = {key: {} for key in calls.components}
     for call in (call for phase in calls.phases for call in phase.calls):
         key, recorded = call.component, footprints[call.component].activations
         if call.profile not in recorded:
@@ -186,5 +203,9 @@ def _activations(calls: Calls, footprints: Mapping[str, Footprint]) -> dict[str,
                 f"the engine of {key} lacks the profile {call.profile} (it has: {', '.join(recorded) or 'none'}); "
                 "build it again with `amodal build`."
             )
-        largest[key] = max(largest[key], math.ceil(recorded[call.profile] * call.share))
-    return largest
+        shape = (call.profile, tuple(call.axes.items()))
+        needs[key][shape] = max(needs[key].get(shape, 0), math.ceil(recorded[call.profile] * call.share))
+    return {
+        key: sum(each.values()) if footprints[key].arena == "kept" else max(each.values(), default=0)
+        for key, each in needs.items()
+    }

@@ -60,6 +60,24 @@ class Colours:
         self.levels = count_levels(pack(frame) for frame in self._frames)
         self.share = 0.0
 
+    @property
+    def has_mains(self) -> bool:
+        """Whether edges are blended, and pixels were given to main colours."""
+        return bool(self._mains)
+
+    def like(self, frames: Sequence[NDArray[np.uint8]]) -> Colours:
+        """Returns other frames of the clip, read with the main colours of these."""
+        other = Colours(frames)
+        if self._mains:
+            other._mains = self._mains
+            other._labels = [_to_main_colours(frame, self._mains) for frame in other._frames]
+            other.levels = count_levels(np.asarray(self._mains)[labels] for labels in other._labels)
+        return other
+
+    def fits(self, frame: NDArray[np.uint8]) -> bool:
+        """Returns whether all areas of another frame [H, W, 3] have one of the main colours."""
+        return not _has_other_areas(frame, self._mains)
+
     def pick(self, colour: int) -> Bools:
         """Returns the pixels of one of the colours: [T, H, W]."""
         if self._mains:

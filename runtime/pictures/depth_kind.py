@@ -110,6 +110,36 @@ def orient_depth(
     return values, notes
 
 
+def orient_map(
+    depth: NDArray[np.float32], kind: DepthKind | None, looks: DepthLooks, top: float
+) -> NDArray[np.float32] | None:
+    """Turns one map [h, w] of a clip that `orient_depth` judged by other maps into relative depth.
+
+    Args:
+        kind: as for `orient_depth`; None for depth that was found to be relative.
+        looks: with the dtype of the stored numbers.
+        top: the largest number of the clip, for inverse depth.
+
+    Returns:
+        float32 [h, w], None if no pixel holds a measurement.
+
+    Raises:
+        InputError: numbers that cannot be of the kind.
+    """
+    missing = ~np.isfinite(depth)
+    if kind is None and missing.any():
+        raise _refusal(looks.source, f"{_percent(float(missing.mean()))} of a map are NaN or infinite", "metric")
+    if kind == "metric":
+        missing |= _without_distance(depth, looks.dtype or depth.dtype, looks)
+    if missing.all():
+        return None
+    values = depth.copy()
+    _fill_from_nearest(values, missing)
+    if kind == "inverse":
+        return np.float32(top) - values
+    return np.float32(1) / values if kind == "metric" else values
+
+
 def check_kind(kind: DepthKind | None) -> None:
     """Raises `InputError` unless `kind` is None or one of the three."""
     if kind is not None and kind not in get_args(DepthKind):

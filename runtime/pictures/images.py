@@ -77,6 +77,11 @@ def prepare_modal(modal: Array, size: Size, xp: Any = np, checks: Checks | None 
     return _prepared(modal, size, "modal", "bool or uint8 masks of any size", xp, checks, _require_signed)
 
 
+def resize_modal(modal: Array, size: Size, xp: Any = np) -> Bytes:
+    """Resizes visible masks bool [T, h, w] to grey levels uint8 [T, H, W] (PIL bilinear); visible is 128 and more."""
+    return cast("Bytes", _resize(modal.astype(np.uint8) * np.uint8(255), size, xp))
+
+
 def is_raw(modal: Array, size: Size, xp: Any = np) -> bool:
     """Tells whether masks are raw, not prepared: bool, integers, or floats in host memory of another size."""
     if modal.dtype.kind == "f":
@@ -151,7 +156,7 @@ def resize_depth(depth: Array, size: Size, xp: Any = np) -> Floats:
     _require_three_axes(depth, "depth")
     if depth.dtype.kind not in "fiu":
         raise InputError(f"depth has dtype {depth.dtype}; expected numbers, nearer is larger.")
-    return _resize(depth.astype(np.float32), size, xp, np.float32)
+    return cast("Floats", _resize(depth.astype(np.float32), size, xp, np.float32))
 
 
 def prepare_amodal(amodal: Array, size: Size, xp: Any = np, checks: Checks | None = None) -> Bools:

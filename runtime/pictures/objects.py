@@ -78,7 +78,7 @@ def read_object(
         alpha = _read_alpha(pictures, source, object_id, kind, advice)
         if alpha is not None:
             return alpha
-    values, declared = _values(pictures, source)
+    values, declared = values_of(pictures, source)
     reading = Reading(values, source, advice, declared)
     return reading.read(object_id, kind)
 
@@ -93,18 +93,18 @@ def list_objects(pictures: Sequence[MaskPicture], source: str, kind: MaskKind = 
         return None
     if kind == "auto" and _read_alpha(pictures, source, None, kind, Advice()) is not None:
         return None
-    values, declared = _values(pictures, source)
+    values, declared = values_of(pictures, source)
     reading = Reading(values, source, Advice(), declared)
     if kind == "ids" or declared or (values.levels.objects and values.weigh() == "ids"):
         return [one for one in reading.ids if not (declared and one == VOID)]
     return None
 
 
-def _values(pictures: Sequence[MaskPicture], source: str) -> tuple[Greys | Colours, bool]:
+def values_of(pictures: Sequence[MaskPicture], source: str) -> tuple[Greys | Colours, bool]:
     """Returns the values of the clip, and whether the file says that they are ids."""
     coloured = any(picture.values.ndim == 3 for picture in pictures)
-    if coloured or not _palettes_agree(pictures):
-        return Colours([_as_rgb(picture) for picture in pictures]), False
+    if coloured or not palettes_agree(pictures):
+        return Colours([as_rgb(picture) for picture in pictures]), False
     lossy = any(picture.lossy for picture in pictures)
     greys = Greys(_one_dtype([picture.values for picture in pictures], source), source, lossy)
     return greys, any(picture.ids for picture in pictures)
@@ -123,7 +123,7 @@ def _one_dtype(frames: list[NDArray[Any]], source: str) -> list[NDArray[Any]]:
     return [frame * kind.type(top) if frame.dtype == np.bool_ else frame for frame in frames]
 
 
-def _palettes_agree(pictures: Sequence[MaskPicture]) -> bool:
+def palettes_agree(pictures: Sequence[MaskPicture]) -> bool:
     """Tells whether each index has one colour in all frames; palettes made frame by frame number colours anew."""
     palettes = [picture.palette for picture in pictures if picture.ids and picture.palette is not None]
     if all(np.array_equal(palette, palettes[0]) for palette in palettes):
@@ -138,7 +138,8 @@ def _palettes_agree(pictures: Sequence[MaskPicture]) -> bool:
     return True
 
 
-def _as_rgb(picture: MaskPicture) -> NDArray[np.uint8]:
+def as_rgb(picture: MaskPicture) -> NDArray[np.uint8]:
+    """Returns a picture in colours, uint8 [H, W, 3]; raises `InputError` for ids without a palette."""
     values = picture.values
     if values.ndim == 3:
         return values
@@ -181,7 +182,7 @@ def _compare_with_colours(
     pictures: Sequence[MaskPicture], masks: Bools, source: str, object_id: ObjectId | None, advice: Advice
 ) -> None:
     """Raises `InputError` if the colours show another object than alpha, or several in it."""
-    values, _ = _values(pictures, source)
+    values, _ = values_of(pictures, source)
     reading = Reading(values, source, advice, False)
 
     def refuse(said: str) -> None:
@@ -205,7 +206,7 @@ def _compare_with_colours(
             one._replace(values=np.where(mask[..., None] if one.values.ndim == 3 else mask, one.values, 0))
             for one, mask in zip(pictures, masks, strict=True)
         ]
-        within, _ = _values(inside, source)
+        within, _ = values_of(inside, source)
         if within.weigh() == "ids" and len(within.levels.objects) > 1:
             refuse(f"its colours are those of {len(within.levels.objects)} objects")
         return

@@ -64,14 +64,26 @@ def object_frames(rgb: Bytes, modal: Bools, amodal: Bools) -> list[ObjectFrame |
         rgb: uint8 [T, H, W, 3].
         modal, amodal: bool [T, H, W]; modal within amodal.
     """
-    diameter = max((float(np.sqrt(mask.sum())) for mask in amodal), default=0.0)
+    diameter = largest_diameter(amodal)
     return [
-        _object_frame(picture, seen, whole, diameter) if whole.any() else None
+        object_frame(picture, seen, whole, diameter) if whole.any() else None
         for picture, seen, whole in zip(rgb, modal, amodal, strict=True)
     ]
 
 
-def _object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) -> ObjectFrame:
+def largest_diameter(masks: Bools) -> float:
+    """Returns the largest square root of an area in pixels of masks [T, H, W]; 0 if there is none."""
+    return max((float(np.sqrt(mask.sum())) for mask in masks), default=0.0)
+
+
+def object_frame(picture: Bytes, seen: Bools, whole: Bools, diameter: float) -> ObjectFrame:
+    """Prepares one frame for `register`.
+
+    Args:
+        picture: uint8 [H, W, 3]; only its visible pixels are looked at.
+        seen, whole: bool [H, W]; seen within whole, which has a pixel.
+        diameter: of the object in pixels; frames that are registered with one another must share it.
+    """
     inside, outside = (cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 3) for m in (whole, ~whole))
     distance = inside - outside
     # Hidden pixels get the mean colour, so that an occluder's edge does not count as one of the object.

@@ -23,6 +23,7 @@ from amodal.runtime.bundle.manifest import FileEntry
 from amodal.runtime.errors import MissingDependencyError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.shape import RunShape
+from amodal.runtime.memory.recorded import ComponentMemory, MemoryRecord, write_memory
 
 from .conftest import Clip, Outcome, assert_refusal, issue, leftovers
 
@@ -345,3 +346,85 @@ def test_a_backend_without_gpu_memory_takes_no_limit(refused: Callable[..., str]
     pytest.importorskip("onnxruntime")
     sentence = refused("run", "default", *kept_clip.inputs, "--vram", "6GB")
     assert "--vram: backend onnxruntime uses no GPU memory; leave it out" in sentence
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A record of the default bundle in the user's cache: 10 MB of weights and 20 of activations each."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = Bundle("default")
+    components = {
+        key: ComponentMemory(
+            graph=graph_hash(bundle, key),
+            weights_bytes=10 * MB,
+            activation_bytes={p.name: 20 * MB for p in bundle.family.profiles(bundle.manifest, key)},
+            kept=entry.repeated,
+        )
+        for key, entry in bundle.manifest.components.items()
+    }
+    return write_memory(bundle, MemoryRecord(version="1.31.1", measured_on="RTX 3090", components=components))
+
+
+GRAPHS = ("inspect", "default", "--memory", "--backend", "onnxruntime", "--device", "cuda")
+
+
+def test_graphs_that_were_measured_have_a_plan_as_engines_have(measured: Path) -> None:
+    shown = issue(*GRAPHS, "--vram", "100MB")
+    assert (shown.code, shown.err) == (0, "")
+    assert str(measured) in shown.out
+    assert "onnxruntime 1.31.1 on RTX 3090" in shown.out
+    assert "Each network has an arena of its own" in shown.out
+    assert "Chosen for 100.0 MB: sequential, batched CFG rows" in shown.out
+    plain = json.loads(issue(*GRAPHS, "--vram", "100MB", "--json").out)
+    assert (plain["record"], plain["version"], plain["measured_on"]) == (str(measured), "1.31.1", "RTX 3090")
+    resident = plain["plans"][0]
+    assert resident["weights_bytes"] == 90 * MB
+    assert {phase["scratch_bytes"] for phase in resident["phases"]} == {40 * MB, 60 * MB}
+    outcome = issue(*GRAPHS, "--vram", "20MB")
+    assert outcome.code == 2
+    assert "0.02 GB of GPU memory are not enough (--vram)" in outcome.err
+
+
+def test_graphs_that_were_not_measured_are_told_how_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    outcome = issue(*GRAPHS)
+    assert_refusal(outcome)
+    assert "--record" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--backend", "onnxruntime"], "--device cuda"),
+        (["--backend", "onnxruntime", "--device", "cpu"], "--device cuda"),
+        (["--backend", "onnxruntime", "--device", "cuda", "--target", "sm86"], "--target"),
+        (["--backend", "onnxruntime", "--device", "cuda", "--engine-dir", "x"], "--engine-dir"),
+        (["--device", "cuda"], "--device"),
+        (["--record"], "--record"),
+    ],
+)
+def test_options_of_graphs_and_of_engines_are_told_apart(measured: Path, options: list[str], said: str) -> None:
+    outcome = issue("inspect", "default", "--memory", *options)
+    assert_refusal(outcome)
+    assert said in outcome.err
+
+
+def test_record_measures_on_the_gpu_here_and_keeps_it(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, made = MemoryRecord.model_validate_json(measured.read_bytes()), []
+    measured.unlink()
+    monkeypatch.setattr(backends, "create", lambda name, **options: made.append((name, options)))
+    monkeypatch.setattr("amodal.runtime.memory.recording.record_memory", lambda *given, **more: record)
+    assert issue(*GRAPHS, "--record").code == 0
+    assert made == [("onnxruntime", {"device": "cuda"})]
+    assert MemoryRecord.model_validate_json(measured.read_bytes()) == record
+
+
+def test_long_clips_are_shown_with_one_to_eight_objects(engines: Path) -> None:
+    said = inspect(engines, "--stage", "segment", "--mode", "resident").out
+    rows = re.findall(r"^(\d objects?) +resident, (\w+) CFG rows +\w+ +([\d.]+ \w+)", said.split("Long clips")[1], re.M)
+    assert [row[:2] for row in rows] == [
+        (f"{n} object{'s' * (n > 1)}", way) for n in (1, 2, 4, 8) for way in ("batched", "separate")
+    ]
+    shown = json.loads(inspect(engines, "--stage", "segment", "--json").out)["long_clips"]
+    peaks = [shown[name][0]["peak_bytes"] for name in ("1 object", "2 objects", "4 objects", "8 objects")]
+    assert peaks == sorted(set(peaks))

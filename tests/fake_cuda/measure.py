@@ -26,6 +26,7 @@ class Job:
 
     Attributes:
         graph: file; of a bundle, its folder.
+        record: measure the bundle's memory instead, as amodal does on a GPU, and the peaks of clips.
         sizes: of the graph's free axes.
         options: as in `CudaOptions`.
         threads: that call it, one after the other.
@@ -47,6 +48,7 @@ class Job:
     vram: int | None = None
     device_bytes: int = 24 * 2**30
     bundle: bool = False
+    record: bool = False
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Measured:
         counts: of each call; of a bundle, from each call of the U-Net to the next.
         held: bytes that the backend counts of it, at the end.
         described: by the backend.
+        recorded: the bundle's memory, as `MemoryRecord` in JSON.
     """
 
     error: str = ""
@@ -71,6 +74,7 @@ class Measured:
     counts: list[dict[str, int]] = field(default_factory=list)
     held: int = 0
     described: dict[str, str] = field(default_factory=dict)
+    recorded: dict[str, Any] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -102,6 +106,9 @@ def _measure(job: Job, fake: FakeCuda, found: Measured) -> None:
     backend = OnnxRuntimeCudaBackend(import_cuda(), cupy, gpu, CudaOptions(**job.options), job.vram)
     fake.hold(job.device_bytes)
     cupy.cuda.runtime.memGetInfo = lambda: (job.device_bytes - fake.bytes_now, job.device_bytes)
+    if job.record:
+        _record(job, backend, fake, found)
+        return
     if job.bundle:
         _count_steps(job, backend, fake, found)
         return
@@ -173,13 +180,41 @@ def _entry(job: Job) -> Any:
     return ComponentEntry(files=(file,), **facts, **empty)
 
 
+def _record(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> None:
+    """Records a bundle's memory, then runs clips of its first stage: two with all loaded, two with one at a time."""
+    from amodal.runtime.families import Bundle
+    from amodal.runtime.memory.recording import record_memory
+    from amodal.runtime.model import Model
+
+    bundle = Bundle(job.graph)
+    made = record_memory(bundle, bundle.family, backend, "a stand-in for CUDA, without workspaces")
+    found.recorded = made.model_dump(mode="json")
+    for memory in ("resident", "sequential") if job.calls else ():
+        before = fake.bytes_now
+        fake.forget()
+        with Model(bundle, backend, memory, verify=False) as model:
+            for _ in range(2):
+                _segment(model, job.calls)
+            found.peak.append(fake.bytes_peak - before)
+
+
+def _segment(model: Any, steps: int) -> None:
+    import numpy as np
+
+    from amodal.runtime.errors import NonFiniteError
+
+    frames, (height, width) = model.config.frames, model.config.size
+    modal = np.zeros((frames, height, width), bool)
+    modal[:, : height // 2, : width // 2] = True
+    with suppress(NonFiniteError):  # nothing is computed
+        model.segment(modal, depth=modal.astype(np.float32), steps=steps)
+
+
 def _count_steps(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> None:
     """Runs a bundle's first stage, and counts between the U-Net's calls what the driver and CuPy are asked for."""
     import cupy
-    import numpy as np
 
     from amodal.runtime.backends.onnxruntime.bound import BoundSession
-    from amodal.runtime.errors import NonFiniteError
     from amodal.runtime.families import Bundle
     from amodal.runtime.model import Model
 
@@ -196,13 +231,9 @@ def _count_steps(job: Job, backend: Any, fake: FakeCuda, found: Measured) -> Non
         return original(self, batches)
 
     BoundSession.map = counted  # type: ignore[method-assign]
-    bundle = Bundle(job.graph)
-    frames, (height, width) = bundle.config.frames, bundle.config.size
-    modal = np.zeros((frames, height, width), bool)
-    modal[:, : height // 2, : width // 2] = True
     try:
-        with suppress(NonFiniteError), Model(bundle, backend, verify=False) as model:  # nothing is computed
-            model.segment(modal, depth=modal.astype(np.float32), steps=job.calls)
+        with Model(Bundle(job.graph), backend, verify=False) as model:
+            _segment(model, job.calls)
     finally:
         BoundSession.map = original  # type: ignore[method-assign]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ pytest.importorskip("diffusers")
 
 from amodal.export.graph.variants import VARIANTS
 from amodal.runtime.families import Bundle
+from amodal.runtime.families.diffusion_vas.shape import RunShape
+from amodal.runtime.memory.plan import plan_memory
+from amodal.runtime.memory.recorded import MemoryRecord
 
 from .graphs import FRAMES, SIZES, job_of, launches, planned
 from .prepare import Measure
@@ -179,6 +183,45 @@ def test_the_default_bundle_runs_on_the_gpu_alone(measure: Measure) -> None:
             assert not {name: counts[name] for name in ("upload", "download", "wait") if counts.get(name)}, job
         if job["repeated"]:
             assert found.counts[0]["graph recorded"] == 1
+
+
+@pytest.fixture(scope="module")
+def recorded(measure: Measure) -> tuple[MemoryRecord, list[int]]:
+    """The record of the default bundle, and the peaks of its first stage: all loaded, and one at a time."""
+    (found,) = measure([{"graph": str(Bundle("default").path), "record": True, "calls": 2}])
+    assert found.error == ""
+    return MemoryRecord.model_validate(found.recorded), found.peak
+
+
+def test_what_is_recorded_is_what_the_driver_was_asked_for(measure: Measure, recorded: Any) -> None:
+    bundle, (record, _) = Bundle("default"), recorded
+    jobs, asked = [], []
+    for key, entry in bundle.manifest.components.items():
+        facts = {"kind": entry.kind, "precision": entry.precision, "repeated": entry.repeated}
+        for profile in bundle.family.profiles(bundle.manifest, key):
+            sizes = {
+                axis: profile.shapes[tensor.name][2][place]
+                for tensor in entry.inputs
+                for place, axis in enumerate(tensor.shape)
+                if isinstance(axis, str)
+            }
+            jobs.append({"graph": str(bundle.files(key)[0]), "sizes": sizes, "calls": 1, **facts})
+            fixed = [[sizes.get(n, n) if isinstance(n, str) else n for n in t.shape] for t in entry.inputs]
+            fixed += [[sizes.get(n, n) if isinstance(n, str) else n for n in t.shape] for t in entry.outputs]
+            asked.append((key, profile.name, 4 * sum(map(math.prod, fixed)) if entry.repeated else 0))
+    for (key, profile, copies), found in zip(asked, measure(jobs), strict=True):
+        part = record.components[key]
+        assert (part.weights_bytes, part.activation_bytes[profile]) == (found.weights, found.peak[0] + copies), key
+
+
+def test_clips_keep_to_the_plan_of_what_was_recorded(recorded: Any) -> None:
+    bundle, (record, peaks) = Bundle("default"), recorded
+    family, run = bundle.family, RunShape(tasks=("segment",), depth=False, cfg_rows="batched")
+    footprints = record.footprints(bundle, family.calls(bundle.manifest, run).components)
+    for memory, peak in zip(("resident", "sequential"), peaks, strict=True):
+        plan = plan_memory(family, bundle.manifest, footprints, run, memory)  # type: ignore[arg-type]
+        networks = max(phase.resident_bytes + phase.scratch for phase in plan.phases)
+        assert 0.97 * networks <= peak <= networks, memory  # arrays of the stand-in for CuPy are on the host
 
 
 BOUNDS = {  # at the real size with 8 frames at once: launches, and GB of activations at the peak

@@ -184,11 +184,11 @@ CASES = {
         reference={"churn": (3.0, 0.05, 50.0, 1.003)},
         both=True,
     ),
-    "three frames decoded at once": Case(7, (16, 24), SMALL, run={"steps": 3, "decode_chunk": 3}),
+    "three frames decoded at once": Case(7, (16, 24), SMALL, run={"steps": 3, "decode_chunk": 3}, slow=True),
     "a bundle that decodes two frames at once": Case(
         5, (16, 24), SMALL, {"decode_chunk": 2}, {"steps": 3}, {"decode_chunk": 2}, slow=True
     ),
-    "frames without a negative value": Case(4, (16, 24), SMALL, run={"steps": 3}, unsigned=True, both=True),
+    "frames without a negative value": Case(4, (16, 24), SMALL, run={"steps": 3}, unsigned=True, both=True, slow=True),
     "a single frame": Case(1, (16, 24), SMALL, run={"steps": 3}, both=True, slow=True),
 }
 

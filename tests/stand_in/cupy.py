@@ -434,8 +434,8 @@ free_bytes = 20 * 10**9
 _here, _used = _Here(), set()
 
 
-def zeros(shape):
-    return _device(np.zeros(shape))
+def zeros(shape, dtype=None):
+    return _device(np.zeros(shape, dtype or float))
 
 
 def full(shape, value, dtype=None):
@@ -443,7 +443,7 @@ def full(shape, value, dtype=None):
 
 
 def get_default_memory_pool():
-    return types.SimpleNamespace(free_all_blocks=lambda: None)
+    return types.SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: 0)
 
 
 cuda = types.SimpleNamespace(

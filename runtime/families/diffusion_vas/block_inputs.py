@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import Any
@@ -18,21 +18,26 @@ from ...pictures.depth import DepthChannels, normalise_clip
 from ...pictures.objects import ObjectId
 from .config import Config, config_of
 from .running import find_maps
+from .shape import PIECE
 
 Masks = dict[ObjectId, NDArray[np.bool_]]
-_PIECE = 16  # frames of full size that are held at once
 
 
 def pieces(start: int, stop: int) -> list[range]:
     """Cuts frames into pieces of which few enough are in memory."""
-    return [range(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE)]
+    return [range(at, min(at + PIECE, stop)) for at in range(start, stop, PIECE)]
 
 
 @dataclass(frozen=True)
 class SegmentPictures:
-    """See `windowed.Pictures`: visible masks float32 [K, n, H, W] in [-1, 1], and depth [n, H, W] for all objects."""
+    """See `windowed.Pictures`.
 
-    modal: NDArray[np.float32]
+    Attributes:
+        modal: visible masks [K, n, H, W] in grey levels uint8, or float32 in [-1, 1].
+        maps: depth float32 [n, H, W] in [-1, 1], for all objects.
+    """
+
+    modal: NDArray[np.uint8] | NDArray[np.float32]
     maps: NDArray[np.float32]
     active: NDArray[np.bool_]
     shared = True
@@ -45,11 +50,13 @@ class SegmentPictures:
     @property
     def count(self) -> int:
         """Number of frames."""
-        return self.modal.shape[1]
+        return int(self.modal.shape[1])
 
     def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns visible masks in three channels."""
-        return np.repeat(self.modal[index, numbers][:, None], 3, axis=1)
+        modal = self.modal[index, numbers]
+        signed = images.to_signed(modal) if modal.dtype == np.uint8 else modal
+        return np.repeat(signed[:, None], 3, axis=1)
 
     def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns depth in three channels."""
@@ -62,12 +69,12 @@ class CompletePictures:
 
     Attributes:
         rgb: uint8 [n, H, W, 3] for each object.
-        masks: what is visible or known of it, float32 [K, n, H, W], -1 or 1.
-        whole: whole-object masks, bool [K, n, H, W].
+        known: what is visible or copied, bool [K, n, H, W].
+        whole: whole-object masks, likewise.
     """
 
     rgb: Sequence[NDArray[np.uint8]]
-    masks: NDArray[np.float32]
+    known: NDArray[np.bool_]
     whole: NDArray[np.bool_]
     active: NDArray[np.bool_]
     shared = False
@@ -75,38 +82,59 @@ class CompletePictures:
     @property
     def objects(self) -> int:
         """Number of objects."""
-        return len(self.masks)
+        return len(self.known)
 
     @property
     def count(self) -> int:
         """Number of frames."""
-        return self.masks.shape[1]
+        return int(self.known.shape[1])
 
     def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns the visible RGB on white."""
         pictures = images.to_signed(self.rgb[index][numbers]).transpose(0, 3, 1, 2)
-        return images.visible_rgb(pictures, self.masks[index, numbers])
+        return images.visible_rgb(pictures, _signed(self.known[index, numbers]))
 
     def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns whole masks in three channels."""
-        signed = np.where(self.whole[index, numbers], np.float32(1), np.float32(-1))
-        return np.repeat(signed[:, None], 3, axis=1)
+        return np.repeat(_signed(self.whole[index, numbers])[:, None], 3, axis=1)
 
 
-def read_modal(source: ClipSource, config: Config, start: int, stop: int) -> NDArray[np.float32]:
-    """Reads the visible masks of all objects at the bundle's size: float32 [K, stop - start, H, W] in [-1, 1]."""
-    result = np.empty((len(source.objects), stop - start, *config.size), np.float32)
-    for numbers in pieces(start, stop):
-        at = slice(numbers.start - start, numbers.stop - start)
-        for index, object_id in enumerate(source.objects):
-            result[index, at] = images.prepare_modal(source.modal(object_id, numbers), config.size)
-    return result
+def _signed(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    return np.where(masks, np.float32(1), np.float32(-1))
 
 
-def read_rgb(source: ClipSource, config: Config, start: int, stop: int) -> NDArray[np.uint8]:
-    """Reads frames at the bundle's size: uint8 [stop - start, H, W, 3]."""
-    parts = [images.to_bytes(images.prepare_rgb(source.frames(n), config.size)) for n in pieces(start, stop)]
-    return np.concatenate(parts)
+def read_modal(source: ClipSource, config: Config, numbers: range) -> NDArray[np.uint8]:
+    """Reads the visible masks of all objects at the bundle's size, in grey levels: uint8 [K, n, H, W]."""
+    return np.stack([images.resize_modal(source.modal(o, numbers), config.size) for o in source.objects])
+
+
+def read_rgb(source: ClipSource, config: Config, numbers: range) -> NDArray[np.uint8]:
+    """Reads frames at the bundle's size: uint8 [n, H, W, 3]."""
+    return images.to_bytes(images.prepare_rgb(source.frames(numbers), config.size))
+
+
+class Kept:
+    """Frames that are read front to back, each once.
+
+    Args:
+        read: returns some frames, along `axis`.
+        start: the first frame that is wanted.
+    """
+
+    def __init__(self, read: Callable[[range], NDArray[Any]], start: int = 0, axis: int = 0) -> None:
+        self._read, self._start, self._axis = read, start, axis
+        self._held: NDArray[Any] | None = None
+
+    def __call__(self, start: int, stop: int) -> NDArray[Any]:
+        """Returns frames `start` to `stop`, and forgets those before; neither may lie before that of the last call."""
+        axis, held = self._axis, self._held
+        if held is not None:
+            held = np.delete(held, slice(0, start - self._start), axis)
+        parts = [] if held is None else [held]
+        have = sum(part.shape[axis] for part in parts)
+        parts += [self._read(numbers) for numbers in pieces(start + have, stop)]
+        self._start, self._held = start, np.concatenate(parts, axis)
+        return self._held[(slice(None),) * axis + (slice(0, stop - start),)]
 
 
 class Depth:
@@ -123,6 +151,7 @@ class Depth:
         self, session: Session, source: ClipSource, channels: DepthChannels | None, known: DepthRange | None = None
     ) -> None:
         self._source, self._config, self._file = source, config_of(session.manifest), None
+        self._kept = Kept(self._maps)
         if known is not None and source.has_depth:
             self.range = known
             return
@@ -138,7 +167,7 @@ class Depth:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns depth float32 [n, H, W] in [-1, 1]; by its extremes for a clip of one window, as published."""
-        maps = np.concatenate([self._maps(numbers) for numbers in pieces(start, stop)])
+        maps = self._kept(start, stop)
         if self._source.count <= self._config.frames:
             return images.prepare_depth(maps, self._config.size) if self._source.has_depth else normalise_clip(maps)
         return self.range.normalise(maps)
@@ -182,6 +211,6 @@ def padded_frames(array: NDArray[Any], frames: int, axis: int) -> NDArray[Any]:
     return np.concatenate([array, np.repeat(last, missing, axis=axis)], axis=axis)
 
 
-def by_object(source: ClipSource, arrays: Sequence[NDArray[Any]]) -> Mapping[ObjectId, NDArray[Any]]:
+def by_object(source: ClipSource, arrays: Sequence[NDArray[Any]]) -> dict[ObjectId, NDArray[Any]]:
     """Names an array for each object by its id."""
     return dict(zip(source.objects, arrays, strict=True))

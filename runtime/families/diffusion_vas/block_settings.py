@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from ...clips.gate import Gate
 from ...clips.noise import FrameNoise
 from ...clips.windows import WindowStrategy, check_strategy
-from ...errors import InputError
+from ...errors import InputError, MemoryBudgetError
 from ...execution.session import Session
 from ...progress import Progress, silent
 from ...sampling.noise import NoiseStream
 from .config import config_of
 from .running import Request, shape_of
 from .settings import Settings, SettingsKeywords
+from .shape import RunShape
 
+OBJECTS_AT_ONCE = 8
+"""The most objects that are denoised together unless the caller says otherwise: bounds memory."""
 Seed: TypeAlias = int | NoiseStream | FrameNoise
 """A number, or the noise after an earlier stage."""
 
@@ -30,7 +33,8 @@ class BlockRequest:
         windows: see `amodal.runtime.clips.windows`.
         block_frames: frames of a block; None for the default.
         gate: leaves out frames that need no network; None to run all in which the object is seen.
-        objects_at_once: objects that are denoised together; None for all on a CPU, one on a GPU.
+        objects_at_once: objects that are denoised together; None for as many as fit into memory, at most
+            `OBJECTS_AT_ONCE`.
         propagate: as for `Model.complete`.
         progress: called with the stage, "block B of N, object, step", and how many of all steps are done.
     """
@@ -89,3 +93,27 @@ def long_request(request: Request, windows: WindowStrategy) -> BlockRequest:
                 f"`{name}` is for clips of at most the bundle's frames; omit it, or give fewer frames.", field=name
             )
     return BlockRequest(request.settings, request.seed, windows, propagate=request.propagate)
+
+
+def fit_objects(session: Session, shape: RunShape, settled: bool = False) -> RunShape:
+    """Returns a run that the memory plan, if there is one, allows, with as many objects at once as fit.
+
+    Args:
+        shape: with the most objects.
+        settled: whether they are not to be fewer.
+
+    Raises:
+        MemoryBudgetError: not even one object fits, or the settled number.
+    """
+    if session.planned is None:
+        return shape
+    for objects in range(shape.objects, 1, -1):
+        try:
+            fitted: RunShape = session.planned.fit_to_budget(replace(shape, objects=objects))
+        except MemoryBudgetError:
+            if settled:
+                raise
+        else:
+            return fitted
+    last: RunShape = session.planned.fit_to_budget(replace(shape, objects=1))
+    return last

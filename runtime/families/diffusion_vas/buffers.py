@@ -13,12 +13,13 @@ from ...arrays.resampling import Resampling, Size, working_bytes
 from ...builds.store import Shape
 from ...bundle.manifest import Manifest, TensorEntry
 from .config import Config, StageName, config_of
-from .shape import RunShape
+from .shape import PIECE, RunShape
 
 Moment = dict[str, int]
 """Bytes of the arrays that are on the device at the same time, by name."""
 
 _FLOAT32 = 4
+_WINDOWS, _WINDOWS_AT_ONCE = 3, 2  # for each T frames of a block: in all steps (`dilated`), and in one (`joint`)
 _MASKS = 4  # arrays of a byte per pixel that exist while raw masks on the device are binarised
 
 
@@ -35,6 +36,8 @@ def depth_size(config: Config, shape: RunShape) -> Size:
 def phase_buffers(manifest: Manifest, stage: StageName, phase: str, shape: RunShape) -> Moment:
     """Returns the arrays of one phase at the moment that takes most memory."""
     config = config_of(manifest)
+    if shape.windowed and phase != "depth":
+        return _block_buffers(manifest, stage, phase, shape)
     size, frames = shape.size or config.size, config.frames
     given, samples = shape.given or size, shape.samples if stage == "segment" else 1
     shapes = _shapes(manifest, config, stage, phase, shape)
@@ -43,19 +46,59 @@ def phase_buffers(manifest: Manifest, stage: StageName, phase: str, shape: RunSh
     pixels = frames * size[0] * size[1]
     moments = [running]
     if phase == "depth":
+        if shape.windowed:  # computed a piece at a time, beside nothing else
+            frames = max(frames, PIECE)
+            pixels = frames * size[0] * size[1]
         h, w = depth_size(config, shape)
         held = {"modal": _FLOAT32 * pixels, "pictures": 3 * _FLOAT32 * pixels, "frames": 3 * pixels}
         held["maps"] = _FLOAT32 * pixels
         # One frame in float64: before and while it is resized, then normalised.
         work = max(working_bytes("opencv float64", 1, size, (h, w), 3), 3 * 8 * 3 * h * w)
         moments = [{**held, **running}, {**held, "frame": 8 * 3 * size[0] * size[1], "resizing": work}]
-    if phase == "depth" or (phase == "encode" and not computed):
+    if (phase == "depth" and not shape.windowed) or (phase == "encode" and not computed):
         moments += _preparing(stage, frames, given, size, computed)
     if phase == "decode":
         quantised = {"latents": running["latents"], "decoded": running["decoded"], "unit": running["pieces"]}
         moments += [{**quantised, "drawn": (samples + 1) * 3 * pixels}]
         moments += delivering(stage, frames, given, size, samples)
     return max(moments, key=lambda moment: sum(moment.values()))  # the first of equals
+
+
+def _block_buffers(manifest: Manifest, stage: StageName, phase: str, shape: RunShape) -> Moment:
+    """Returns the arrays of one phase of `windowed.run_block`, whose pictures are prepared and delivered on the host.
+
+    Windows are counted as in the strategy that has most, in the step that has most.
+    """
+    config = config_of(manifest)
+    frames, block, objects = config.frames, max(shape.block, config.frames), shape.objects
+    one = {name: _FLOAT32 * math.prod(dims) for name, dims in _shapes(manifest, config, stage, phase, shape).items()}
+    latents = objects * block * _FLOAT32 * math.prod(_latents(config, shape))
+    together = _WINDOWS_AT_ONCE * math.ceil(block / frames) if block > frames else 1
+    apart = _WINDOWS * math.ceil(block / frames) if block > frames else 1
+    held = {"conditioning": 2 * latents, "embeddings": objects * block * _FLOAT32 * config.image_encoder.width}
+    if phase == "encode":
+        group = {name: one[name] // (1 if name == "pixels" else 2) for name in ("frames", "pixels", "encoded")}
+        return {**held, **group, "noise": one["noise"]}
+    window = shape.rows * 2 * frames * _FLOAT32 * math.prod(_latents(config, shape))
+    conditioner = manifest.components[manifest.tasks[stage].components["unet_conditioner"]]
+    names = {tensor.name for tensor in conditioner.outputs} - {"time_table"}
+    constants = {"windows": objects * apart * (window + sum(one.get(name, 0) for name in names))}
+    if phase == "condition":
+        inputs = {tensor.name: one[tensor.name] for tensor in conditioner.inputs}
+        return {**held, **constants, **inputs, "time_table": one["time_table"]}
+    if phase == "denoise":
+        kept = dict.fromkeys(("latents", "scaled latents", "denoised", "last", "slope", "churn"), latents)
+        calls = objects * together * (shape.rows + 1) * (window // shape.rows // 2)
+        return {**held, **constants, **kept, "time_table": one["time_table"], "velocity": calls}
+    chunk = shape.decode_chunk or config.decode_chunk
+    pictures = min(chunk, frames) * 3 * math.prod(shape.size or config.size)
+    return {"latents": latents, "decoded": _FLOAT32 * pictures, "unit": _FLOAT32 * pictures, "drawn": pictures}
+
+
+def _latents(config: Config, shape: RunShape) -> Shape:
+    """Returns the shape of one frame's latents."""
+    height, width = shape.size or config.size
+    return config.latent_channels, height // config.vae_factor, width // config.vae_factor
 
 
 def _shapes(manifest: Manifest, config: Config, stage: StageName, phase: str, shape: RunShape) -> dict[str, Shape]:

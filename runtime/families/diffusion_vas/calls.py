@@ -136,18 +136,22 @@ def _phases(
             for n, count in _pieces(config.frames, at_once[role]).items()
         ]
 
+    # Objects and windows of T frames; the second condition of `segment`, depth, is encoded once for all objects.
+    windows, objects = max(math.ceil(shape.block / config.frames), 1), shape.objects
+    encoded = objects + 1 if stage == "segment" else 2 * objects
     if stage == "segment" and shape.depth and config.depth is not None:
         network = Fraction(math.prod(depth_size(config, shape)), config.depth.height * config.depth.width)
-        yield "depth", over_frames("depth", share=network)
+        yield "depth", over_frames("depth", windows, network)
     # Both conditions are encoded for every sample, because its noise is added to them first.
-    yield "encode", [*over_frames("image_encoder"), *over_frames("vae_encoder", 2 * samples, area)]
+    masks = over_frames("image_encoder", windows * objects)
+    yield "encode", [*masks, *over_frames("vae_encoder", windows * encoded * samples, area)]
     axes = {"rows": shape.rows, "steps": shape.steps}
-    yield "condition", [ComponentCall(keys["unet_conditioner"], axes, 1, "any")]
+    yield "condition", [ComponentCall(keys["unet_conditioner"], axes, windows * objects, "any")]
     batches = shape.rows if shape.cfg_rows == "separate" else 1
     rows = shape.rows // batches
-    count = batches * shape.steps * samples
+    count = batches * shape.steps * samples * windows * objects
     yield "denoise", [ComponentCall(keys["unet"], {"rows": rows}, count, f"rows={rows}", area)]
-    yield "decode", over_frames("vae_decoder", samples, area)
+    yield "decode", over_frames("vae_decoder", samples * windows * objects, area)
 
 
 def _resolved(manifest: Manifest, config: Config, run: Run | None) -> RunShape:

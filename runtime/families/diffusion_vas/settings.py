@@ -14,7 +14,7 @@ from .config import ContextLayout
 
 CfgRows = Literal["auto", "batched", "separate"]
 PRESETS = {"exact": 25, "balanced": 10, "fast": 6}
-"""Sampler steps by name."""
+"""Sampler steps by name; `exact` is as released."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ from typing import Any
 from typing_extensions import Self
 
 from ...bundle.manifest import Manifest
+from ...clips.windows import longest_block
 from ...errors import InputError
 from ...execution.run import Run
 from .config import config_of
 from .settings import CfgRows, Settings
+
+PIECE = 16
+"""Frames of a long clip that are prepared at once, and whose depth is computed at once."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class RunShape(Run):
             estimated.
         given: (h, w) of the caller's pictures; None for `size`.
         on_gpu: whether a GPU runs it, with more frames at once.
+        objects: objects that are denoised together.
+        block: frames of a block of a long clip; 0 for a clip of the bundle's frames.
     """
 
     depth: bool = True
@@ -40,6 +46,13 @@ class RunShape(Run):
     size: tuple[int, int] | None = None
     given: tuple[int, int] | None = None
     on_gpu: bool = True
+    objects: int = 1
+    block: int = 0
+
+    @property
+    def windowed(self) -> bool:
+        """Whether blocks of frames are run in windows, as of long clips and several objects."""
+        return self.objects > 1 or self.block > 0
 
     @property
     def rows(self) -> int:
@@ -73,7 +86,10 @@ class RunShape(Run):
         yield from super().smaller(manifest)
         yield ((f"`samples={n}`", replace(self, samples=n)) for n in range(self.samples - 1, 0, -1))
         yield ((f"`decode_chunk={n}`", replace(self, decode_chunk=n)) for n in range(self.decode_chunk - 1, 0, -1))
+        yield ((f"`objects_at_once={n}`", replace(self, objects=n)) for n in range(self.objects - 1, 0, -1))
         config = config_of(manifest)
+        blocks = range(self.block - config.frames, config.frames, -config.frames)
+        yield ((f"`block_frames={n}`", replace(self, block=n)) for n in blocks)
         height, width = self.size or config.size
         multiple = config.multiple
         sizes = (
@@ -81,6 +97,13 @@ class RunShape(Run):
             for rows in range((height - 1) // multiple, 0, -1)
         )
         yield ((f"a bundle exported for frames of {h}x{w}", replace(self, size=(h, w))) for h, w in sizes)
+
+    def longer(self, manifest: Manifest) -> Iterator[tuple[str, Self]]:
+        """Yields runs of a long clip's blocks with 1, 2, 4 and 8 objects."""
+        frames = config_of(manifest).frames
+        for objects in (1, 2, 4, 8):
+            name = f"{objects} object{'s' if objects > 1 else ''}"
+            yield name, replace(self, objects=objects, block=longest_block(frames, "shifted"))
 
     def beside(self, loaded: Self, resident: bool) -> Self:
         """Returns this run on a model that was loaded for another; see `Run.beside`."""

@@ -6,44 +6,51 @@ result is the same whatever the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays.interop import Array
-from ...clips.noise import FrameNoise
 from ...clips.windows import Window
 from ...errors import NonFiniteError
 from ...execution.components import Component
 from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
 from ...sampling.denoiser import denoised_of, guide, scale_input
 from ...sampling.finiteness import Finiteness
-from ...sampling.noise import NoiseStream
 from ...sampling.sampler import Callback
 from ...sampling.sampler import sample as run_sampler
-from .stage import DECODER_OVERFLOWED, Stage, constants_of, is_batched, map_frames, normals, unet_calls
+from .block_noise import Noise
+from .stage import DECODER_OVERFLOWED, Stage, constants_of, is_batched, map_frames, unet_calls
 
 Plan = Callable[[int], list[Window]]
 """The windows of a step."""
 
 
 class Pictures(Protocol):
-    """A stage's two conditions for K objects in a block of n frames, on the host.
+    """A stage's two conditions for K objects in a block of n frames, on the host."""
 
-    Attributes:
-        objects: K.
-        count: n, at least T.
-        shared: whether the second condition is the same for all objects, as depth is.
-        active: bool [K, n], the frames that the networks must see.
-    """
+    @property
+    def objects(self) -> int:
+        """K."""
+        ...
 
-    objects: int
-    count: int
-    shared: bool
-    active: NDArray[np.bool_]
+    @property
+    def count(self) -> int:
+        """n, at least T."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether the second condition is the same for all objects, as depth is."""
+        ...
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """The frames that the networks must see, bool [K, n]."""
+        ...
 
     def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns the first condition of an object, [m, 3, H, W] in [-1, 1], which CLIP also sees."""
@@ -52,90 +59,6 @@ class Pictures(Protocol):
     def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
         """Returns the second condition, likewise."""
         ...
-
-
-class Noise(Protocol):
-    """The noise of a block's frames.
-
-    Attributes:
-        following: the noise of the next stage, after all draws.
-    """
-
-    @property
-    def following(self) -> NoiseStream | FrameNoise:
-        """See above."""
-        ...
-
-    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
-        """Returns that of both conditions, float32 [m, 3, H, W] each."""
-        ...
-
-    def start(self, xp: Any) -> Array:
-        """Returns that of the latents, float32 [n, C, h, w]; asked for after all of `conditions`."""
-        ...
-
-    def churn(self, xp: Any) -> Array:
-        """Draws that of a step, float32 [n, C, h, w]."""
-        ...
-
-
-class NoiseByFrame:
-    """Noise of absolute frames, `start` on, drawn as it is needed."""
-
-    def __init__(self, stage: Stage, noise: FrameNoise, numbers: Sequence[int]) -> None:
-        config = stage.config
-        self._streams = [noise.stream(number) for number in numbers]
-        self.following: NoiseStream | FrameNoise = noise.next_stage()
-        self._picture = (1, 3, *config.size)
-        self._latents, self._dtype = (1, config.latent_channels, *config.latent_size), config.noise_dtype
-        self._drawn: dict[int, NoiseStream] = {}
-
-    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
-        """See `Noise`."""
-        pairs = []
-        for number in numbers.tolist():
-            stream = self._streams[number].clone()
-            pairs.append([normals(stream.draw(self._picture), xp) for _ in range(2)])
-            self._drawn[number] = stream
-        first, second = zip(*pairs, strict=True)
-        return xp.concatenate(first), xp.concatenate(second)
-
-    def start(self, xp: Any) -> Array:
-        """See `Noise`."""
-        self._streams = [self._drawn[number] for number in range(len(self._streams))]
-        return self.churn(xp)
-
-    def churn(self, xp: Any) -> Array:
-        """See `Noise`."""
-        return xp.concatenate([normals(s.draw(self._latents, self._dtype), xp) for s in self._streams])
-
-
-class NoiseOfClip:
-    """Noise of a clip of T frames in one stream, as of a single object."""
-
-    def __init__(self, stage: Stage, stream: NoiseStream) -> None:
-        config, self._stream = stage.config, stream.clone()
-        pictures = (config.frames, 1, 3, *config.size)
-        self._pictures = [self._stream.randn(pictures)[:, 0] for _ in range(2)]
-        self._shape, self._dtype = (1, config.frames, config.latent_channels, *config.latent_size), config.noise_dtype
-
-    @property
-    def following(self) -> NoiseStream | FrameNoise:
-        """See `Noise`."""
-        return self._stream
-
-    def conditions(self, numbers: NDArray[np.intp], xp: Any) -> tuple[Array, Array]:
-        """See `Noise`."""
-        first, second = (xp.asarray(noise[numbers]) for noise in self._pictures)
-        return first, second
-
-    def start(self, xp: Any) -> Array:
-        """See `Noise`."""
-        return self.churn(xp)
-
-    def churn(self, xp: Any) -> Array:
-        """See `Noise`."""
-        return normals(self._stream.draw(self._shape, self._dtype), xp)[0]
 
 
 @dataclass(frozen=True)
@@ -270,7 +193,7 @@ def _encode_group(
 class _Job(NamedTuple):
     """The calls for a window of an object: the inputs that are the same at every step, per call."""
 
-    index: int
+    member: int  # which of the objects
     frames: Array  # [T], on the device
     weights: Array  # float32 [1, T, 1, 1, 1]
     fixed: list[dict[str, Array]]
@@ -300,7 +223,7 @@ def _denoise(
             sigma, time = schedule.hats[step], time_table[step]
             scaled = scale_input(x, sigma)
             calls = [
-                {"latents": xp.take(scaled[job.index : job.index + 1], job.frames, axis=1), "time": time, **fixed}
+                {"latents": xp.take(scaled[job.member : job.member + 1], job.frames, axis=1), "time": time, **fixed}
                 for job in jobs[step]
                 for fixed in job.fixed
             ]
@@ -310,8 +233,8 @@ def _denoise(
                 velocity = xp.concatenate([next(outputs) for _ in job.fixed]) if len(job.fixed) > 1 else next(outputs)
                 if guided:
                     velocity = guide(velocity[:1], velocity[1:], job.scale)
-                one = denoised_of(velocity, xp.take(x[job.index : job.index + 1], job.frames, axis=1), sigma)
-                found[job.index, job.frames] += (one * job.weights)[0]
+                one = denoised_of(velocity, xp.take(x[job.member : job.member + 1], job.frames, axis=1), sigma)
+                found[job.member, job.frames] += (one * job.weights)[0]
             last = found if covered[step] is None else xp.where(covered[step], found, last)
             return last
 

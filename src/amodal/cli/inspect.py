@@ -30,10 +30,11 @@ def command(bundle: str, verify: bool, shapes: bool, as_json: bool, memory: bool
       amodal inspect bundle --shapes
       amodal inspect bundle --json --no-verify
       amodal inspect bundle --memory --vram 6GB --picture memory.png
+      amodal inspect bundle --memory --backend onnxruntime --device cuda --record
     """
     if memory and shapes:
         raise click.UsageError("--shapes and --memory show different things; choose one.")
-    if memory:  # from the engines' records and the manifest, without reading weights
+    if memory:  # from records and the manifest, without reading weights
         show_memory(bundle, as_json, options)
         return
     stray = [name.replace("_", "-") for name, value in options.items() if value is not None]

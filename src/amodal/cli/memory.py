@@ -1,11 +1,11 @@
-"""`amodal inspect --memory`: the GPU memory that a bundle's engines need, before any is loaded."""
+"""`amodal inspect --memory`: the GPU memory that a bundle's engines or graphs need, before any is loaded."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,8 +15,9 @@ from .console import BYTES, SIZE, human_bytes, print_json, table
 from .options import FILE, MEMORY_MODES, combined, engine_option, stage_option
 
 if TYPE_CHECKING:
-    from amodal.runtime.builds.finding import EngineBuild
+    from amodal.runtime.execution.run import Run
     from amodal.runtime.families import Bundle
+    from amodal.runtime.memory.choice import Planner
     from amodal.runtime.memory.plan import MemoryPlan
 
 _SUFFIXES = (".png", ".svg")
@@ -24,7 +25,11 @@ _MB = 1e6
 
 memory_options = combined(
     click.option("--memory", is_flag=True, help="Show the GPU memory of a run. The options below need it."),
-    click.option("--backend", type=click.Choice(["tensorrt_rtx", "tensorrt"]), help="Default: tensorrt_rtx."),
+    click.option(
+        "--backend", type=click.Choice(["tensorrt_rtx", "tensorrt", "onnxruntime"]), help="Default: tensorrt_rtx."
+    ),
+    click.option("--device", metavar="NAME", help="With onnxruntime: cuda or cuda:1, where its graphs were measured."),
+    click.option("--record", is_flag=True, default=None, help="Measure the graphs on the GPU here first, and keep it."),
     click.option("--target", metavar="GPUS", help="Use the engines for sm86, portable, this. Default: the newest."),
     engine_option,
     stage_option,
@@ -35,16 +40,24 @@ memory_options = combined(
 )
 
 
+class _Source(NamedTuple):
+    """What a plan is based on, in a line and as JSON."""
+
+    line: str
+    document: dict[str, str | None]
+
+
 def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
     """Prints the memory of a run, phase by phase, and the memory mode that is chosen.
 
     Raises:
         MemoryBudgetError: nothing fits; raised after everything is printed.
-        EngineError: the engines are missing.
+        EngineError: the engines are missing, or the graphs were not measured.
+        InputError: options that do not go together.
     """
     from amodal.runtime.errors import MemoryBudgetError
     from amodal.runtime.families import Bundle
-    from amodal.runtime.memory.choice import MEMORIES, planner_for
+    from amodal.runtime.memory.choice import MEMORIES
 
     from .families import run_to_plan
 
@@ -53,8 +66,7 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         _check_picture(picture)
     opened = Bundle(bundle)
     run = run_to_plan(opened, options)
-    backend, engine_dir = options["backend"] or "tensorrt_rtx", options["engine_dir"]
-    planner, build = planner_for(opened, opened.family, run, backend, engine_dir, options["target"])
+    planner, source = _planner(opened, run, options)
     memories = MEMORIES if mode in (None, "auto") else (mode,)
     plans = list(planner.plans(run, memories))
     chosen, refusal = None, None
@@ -62,16 +74,67 @@ def show_memory(bundle: str, as_json: bool, options: dict[str, Any]) -> None:
         chosen = planner.choose(run, budget, memories)
     except MemoryBudgetError as error:
         refusal = error
+    longer = [
+        (name, list(planner.plans(one, memories))) for name, one in plans[0].run.open_variant().longer(opened.manifest)
+    ]
     shown = [_best([plan for plan in plans if plan.memory == memory], budget) for memory in memories]
     if as_json:
-        print_json(_as_json(opened, build, plans, budget, chosen))
+        by_name = {name: [plan.as_json() for plan in some] for name, some in longer}
+        print_json({**_as_json(opened, source, plans, budget, chosen), "long_clips": by_name})
     else:
-        click.echo("\n".join([*_head(bundle, build, shown[0]), *_text(plans, shown, budget, chosen)]))
+        lines = [*_head(bundle, source, shown[0]), *_text(plans, shown, budget, chosen), *_longer(longer, budget)]
+        click.echo("\n".join(lines))
     if picture is not None:
         _draw(picture, shown, budget)
         click.echo(f"Wrote {picture}.", err=as_json)
     if refusal is not None:
         raise refusal
+
+
+def _planner(bundle: Bundle, run: Run, options: dict[str, Any]) -> tuple[Planner, _Source]:
+    """Returns a planner for the engines or the measured graphs that the options name; errors as in `show_memory`."""
+    from amodal.runtime.memory.choice import planner_for, recorded_planner
+    from amodal.runtime.memory.recorded import record_file
+
+    backend, engine_dir = options["backend"] or "tensorrt_rtx", options["engine_dir"]
+    if backend == "onnxruntime":
+        _check_graphs(options)
+        if options["record"]:
+            _record(bundle, options["device"])
+        planner, record = recorded_planner(bundle, bundle.family, run)
+        file = str(record_file(bundle))
+        measured = {"record": file, "version": record.version, "measured_on": record.measured_on}
+        line = f"measured  {file}\n          onnxruntime {record.version} on {record.measured_on}"
+        return planner, _Source(line, {"engines": None, "target": None, **measured})
+    for option in ("device", "record"):
+        if options[option] is not None:
+            raise InputError(
+                f"--{option} is for graphs, and {backend} runs engines; leave it out, or add --backend onnxruntime."
+            )
+    planner, build = planner_for(bundle, bundle.family, run, backend, engine_dir, options["target"])
+    folder = str(build.folder)
+    return planner, _Source(f"engines  {folder}", {"engines": folder, "version": build.version, "target": build.target})
+
+
+def _check_graphs(options: dict[str, Any]) -> None:
+    if not (options["device"] or "").startswith("cuda"):
+        raise InputError("--memory of onnxruntime is that of a GPU; add --device cuda.")
+    for option in ("target", "engine_dir"):
+        if options[option] is not None:
+            raise InputError(f"--{option.replace('_', '-')} is for engines, and onnxruntime runs graphs; leave it out.")
+
+
+def _record(bundle: Bundle, device: str) -> None:
+    """Measures a bundle's graphs on the GPU here."""
+    from amodal.runtime import backends
+    from amodal.runtime.memory.recorded import write_memory
+    from amodal.runtime.memory.recording import record_memory
+
+    from .progress import component_lines
+
+    with component_lines(quiet=False) as progress:
+        found = record_memory(bundle, bundle.family, backends.create("onnxruntime", device=device), progress=progress)
+    write_memory(bundle, found)
 
 
 def _best(plans: list[MemoryPlan], budget: int | None) -> MemoryPlan:
@@ -80,23 +143,22 @@ def _best(plans: list[MemoryPlan], budget: int | None) -> MemoryPlan:
 
 
 def _as_json(
-    bundle: Bundle, build: EngineBuild, plans: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
+    bundle: Bundle, source: _Source, plans: list[MemoryPlan], budget: int | None, chosen: MemoryPlan | None
 ) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
-        "engines": str(build.folder),
-        "version": build.version,
-        "target": build.target,
+        **source.document,
         "budget_bytes": budget,
         "chosen": plans.index(chosen) if chosen is not None else None,
         "plans": [{"fits": plan.fits(budget), **plan.as_json()} for plan in plans],
     }
 
 
-def _head(bundle: str, build: EngineBuild, plan: MemoryPlan) -> list[str]:
-    lines = [f"{bundle}, {' and '.join(plan.run.tasks)}, {plan.run.pictures}".rstrip(", "), f"engines  {build.folder}"]
+def _head(bundle: str, source: _Source, plan: MemoryPlan) -> list[str]:
+    lines = [f"{bundle}, {' and '.join(plan.run.tasks)}, {plan.run.pictures}".rstrip(", "), source.line]
     if plan.estimated:
-        lines.append("An estimate: the engines are of another size; activations are assumed to grow with the area.")
+        what = "graphs were measured at" if plan.own_arenas else "engines are of"
+        lines.append(f"An estimate: the {what} another size; activations are assumed to grow with the area.")
     return [*lines, ""]
 
 
@@ -109,13 +171,25 @@ def _text(
     for plan in shown:
         yield f"\n{_name(plan)}:"
         yield _phases(plan, budget)
-        if plan.memory == "resident":
+        if plan.memory == "resident" and plan.own_arenas:
+            yield "Each network has an arena of its own; the U-Net's stays, the others are freed after their calls."
+        elif plan.memory == "resident":
             largest = max(plan.activations, key=lambda key: plan.activations[key])
             yield f"All components share one scratch buffer, as large as {largest} needs."
     yield f"\n{_components(plans)}"
     yield "The CUDA context adds a few hundred MB; only a GPU shows how many."
     if budget is not None and chosen is not None:
         yield f"Chosen for {human_bytes(budget)}: {_name(chosen)}, which takes {human_bytes(chosen.peak_bytes)}."
+
+
+def _longer(longer: list[tuple[str, list[MemoryPlan]]], budget: int | None) -> Iterator[str]:
+    """Peaks of long clips, whose blocks take more than a single clip, by the objects that are denoised together."""
+    if not longer:
+        return
+    rows = [[name, _name(plan), plan.peak.name, human_bytes(plan.peak_bytes)] for name, some in longer for plan in some]
+    peaks = [plan.peak_bytes for _, some in longer for plan in some]
+    yield "\nLong clips, a block at a time:"
+    yield _with_verdict(["objects", "memory", "in the phase", "peak"], rows, peaks, budget, 3)
 
 
 def _name(plan: MemoryPlan) -> str:

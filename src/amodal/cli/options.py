@@ -86,8 +86,8 @@ def execution_options(backend: bool = True, threads: Any = COUNT) -> Callable[[_
         click.option(
             "--vram",
             type=BYTES,
-            help="Limit of GPU memory (6GB, 800MB) for backends that run engines: a run that needs more is refused "
-            "before anything is loaded. `amodal inspect --memory` shows what is needed.",
+            help="Limit of GPU memory (6GB, 800MB): a run that needs more is refused before anything is loaded. "
+            "`amodal inspect --memory` shows what is needed.",
         ),
         engine_option,
     )

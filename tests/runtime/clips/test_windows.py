@@ -26,11 +26,12 @@ def test_windows_cover_every_frame_at_every_step_and_are_never_padded(strategy, 
         np.testing.assert_allclose(covered, 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("strategy", ["shifted", "dilated"])
 @pytest.mark.parametrize("frames", [2, 5, 8, 25])
-def test_shifted_windows_make_no_more_calls_than_chunks(frames):
-    for count, step in itertools.product(COUNTS, range(2)):
-        shifted, chunks = (len(windows_at(strategy, count, frames, step, 2)) for strategy in ("shifted", "chunks"))
-        assert shifted <= chunks == math.ceil(count / frames)
+def test_shifted_and_dilated_windows_make_no_more_calls_than_chunks(strategy, frames):
+    for count, step in itertools.product(COUNTS, range(5)):
+        calls, chunks = (len(windows_at(s, count, frames, step, 5)) for s in (strategy, "chunks"))
+        assert calls <= chunks == math.ceil(count / frames)
 
 
 def test_shifted_windows_cut_where_chunks_do_not():
@@ -43,6 +44,15 @@ def test_dilated_windows_look_twice_as_far_in_the_first_steps():
     first, last = (windows_at("dilated", 16, 8, step, 5) for step in (0, 4))
     assert [w.frames.tolist() for w in first] == [list(range(0, 16, 2)), list(range(1, 16, 2))]
     assert [w.frames.tolist() for w in last] == [list(range(8)), list(range(8, 16))]
+
+
+@pytest.mark.parametrize("count", [17, 24, 33, 64])
+def test_cuts_of_dilated_windows_move_and_their_frames_are_at_most_two_apart(count):
+    before, after = ([set(w.frames.tolist()) for w in windows_at("dilated", count, 8, step, 10)] for step in (0, 1))
+    apart = [np.diff(sorted(frames)) for frames in before + after]
+    assert all(gaps.max() <= 2 for gaps in apart)
+    assert sum((gaps == 2).all() for gaps in apart) >= count // 8 - 2
+    assert not any(frames in before for frames in after)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

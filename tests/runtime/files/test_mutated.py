@@ -12,7 +12,7 @@ from amodal.runtime.files.clip import read_clip
 
 from .mutated import make_case
 
-QUICK, ALL = 400, 5000
+QUICK, ALL = 160, 5000
 
 
 def outcome(root: Path, seed: int) -> str:

@@ -15,7 +15,7 @@ from amodal.runtime.files.tracks import read_tracks
 
 from .layouts import LAYOUTS, example
 
-MUTATIONS = 60
+QUICK, THOROUGH = 15, 60  # damages of each layout
 JUNK: list[Any] = [
     None, True, False, 0, -1, 7, 2**31, 10**30, -(10**30), 0.5, float("nan"), float("inf"), 1e308, "", "x", "0", "-1",
     "\ud800", "b'0", [], {}, [[]], [None], {"": None}, {"size": [7, 9], "counts": "0"}, {"size": [7, 9], "counts": []},
@@ -68,14 +68,15 @@ def read_everything(path: Path) -> None:
                 assert str(error).endswith(".")  # noqa: PT017
 
 
+@pytest.mark.parametrize("count", [QUICK, pytest.param(THOROUGH, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_damaged_files_give_masks_or_an_error_that_says_what_is_wrong(tmp_path: Path, name: str) -> None:
+def test_damaged_files_give_masks_or_an_error_that_says_what_is_wrong(tmp_path: Path, name: str, count: int) -> None:
     chance = random.Random(f"{name} 1")
     source = LAYOUTS[name].write(tmp_path, example())
     file = chance.choice(sorted(source.iterdir())) if source.is_dir() else source
     data = file.read_bytes()
     refused = 0
-    for i in range(MUTATIONS):
+    for i in range(count):
         if i % 2 and file.suffix == ".json":
             file.write_text(json.dumps(mutate_json(json.loads(data), chance)))
         else:

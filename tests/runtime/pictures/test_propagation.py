@@ -15,7 +15,7 @@ import amodal
 from amodal.runtime.errors import InputError
 from amodal.runtime.pictures.images import prepare_modal, prepare_rgb, to_bytes
 from amodal.runtime.pictures.padding import Padding
-from amodal.runtime.pictures.propagation import propagate
+from amodal.runtime.pictures.propagation import SourceFrames, propagate
 from amodal.runtime.pictures.registration import object_frames, register
 
 HEIGHT, WIDTH = 72, 120
@@ -233,6 +233,123 @@ def test_what_cannot_be_carried_over_is_left(case: str) -> None:
     shown = propagate(rgb, modal, masks)
     np.testing.assert_array_equal(shown.known, modal)
     np.testing.assert_array_equal(shown.rgb, rgb)
+
+
+# Long clips.
+
+
+def long_clip(count: int) -> tuple[Any, Any, Any]:
+    """An object that turns and moves, empty in one frame and gone behind a bar in another: pictures, visible, whole."""
+    rgb, masks = clip(*(motion(turn=5 * t, x=3 * t - 20, y=t % 3) for t in range(count)))
+    masks[4] = False
+    modal = masks.copy()
+    for t in range(count):
+        modal[t][:, 20 + 4 * t : 38 + 4 * t] = False
+    modal[7] = False
+    return np.where(masks & ~modal, np.uint8(255), rgb.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0), modal, masks
+
+
+def filled_by_definition(rgb: Any, modal: Any, masks: Any, allowed: Any) -> tuple[Any, Any]:
+    """What `propagate` documents, pixel by pixel at the frame's size, from the sources that `allowed` [t] names."""
+    objects, filled, known = object_frames(rgb, modal, masks), rgb.copy(), modal.copy()
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    for t in range(len(rgb)):
+        hidden = masks[t] & ~modal[t]
+        total, weights = np.zeros((HEIGHT, WIDTH, 3)), np.zeros((HEIGHT, WIDTH))
+        for s in allowed[t] if hidden.any() else ():
+            target, source = objects[t], objects[s]
+            assert target is not None
+            assert source is not None
+            found = register(target, source)
+            x, y = ((found[i, 0] * columns + found[i, 1] * rows + found[i, 2]).astype(np.float32) for i in (0, 1))
+            shown = (modal[s] * 255).astype(np.uint8)
+            share = cv2.remap(shown, x, y, cv2.INTER_LINEAR) / 255
+            colours = (
+                cv2.remap(rgb[s] * modal[s][..., None], x, y, cv2.INTER_LINEAR) / np.maximum(share, 0.7)[..., None]
+            )
+            both = (share > 0.7) & modal[t]
+            error = 3000.0 * abs(s - t)
+            if both.sum() >= 10:
+                error = np.square(colours[both] - rgb[t][both]).mean()
+                if error > max(rgb[t][both].astype(float).var(axis=0).mean(), 100):
+                    continue
+            weight = ((share > 0.7) & hidden) / (error + 100) ** 2
+            total, weights = total + colours * weight[..., None], weights + weight
+        there = weights > 0
+        filled[t][there] = np.rint(total[there] / weights[there][:, None])
+        known[t] |= there
+    return filled, known
+
+
+def near_and_spread(modal: Any, reach: int, most: int) -> list[list[int]]:
+    """Half of the sources are the nearest, the others are the least, a middle one and so on of the rest, evenly."""
+    found = []
+    for t in range(len(modal)):
+        able = [s for s in range(len(modal)) if modal[s].sum() >= 10 and 0 < abs(s - t) <= reach]
+        near = sorted(able, key=lambda s: (abs(s - t), s))[: most if len(able) <= most else -(-most // 2)]
+        rest = [s for s in able if s not in near]
+        picks = most - len(near) if rest else 0
+        found.append(near + [rest[round(i * (len(rest) - 1) / max(picks - 1, 1))] for i in range(picks)])
+    return found
+
+
+@pytest.mark.parametrize(("reach", "most"), [(12, 12), (12, 3), (12, 6), (2, 12), (4, 2)])
+def test_each_frame_of_a_long_clip_is_filled_from_near_frames_and_some_within_reach(reach: int, most: int) -> None:
+    rgb, modal, masks = long_clip(12)
+    sources = SourceFrames(12, reach, most)
+    sources.add(0, rgb, modal, masks)
+    shown = sources.fill(0, rgb, modal, masks)
+    wanted, known = filled_by_definition(rgb, modal, masks, near_and_spread(modal, reach, most))
+    assert (shown.known & ~modal).sum() > 100
+    np.testing.assert_array_equal(shown.known, known)
+    assert np.abs(shown.rgb.astype(int) - wanted).max() <= 1  # float32 against float64
+
+
+def test_all_frames_in_one_stretch_are_filled_as_one_clip() -> None:
+    rgb, modal, masks = long_clip(9)
+    sources = SourceFrames(9)
+    sources.add(0, rgb, modal, masks)
+    shown, wanted = sources.fill(0, rgb, modal, masks), propagate(rgb, modal, masks)
+    np.testing.assert_array_equal(shown.rgb, wanted.rgb)
+    np.testing.assert_array_equal(shown.known, wanted.known)
+
+
+def in_stretches(arrays: Any, stretches: Any, reach: int) -> tuple[list[Any], list[range]]:
+    sources, asked, found = SourceFrames(len(arrays[0]), reach), [], []
+    for stretch in stretches:
+        needed = sources.missing(stretch)
+        asked.append(needed)
+        sources.add(needed.start, *(array[needed.start : needed.stop] for array in arrays))
+        assert not sources.missing(stretch)
+        found.append(sources.fill(stretch.start, *(array[stretch.start : stretch.stop] for array in arrays)))
+    return found, asked
+
+
+def test_a_stretch_is_filled_alike_whatever_came_before_it() -> None:
+    arrays = long_clip(14)
+    stretches = [range(6), range(4, 10), range(8, 14)]
+    found, asked = in_stretches(arrays, stretches, 3)
+    assert asked == [range(9), range(9, 13), range(13, 14)], "no frame is read twice"
+    for stretch, wanted in zip(stretches, found, strict=True):
+        (alone,), _ = in_stretches(arrays, [stretch], 3)
+        np.testing.assert_array_equal(alone.rgb, wanted.rgb)
+        np.testing.assert_array_equal(alone.known, wanted.known)
+    assert (found[0].known[5] != in_stretches(arrays, [range(6)], 1)[0][0].known[5]).any(), "reach matters here"
+
+
+def test_of_a_long_clip_only_boxes_around_the_object_within_reach_are_held() -> None:
+    rgb, modal, masks = long_clip(14)
+    sources = SourceFrames(1000, reach=5)
+    peak = 0
+    for start in range(0, 980, 10):
+        needed = sources.missing(range(start, start + 10))
+        for number in needed:
+            sources.add(number, rgb[number % 14][None], modal[number % 14][None], masks[number % 14][None])
+        few = range(start % 14, start % 14 + 1)
+        sources.fill(start, *(np.repeat(array[few.start][None], 10, axis=0) for array in (rgb, masks, masks)))
+        held = [kept for kept in sources._kept.values() if kept is not None]
+        peak = max(peak, sum(kept.visible.nbytes + kept.whole.nbytes for kept in held))
+    assert 0 < peak <= 20 * 5 * int(masks.any(axis=0).sum())
 
 
 # Within a run.

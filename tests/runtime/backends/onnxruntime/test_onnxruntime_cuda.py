@@ -5,6 +5,7 @@ What only a GPU can show is in `tests/gpu`.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from amodal.runtime.backends.onnxruntime import cuda as onnxruntime_cuda
 from amodal.runtime.backends.onnxruntime.bound import _MOST_GRAPHS, Place, reason_of
 from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
 from amodal.runtime.backends.onnxruntime.library import OLDEST_FOR_CUDA
+from amodal.runtime.builds.store import graph_hash
 from amodal.runtime.errors import (
     BackendError,
     BackendUnavailableError,
@@ -34,6 +36,7 @@ from amodal.runtime.errors import (
 )
 from amodal.runtime.families import Bundle
 from amodal.runtime.memory.choice import BackendFacts, MemoryRequest, plan_model
+from amodal.runtime.memory.recorded import ComponentMemory, MemoryRecord, write_memory
 from amodal.runtime.model import Model, load
 
 from ....places import ROOT, STAND_IN
@@ -570,3 +573,41 @@ def test_a_limit_on_gpu_memory_is_for_graphs_that_run_there(bundle: Bundle) -> N
         plan(vram="1GB")
     with pytest.raises(InputError, match="engine_dir"):
         plan(on_gpu=True, engine_dir="engines")
+
+
+def test_a_limit_below_what_was_recorded_is_refused_before_anything_is_loaded(
+    toy_bundle: Path, tmp_path: Path, cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle(shutil.copytree(toy_bundle, tmp_path / "bundle"))
+    components = {
+        key: ComponentMemory(
+            graph=graph_hash(bundle, key),
+            weights_bytes=entry.loaded_bytes,
+            activation_bytes={p.name: 50_000_000 for p in bundle.family.profiles(bundle.manifest, key)},
+            kept=entry.repeated,
+        )
+        for key, entry in bundle.manifest.components.items()
+    }
+    write_memory(bundle, MemoryRecord(version="1.31.1", measured_on="RTX 3090", components=components))
+    loaded: list[str] = []
+
+    def create(vram: int | None, **_: Any) -> Any:
+        made = backend(cupy, vram=vram)
+        monkeypatch.setattr(made, "load", lambda entry, *_: loaded.append(entry.kind))
+        return made
+
+    monkeypatch.setattr(onnxruntime_cuda, "create", create)
+    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (10**9, 24 * 10**9))
+    weights = sum(entry.loaded_bytes for entry in bundle.manifest.components.values())
+    limit = weights + 100_000_000  # room for the weights and both U-Nets' activations, but not for a decoder's too
+    with pytest.raises(MemoryBudgetError, match=r"GPU memory are not enough \(`vram`\): the least is"):
+        load(bundle.path, device="cuda", vram=limit)
+    assert loaded == []
+    with load(bundle.path, device="cuda", vram=limit, memory="auto") as found:
+        assert found.memory == "sequential"
+        assert found.plan is not None
+        assert found.plan.peak_bytes <= limit
+    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (weights, 24 * 10**9))
+    with pytest.raises(MemoryBudgetError, match="free here and not enough"):
+        load(bundle.path, device="cuda")
+    assert loaded == []

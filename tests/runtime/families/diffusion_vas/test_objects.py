@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import amodal
 from amodal.runtime.clips.gate import JUDGEMENTS
+from amodal.runtime.clips.source import ArraySource
 from amodal.runtime.errors import InputError
+from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
+from amodal.runtime.families.diffusion_vas.blocks import complete_blocks, segment_blocks
+from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.scenes import make_scene
 
 STEPS = {"steps": 2}
@@ -102,11 +108,58 @@ def test_a_frame_in_which_nothing_is_seen_for_long_gets_nothing(model, scene):
     assert masks[16:].any()
 
 
-def test_the_last_block_begins_where_an_earlier_one_is_blended(model, scene):
-    one = model.segment_objects({1: scene.modal}, depth=scene.depth, **STEPS)[1]
-    three = model.segment_objects({1: scene.modal}, depth=scene.depth, block_frames=1, windows="chunks", **STEPS)[1]
-    assert one.masks.shape == three.masks.shape
-    assert (one.frames != three.frames).any()
+def blocks_of(model, scene, carry=None, **more):
+    source = ArraySource({1: scene.modal, 2: np.roll(scene.modal, 40, axis=2)}, scene.frames, scene.depth)
+    request = BlockRequest(Settings(steps=2), block_frames=16, **more)
+    return segment_blocks(model.session, source, request, carry), source, request
+
+
+@pytest.mark.parametrize("windows", ["shifted", "blended"])
+def test_a_run_that_goes_on_after_any_block_is_the_one_that_never_stopped(model, windows):
+    scene = make_scene(4, 40, pace=8)
+    blocks, source, request = blocks_of(model, scene, windows=windows, gate=amodal.Gate())
+    whole = list(blocks)
+    assert whole[0].start == 0
+    assert [block.stop for block in whole[:-1]] == [block.start for block in whole[1:]]
+    assert whole[-1].stop == 40
+    assert len(whole) > 2
+    for block in whole[:2]:
+        for again, first in zip(
+            segment_blocks(model.session, source, request, block.carry), whole[block.carry.block :], strict=True
+        ):
+            assert (again.start, again.stop) == (first.start, first.stop)
+            for object_id in source.objects:
+                np.testing.assert_array_equal(again.frames[object_id], first.frames[object_id])
+                np.testing.assert_array_equal(again.masks[object_id], first.masks[object_id])
+                np.testing.assert_array_equal(again.judged[object_id], first.judged[object_id])
+
+    masks = {o: np.concatenate([block.masks[o] for block in whole]) for o in source.objects}
+
+    def amodal_of(object_id, numbers):
+        return masks[object_id][numbers.start : numbers.stop]
+
+    completed = list(complete_blocks(model.session, source, amodal_of, request))
+    resumed = list(complete_blocks(model.session, source, amodal_of, request, completed[0].carry))
+    for again, first in zip(resumed, completed[1:], strict=True):
+        for object_id in source.objects:
+            np.testing.assert_array_equal(again.frames[object_id], first.frames[object_id])
+            np.testing.assert_array_equal(again.known[object_id], first.known[object_id])
+
+
+def test_frames_of_an_overlap_lie_between_those_of_both_blocks(model):
+    scene = make_scene(4, 20, pace=8)
+    source = ArraySource({1: scene.modal}, scene.frames, scene.depth)
+    request = BlockRequest(Settings(steps=2), windows="chunks", block_frames=8)
+    first, second = segment_blocks(model.session, source, request)
+    carried = first.carry.frames[0]
+    assert len(carried) == first.carry.drawn.shape[1] >= 4
+    blended = second.frames[1][: len(carried)].astype(np.float32)
+    shares = np.arange(1, len(carried) + 1) / (len(carried) + 1)
+    alone = next(segment_blocks(model.session, source, request, replace(first.carry, drawn=first.carry.drawn & False)))
+    expected = (1 - shares)[:, None, None, None] * carried + shares[:, None, None, None] * alone.frames[1][
+        : len(carried)
+    ].astype(np.float32)
+    np.testing.assert_allclose(blended, expected, atol=0.51)
 
 
 @pytest.mark.parametrize(

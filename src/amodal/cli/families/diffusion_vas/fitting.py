@@ -42,8 +42,8 @@ def require_fit(options: Mapping[str, Any], config: Config, stages: list[str]) -
     expect = f", and expect poor masks because the clip is unlike those: {'; '.join(unlike)}" if unlike else ""
     raise InputError(
         f"bundle {bundle} knows only {config.domain.about}, and cannot run this clip: no depth is given, and the "
-        "bundle has no depth component. Either export the authors' checkpoints, which are for real video (`amodal "
-        f"export --help`), or give --depth DIR{expect}."
+        "bundle has no depth component. Either export the authors' checkpoints, which are for real video "
+        f"(`amodal export --help`), or give --depth DIR{expect}."
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from amodal.runtime.clips.depth_range import DepthRange
-from amodal.runtime.families.diffusion_vas.blocks import Carry
+from amodal.runtime.families.diffusion_vas.block_runner import Carry
 
 
 def save_carry(work: Path, stage: str, carry: Carry) -> Path:

@@ -16,8 +16,9 @@ from amodal.runtime.clips.windows import cut_blocks
 from amodal.runtime.errors import AmodalError, InputError, argument
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.block_inputs import Amodal
+from amodal.runtime.families.diffusion_vas.block_runner import Carry
 from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
-from amodal.runtime.families.diffusion_vas.blocks import Carry, complete_blocks, segment_blocks
+from amodal.runtime.families.diffusion_vas.blocks import complete_blocks, segment_blocks
 from amodal.runtime.files.atomic import check_output
 from amodal.runtime.files.clip import ClipFiles
 from amodal.runtime.files.clip_source import FileSource, open_clip
