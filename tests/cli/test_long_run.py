@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.scenes import make_scene
 
-from .conftest import Outcome, assert_refusal, issue, leftovers
+from .conftest import Outcome, assert_refusal, ended, issue, leftovers, start
 
 COUNT, HEIGHT, WIDTH = 20, 64, 128
 QUICK = ("--steps", "1", "--threads", "1", "--block-frames", "16")
@@ -314,3 +315,21 @@ def test_a_full_disk_keeps_what_is_finished(scene: Path, tmp_path: Path, monkeyp
     outcome = issue(*same, "--resume")
     assert outcome.code == 0, outcome.err
     assert len(list((out / "amodal_masks").iterdir())) == COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_keeps_finished_blocks_and_says_so(scene: Path, tmp_path: Path) -> None:
+    same = ("--object", 1, "--stage", "segment", "--block-frames", 1, "-o", tmp_path / "OUT")
+    process = start(*command(scene, *same, "-q"))
+    journal = tmp_path / ".OUT.unfinished" / "run.json"
+    while not journal.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    outcome = ended(process)
+    assert_refusal(outcome, 130)
+    assert "interrupted; what was finished is kept, --resume goes on from there." in outcome.err
+    outcome = issue(*command(scene, *same, "--resume"))
+    assert outcome.code == 0, outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["OUT"]
