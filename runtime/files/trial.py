@@ -20,6 +20,7 @@ def try_names(folder: Path, names: Sequence[str]) -> None:
         OSError: files cannot be created at all.
     """
     trial = folder / ".trial"
+    shutil.rmtree(trial, ignore_errors=True)  # of a run that was killed
     trial.mkdir()
     try:
         for name in names:

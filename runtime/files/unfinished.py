@@ -41,13 +41,18 @@ class Unfinished:
         box: the hidden folder.
         identity: what the run is.
         state: what `commit` was last given, in this run or the one that it continues; empty at first.
-        keeps: whether anything was committed.
+        finished: whether the output has everything.
     """
 
     box: Path
     identity: Mapping[str, Any]
     state: dict[str, Any] = field(default_factory=dict)
-    keeps: bool = False
+    finished: bool = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is something to go on from; asked of the disk, since a signal may come after any step."""
+        return not self.finished and (self.box / _JOURNAL).is_file()
 
     @property
     def folder(self) -> Path:
@@ -70,7 +75,6 @@ class Unfinished:
         self.state = dict(state)
         document = {"version": _VERSION, "identity": self.identity, "state": self.state}
         replace_json(self.box / _JOURNAL, document)
-        self.keeps = True
 
 
 @contextmanager
@@ -124,7 +128,7 @@ def unfinished_folder(
             else:
                 rename_claimed(run.folder, place, out)
                 sync(place.parent)
-        run.keeps = False
+        run.finished = True
 
 
 def replace_json(path: Path, value: Any) -> None:
@@ -171,7 +175,6 @@ def _claimed(place: Path, home: Path, box: Path | None, identity: Mapping[str, A
             for other in unfinished_boxes(place):  # with `overwrite`
                 _remove(other, place)
         else:
-            run.keeps = True
             run.state = _read_state(box, identity)
             if box.parent == place:
                 take_back(box, place, keep=True)
@@ -179,9 +182,10 @@ def _claimed(place: Path, home: Path, box: Path | None, identity: Mapping[str, A
         at = wanted
         yield run
     finally:
+        keeps = not run.finished and (at / _JOURNAL).is_file()
         if at.parent == place:
-            take_back(at, place, keep=run.keeps)
-        if not run.keeps:
+            take_back(at, place, keep=keeps)
+        if not keeps:
             shutil.rmtree(at, ignore_errors=True)
         os.close(lock)
 

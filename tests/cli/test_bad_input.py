@@ -236,12 +236,6 @@ def test_a_bundle_without_depth_or_without_the_stage(refused: Refused, bundle: P
     assert "has no complete stage" in refused("run", bundle, *kept_clip.inputs, "--stage", "both")
 
 
-def test_more_frames_than_the_bundle_takes(refused: Refused, toy_bundle: Path, clip: Clip) -> None:
-    for folder in (clip.frames, clip.masks, clip.depth):
-        shutil.copy(folder / NAMES[0], folder / "shot_11.png")
-    assert "holds 4 frames where the bundle takes at most 3" in refused("run", toy_bundle, *clip.inputs)
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from amodal.cli.console import settings_from
 from amodal.cli.progress import ClipBars
-from amodal.runtime.clips.gate import Gate
 from amodal.runtime.clips.noise import FrameNoise
 from amodal.runtime.clips.windows import cut_blocks
 from amodal.runtime.errors import AmodalError, InputError, argument
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.block_inputs import Amodal
 from amodal.runtime.families.diffusion_vas.block_runner import Carry
-from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
 from amodal.runtime.families.diffusion_vas.blocks import complete_blocks, segment_blocks
 from amodal.runtime.files.atomic import check_output
 from amodal.runtime.files.clip import ClipFiles
@@ -39,9 +37,10 @@ from .long_identity import identity_of
 from .long_layout import GIF_FRAMES, Facts, Notes
 from .long_pictures import LongPictures
 from .long_result import write_long_result
+from .long_state import Job
 from .long_writing import LongWriter
 from .products import OVERLAY_BYTES, SHEET_BYTES, bytes_per_pixel
-from .results import MARKER, settings_of
+from .results import MARKER
 
 
 def needs_blocks(options: Mapping[str, Any]) -> bool:
@@ -78,42 +77,6 @@ def run_long(options: Mapping[str, Any]) -> dict[str, Any]:
             _complete(job, _segment(job))
             bars.phase("writing")
             return _finish(job, start)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run over a clip of any length.
-
-    Attributes:
-        source: what the engine reads.
-        warnings: of the clip and its pictures, so far.
-    """
-
-    run: Unfinished
-    options: Mapping[str, Any]
-    model: Model
-    bars: ClipBars
-    source: FileSource
-    empty: tuple[Any, ...]
-    facts: Facts
-    writer: LongWriter
-    warnings: list[str]
-
-    @property
-    def request(self) -> BlockRequest:
-        """How the blocks are run."""
-        options = self.options
-        gate = Gate(options["gate_tolerance"]) if options["gate"] == "auto" else None
-        return BlockRequest(
-            settings_of(options),
-            options["seed"],
-            options["windows"],
-            options["block_frames"],
-            gate,
-            options["objects_at_once"],
-            options["propagate"],
-            self.bars.report,
-        )
 
 
 def _refuse_short_only(options: Mapping[str, Any]) -> None:
@@ -184,7 +147,7 @@ def _videos(options: Mapping[str, Any], count: int, warnings: list[str]) -> tupl
 
 def _try_writing(run: Unfinished, facts: Facts) -> None:
     """Tries names and room for what is not written yet."""
-    try_names(run.folder, facts.pngs)
+    try_names(run.work, facts.pngs)
     done = sum(stage["next"] / stage["count"] for name in facts.stages if (stage := run.state.get(name)))
     pixels = facts.count * facts.size[0] * facts.size[1]
     pictures = pixels * len(facts.objects) * bytes_per_pixel(facts.stages, facts.cutouts)

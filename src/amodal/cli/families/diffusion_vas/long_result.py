@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from amodal import __version__
 from amodal.runtime.clips.gate import describe_skipped
@@ -13,10 +13,8 @@ from amodal.runtime.clips.windows import Block
 from amodal.runtime.files.results import write_json
 
 from .long_layout import files_of
+from .long_state import Job
 from .results import MARKER, environment_json, inputs_json, settings_json
-
-if TYPE_CHECKING:
-    from .long_job import Job
 
 _WHY = {
     "open": "nothing nearer borders the object",
