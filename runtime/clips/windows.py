@@ -3,7 +3,8 @@
 A sampler denoises all frames of a block together. At every step, windows of T frames cover the block:
 
     chunks   0 to T, T to 2 T and so on; independent of each other
-    shifted  at even steps as chunks, at odd ones the cuts lie T / 2 later, so that neighbours agree on what is hidden
+    shifted  chunks whose cuts move at every step, by T / 2, T / 4, 3 T / 4 and so on, so that neighbours agree on what
+             is hidden
     joint    windows overlap by T / 2, and what they give is averaged at every step
     dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted
     blended  blocks of a single window that overlap by T / 2; their pictures are blended
@@ -26,6 +27,9 @@ from ..errors import InputError
 WindowStrategy = Literal["shifted", "blended", "joint", "dilated", "chunks"]
 BLOCK_FRAMES = 128
 """Frames of a block, about: bounds memory, and what is lost when a run is killed."""
+_EIGHTHS = (0, 4, 2, 6, 1, 5, 3, 7)
+"""Of T, where cuts lie in the last step, the one before and so on: between two, they are as far apart as they can be
+(van der Corput)."""
 _DILATED_SHARE = 0.4  # of the steps
 
 
@@ -104,7 +108,10 @@ def blend_weights(overlap: int) -> NDArray[np.float32]:
 
 
 def windows_at(strategy: WindowStrategy, count: int, frames: int, step: int, steps: int) -> list[Window]:
-    """Returns the windows that cover a block of `count` frames at a step of `steps`; one if it has at most T frames."""
+    """Returns the windows of a block of `count` frames at a step of `steps`; one if it has at most T frames.
+
+    Every frame is in a window that decides it at the last step and at most others, see `_shifted`.
+    """
     if count <= frames:
         return [_window(np.arange(count), np.ones(count, bool))]
     if strategy == "joint":
@@ -115,8 +122,9 @@ def windows_at(strategy: WindowStrategy, count: int, frames: int, step: int, ste
             for parity in (0, 1)
             for window in _chunks((count + 1 - parity) // 2, frames)
         ]
-    if strategy in ("shifted", "dilated") and step % 2:
-        return list(_shifted(count, frames))
+    offset = _EIGHTHS[(steps - 1 - step) % 8] * frames // 8
+    if strategy in ("shifted", "dilated") and offset:
+        return list(_shifted(count, frames, offset, at_start=step % 2 == 1))
     return _chunks(count, frames)
 
 
@@ -133,23 +141,21 @@ def _chunks(count: int, frames: int) -> list[Window]:
     return windows
 
 
-def _shifted(count: int, frames: int) -> Iterator[Window]:
-    """Yields windows with cuts at T / 2, 3 T / 2 and so on, as many as there are chunks.
+def _shifted(count: int, frames: int, offset: int, at_start: bool) -> Iterator[Window]:
+    """Yields windows with cuts at `offset`, `offset` + T and so on, at most as many as there are chunks.
 
-    The short ends of the block share a window where both fit into one: first the end, then the beginning.
+    Where the short ends of the block would take a window more than chunks, only one end has a window: the beginning if
+    `at_start`. The other is not decided at this step. A window of both ends would be no dearer, but what is at one end
+    then turns up at the other.
     """
-    half = frames // 2
-    starts = range(half, count - frames + 1, frames)
-    rest = (count - half) % frames  # at the end of the block
-    if 0 < rest <= frames - half:
-        tail, head = np.arange(count - (frames - half), count), np.arange(half)
-        yield _window(np.concatenate([tail, head]), np.concatenate([tail >= count - rest, head >= 0]))
-    else:
+    rest = (count - offset) % frames  # at the end of the block
+    dear = 0 < rest <= frames - offset
+    if at_start or not dear:
         numbers = np.arange(frames)
-        yield _window(numbers, numbers < half)
-    for start in starts:
+        yield _window(numbers, numbers < offset)
+    for start in range(offset, count - frames + 1, frames):
         yield _window(np.arange(start, start + frames), np.ones(frames, bool))
-    if rest > frames - half:
+    if rest and not (dear and at_start):
         numbers = np.arange(count - frames, count)
         yield _window(numbers, numbers >= count - rest)
 

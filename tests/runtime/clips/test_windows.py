@@ -14,29 +14,48 @@ COUNTS = [*range(1, 42), 64, 100, 128]
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("frames", [2, 5, 8])
-def test_windows_cover_every_frame_at_every_step_and_are_never_padded(strategy, frames):
-    for count, step in itertools.product(COUNTS, range(6)):
+def test_windows_decide_each_frame_once_and_are_never_padded(strategy, frames):
+    for count, steps in itertools.product(COUNTS, (1, 6, 10)):
+        for step in range(steps):
+            covered = np.zeros(count)
+            for window in windows_at(strategy, count, frames, step, steps):
+                assert len(window.frames) == min(frames, count)
+                assert (np.diff(window.frames) > 0).all()
+                assert window.frames.min() >= 0
+                assert window.frames.max() < count
+                covered[window.frames] += window.weights
+            missing = np.flatnonzero(np.abs(covered - 1) > 1e-6)
+            if strategy in ("shifted", "dilated") and step < steps - 1:
+                assert (covered[missing] == 0).all()
+                assert len(missing) < frames
+                assert not len(missing) or missing[-1] < frames or missing[0] >= count - frames
+            else:
+                assert not len(missing)
+
+
+@pytest.mark.parametrize("count", [12, 20, 32, 40])
+def test_no_end_of_a_block_is_left_out_at_two_steps_running(count):
+    missing = []
+    for step in range(10):
         covered = np.zeros(count)
-        for window in windows_at(strategy, count, frames, step, 6):
-            assert len(window.frames) == min(frames, count)
-            assert len(set(window.frames.tolist())) == len(window.frames)
-            assert window.frames.min() >= 0
-            assert window.frames.max() < count
+        for window in windows_at("shifted", count, 8, step, 10):
             covered[window.frames] += window.weights
-        np.testing.assert_allclose(covered, 1, atol=1e-6)
+        missing.append(covered == 0)
+    assert any(one.any() for one in missing)
+    for before, after in itertools.pairwise(missing):
+        assert not (before & after).any()
 
 
 @pytest.mark.parametrize("frames", [2, 5, 8, 25])
 def test_shifted_windows_make_no_more_calls_than_chunks(frames):
-    for count, step in itertools.product(COUNTS, range(2)):
-        shifted, chunks = (len(windows_at(strategy, count, frames, step, 2)) for strategy in ("shifted", "chunks"))
+    for count, step in itertools.product(COUNTS, range(8)):
+        shifted, chunks = (len(windows_at(strategy, count, frames, step, 8)) for strategy in ("shifted", "chunks"))
         assert shifted <= chunks == math.ceil(count / frames)
 
 
-def test_shifted_windows_cut_where_chunks_do_not():
-    even, odd = ([w.frames.tolist() for w in windows_at("shifted", 32, 8, step, 2)] for step in (0, 1))
-    assert even == [list(range(s, s + 8)) for s in (0, 8, 16, 24)]
-    assert odd == [[28, 29, 30, 31, 0, 1, 2, 3], *(list(range(s, s + 8)) for s in (4, 12, 20))]
+def test_the_cuts_of_shifted_windows_move_at_every_step():
+    starts = [[int(w.frames[0]) for w in windows_at("shifted", 32, 8, step, 4)] for step in range(4)]
+    assert starts == [[6, 14, 22, 24], [0, 2, 10, 18], [4, 12, 20, 24], [0, 8, 16, 24]]
 
 
 def test_dilated_windows_look_twice_as_far_in_the_first_steps():
