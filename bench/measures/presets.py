@@ -7,7 +7,7 @@ from pathlib import Path
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 from ..quality import Report, evaluate
 from ..running.clips import Execution

@@ -20,7 +20,8 @@ from amodal.runtime.errors import BackendUnavailableError, MissingDependencyErro
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import StageName, config_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 from amodal.runtime.pictures.images import prepare_depth, prepare_modal, prepare_rgb
 from amodal.runtime.sampling.schedule import Churn
 

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
+from amodal.runtime.loading import load
 from amodal.runtime.memory.choice import MemoryWish, Vram
-from amodal.runtime.model import Model, load
+from amodal.runtime.model import Model
 
 from ..families import clip_maker
 from ..schema import ClipTimes, Work

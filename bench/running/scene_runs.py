@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from amodal.runtime.families.diffusion_vas.config import ContextLayout
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 from amodal.runtime.sampling.denoiser import is_guided
 from amodal.runtime.scenes import make_scene
 

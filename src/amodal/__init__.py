@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _LAZY = {
-    "load": "amodal.runtime.model",
+    "load": "amodal.runtime.loading",
     "Model": "amodal.runtime.model",
     "Segmentation": "amodal.runtime.families.diffusion_vas.results",
     "Completion": "amodal.runtime.families.diffusion_vas.results",
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from amodal.runtime.errors import AmodalError
     from amodal.runtime.families import Bundle
     from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
-    from amodal.runtime.model import Model, load
+    from amodal.runtime.loading import load
+    from amodal.runtime.model import Model
     from amodal.runtime.sampling.noise import NoiseStream
     from amodal.runtime.sampling.schedule import Churn
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 from amodal.runtime.pictures.depth import prepare_depth_input, quantise_frames
 from amodal.runtime.pictures.images import prepare_rgb
 

@@ -24,7 +24,8 @@ from amodal.runtime import backends
 from amodal.runtime.builds.store import EngineBackend
 from amodal.runtime.diagnosis import gpus
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 
 from ..stand_ins import StandIn, forget_stand_ins
 

@@ -12,7 +12,8 @@ import pytest
 from amodal.engines.compare import relative_l2
 from amodal.runtime.backends.onnxruntime.bound import BoundSession
 from amodal.runtime.errors import MemoryBudgetError
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 
 from .conftest import Clip, Here
 

@@ -11,7 +11,7 @@ import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 from ..stand_ins import StandIn, forget_stand_ins, stand_in_module
 

@@ -21,7 +21,8 @@ from amodal.runtime.arrays.interop import as_input, stream_of
 from amodal.runtime.errors import BackendError, InputError, NonFiniteError
 from amodal.runtime.families.diffusion_vas import stage
 from amodal.runtime.families.diffusion_vas.stage import Conditions
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.sampling.noise import Draw, NoiseStream
 

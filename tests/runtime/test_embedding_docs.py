@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 from amodal.runtime.pictures.cropping import Crop
 from amodal.runtime.scenes.scene import make_scene
 

@@ -17,7 +17,8 @@ from amodal.runtime.backends.gpu import Gpu
 from amodal.runtime.backends.onnxruntime.cuda import CudaOptions, OnnxRuntimeCudaBackend
 from amodal.runtime.backends.onnxruntime.graph import run_graph
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 
 from ..places import STAND_IN
 from ..stand_ins import forget_stand_ins

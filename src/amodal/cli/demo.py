@@ -52,7 +52,7 @@ def _run(options: dict[str, Any]) -> tuple[dict[str, Any], str]:
     from amodal.runtime.files.atomic import staged_folder
     from amodal.runtime.files.overlay import write_contact_sheet, write_panels
     from amodal.runtime.files.results import write_frames_png, write_json, write_masks_json, write_masks_png
-    from amodal.runtime.model import load
+    from amodal.runtime.loading import load
     from amodal.runtime.scenes import make_scene, write_scene
 
     from .families.diffusion_vas.results import MARKER

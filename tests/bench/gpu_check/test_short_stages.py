@@ -23,7 +23,7 @@ from amodal.bench.gpu_check.steps import Step, StepState
 from amodal.bench.gpu_check.summary import summary_of
 from amodal.bench.running.machine import this_machine
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 from ...places import ROOT, STAND_IN
 from ...stand_ins import forget_stand_ins

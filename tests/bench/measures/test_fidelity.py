@@ -18,7 +18,7 @@ from amodal.bench.running.machine import work_of
 from amodal.bench.schema import Fidelity, read_results
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 ONE = Execution(threads=1)
 

@@ -29,7 +29,7 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
 )
 from amodal.runtime.families import Bundle
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 SIZE, FRAMES = (64, 64), 3
 STEPS = 2

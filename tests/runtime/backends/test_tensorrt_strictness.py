@@ -19,7 +19,7 @@ from amodal.runtime.builds.finding import find_build
 from amodal.runtime.errors import BackendError, BackendUnavailableError, MemoryBudgetError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.calls import profiles_of
-from amodal.runtime.model import load
+from amodal.runtime.loading import load
 
 STEPS = 2
 

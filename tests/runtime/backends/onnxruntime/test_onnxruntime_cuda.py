@@ -35,9 +35,10 @@ from amodal.runtime.errors import (
     MemoryBudgetError,
 )
 from amodal.runtime.families import Bundle
+from amodal.runtime.loading import load
 from amodal.runtime.memory.choice import BackendFacts, MemoryRequest, plan_model
 from amodal.runtime.memory.recorded import ComponentMemory, MemoryRecord, write_memory
-from amodal.runtime.model import Model, load
+from amodal.runtime.model import Model
 
 from ....places import ROOT, STAND_IN
 

@@ -16,7 +16,8 @@ from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import Clip, ClipFiles, read_clip
 from amodal.runtime.files.trimming import Trim
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 from amodal.runtime.pictures.depth_kind import DepthKind
 from amodal.runtime.pictures.padding import Padding
 

@@ -27,7 +27,8 @@ from amodal.runtime.files.trial import require_space, try_names
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.files.unfinished import Unfinished, unfinished_folder
 from amodal.runtime.files.video_writing import require_video_encoder
-from amodal.runtime.model import Model, load
+from amodal.runtime.loading import load
+from amodal.runtime.model import Model
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS
 
 from .fitting import find_unlike_clip
