@@ -230,9 +230,9 @@ class Model:
                 array [N, T, h, w], whose objects are 0 to N - 1. One that is seen in no frame is in the result's
                 `empty`.
             depth, rgb, depth_kind, seed: as in `segment`; `rgb` raw.
-            more: settings as in `segment`; `windows`; `objects_at_once`, None for all on a CPU, one on a GPU; `gate`,
-                an `amodal.Gate` that leaves out frames of which nothing is hidden; `block_frames`; `progress`; see
-                `amodal.runtime.families.diffusion_vas.blocks.BlockRequest`.
+            more: settings as in `segment`; `windows`; `objects_at_once`, None for as many as fit into memory, at
+                most 8; `gate`, an `amodal.Gate` that leaves out frames of which nothing is hidden; `block_frames`;
+                `progress`; see `amodal.runtime.families.diffusion_vas.block_settings.BlockRequest`.
 
         Raises:
             InputError: no objects, an id twice, objects of different lengths or sizes; otherwise as `segment`.

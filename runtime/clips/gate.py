@@ -86,6 +86,12 @@ class Gate:
         return bool((around[seen] - within[seen] > 2 * self.tolerance).any())
 
 
+def require_gate(gate: object) -> None:
+    """Raises `InputError` unless `gate` is one or None."""
+    if gate is not None and not isinstance(gate, Gate):
+        raise InputError(f"gate {gate!r}: expected `amodal.Gate`, or None to draw all.", field="gate")
+
+
 def needs_network(judged: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Returns which of the judged frames need a network."""
     return judged < JUDGEMENTS.index("open")

@@ -90,6 +90,7 @@ class History:
         maps = None if shown else self._relative(depth)
         epoch = 0 if before is None else before.epoch
         if before is not None and stamp - before.stamp > self.gap:
+            self._note_gap(before, stamp)
             self.frames.clear()
             epoch, self.floor = epoch + 1, self.count
         seen = {object_id: mask for object_id, mask in given.items() if mask.any()}
@@ -104,10 +105,24 @@ class History:
         with argument("depth"):
             relative, notes = orient_depth(array[None], self.depth_kind)
         self.depth_kind = self.depth_kind or "relative"
-        for note in (n for n in notes if n not in self._warned):
-            self._warned.add(note)
-            warnings.warn(note, stacklevel=4)  # at the call of `Stream.push`
+        for note in notes:
+            self._warn(note, note)
         return np.array(resize_depth(relative, self.size)[0])
+
+    def _note_gap(self, before: Frame, stamp: float) -> None:
+        """Warns where a frame is alone between two gaps, since streams of such frames may have no due window ever."""
+        if before.number == self.floor > 0:
+            self._warn(
+                f"frames come {stamp - before.stamp:.6g} s apart, and the history begins anew after {self.gap:g} s, "
+                "with no result for the frames that waited for one; give stamps in seconds, or a larger `forget`.",
+                "gap",
+            )
+
+    def _warn(self, note: str, key: str) -> None:
+        """Warns once, at the call of `Stream.push`."""
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(note, stacklevel=5)
 
     def _require_depth(self, picture: Any, before: Frame | None) -> None:
         if before is not None and before.depth is not None:

@@ -15,7 +15,7 @@ from ..pictures.depth_kind import DepthKind, check_kind
 from ..pictures.images import Size, resize_masks
 from ..pictures.objects import ObjectId
 from .depth_range import Extremes
-from .gate import JUDGEMENTS, Gate, needs_network
+from .gate import JUDGEMENTS, Gate, needs_network, require_gate
 from .pace import Pace
 from .stream_frames import Frame
 from .stream_results import Status, StreamObject, StreamResult
@@ -77,6 +77,10 @@ class StreamOptions:
 
     def check(self, frames: int) -> None:
         """Raises `InputError` unless the options are in range and fit windows of `frames`."""
+        for name in ("every", "lookahead"):
+            if not isinstance(value := getattr(self, name), (int, np.integer)):
+                raise InputError(f"{name} {value!r}: expected a whole number of frames.", field=name)
+        require_gate(self.gate)
         if not 1 <= self.every <= frames:
             raise InputError(f"a window every {self.every} frames: expected 1 to {frames}, its length.", field="every")
         if not 0 <= self.lookahead <= frames - self.every:

@@ -77,6 +77,16 @@ class Unfinished:
         replace_json(self.box / _JOURNAL, document)
 
 
+def refuse_unfinished(out: PathLike) -> None:
+    """Raises `InputError` if a run into `out` is unfinished; for callers that cannot go on with any."""
+    if any(is_kept(box) for box in unfinished_boxes(resolve_output(out))):
+        raise InputError(
+            "the run to go on with was of a longer clip, of several objects or with a gate. Give what it was given, or "
+            "begin anew with `overwrite=True`, without `resume`.",
+            field="resume",
+        )
+
+
 @contextmanager
 def unfinished_folder(
     out: PathLike,
@@ -222,7 +232,8 @@ def _read_state(box: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(name: str, before: Any, now: Any) -> str:
     label = f"`{name}`" if name.isidentifier() else name
     plain = all(isinstance(value, int | float | str | None) and len(str(value)) < 60 for value in (before, now))
-    return f"{label} was {before} and is {now}" if plain and name.isidentifier() else f"{label} changed"
+    told = ["not given" if value is None else value for value in (before, now)]
+    return f"{label} was {told[0]} and is {told[1]}" if plain and name.isidentifier() else f"{label} changed"
 
 
 @contextmanager

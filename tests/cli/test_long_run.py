@@ -208,6 +208,7 @@ def test_the_gate_says_which_frames_it_left_out_and_why(scene: Path, tmp_path: P
         (("--object", 1, "--block-frames", 0), "blocks of 0 frames"),
         (("--objects", "all", "--objects-at-once", 0), "0 objects at once"),
         (("--objects", "all", "--gate", "auto", "--gate-tolerance", -1), "gate tolerance -1"),
+        (("--objects", "all", "--gate-tolerance", 0.1), "--gate-tolerance is for --gate auto"),
     ],
 )
 def test_options_that_cannot_be(
@@ -286,6 +287,12 @@ def test_what_a_stopped_run_left_is_named_and_not_lost(stopped: Path, scene: Pat
     outcome = issue(*same, "--resume", "--seed", 24)
     assert_refusal(outcome)
     assert "--seed was 23 and is 24" in outcome.err
+    outcome = issue(*same, "--resume", "--stop", 12)
+    assert_refusal(outcome)
+    assert "--stop was not given and is 12" in outcome.err
+    outcome = issue(*same, "--resume", "--stop", 6)  # not run block by block
+    assert_refusal(outcome)
+    assert "the run to go on with was of a longer clip" in outcome.err
     (scene / "frames" / "0001.png").touch()
     outcome = issue(*same, "--resume")
     assert_refusal(outcome)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
-from ...clips.gate import Gate
+from ...clips.gate import Gate, require_gate
 from ...clips.noise import FrameNoise
 from ...clips.windows import WindowStrategy, check_strategy
 from ...errors import InputError, MemoryBudgetError
@@ -50,6 +50,7 @@ class BlockRequest:
 
     def __post_init__(self) -> None:
         check_strategy(self.windows)
+        require_gate(self.gate)
         if self.objects_at_once is not None and self.objects_at_once < 1:
             raise InputError(f"{self.objects_at_once} objects at once: expected 1 or more.", field="objects_at_once")
 

@@ -43,14 +43,16 @@ def open_stream(
     session: Session,
     *,
     clock: Clock = time.monotonic,
-    preset: StreamPreset = "fast",
+    preset: StreamPreset | None = None,
     depth_kind: DepthKind | None = None,
     seed: int = 23,
     **more: Any,
 ) -> Stream:
     """Opens a stream; see `Model.stream`."""
     options = {name: more.pop(name) for name in ("every", "lookahead", "deadline", "forget", "gate") if name in more}
-    steps = (more.pop("steps"),) if "steps" in more else _steps_of(preset)
+    if preset is not None and "steps" in more:
+        raise InputError("preset and steps both say how many steps are run; give one of them.", field="preset")
+    steps = (more.pop("steps"),) if "steps" in more else _steps_of(preset or "fast")
     config, settings = config_of(session.manifest), Settings(**more, steps=steps[0])
     run = WindowRun(session, settings, seed)
     channels = settings.depth_channels

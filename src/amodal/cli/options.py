@@ -280,7 +280,7 @@ long_options = combined(
             "is neither a number nor auto.",
         ),
         metavar="N|auto",
-        help="Objects that are denoised together. auto: all on a CPU, one on a GPU.",
+        help="Objects that are denoised together. auto: as many as fit into memory, at most 8.",
     ),
     click.option(
         "--preset",

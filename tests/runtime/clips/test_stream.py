@@ -383,6 +383,8 @@ def test_depth_is_computed_once_for_each_frame():
         ({"deadline": 0.0}, "deadline 0"),
         ({"forget": -1.0}, "forget -1"),
         ({"depth_kind": "near"}, "near"),
+        ({"every": 2.5}, "every 2.5: expected a whole number"),
+        ({"gate": "auto"}, "gate 'auto': expected `amodal.Gate`, or None"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -426,6 +428,14 @@ def test_a_stream_without_any_depth_is_refused():
     stream.push(PICTURE, {1: mask(14)}, None, 0.0)
     with pytest.raises(InputError, match="depth begins in the middle"):
         stream.push(PICTURE, {1: mask(14)}, HIDDEN, 1.0)
+
+
+def test_frames_that_are_all_gaps_are_warned_of_once():
+    stream = opened(Networks())
+    assert beside(stream, 2, period=4.0) == []
+    with pytest.warns(UserWarning, match="frames come 4 s apart, and the history begins anew after 3 s") as caught:
+        assert beside(stream, 4, start=8.0, period=4.0) == []
+    assert len(caught) == 1
 
 
 def test_a_closed_stream_is_refused():

@@ -77,6 +77,11 @@ def test_segment_and_complete_take_long_clips(model, scene):
     assert whole.known[scene.modal].all()
 
 
+def test_a_gate_is_one_or_none(model, scene):
+    with pytest.raises(InputError, match="gate 'auto': expected"):
+        model.segment_objects({1: scene.modal}, depth=scene.depth, gate="auto", **STEPS)
+
+
 def test_with_a_gate_frames_of_which_nothing_is_hidden_are_what_is_seen(model):
     scene = make_scene(500_000, 20, pace=8)
     seen = model.segment_objects({1: scene.modal}, depth=scene.depth, gate=amodal.Gate(), **STEPS)

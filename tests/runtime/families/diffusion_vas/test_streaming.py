@@ -63,6 +63,8 @@ def test_options_that_the_model_cannot_serve_are_refused(model: amodal.Model) ->
         model.stream(every=9)
     with pytest.raises(InputError, match="preset 'slow' is unknown"):
         model.stream(preset="slow")  # type: ignore[typeddict-item]
+    with pytest.raises(InputError, match="preset and steps both say"):
+        model.stream(preset="exact", steps=3)
     with model.stream() as stream, pytest.raises(InputError, match="no depth component"):
         stream.push(np.zeros((64, 128, 3), np.uint8), {1: np.ones((64, 128), bool)})
 

@@ -25,7 +25,7 @@ from amodal.runtime.files.listing import join_ranges
 from amodal.runtime.files.track_writing import write_one_object, write_tracks
 from amodal.runtime.files.trial import require_space, try_names
 from amodal.runtime.files.trimming import Trim
-from amodal.runtime.files.unfinished import Unfinished, unfinished_folder
+from amodal.runtime.files.unfinished import Unfinished, refuse_unfinished, unfinished_folder
 from amodal.runtime.files.video_writing import require_video_encoder
 from amodal.runtime.loading import load
 from amodal.runtime.model import Model
@@ -55,7 +55,10 @@ def needs_blocks(options: Mapping[str, Any]) -> bool:
     trim = settings_from(Trim, options)
     with suppress(AmodalError, OSError):
         frames = open_frames(options["frames"], trim.end)
-        return len(trim.choose(frames.count, frames.fps)) > int(Bundle(options["bundle"]).config.frames)
+        if len(trim.choose(frames.count, frames.fps)) > int(Bundle(options["bundle"]).config.frames):
+            return True
+    if options["resume"]:
+        refuse_unfinished(options["out"])
     return False
 
 

@@ -130,7 +130,7 @@ def command(**options: Any) -> None:
     from .job import run_job
     from .long_job import needs_blocks, run_long
 
-    options = _with_preset(options)
+    options = _checked(options)
     result = run_long(options) if needs_blocks(options) else run_job({**options, "video": options["video"] or "gif"})
     if not options["quiet"]:
         warn(result["warnings"])
@@ -141,15 +141,18 @@ def command(**options: Any) -> None:
         click.echo(f"Wrote {out} in {seconds:.1f} s:\n  {', '.join(result['files'])}")
 
 
-def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """Returns the options with the steps of --preset; refuses options of which only one can count."""
     from amodal.runtime.errors import InputError
     from amodal.runtime.families.diffusion_vas.settings import PRESETS
 
     if options["objects"] is not None and options["object_id"] is not None:
         raise InputError("--object names one object and --objects several; give one of them.")
+    given = click.get_current_context().get_parameter_source
+    if options["gate"] == "off" and given("gate_tolerance") is not ParameterSource.DEFAULT:
+        raise InputError("--gate-tolerance is for --gate auto; give both, or neither.")
     if options["preset"] is None:
         return options
-    if click.get_current_context().get_parameter_source("steps") is not ParameterSource.DEFAULT:
+    if given("steps") is not ParameterSource.DEFAULT:
         raise InputError("--preset and --steps both say how many steps are run; give one of them.")
     return {**options, "steps": PRESETS[options["preset"]]}
