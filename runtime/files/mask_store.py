@@ -159,8 +159,8 @@ def _store_all(
         lacking = [o for o in objects if o not in named.values()]
         if lacking:
             raise InputError(
-                f"{source} holds no object {lacking[0]}; `objects` can be {join_ids(found) or 'nothing here'}.",
-                field="objects",
+                f"{source} holds no object {lacking[0]} in the {len(places)} frames that are used, but "
+                f"{join_ids(found) or 'nothing'}."
             )
     return None
 

@@ -107,7 +107,11 @@ def test_folders_of_objects_are_read_and_an_empty_one_is_named(frames: Path, tmp
 
 @pytest.mark.parametrize(
     ("objects", "said"),
-    [(["3", 3], "named twice"), ([3, 9], "no object 9; `objects` can be 3, 7"), (None, "2 objects (3, 7)")],
+    [
+        (["3", 3], "named twice"),
+        ([3, 9], "no object 9 in the 120 frames that are used, but 3, 7"),
+        (None, "2 objects (3, 7)"),
+    ],
 )
 def test_ids_that_do_not_fit_are_refused(frames: Path, tmp_path: Path, objects: Objects, said: str) -> None:
     assert said in refusal(ClipFiles(frames, save(tmp_path / "masks", IDS)), objects)
