@@ -97,13 +97,5 @@ def needs_network(judged: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return judged < JUDGEMENTS.index("open")
 
 
-def describe_skipped(judged: NDArray[np.uint8]) -> list[tuple[int, int, Judgement]]:
-    """Returns the stretches of frames that need no network: first frame, the one after the last, and why."""
-    cuts = np.flatnonzero(np.diff(judged)) + 1
-    stretches = zip([0, *cuts.tolist()], [*cuts.tolist(), len(judged)], strict=True) if len(judged) else ()
-    found = ((start, stop, JUDGEMENTS[judged[start]]) for start, stop in stretches)
-    return [stretch for stretch in found if stretch[2] in ("open", "outside")]
-
-
 def _touches_edge(modal: NDArray[np.bool_]) -> bool:
     return bool(modal[0].any() or modal[-1].any() or modal[:, 0].any() or modal[:, -1].any())

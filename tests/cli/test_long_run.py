@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 import amodal
+from amodal.cli.families.diffusion_vas.long_result import skipped_frames
+from amodal.runtime.clips.gate import JUDGEMENTS
 from amodal.runtime.files.masks import read_masks
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.scenes import make_scene
@@ -341,3 +343,13 @@ def test_ctrl_c_keeps_finished_blocks_and_says_so(scene: Path, tmp_path: Path) -
     outcome = issue(*command(scene, *same, "--resume"))
     assert outcome.code == 0, outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["OUT"]
+
+
+def test_frames_that_no_network_drew_are_told_with_the_reason() -> None:
+    drawn = np.array([False, False, True, True, False, False, False])
+    words = ["open", "open", "hidden", "vanished", "outside", "open", "hidden"]
+    judged = np.array([JUDGEMENTS.index(word) for word in words], np.uint8)
+    told = [(one["start"], one["stop"], one["why"].split()[0]) for one in skipped_frames(drawn, judged)]
+    assert told == [(0, 2, "nothing"), (4, 5, "the"), (5, 6, "nothing"), (6, 7, "no")]
+    assert [one["why"].split()[0] for one in skipped_frames(drawn, None)] == ["no", "no"]
+    assert skipped_frames(drawn[2:4], None) == []

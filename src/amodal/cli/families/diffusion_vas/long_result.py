@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from amodal import __version__
-from amodal.runtime.clips.gate import describe_skipped
+from amodal.runtime.clips.gate import JUDGEMENTS
 from amodal.runtime.clips.windows import Block
 from amodal.runtime.files.results import write_json
 
@@ -20,6 +24,7 @@ _WHY = {
     "open": "nothing nearer borders the object",
     "outside": "the object left over the frame's edge, or is not there yet",
 }
+_NOWHERE = "no window with this frame shows the object"
 
 
 def write_long_result(job: Job, blocks: Sequence[Block], warnings: Sequence[str], start: float) -> dict[str, Any]:
@@ -65,10 +70,7 @@ def _objects(job: Job) -> list[dict[str, Any]]:
     gated = job.options["gate"] == "auto" and "segment" in facts.stages
     found = []
     for index, object_id in enumerate(facts.objects):
-        skipped = [
-            {"start": start, "stop": stop, "why": _WHY[why]}
-            for start, stop, why in (describe_skipped(judged[:, index]) if gated else ())
-        ]
+        skipped = skipped_frames(drawn[:, index, 0], judged[:, index] if gated else None)
         found.append(
             {
                 "id": object_id,
@@ -79,9 +81,21 @@ def _objects(job: Job) -> list[dict[str, Any]]:
                     for place, stage in enumerate(("segment", "complete"))
                     if stage in facts.stages
                 },
-                **({"skipped": skipped} if gated else {}),
+                **({"skipped": skipped} if "segment" in facts.stages else {}),
             }
         )
+    return found
+
+
+def skipped_frames(drawn: NDArray[Any], judged: NDArray[np.uint8] | None) -> list[dict[str, Any]]:
+    """Returns the stretches of frames that no network drew, and why; `judged` by the gate, None without."""
+    words = [JUDGEMENTS[one] for one in judged] if judged is not None else [""] * len(drawn)
+    why = ["" if done else _WHY.get(word, _NOWHERE) for done, word in zip(drawn, words, strict=True)]
+    found, start = [], 0
+    for reason, frames in groupby(why):
+        stop = start + len(list(frames))
+        found += [{"start": start, "stop": stop, "why": reason}] if reason else []
+        start = stop
     return found
 
 
