@@ -100,6 +100,7 @@ def content(out: Path) -> dict[str, Any]:
     return {**files, "result.json": result}
 
 
+@pytest.mark.slow
 def test_each_object_has_what_the_python_interface_gives(both: tuple[Path, Outcome], scene: Path) -> None:
     ids, frames = ids_of(scene), pictures(scene / "frames")
     depth = pictures(scene / "depth").astype(np.float32)
@@ -169,6 +170,7 @@ def test_one_object_of_a_long_clip_is_written_as_that_of_a_short_one(scene: Path
     np.testing.assert_allclose(result["hidden_share"], hidden)
 
 
+@pytest.mark.slow
 def test_the_complete_stage_alone_takes_the_masks_of_the_segment_stage(
     both: tuple[Path, Outcome], scene: Path, tmp_path: Path
 ) -> None:

@@ -128,10 +128,11 @@ def test_a_bare_import_and_the_help_load_nothing_heavy(program: str) -> None:
 
 def test_the_public_names_are_the_runtimes_own() -> None:
     import amodal
-    from amodal.runtime import errors, model
+    from amodal.runtime import errors, loading, model
     from amodal.runtime.sampling import noise, schedule
 
-    assert amodal.load is model.load
+    assert amodal.load is loading.load
+    assert amodal.Model is model.Model
     assert amodal.NoiseStream is noise.NoiseStream
     assert amodal.Churn is schedule.Churn
     assert amodal.AmodalError is errors.AmodalError

@@ -159,6 +159,7 @@ def speed(scene: Scene) -> float:
     return float(np.median(np.linalg.norm(np.diff(middles, axis=0), axis=1)))
 
 
+@pytest.mark.slow
 def test_with_a_pace_a_long_scene_moves_as_a_short_one_and_goes_on_being_hidden() -> None:
     short, paced, slow = (
         [make_scene(seed, frames, (32, 64), pace=pace) for seed in range(40)]

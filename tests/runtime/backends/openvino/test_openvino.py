@@ -53,6 +53,7 @@ def test_a_clip_is_that_of_float32_but_for_rounding(drawn: tuple[Any, Any], scen
     assert (whole.frames != completed.frames).any(), "nothing was rounded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"memory": "sequential"}, {"threads": 1}])
 def test_memory_and_threads_change_the_result_by_less_than_rounding_does(
     drawn: tuple[Any, Any], scene: Any, options: dict[str, Any]
@@ -62,6 +63,7 @@ def test_memory_and_threads_change_the_result_by_less_than_rounding_does(
     assert np.abs(whole.frames.astype(int) - drawn[1].frames).mean() <= 1
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_bit_for_bit(drawn: tuple[Any, Any], scene: Any) -> None:
     seen, whole = draw("openvino", scene)
     np.testing.assert_array_equal(seen.masks, drawn[0].masks)
