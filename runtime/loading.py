@@ -39,14 +39,13 @@ def load(
         bundle: folder written by `amodal export`, or `default` for the small trained bundle inside the package, which
             draws the shapes of `amodal.runtime.scenes` in 8 frames of 64x128.
         backend: `onnxruntime`, `tensorrt_rtx` or `tensorrt`; `openvino` for a CPU in bfloat16, faster and less exact;
-            or `auto` for the first TensorRT that is usable here and has its engines, and `onnxruntime` otherwise. A
-            warning names engines that were found but cannot be used.
+            or `auto` for the first TensorRT that is usable here and has its engines, else `onnxruntime`, with a warning
+            that names engines which cannot be used.
         memory: `resident` keeps all components loaded, `sequential` one at a time; `auto` is the faster one that fits,
             on a CPU `resident`.
         vram: limit of GPU memory, in bytes or as text (`6GB`). Only for a GPU (`auto` ignores it on a CPU).
         engine_dir: folder of the backend's engines; None for the bundle's own.
-        shape: the run to plan memory for; None for every task of the bundle with default settings. A run that takes
-            more is checked against `vram` again before it starts.
+        shape: the run to plan memory for, None for every task with default settings; larger ones are checked again.
         device: `cpu`, `cuda`, `cuda:1`; None for the backend's default. On `cpu`, `auto` ignores engines.
         threads: CPU threads; None for all cores. Only for a CPU (`auto` ignores them on a GPU).
         verify: compare each component with its hash before loading it.

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +40,27 @@ class Inputs:
     propagated: Propagated | None = None  # on the host; only with propagation
 
 
+class GivenDepth(NamedTuple):
+    """Depth as the caller gave it, None for none, and what its numbers mean."""
+
+    values: Any = None
+    kind: DepthKind | None = None
+
+
 def segment_inputs(
     config: Config,
     backend: Backend,
     modal: Any,
-    depth: Any,
+    depth: GivenDepth,
     rgb: Any,
     padding: Padding | None,
     find_depth: Callable[[Array], Array],
     ready: Ready,
-    depth_kind: DepthKind | None = None,
 ) -> Inputs:
     """Prepares the inputs of `Model.segment`, which documents the arrays and the errors.
 
     Args:
         find_depth: computes prepared depth [T, H, W] from prepared frames [T, 3, H, W].
-        depth_kind: what the numbers of `depth` mean.
     """
     xp, size, checks = backend.xp, config.size, Checks(backend.xp)
     raw = as_input(modal, "modal", xp)
@@ -70,9 +75,9 @@ def segment_inputs(
     _require_left(raw, prepared, xp)
     count = _frame_count(config, modal=prepared)
     prepare_depth = images.prepare_depth if padding is None else padding.prepare_depth
-    if depth is not None:
-        given = as_input(depth, "depth", xp)
-        maps = prepare_depth(_relative(given, depth_kind, backend, checks), size, xp, checks)
+    if depth.values is not None:
+        given = as_input(depth.values, "depth", xp)
+        maps = prepare_depth(_relative(given, depth.kind, backend, checks), size, xp, checks)
         _frame_count(config, modal=prepared, depth=maps)
     elif rgb is not None:
         frames = as_input(rgb, "rgb", xp)
@@ -81,11 +86,11 @@ def segment_inputs(
         _frame_count(config, modal=prepared, rgb=pictures)
     else:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.")
-    if depth is None and depth_kind is not None:
+    if depth.values is None and depth.kind is not None:
         raise InputError("`depth_kind` says what `depth` is, and there is none; give it, or omit `depth_kind`.")
     checks.raise_pending(backend.to_host)
     ready(count, full_size)
-    if depth is None:
+    if depth.values is None:
         maps = find_depth(pictures)
         del pictures
         if padding is not None:

@@ -28,7 +28,7 @@ from ...sampling.finiteness import Finiteness
 from ...sampling.noise import NoiseStream
 from ...sampling.sampler import Callback
 from .config import StageName, config_of
-from .inputs import Inputs, complete_inputs, segment_inputs
+from .inputs import GivenDepth, Inputs, complete_inputs, segment_inputs
 from .results import Completion, Segmentation
 from .settings import Settings
 from .shape import RunShape, run_shape
@@ -90,7 +90,8 @@ def run_segment(session: Session, inputs: SegmentInputs) -> Segmentation:
 
     with backend.active():
         find = partial(find_depth, session, channels=request.settings.depth_channels)
-        prepared = segment_inputs(config, backend, modal, depth, rgb, padding, find, ready, inputs.depth_kind)
+        given = GivenDepth(depth, inputs.depth_kind)
+        prepared = segment_inputs(config, backend, modal, given, rgb, padding, find, ready)
         outputs = _run(stage, prepared, streams, request, finite)
         results: list[dict[str, Any]] = []
         for output in outputs:

@@ -19,7 +19,7 @@ from amodal.runtime.arrays import resampling
 from amodal.runtime.execution.delivery import Delivery
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.buffers import delivering
-from amodal.runtime.families.diffusion_vas.inputs import complete_inputs, segment_inputs
+from amodal.runtime.families.diffusion_vas.inputs import GivenDepth, complete_inputs, segment_inputs
 from amodal.runtime.families.diffusion_vas.running import paste_known
 from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.choice import Planner
@@ -106,7 +106,7 @@ def test_preparing_takes_no_more_than_planned(given: Any, where: str, bundle: Bu
         raise AssertionError
 
     def segment() -> Any:
-        return segment_inputs(bundle.config, backend, modal, depth, None, None, no_depth, lambda *_: None)
+        return segment_inputs(bundle.config, backend, modal, GivenDepth(depth), None, None, no_depth, lambda *_: None)
 
     def complete() -> Any:
         return complete_inputs(bundle.config, backend, rgb, modal, modal, None, None, lambda *_: None)

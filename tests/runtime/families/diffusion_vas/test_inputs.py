@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import InputError
-from amodal.runtime.families.diffusion_vas.inputs import Inputs, complete_inputs, padded, segment_inputs
+from amodal.runtime.families.diffusion_vas.inputs import GivenDepth, Inputs, complete_inputs, padded, segment_inputs
 from amodal.runtime.pictures.padding import Padding
 from amodal.runtime.pictures.propagation import Propagated
 
@@ -53,6 +53,7 @@ def no_depth(pictures: Any) -> Any:
 def segment(backend: Any, given: dict[str, Any], find_depth: Any = no_depth, **more: Any) -> Inputs:
     options = {"depth": None, "rgb": None, "padding": None, "ready": Ready(), **given, **more}
     options.pop("amodal", None)
+    options["depth"] = GivenDepth(options["depth"], options.pop("depth_kind", None))
     return segment_inputs(MANIFEST, backend, find_depth=find_depth, **options)
 
 

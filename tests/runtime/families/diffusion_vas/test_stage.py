@@ -223,6 +223,7 @@ def test_what_is_not_finite_names_its_step(components: Components) -> None:
 
 def test_a_rehearsal_makes_each_call_once(components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
     stage, made = stage_of(components, steps=25), []
+    run_stage(stage_of(components, steps=1), conditions(), [NoiseStream(5)])  # loads the components
     executables = {type(executable) for executable in components._loaded.values()}
     for kind in executables:
         plain = kind.map
