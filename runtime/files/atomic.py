@@ -22,6 +22,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from ..errors import AmodalError, InputError, OutputError, OutputExistsError
@@ -161,15 +162,30 @@ def staged_folder(
 
         yield staging
 
-        for path in [*staging.rglob("*"), staging]:
-            sync(path)
-        check_content(out, place, overwrite, marker, inputs)
-        if stays:
-            move_in(own.folder, place, marker, overwrite)
-            sync(place)
-        else:
-            rename_claimed(own.folder, place, out)
-            sync(place.parent)
+        check = partial(check_content, out, place, overwrite, marker, inputs)
+        put_in_place(
+            staging, place, out, partial(move_in, own.folder, place, marker, overwrite) if stays else None, check
+        )
+
+
+def put_in_place(
+    folder: Path, place: Path, out: PathLike, move: Callable[[], None] | None, check: Callable[[], None]
+) -> None:
+    """Syncs a finished folder and makes it `place`.
+
+    Args:
+        move: moves what is in the folder to a place that must stay, see `move_in`; None to rename the folder.
+        check: raises if what is at `place` may not be replaced.
+    """
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+    check()
+    if move is not None:
+        move()
+        sync(place)
+    else:
+        rename_claimed(folder, place, out)
+        sync(place.parent)
 
 
 def rename_claimed(folder: Path, place: Path, out: PathLike) -> None:

@@ -20,12 +20,21 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import AmodalError, InputError, OutputError
 from ..paths import PathLike
-from .atomic import check_content, check_output, explained, must_stay, rename_claimed, resolve_output, sync
+from .atomic import (
+    check_content,
+    check_output,
+    explained,
+    must_stay,
+    put_in_place,
+    resolve_output,
+    sync,
+)
 from .claims import clear_abandoned, is_kept, lock_box, refuse_second, sibling, unfinished_boxes, unfinished_of
 from .moving import has_moved, make_box, move_in, take_back
 
@@ -129,15 +138,10 @@ def unfinished_folder(
             run.work.mkdir(exist_ok=True)
             yield run
 
-            for path in [*run.folder.rglob("*"), run.folder]:
-                sync(path)
-            check_content(out, place, overwrite, marker, inputs)
-            if stays:
-                move_in(run.box, place, marker, overwrite)
-                sync(place)
-            else:
-                rename_claimed(run.folder, place, out)
-                sync(place.parent)
+            check = partial(check_content, out, place, overwrite, marker, inputs)
+            put_in_place(
+                run.folder, place, out, partial(move_in, run.box, place, marker, overwrite) if stays else None, check
+            )
         run.finished = True
 
 

@@ -19,12 +19,6 @@ from amodal.runtime.scenes import make_scene
 
 
 @pytest.fixture(scope="module")
-def model():
-    with amodal.load("default") as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
 def scene():
     return make_scene(500_000, 30, pace=8)
 

@@ -16,12 +16,6 @@ STEPS = {"steps": 2}
 
 
 @pytest.fixture(scope="module")
-def model():
-    with amodal.load("default") as model:
-        yield model
-
-
-@pytest.fixture(scope="module")
 def scene():
     return make_scene(3, 20, pace=8)
 
