@@ -1,0 +1,1 @@
+"""SAMEO on the command line."""
