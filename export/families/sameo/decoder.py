@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same after the projections, from [B, n, inner], [B, m, inner] and [B, m, inner]."""
-        split = [x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v)]
+        split = [x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)]
         attended = F.scaled_dot_product_attention(*split)
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
@@ -52,6 +52,7 @@ class Mlp(nn.Module):
         self.fc = nn.Linear(width, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Runs the layers; see the class."""
         for layer in self.layers:
             x = layer(x)
         out: Tensor = self.fc(x)
@@ -101,7 +102,7 @@ class DecoderLayer(nn.Module):
         back = self.cross_attn_image_to_token
         asking = back.q_proj(located).repeat_interleave(boxes, dim=0)
         attended = back.attend(asking, back.k_proj(tokens + code), back.v_proj(tokens))
-        image = self.norm4((image[:, None] + attended.unflatten(0, (-1, boxes))).flatten(0, 1))
+        image = self.norm4(image.repeat_interleave(boxes, dim=0) + attended)
         return tokens, image
 
 
@@ -154,10 +155,10 @@ class MaskDecoder(nn.Module):
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(batch, boxes, -1, -1), prompts], dim=2).flatten(0, 1)
         tokens, image = self.transformer(tokens, embedding.flatten(2).transpose(1, 2), dense)
-        picture = image.transpose(1, 2).unflatten(2, self.grid)
+        picture = image.transpose(1, 2).reshape(batch * boxes, -1, *self.grid)
         for layer in self.final_output_upscaling_layers:
             picture = layer(picture)
         weights = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = (weights @ picture.flatten(2)).unflatten(2, picture.shape[2:])
+        logits = weights @ picture.flatten(2)
         iou: Tensor = self.iou_prediction_head(tokens[:, 0])
-        return logits.unflatten(0, (batch, boxes)), iou.unflatten(0, (batch, boxes))
+        return logits.reshape(batch, boxes, _MASKS, *picture.shape[2:]), iou.reshape(batch, boxes, _MASKS)

@@ -1,7 +1,7 @@
 """SAMEO's network in torch: EfficientSAM's image encoder, prompt encoder and mask decoder.
 
-Written from the description of yformer/EfficientSAM; the state has the keys of its checkpoints. Sides may differ, so that
-the encoder's input can be rectangular. What does not depend on a box is computed once per image.
+The state has the keys of yformer/EfficientSAM's checkpoints. The encoder's input may be rectangular. What does not
+depend on a box is computed once per image.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class LayerNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalises; see the class."""
         channels_last = x.permute(0, 2, 3, 1)
         normed = F.layer_norm(channels_last, self.weight.shape, self.weight, self.bias, _ENCODER_EPSILON)
         return normed.permute(0, 3, 1, 2)
@@ -114,6 +115,7 @@ class EncoderBlock(nn.Module):
         self.mlp = _EncoderMlp(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Runs the block; see the class."""
         x = x + self.attn(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -165,8 +167,7 @@ class ImageEncoder(nn.Module):
         x = x.flatten(2).transpose(1, 2) + self.positions()
         for block in self.blocks:
             x = block(x)
-        rows, columns = self.config.grid
-        out: Tensor = self.neck(x.transpose(1, 2).unflatten(2, (rows, columns)))
+        out: Tensor = self.neck(x.transpose(1, 2).reshape(x.shape[0], -1, *self.config.grid))
         return out
 
 
