@@ -35,8 +35,8 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same after the projections, from [B, n, inner], [B, m, inner] and [B, m, inner]."""
-        split = [x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v)]
-        attended = F.scaled_dot_product_attention(*split)
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 

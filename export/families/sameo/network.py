@@ -149,17 +149,8 @@ class ImageEncoder(nn.Module):
         )
 
     def positions(self) -> Tensor:
-        """Returns the position embedding on the grid of the input, [1, rows x columns, dim].
-
-        The stored table without the row of the class token, interpolated as torch's `interpolate` does it in mode
-        bicubic (a = -0.75), which on the stored grid changes nothing.
-        """
-        table = self.pos_embed[:, 1:]
-        if self.config.grid == self.config.pretrained_grid:
-            return table
-        picture = table.reshape(1, *self.config.pretrained_grid, -1).permute(0, 3, 1, 2)
-        picture = F.interpolate(picture, size=self.config.grid, mode="bicubic", align_corners=False)
-        return picture.flatten(2).transpose(1, 2)
+        """Returns the position embedding on the grid of the input, [1, rows x columns, dim]."""
+        return interpolate_positions(self.pos_embed, self.config)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps normalised pixels [B, 3, height, width] to the image embedding [B, embed, rows, columns]."""
@@ -171,17 +162,50 @@ class ImageEncoder(nn.Module):
         return out
 
 
+def interpolate_positions(table: Tensor, config: NetworkConfig) -> Tensor:
+    """Brings the stored position embedding to the grid of the encoder's input.
+
+    The authors' rule: bicubic as torch's `interpolate` (a = -0.75), which on the stored grid changes nothing.
+
+    Args:
+        table: [1, 1 + cells, dim], a row for a class token that is not used, then the cells row by row.
+
+    Returns:
+        [1, rows x columns, dim].
+    """
+    table = table[:, 1:]
+    if config.grid == config.pretrained_grid:
+        return table
+    picture = table.reshape(1, *config.pretrained_grid, -1).permute(0, 3, 1, 2)
+    picture = F.interpolate(picture, size=config.grid, mode="bicubic", align_corners=False)
+    return picture.flatten(2).transpose(1, 2)
+
+
+def fourier_code(places: Tensor, matrix: Tensor) -> Tensor:
+    """Codes places (x, y), 0 to 1 from edge to edge, [..., 2], as sines and cosines [..., 2 x features].
+
+    Args:
+        matrix: the checkpoint's random frequencies, [2, features].
+    """
+    angles = 2 * math.pi * ((2 * places - 1) @ matrix)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def dense_code(matrix: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Codes the centres of a grid's cells, row by row: [rows x columns, 2 x features]."""
+    rows, columns = grid
+    y = (torch.arange(rows, dtype=matrix.dtype, device=matrix.device) + 0.5) / rows
+    x = (torch.arange(columns, dtype=matrix.dtype, device=matrix.device) + 0.5) / columns
+    places = torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], dim=-1)
+    return fourier_code(places.reshape(-1, 2), matrix)
+
+
 class _RandomFourier(nn.Module):
     positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
-
-    def forward(self, places: Tensor) -> Tensor:
-        """Codes places (x, y), 0 to 1 from edge to edge, [..., 2], as sines and cosines [..., 2 x features]."""
-        angles = 2 * math.pi * ((2 * places - 1) @ self.positional_encoding_gaussian_matrix)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 class PromptEncoder(nn.Module):
@@ -198,13 +222,7 @@ class PromptEncoder(nn.Module):
 
     def dense(self) -> Tensor:
         """Returns the code of the cells' centres, [rows x columns, embed], row by row."""
-        rows, columns = self.config.grid
-        like = self.pe_layer.positional_encoding_gaussian_matrix
-        y = (torch.arange(rows, dtype=like.dtype, device=like.device) + 0.5) / rows
-        x = (torch.arange(columns, dtype=like.dtype, device=like.device) + 0.5) / columns
-        places = torch.stack([x.expand(rows, columns), y[:, None].expand(rows, columns)], dim=-1)
-        out: Tensor = self.pe_layer(places.reshape(-1, 2))
-        return out
+        return dense_code(self.pe_layer.positional_encoding_gaussian_matrix, self.config.grid)
 
     def forward(self, points: Tensor, labels: Tensor) -> Tensor:
         """Codes prompts.
@@ -224,7 +242,7 @@ class PromptEncoder(nn.Module):
             (2, self.bbox_top_left_embeddings),
             (3, self.bbox_bottom_right_embeddings),
         )
-        tokens: Tensor = self.pe_layer((points + 0.5) / size)
+        tokens = fourier_code((points + 0.5) / size, self.pe_layer.positional_encoding_gaussian_matrix)
         for label, embedding in kinds:
             tokens = tokens + (labels == label).to(tokens.dtype)[..., None] * embedding.weight
         return tokens
