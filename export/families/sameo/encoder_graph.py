@@ -22,7 +22,12 @@ _LAYER = "mask_decoder.transformer.layers.0.cross_attn_token_to_image"
 
 
 def write_image_encoder(
-    weights: Weights, config: NetworkConfig, mean: Sequence[float], std: Sequence[float], variant: Variant, dtypes: Dtypes
+    weights: Weights,
+    config: NetworkConfig,
+    mean: Sequence[float],
+    std: Sequence[float],
+    variant: Variant,
+    dtypes: Dtypes,
 ) -> Graph:
     """Writes the `image_encoder` graph.
 
@@ -72,6 +77,7 @@ def write_image_encoder(
 def _patches(g: Graph, x: ir.Value, config: NetworkConfig, mean: Sequence[float], std: Sequence[float]) -> ir.Value:
     """Appends normalisation, patch embedding and position embedding; returns tokens [pictures, cells, dim]."""
     name, (rows, columns) = "image_encoder.patch_embed.proj", config.grid
+
     def positions() -> Tensor:
         return interpolate_positions(g.weights.load("image_encoder.pos_embed"), config)
 
