@@ -49,6 +49,21 @@ class FamilyCommand(click.Command):
             ) from error
 
 
+class ExportCommand(FamilyCommand):
+    """`amodal export`: no bundle names a family yet, so that --family does."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """See click."""
+        family = _family_asked(args)
+        if family not in _PACKAGES:
+            raise InputError(f"there is no family {family!r}; expected one of {', '.join(_PACKAGES)}.", field="family")
+        chosen = _command_of(str(self.name), family)
+        self.params = chosen.params
+        return chosen.make_context(info_name, args, parent, **extra)
+
+
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Returns a bundle's `config` as rows of a name and a value; unchanged for a family without a package."""
     about = _about(bundle)
@@ -112,3 +127,14 @@ def _family_among(args: list[str]) -> str:
             except AmodalError:  # the command itself reports it
                 break
     return next(iter(_PACKAGES))
+
+
+def _family_asked(args: list[str]) -> str:
+    """Returns the value of the last --family; the default if there is none."""
+    family = next(iter(_PACKAGES))
+    for option, value in zip(args, [*args[1:], ""], strict=True):
+        if option == "--family":
+            family = value
+        elif option.startswith("--family="):
+            family = option.partition("=")[2]
+    return family

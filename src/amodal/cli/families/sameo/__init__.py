@@ -1,1 +1,1 @@
-"""SAMEO on the command line."""
+"""The command line of SAMEO."""
