@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from .rle import encode_rle
 
 
 class ResultRows:
-    """A file of COCO results; use it as a context manager. Rows are written as they are added and not kept.
+    """A file of COCO results. Rows are written as they are added and not kept; `end` ends the list.
 
     Each is `{"image_id", "category_id", "segmentation": {"size", "counts"}, "score", ...}`, with `counts` in ASCII, as
     pycocotools reads it. There is no `bbox`: with one, pycocotools would take results for boxes.
@@ -24,18 +23,18 @@ class ResultRows:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by `__exit__`
+        self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        self._file.write("[")
         self.count = 0
 
-    def __enter__(self) -> ResultRows:
-        self._file.write("[")
-        return self
+    def close(self) -> None:
+        """Closes the file, whether it was ended or not."""
+        self._file.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._file:
-            self._file.write("\n]\n")
+    def end(self) -> None:
+        """Ends the list."""
+        self._file.write("\n]\n")
+        self._file.close()
 
     def add(self, image_id: Any, category_id: Any, mask: NDArray[np.bool_], score: float, **more: Any) -> None:
         """Adds a mask bool [h, w]; `more` are further fields."""

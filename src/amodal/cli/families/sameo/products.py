@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +29,15 @@ class Predicted(NamedTuple):
 
 
 class BoxProducts:
-    """Rows of COCO results, a detection each, and cut-outs; a context manager."""
+    """Rows of COCO results, a detection each, and cut-outs. Close it."""
 
     def __init__(self, folder: Path, source: Boxes, cutouts: bool, overlays: Overlays | None) -> None:
         self._folder, self._source, self._cutouts, self._overlays = folder, source, cutouts, overlays
         self._rows = ResultRows(folder / RESULTS)
 
-    def __enter__(self) -> BoxProducts:
-        self._rows.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._rows.__exit__(*error)
+    def close(self) -> None:
+        """Closes the files that are written."""
+        self._rows.close()
 
     def add(self, picture: Picture, predicted: Predicted) -> None:
         """Writes objects of a picture."""
@@ -62,12 +58,13 @@ class BoxProducts:
             self._overlays.end(picture)
 
     def finish(self) -> list[str]:
-        """Returns the names of what was written."""
+        """Ends the files; returns the names of what was written."""
+        self._rows.end()
         return [RESULTS, *["rgba/"] * self._cutouts]
 
 
 class MaskProducts:
-    """Masks of the objects of a clip as PNGs, masks.json, and cut-outs; a context manager."""
+    """Masks of the objects of a clip as PNGs, masks.json, and cut-outs. Close it."""
 
     def __init__(self, folder: Path, source: Masks, cutouts: bool, overlays: Overlays | None) -> None:
         self._folder, self._source, self._cutouts, self._overlays = folder, source, cutouts, overlays
@@ -77,12 +74,8 @@ class MaskProducts:
         self._lines = FrameLines(folder / ".frames.jsonl")
         self._whole: dict[int, NDArray[np.bool_]] = {}
 
-    def __enter__(self) -> MaskProducts:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Removes what was only needed meanwhile."""
         self._lines.path.unlink(missing_ok=True)
 
     def add(self, picture: Picture, predicted: Predicted) -> None:

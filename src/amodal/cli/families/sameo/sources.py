@@ -126,7 +126,7 @@ class Boxes:
         """See `Source`."""
         category = self.detections.categories[index]
         known: Mapping[Any, str] = (self.listed and self.listed.categories) or {}
-        return f"{known.get(category, category)}"
+        return str(known.get(category, f"category {category}"))
 
     def pictures(self) -> Iterator[Picture]:
         """See `Source`."""
