@@ -140,7 +140,7 @@ def _by_picture(scene: Scene, bundles: Bundles, prompt: Prompt) -> Found:
 
 
 def _cascade(clip: Found, single: Found, taken: Bools, asked: int) -> Found:
-    """Takes SAMEO's masks where `taken`; it ran on `asked` frames, and Diffusion-VAS on the clip unless all are taken."""
+    """Takes SAMEO's masks where `taken`; it ran on `asked` frames, and Diffusion-VAS unless all are taken."""
     masks = np.where(taken[:, None, None], single.masks, clip.masks)
     seconds = single.seconds * asked / len(taken) + (0.0 if taken.all() else clip.seconds)
     return Found(masks, seconds, taken)
