@@ -2,9 +2,9 @@
 
 Three restructurings are exact, and save a third of the arithmetic per box:
 
-- Attention between the few tokens and the many cells never projects the cells. With the image x and its code c, a head's
-  scores q (W (x + c) + b) are (q W) (x + c), up to a term that is the same for all cells, which a softmax ignores; and
-  its result is (p x) W' + b', with p the softmax. Likewise the other way round.
+- Attention between the few tokens and the many cells never projects the cells. With the image x and its code c, the
+  scores of a head, q (W (x + c) + b), are (q W) (x + c), up to a term that is the same for all cells, which a softmax
+  ignores; and its result is (p x) W' + b', with p the softmax. Likewise the other way round.
 - Transposed convolutions of kernel and stride 2 are linear maps of a cell to its four quarters, and stay in that order;
   only the four masks are put into rows and columns in the end.
 - Keys and values of the first attention to the image come from the encoder's graph: no prompt changes them.
@@ -41,8 +41,8 @@ def write_mask_decoder(weights: Weights, config: NetworkConfig, variant: Variant
 
     Inputs: `embedding`, `keys` and `values` of one picture, as the encoder's graph gives them; `prompts` [boxes, slots,
     2], points (x, y) in pixels of the encoder's input, -1 in empty slots; `labels` [boxes, slots] as
-    `PromptEncoder.forward` takes them. Outputs: `logits` [boxes, 4, 4 x rows, 4 x columns] and `iou` [boxes, 4], of which
-    mask 0 is the single answer.
+    `PromptEncoder.forward` takes them. Outputs: `logits` [boxes, 4, 4 x rows, 4 x columns] and `iou` [boxes, 4]; mask 0
+    is the single answer.
 
     Args:
         weights: by the names of the state of `Sameo`.
@@ -102,7 +102,9 @@ class _Writer:
         labels = g.op("Reshape", labels, g.constant([-1, slots, 1]))
         known = g.constant(list(_KINDS), np.float32)
         chosen = g.cast(g.op("Cast", g.op("Equal", labels, known), to=FLOAT), g.compute)
-        kinds = self._stacked("kinds of points", [f"{_PROMPTS}.{name}.weight" for name in _KINDS.values()], squeeze=True)
+        kinds = self._stacked(
+            "kinds of points", [f"{_PROMPTS}.{name}.weight" for name in _KINDS.values()], squeeze=True
+        )
         prompt = g.op("Add", g.cast(code, g.compute), g.op("MatMul", chosen, kinds))
         names = [f"{_DECODER}.iou_token.weight", f"{_DECODER}.mask_tokens.weight"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amodal.runtime.execution.run import Run
     from amodal.runtime.families import Bundle
 
-_PACKAGES = {"diffusion-vas": "amodal.cli.families.diffusion_vas"}
+_PACKAGES = {"diffusion-vas": "amodal.cli.families.diffusion_vas", "sameo": "amodal.cli.families.sameo"}
 """A family's name in the manifest -> its package. The first one is the default if the arguments name no bundle."""
 
 
@@ -35,6 +35,21 @@ class FamilyCommand(click.Command):
     ) -> click.Context:
         """See click."""
         chosen = _command_of(str(self.name), _family_among(args))
+        self.params = chosen.params
+        return chosen.make_context(info_name, args, parent, **extra)
+
+
+class ExportCommand(FamilyCommand):
+    """`amodal export`: no bundle names a family yet, so that --family does."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """See click."""
+        family = _family_asked(args)
+        if family not in _PACKAGES:
+            raise InputError(f"there is no family {family!r}; expected one of {', '.join(_PACKAGES)}.", field="family")
+        chosen = _command_of(str(self.name), family)
         self.params = chosen.params
         return chosen.make_context(info_name, args, parent, **extra)
 
@@ -88,3 +103,14 @@ def _family_among(args: list[str]) -> str:
             except AmodalError:  # the command itself reports it
                 break
     return next(iter(_PACKAGES))
+
+
+def _family_asked(args: list[str]) -> str:
+    """Returns the value of the last --family; the default if there is none."""
+    family = next(iter(_PACKAGES))
+    for option, value in zip(args, [*args[1:], ""], strict=True):
+        if option == "--family":
+            family = value
+        elif option.startswith("--family="):
+            family = option.partition("=")[2]
+    return family
