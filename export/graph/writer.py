@@ -95,12 +95,12 @@ class Graph:
 
     # Writing
 
-    def input(self, name: str, shape: Shape) -> ir.Value:
-        """Declares a float32 input, and returns it in the compute dtype. Axes given as str are free."""
+    def input(self, name: str, shape: Shape, dtype: ir.DataType | None = None) -> ir.Value:
+        """Declares a float32 input, and returns it in `dtype`, by default that of arithmetic. Axes given as str are free."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
         self._inputs.append(value)
         self.inputs.append(TensorEntry(name=name, dtype="float32", shape=tuple(shape)))
-        return self.cast(value, self.compute)
+        return self.cast(value, dtype or self.compute)
 
     def output(self, name: str, value: ir.Value, shape: Shape) -> None:
         """Declares a float32 output."""

@@ -1,7 +1,7 @@
-"""`amodal export`: nothing names a family yet, so the options are those of the only one that exports from here."""
+"""`amodal export`: the options are those of the family that --family names."""
 
 from __future__ import annotations
 
-from .families.diffusion_vas.export import command
+from .families import ExportCommand
 
-__all__ = ["command"]
+command = ExportCommand("export")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from amodal.cli.console import SIZE, component_table, print_json, settings_from
-from amodal.cli.options import folder_options, json_option, quiet_option
-from amodal.runtime.errors import InputError, MissingDependencyError
+from amodal.cli.console import SIZE, settings_from
+from amodal.cli.families.exported import family_option, report, require_libraries, writing_options
+from amodal.cli.options import folder_options
+from amodal.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from amodal.export.bundle import Exported
@@ -19,6 +19,7 @@ _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir
 
 
 @click.command("export")
+@family_option
 @click.option("--segment", metavar="DIR|HF_ID", help="Checkpoint of the first stage (visible masks to whole masks).")
 @click.option("--complete", metavar="DIR|HF_ID", help="Checkpoint of the second stage (RGB of the whole object).")
 @click.option(
@@ -83,15 +84,7 @@ _NEEDED = ("torch", "diffusers", "transformers", "safetensors", "onnx", "onnx_ir
 )
 @click.option("--weights", metavar="NAME", help="Variant of the weights to read, for instance fp16.")
 @click.option("--revision", metavar="REV", help="Revision of --segment and --complete on the Hugging Face hub.")
-@click.option("--seed", type=int, default=0, help="With --random: seed of the weights.")
-@click.option(
-    "--check",
-    type=click.Choice(["full", "small", "none"]),
-    default="small",
-    help="Compare each graph with torch: at its own size, at a small one if that is large, or not at all.",
-)
-@json_option("the table as JSON")
-@quiet_option("Print neither progress nor the table.")
+@writing_options
 def command(**options: Any) -> None:
     """Turn checkpoints into a bundle that runs without PyTorch.
 
@@ -106,12 +99,7 @@ def command(**options: Any) -> None:
       amodal export --random diffusion-vas -o random    (before downloading)
       amodal export --random tiny --size 64x128 -o toy
     """
-    rows = _export(options)
-    if options["as_json"]:
-        print_json({"bundle": options["out"], "components": [_as_json(row) for row in rows]})
-    elif not options["quiet"]:
-        click.echo(_text(rows))
-        click.echo(f"Wrote {options['out']}")
+    report(_export(options), options)
 
 
 def _export(options: dict[str, Any]) -> list[Exported]:
@@ -120,11 +108,7 @@ def _export(options: dict[str, Any]) -> list[Exported]:
     from amodal.runtime.bundle.manifest import MANIFEST_NAME
     from amodal.runtime.files.atomic import check_output
 
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingDependencyError(
-            f'export needs {", ".join(missing)}, not installed here; run `pip install "amodal[export]"`.'
-        )
+    require_libraries(_NEEDED)
     random = options["random_kind"]
     given = [f"--{name}" for name in ("segment", "complete") if options[name]]
     if random and given:
@@ -165,27 +149,3 @@ def _export(options: dict[str, Any]) -> list[Exported]:
     with component_lines(quiet) as progress:
         plan = plan_export(stages, depth, settings)
         return export_bundle(options["out"], plan, overwrite=options["overwrite"], inputs=inputs, progress=progress)
-
-
-def _as_json(row: Exported) -> dict[str, Any]:
-    return {
-        "component": row.key,
-        **{name: getattr(row.entry, name) for name in ("precision", "parameters", "bytes", "difference")},
-        "checked_at": list(row.check_size) if row.entry.difference is not None else None,
-        "seconds": row.seconds,
-    }
-
-
-def _text(rows: list[Exported]) -> str:
-    seconds = [f"{count:.1f}" for count in (*(row.seconds for row in rows), sum(row.seconds for row in rows))]
-    places: dict[str, list[str]] = {}
-    for row in rows:
-        if row.entry.difference is not None:
-            places.setdefault("x".join(map(str, row.check_size)), []).append(row.key)
-    if not places:
-        note = "No graph was compared with torch (--check none)."
-    else:
-        sizes = sorted(places, key=lambda size: -len(places[size]))
-        others = "".join(f", {' and '.join(places[size])} at {size}" for size in sizes[1:])
-        note = f"Difference: relative L2 to torch on random input, at {sizes[0]}{others}."
-    return f"{component_table({row.key: row.entry for row in rows}, seconds=seconds)}\n{note}"

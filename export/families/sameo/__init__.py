@@ -1,0 +1,1 @@
+"""SAMEO (EfficientSAM with a tuned decoder): checkpoint, torch network, graphs and export plan."""

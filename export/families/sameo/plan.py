@@ -1,0 +1,184 @@
+"""The export plan of a SAMEO model: the image encoder and the mask decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amodal.runtime.bundle.manifest import Precision, TaskEntry
+from amodal.runtime.errors import InputError
+
+from ...graph.variants import VARIANTS, Variant
+from ...graph.writer import Dtypes, Graph
+from ...plan import Arrays, ComponentPlan, ExportPlan, Size
+from .checkpoint import SameoCheckpoint
+from .decoder_graph import write_mask_decoder
+from .encoder_graph import write_image_encoder
+from .network import Sameo
+
+Check = Literal["full", "small", "none"]
+
+BOXES = 16
+"""Boxes in one run of the decoder: each takes 14 MB of activations at 1024x1024, in half precision."""
+
+_SMALL = 128 * 256  # pixels up to which graphs are compared with torch at their own size
+_SMALL_GRID = (4, 16)  # the columns of a graph for the CPU decide how it embeds patches
+_SEED = 20260611
+
+
+@dataclass(frozen=True)
+class SameoSettings:
+    """How to export a checkpoint; fields are as in `amodal.export.families.diffusion_vas.plan.ExportSettings`."""
+
+    size: Size | None = None  # (H, W) of the encoder's input; None for the checkpoint's
+    precision: Precision = "fp16"
+    stored: Precision | None = None
+    variant: str | None = None
+    boxes: int = BOXES
+    check: Check = "small"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("precision", self.precision, ("fp16", "fp32")),
+            ("stored", self.stored or self.precision, ("fp16", "fp32")),
+            ("variant", self.variant or "cpu", tuple(VARIANTS)),
+            ("check", self.check, ("full", "small", "none")),
+        ):
+            if value not in known:
+                raise InputError(f"{name} {value!r} is unknown; expected one of {', '.join(known)}.", field=name)
+        if self.boxes < 1:
+            raise InputError(f"`boxes={self.boxes}`: expected 1 or more boxes in one run.", field="boxes")
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """The dtypes of the graphs."""
+        return Dtypes.of(self.precision, self.stored)
+
+    @property
+    def graph_variant(self) -> Variant:
+        """The variant of the graphs."""
+        return VARIANTS[self.variant or ("engine" if self.precision == "fp16" else "cpu")]
+
+
+def plan_sameo(checkpoint: SameoCheckpoint, settings: SameoSettings | None = None) -> ExportPlan:
+    """Returns the plan of a bundle.
+
+    Raises:
+        InputError: the size does not fit.
+    """
+    settings = settings or SameoSettings()
+    checkpoint = checkpoint.resized(settings.size)
+    weights, variant, dtypes = checkpoint.weights, settings.graph_variant, settings.dtypes
+    size = (checkpoint.config.height, checkpoint.config.width)
+    check_size = _check_size(checkpoint, settings.check)
+    reference = _Reference(checkpoint.resized(check_size).network(), checkpoint) if settings.check != "none" else None
+
+    def encoder(size: Size) -> Graph:
+        config = checkpoint.resized(size).config
+        return write_image_encoder(weights, config, checkpoint.mean, checkpoint.std, variant, dtypes)
+
+    def decoder(size: Size) -> Graph:
+        return write_mask_decoder(weights, checkpoint.resized(size).config, variant, dtypes)
+
+    components = tuple(
+        ComponentPlan(
+            key=kind,
+            kind=kind,
+            precision=settings.precision,
+            source=checkpoint.source,
+            write=write,
+            size=size,
+            check_size=check_size,
+            reference=getattr(reference, kind, _unused),
+            bfloat16=False,
+        )
+        for kind, write in (("image_encoder", encoder), ("mask_decoder", decoder))
+    )
+    roles = {component.kind: component.key for component in components}
+    tasks = {"predict": TaskEntry(components=roles, source=checkpoint.source, licence=checkpoint.licence)}
+    stored = settings.stored or settings.precision
+    config = _config(checkpoint, settings)
+    return ExportPlan("sameo", config, tasks, components, variant, stored, settings.check != "none")
+
+
+def _config(checkpoint: SameoCheckpoint, settings: SameoSettings) -> dict[str, Any]:
+    """Returns the manifest's `config`."""
+    network = checkpoint.config
+    return {
+        "frames": 1,
+        "height": network.height,
+        "width": network.width,
+        "patch": network.patch,
+        "embedding": network.embed,
+        "slots": network.slots,
+        "upscaling": 4,
+        "mean": list(checkpoint.mean),
+        "std": list(checkpoint.std),
+        "boxes_at_once": settings.boxes,
+        "trained_on": checkpoint.trained_on,
+    }
+
+
+def _check_size(checkpoint: SameoCheckpoint, check: Check) -> Size:
+    config = checkpoint.config
+    if check == "full" or config.height * config.width <= _SMALL:
+        return config.height, config.width
+    return _SMALL_GRID[0] * config.patch, _SMALL_GRID[1] * config.patch
+
+
+def _unused(inputs: Arrays) -> tuple[Arrays, dict[str, Tensor]]:
+    raise AssertionError("graphs are not compared")
+
+
+class _Reference:
+    """Runs the torch network on a graph's inputs, as `amodal.export.plan.Reference`."""
+
+    def __init__(self, network: Sameo, checkpoint: SameoCheckpoint) -> None:
+        self.network = network
+        self.mean, self.std = (torch.tensor(each).reshape(1, 3, 1, 1) for each in (checkpoint.mean, checkpoint.std))
+
+    @torch.no_grad()
+    def image_encoder(self, inputs: Arrays) -> tuple[Arrays, dict[str, Tensor]]:
+        """Encodes random pictures."""
+        pixels = torch.rand(inputs["pixels"].shape, generator=torch.Generator().manual_seed(_SEED))
+        embedding = self.network.image_encoder((pixels - self.mean) / self.std)
+        keys, values = self._shared(embedding)
+        return {"pixels": pixels.numpy()}, {"embedding": embedding, "keys": keys, "values": values}
+
+    @torch.no_grad()
+    def mask_decoder(self, inputs: Arrays) -> tuple[Arrays, dict[str, Tensor]]:
+        """Decodes boxes and points on a random embedding."""
+        rng = np.random.default_rng(_SEED)
+        config, shape = self.network.config, inputs["labels"].shape
+        points = rng.random((*shape, 2), np.float32) * np.array([config.width, config.height], np.float32)
+        labels = np.resize(np.array([2, 3, 1, 0, -1], np.float32), shape)
+        points[labels == -1] = -1
+        # Of a picture: attention that was trained is sharp, and magnifies rounding where an embedding is noise.
+        embedding = self.image_encoder({"pixels": np.empty((1, 3, config.height, config.width), np.float32)})[1][
+            "embedding"
+        ]
+        keys, values = self._shared(embedding)
+        logits, iou = self.network.forward_prompts(
+            embedding, torch.from_numpy(points)[None], torch.from_numpy(labels)[None]
+        )
+        given = {
+            "embedding": embedding.numpy(),
+            "keys": keys.numpy(),
+            "values": values.numpy(),
+            "prompts": points,
+            "labels": labels,
+        }
+        return inputs | given, {"logits": logits[0], "iou": iou[0]}
+
+    def _shared(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the keys and values of the decoder's first attention to the image, as the graphs lay them out."""
+        layer: Any = self.network.mask_decoder.transformer.layers[0]
+        across = layer.cross_attn_token_to_image
+        image = embedding.flatten(2).transpose(1, 2)
+        keys = across.k_proj(image + self.network.prompt_encoder.dense())
+        keys, values = (x.reshape(*x.shape[:2], across.heads, -1).transpose(1, 2) for x in (keys, across.v_proj(image)))
+        return keys.transpose(2, 3).contiguous(), values.contiguous()
