@@ -13,7 +13,8 @@ from ...graph.layers import attend, attention, conv, layer_norm, linear, split_h
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import FLOAT, Dtypes, Graph
-from .network import NetworkConfig, dense_code, interpolate_positions
+from .network import dense_code, interpolate_positions
+from .sizes import NetworkConfig
 
 _EPSILON = 1e-6
 _SCORES = 1 << 22  # most attention scores at once on a CPU, where they stay in memory: 16 MB in float32
