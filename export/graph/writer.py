@@ -96,7 +96,7 @@ class Graph:
     # Writing
 
     def input(self, name: str, shape: Shape, dtype: ir.DataType | None = None) -> ir.Value:
-        """Declares a float32 input, and returns it in `dtype`, by default that of arithmetic. Axes given as str are free."""
+        """Declares a float32 input, and returns it in `dtype`, else the compute dtype. Axes given as str are free."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
         self._inputs.append(value)
         self.inputs.append(TensorEntry(name=name, dtype="float32", shape=tuple(shape)))
@@ -165,6 +165,16 @@ class Graph:
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Casts a value unless it is known to have that dtype, as inputs and weights are."""
         return value if value.dtype == dtype else self.op("Cast", value, to=dtype)
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Makes weights and scalars that are asked for inside float32, stored as such too, in a graph of any dtype.
+
+        Values from outside have to be cast first, and results back after it.
+        """
+        before, (self.compute, self.stored) = (self.compute, self.stored), (FLOAT, FLOAT)
+        yield
+        self.compute, self.stored = before
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
