@@ -22,8 +22,8 @@ def masks_at(logits: Array, size: Size, threshold: float, xp: Any = np) -> Array
         size: (H, W).
     """
     if xp is not np:  # one by one, so that few are floats of the picture's size
-        wide = (torch_bicubic(logits[i : i + 1], size, xp) >= np.float32(threshold) for i in range(len(logits)))
-        return xp.concatenate([*wide, xp.zeros((0, *size), np.bool_)])
+        parts = [torch_bicubic(logits[i : i + 1], size, xp) >= np.float32(threshold) for i in range(len(logits))]
+        return xp.concatenate([*parts, xp.zeros((0, *size), np.bool_)])
     masks = np.empty((len(logits), *size), np.bool_)
     for mask, low in zip(masks, logits, strict=True):
         wide = bicubic(low, size)
