@@ -90,14 +90,12 @@ def _pixel_bytes(config: Config, size: Size) -> int:
 def _mask_buffers(config: Config, boxes: int, size: Size) -> dict[str, int]:
     """Returns the bytes of the decoder's logits, those of the chosen masks at the picture's size, and their resizing.
 
-    A mask at a time is resized if pictures are large: the pieces of `torch_bicubic` are of 4 million values.
+    Masks are resized one by one, and put together as bool.
     """
     low = config.low_size[0] * config.low_size[1]
     wide, full = config.low_size[0] * size[1], size[0] * size[1]
-    at_once = min(boxes, max(1, (1 << 22) // (max(config.low_size[0], size[0]) * max(config.low_size[1], size[1]))))
-    resizing = _FLOAT * at_once * max(3 * wide, wide + 3 * full)
     return {
         "logits": _FLOAT * boxes * (MASKS + 1) * low,
-        "masks": boxes * full * (2 * _FLOAT + 1),  # pieces and all of them as floats, and as bool
-        "resizing": resizing,
+        "masks": 2 * boxes * full,
+        "resizing": _FLOAT * max(3 * wide, wide + 3 * full),
     }

@@ -21,8 +21,9 @@ def masks_at(logits: Array, size: Size, threshold: float, xp: Any = np) -> Array
         logits: float32 [N, h, w].
         size: (H, W).
     """
-    if xp is not np:
-        return torch_bicubic(logits, size, xp) >= np.float32(threshold)
+    if xp is not np:  # one by one, so that few are floats of the picture's size
+        parts = [torch_bicubic(logits[i : i + 1], size, xp) >= np.float32(threshold) for i in range(len(logits))]
+        return xp.concatenate([*parts, xp.zeros((0, *size), np.bool_)])
     masks = np.empty((len(logits), *size), np.bool_)
     for mask, low in zip(masks, logits, strict=True):
         wide = bicubic(low, size)
