@@ -8,10 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from .arrays.interop import as_input, stream_of
+from .arrays.interop import stream_of
 from .backends import Backend
 from .bundle.manifest import Manifest
 from .clips.stream import Stream
@@ -22,6 +21,7 @@ from .execution.delivery import Out, To
 from .execution.session import Session
 from .families import Bundle
 from .families.diffusion_vas.block_settings import BlockKeywords, Seed, block_request, is_long, long_request
+from .families.diffusion_vas.methods import DepthMethods
 from .families.diffusion_vas.objects import (
     CompletedObjects,
     Objects,
@@ -34,18 +34,19 @@ from .families.diffusion_vas.running import (
     CompleteInputs,
     Request,
     SegmentInputs,
-    find_depth,
     rehearse,
     run_complete,
     run_segment,
 )
 from .families.diffusion_vas.settings import Settings, SettingsKeywords
 from .families.diffusion_vas.streaming import StreamKeywords, open_stream
+from .families.requirements import require_family, works_by_picture
+from .families.sameo.family import rehearse as rehearse_pictures
+from .families.sameo.methods import PictureMethods
+from .families.sameo.segmenting import segment_clip, segment_clips
 from .memory.choice import MemoryWish, Planned
 from .memory.plan import MemoryPlan
-from .pictures.depth import DepthChannels
 from .pictures.depth_kind import DepthKind
-from .pictures.images import prepare_rgb
 from .pictures.padding import Padding
 from .progress import Progress, silent
 from .sampling.sampler import Callback
@@ -53,7 +54,7 @@ from .sampling.sampler import Callback
 _LOG = logging.getLogger(__name__)
 
 
-class Model:
+class Model(DepthMethods, PictureMethods):
     """A loaded bundle, returned by `load`. Not thread-safe; load one per thread.
 
     Args:
@@ -161,6 +162,9 @@ class Model:
                 `depth_channels`, see
                 `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
+        A SAMEO bundle finds the mask in each frame by itself, from `rgb` and the box of what is visible, with which it
+        is united; frames may be any number, and of the options only `seed` and `windows` are not refused.
+
         Raises:
             InputError: shapes, dtypes, ranges or devices that do not fit, masks of several objects or that can be read
                 in two ways, or no depth and no way to compute it.
@@ -168,6 +172,9 @@ class Model:
             NonFiniteError: the latents became NaN or infinite.
         """
         request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
+        if works_by_picture(self.session):
+            given = {"depth": depth, "depth_kind": depth_kind, **settings}
+            return segment_clip(self.session, modal, rgb, request, given)
         if is_long(self.session, modal):
             blocks = long_request(request, windows)
             given = {"depth": depth, "rgb": rgb, "depth_kind": depth_kind}
@@ -204,6 +211,7 @@ class Model:
 
         The other arguments and the errors are those of `segment`.
         """
+        require_family(self.session, "complete", "diffusion-vas")
         request = Request(Settings(**settings), seed, padding, 1, callback, to, out, propagate)
         if is_long(self.session, modal):
             blocks = long_request(request, windows)
@@ -237,6 +245,9 @@ class Model:
         Raises:
             InputError: no objects, an id twice, objects of different lengths or sizes; otherwise as `segment`.
         """
+        if works_by_picture(self.session):
+            given = {"depth": depth, "depth_kind": depth_kind, **more}
+            return segment_clips(self.session, objects, rgb, seed, given)
         request = block_request(seed, more)
         return segment_objects(self.session, objects, request, depth=depth, rgb=rgb, depth_kind=depth_kind)
 
@@ -257,6 +268,7 @@ class Model:
 
         The other arguments and the errors are those of `segment_objects`; `more` also takes `propagate`.
         """
+        require_family(self.session, "complete_objects", "diffusion-vas")
         return complete_objects(self.session, rgb, objects, amodal, block_request(seed, more))
 
     def stream(self, **options: Unpack[StreamKeywords]) -> Stream:
@@ -279,21 +291,8 @@ class Model:
         Raises:
             InputError: an option is out of range.
         """
+        require_family(self.session, "stream", "diffusion-vas")
         return open_stream(self.session, **options)
-
-    def depth(self, rgb: Any, channels: DepthChannels | None = None) -> NDArray[np.float32]:
-        """Computes prepared depth float32 [T, H, W] in [-1, 1] from frames, as in `segment`.
-
-        Args:
-            channels: their order for the network, as `depth_channels` of `segment`.
-
-        Raises:
-            InputError: the bundle has no depth component, or the order is unknown.
-        """
-        with self.backend.active():
-            xp = self.backend.xp
-            pictures = prepare_rgb(as_input(rgb, "rgb", xp), self.config.size, xp)
-            return self.backend.to_host(find_depth(self.session, pictures, channels))
 
     def warm_up(
         self,
@@ -315,6 +314,9 @@ class Model:
 
         The other arguments and the errors are those of `segment`.
         """
+        if works_by_picture(self.session):
+            rehearse_pictures(self.session, frame_size)
+            return
         loaded: Any = None if self._planned is None else self._planned.plan.run
         if from_rgb is None:
             from_rgb = self.config.depth is not None and (loaded is None or loaded.depth)

@@ -96,7 +96,7 @@ class Graph:
     # Writing
 
     def input(self, name: str, shape: Shape, dtype: ir.DataType | None = None) -> ir.Value:
-        """Declares a float32 input, and returns it in `dtype`, by default that of arithmetic. Axes given as str are free."""
+        """Declares a float32 input, and returns it in `dtype`, else the compute dtype. Axes given as str are free."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(FLOAT))
         self._inputs.append(value)
         self.inputs.append(TensorEntry(name=name, dtype="float32", shape=tuple(shape)))

@@ -108,6 +108,21 @@ def opencv_cubic(pictures: Array, size: Size, xp: Any = np) -> Array:
     return _by_pieces(resize, pictures, size, xp)
 
 
+def torch_bicubic(pictures: Array, size: Size, xp: Any = np) -> Array:
+    """Resizes float32 [T, h, w] to [T, H, W] as torch's `interpolate` with `bicubic`, without antialiasing.
+
+    Corners are not aligned, a = -0.75, borders are repeated. Equal to torch 2.13 but for the rounding of sums; OpenCV's
+    INTER_CUBIC rounds positions differently, by up to 1e-4 of the largest value.
+    """
+
+    def resize(piece: Array) -> Array:
+        for axis in (2, 1):
+            piece = _weighted(piece, axis, torch_cubic_taps(piece.shape[axis], size[axis - 1]), xp)
+        return piece
+
+    return _by_pieces(resize, pictures, size, xp)
+
+
 def opencv_nearest(pictures: Array, size: Size, xp: Any = np) -> Array:
     """Resizes [T, h, w, ...] to [T, H, W, ...], equal to OpenCV's INTER_NEAREST."""
     for axis in (2, 1):
@@ -193,6 +208,26 @@ def _linear(length: int, side: int) -> Taps:
     before, part = _positions(length, side)
     at = np.clip(before[:, None] + np.arange(2), 0, length - 1)
     return at, np.stack([np.float32(1) - part, part], axis=1)
+
+
+def torch_cubic_taps(length: int, side: int) -> Taps:
+    """Returns the source index [side, 4] and the float32 weights of `torch_bicubic` along one axis.
+
+    From `area_pixel_compute_source_index` and `get_cubic_upsample_coefficients` in ATen's `UpSample.h`, in float32.
+    """
+    half, one, two, a = (np.float32(value) for value in (0.5, 1, 2, -0.75))
+    exact = np.float32(length) / np.float32(side) * (np.arange(side, dtype=np.float32) + half) - half
+    before = np.floor(exact)
+    x = exact - before
+
+    def near(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((a + 2) * x - (a + 3)) * x * x + one
+
+    def far(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+
+    weights = np.stack([far(x + one), near(x), near(one - x), far(two - x)], axis=1)
+    return np.clip(before.astype(np.intp)[:, None] + np.arange(-1, 3), 0, length - 1), weights
 
 
 def _cubic(length: int, side: int) -> Taps:

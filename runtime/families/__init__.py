@@ -11,7 +11,10 @@ from ..errors import BundleCorruptError, BundleVersionError
 from ..execution.family import Family
 from ..paths import PathLike
 
-_REGISTRY = {"diffusion-vas": "amodal.runtime.families.diffusion_vas.family"}
+_REGISTRY = {
+    "diffusion-vas": "amodal.runtime.families.diffusion_vas.family",
+    "sameo": "amodal.runtime.families.sameo.family",
+}
 """Name in a manifest -> module whose `FAMILY` runs it."""
 
 

@@ -92,12 +92,12 @@ class _Writer:
     def _tokens(self, points: ir.Value, labels: ir.Value) -> ir.Value:
         """Appends the tokens [N, t, E]: the decoder's own, then the prompt's; the code of places is in float32."""
         g, config, slots = self.g, self.config, self.config.slots
-        # 2 pi (2 (p + 1/2) / size - 1) @ matrix, as one linear map of p.
-        matrix = g.weights.load(_MATRIX).double()
-        scale = torch.tensor([4 * math.pi / config.width, 4 * math.pi / config.height], dtype=torch.float64)[:, None]
-        offset = ((0.5 * scale - 2 * math.pi) * matrix).sum(dim=0)
-        linear_map, constant = (g.constant(each.numpy(), np.float32) for each in (scale * matrix, offset))
-        angles = g.op("Add", g.op("MatMul", points, linear_map), constant)
+        # In the order of `fourier_code`: folded into one map, large angles would come from cancelling terms.
+        x = g.op("Add", points, g.constant(0.5, np.float32))
+        x = g.op("Div", x, g.constant([config.width, config.height], np.float32))
+        x = g.op("Sub", g.op("Mul", x, g.constant(2, np.float32)), g.constant(1, np.float32))
+        x = g.op("MatMul", x, g.constant(g.weights.load(_MATRIX).numpy(), np.float32))
+        angles = g.op("Mul", x, g.constant(2 * math.pi, np.float32))
         code = g.op("Concat", g.op("Sin", angles), g.op("Cos", angles), axis=-1)
         labels = g.op("Reshape", labels, g.constant([-1, slots, 1]))
         known = g.constant(list(_KINDS), np.float32)

@@ -27,6 +27,7 @@ BOXES = 16
 
 _SMALL = 128 * 256  # pixels up to which graphs are compared with torch at their own size
 _SMALL_GRID = (4, 16)  # the columns of a graph for the CPU decide how it embeds patches
+_PROMPT = np.array([[0.2, 0.3], [0.7, 0.8], [0.4, 0.5]], np.float32)  # corners of a box, and a point
 _SEED = 20260611
 
 
@@ -143,36 +144,40 @@ class _Reference:
 
     @torch.no_grad()
     def image_encoder(self, inputs: Arrays) -> tuple[Arrays, dict[str, Tensor]]:
-        """Encodes random pictures."""
-        pixels = torch.rand(inputs["pixels"].shape, generator=torch.Generator().manual_seed(_SEED))
-        embedding = self.network.image_encoder((pixels - self.mean) / self.std)
+        """Encodes smooth pictures."""
+        pixels = self._pictures(len(inputs["pixels"]))
+        embedding = self._embedding(pixels)
         keys, values = self._shared(embedding)
         return {"pixels": pixels.numpy()}, {"embedding": embedding, "keys": keys, "values": values}
 
     @torch.no_grad()
     def mask_decoder(self, inputs: Arrays) -> tuple[Arrays, dict[str, Tensor]]:
-        """Decodes boxes and points on a random embedding."""
-        rng = np.random.default_rng(_SEED)
-        config, shape = self.network.config, inputs["labels"].shape
-        points = rng.random((*shape, 2), np.float32) * np.array([config.width, config.height], np.float32)
-        labels = np.resize(np.array([2, 3, 1, 0, -1], np.float32), shape)
-        points[labels == -1] = -1
-        # Of a picture: attention that was trained is sharp, and magnifies rounding where an embedding is noise.
-        embedding = self.image_encoder({"pixels": np.empty((1, 3, config.height, config.width), np.float32)})[1][
-            "embedding"
-        ]
+        """Decodes a box and a point each, on the embedding of a smooth picture.
+
+        Trained attention is sharp: on noise, and on prompts that make no sense, it magnifies rounding without bound.
+        """
+        config, (boxes, slots) = self.network.config, inputs["labels"].shape
+        size = np.array([config.width, config.height], np.float32)
+        points, labels = np.full((boxes, slots, 2), -1, np.float32), np.full((boxes, slots), -1, np.float32)
+        for i in range(boxes):
+            points[i, :3] = size * (_PROMPT + np.float32(0.07) * i)[:slots]
+            labels[i, :3] = [2, 3, 1][:slots]
+        embedding = self._embedding(self._pictures(1))
         keys, values = self._shared(embedding)
-        logits, iou = self.network.forward_prompts(
-            embedding, torch.from_numpy(points)[None], torch.from_numpy(labels)[None]
-        )
-        given = {
-            "embedding": embedding.numpy(),
-            "keys": keys.numpy(),
-            "values": values.numpy(),
-            "prompts": points,
-            "labels": labels,
-        }
-        return inputs | given, {"logits": logits[0], "iou": iou[0]}
+        prompts = (torch.from_numpy(each)[None] for each in (points, labels))
+        logits, iou = self.network.forward_prompts(embedding, *prompts)
+        image = {"embedding": embedding.numpy(), "keys": keys.numpy(), "values": values.numpy()}
+        return image | {"prompts": points, "labels": labels}, {"logits": logits[0], "iou": iou[0]}
+
+    def _pictures(self, count: int) -> Tensor:
+        """Returns smooth random RGB in [0, 1]."""
+        config = self.network.config
+        coarse = torch.rand((count, 3, 8, 8), generator=torch.Generator().manual_seed(_SEED))
+        return torch.nn.functional.interpolate(coarse, (config.height, config.width), mode="bilinear")
+
+    def _embedding(self, pixels: Tensor) -> Tensor:
+        embedding: Tensor = self.network.image_encoder((pixels - self.mean) / self.std)
+        return embedding
 
     def _shared(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the keys and values of the decoder's first attention to the image, as the graphs lay them out."""

@@ -91,14 +91,15 @@ def segment_objects(
     """Runs `Model.segment_objects`."""
     begin = time.perf_counter()
     session.components.start_timing()
-    maps = None if depth is None else _relative(_on_host(depth, "depth", session), depth_kind)
+    maps = None if depth is None else _relative(on_host(depth, "depth", session), depth_kind)
     if depth is None and depth_kind is not None:
         raise InputError("`depth_kind` says what `depth` is, and there is none; give it, or omit `depth_kind`.")
     if depth is None and rgb is None:
         raise InputError("segment needs depth, or rgb to compute it from; neither was given.", field="depth")
-    frames = None if rgb is None else _frames(rgb, session)
-    source = ArraySource(_masks_of(objects, session), frames, maps)
-    _require_one_ratio(source, session)
+    frames = None if rgb is None else frames_of(rgb, session)
+    source = ArraySource(masks_of(objects, session, config_of(session.manifest).size), frames, maps)
+    if source.frame_size is not None:
+        require_one_ratio(source.size, source.frame_size, config_of(session.manifest).size)
     empty = tuple(o for o in source.objects if not source.modal(o, range(source.count)).any())
     blocks = list(segment_blocks(session, source, request))
     seconds, timings = time.perf_counter() - begin, dict(session.components.timings)
@@ -123,14 +124,15 @@ def complete_objects(
     """Runs `Model.complete_objects`; `amodal` holds masks, or the segmentations that have them."""
     begin = time.perf_counter()
     session.components.start_timing()
-    source = ArraySource(_masks_of(objects, session), _frames(rgb, session))
-    _require_one_ratio(source, session)
+    source = ArraySource(masks_of(objects, session, config_of(session.manifest).size), frames_of(rgb, session))
+    if source.frame_size is not None:
+        require_one_ratio(source.size, source.frame_size, config_of(session.manifest).size)
     whole: dict[ObjectId, NDArray[Any]] = {}
     for object_id in source.objects:
         if object_id not in amodal:
             raise InputError(f"amodal has no masks of object {object_id}, only of {list(amodal)}.", field="amodal")
         given = amodal[object_id]
-        whole[object_id] = _on_host(given.masks if isinstance(given, Segmentation) else given, "amodal", session)
+        whole[object_id] = on_host(given.masks if isinstance(given, Segmentation) else given, "amodal", session)
         if len(whole[object_id]) != source.count:
             raise InputError(
                 f"amodal has {len(whole[object_id])} masks of object {object_id}, for {source.count} frames.",
@@ -160,14 +162,21 @@ def _joined(blocks: Sequence[SegmentedBlock] | Sequence[CompletedBlock], name: s
     return np.concatenate([getattr(block, name)[object_id] for block in blocks])
 
 
-def _masks_of(objects: Objects, session: Session) -> dict[ObjectId, NDArray[np.bool_]]:
-    """Returns the visible masks of each object, bool [T, h, w], each read as a whole."""
+def masks_of(objects: Objects, session: Session, size: images.Size) -> dict[ObjectId, NDArray[np.bool_]]:
+    """Returns the visible masks of each object, bool [T, h, w], each read as a whole.
+
+    Args:
+        size: (H, W) at which floats are prepared masks.
+
+    Raises:
+        InputError: an id twice, another shape, or values that can be read in two ways.
+    """
     if isinstance(objects, Mapping):
         pairs = list(objects.items())
     elif isinstance(objects, Sequence) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in objects):
         pairs = list(objects)
     else:
-        array = _on_host(objects, "objects", session)
+        array = on_host(objects, "objects", session)
         if array.ndim != 4:
             raise InputError(
                 f"objects are an array {list(array.shape)}; expected masks by object, or an array [N, T, h, w].",
@@ -175,10 +184,9 @@ def _masks_of(objects: Objects, session: Session) -> dict[ObjectId, NDArray[np.b
             )
         pairs = list(enumerate(array))
     require_distinct([object_id for object_id, _ in pairs])
-    size = config_of(session.manifest).size
     masks = {}
     for object_id, given in pairs:
-        array = _on_host(given, f"object {object_id}", session)
+        array = on_host(given, f"object {object_id}", session)
         if array.ndim != 3 or 0 in array.shape:
             raise InputError(
                 f"object {object_id} has masks {list(array.shape)}; expected [T, h, w], none of them 0.", field="masks"
@@ -187,8 +195,9 @@ def _masks_of(objects: Objects, session: Session) -> dict[ObjectId, NDArray[np.b
     return masks
 
 
-def _frames(rgb: Any, session: Session) -> NDArray[np.uint8]:
-    frames = _on_host(rgb, "rgb", session)
+def frames_of(rgb: Any, session: Session) -> NDArray[np.uint8]:
+    """Returns frames uint8 [T, h, w, 3] on the host; raises `InputError` for anything else."""
+    frames = on_host(rgb, "rgb", session)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise InputError(
             f"rgb is {frames.dtype} {list(frames.shape)}; expected uint8 [T, h, w, 3] for long clips and several "
@@ -198,7 +207,8 @@ def _frames(rgb: Any, session: Session) -> NDArray[np.uint8]:
     return frames
 
 
-def _on_host(array: Any, name: str, session: Session) -> NDArray[Any]:
+def on_host(array: Any, name: str, session: Session) -> NDArray[Any]:
+    """Returns the caller's array on the host; raises `InputError` if it cannot be read."""
     with session.backend.active():
         return session.backend.to_host(as_input(array, name, session.backend.xp))
 
@@ -213,12 +223,13 @@ def _relative(depth: NDArray[Any], kind: DepthKind | None) -> NDArray[Any]:
     return relative
 
 
-def _require_one_ratio(source: ArraySource, session: Session) -> None:
-    """Raises `InputError` if frames have another ratio than the masks, by more than a pixel at the bundle's size."""
-    if source.frame_size is None:
-        return
-    (height, width), (h, w) = source.size, source.frame_size
-    rows, columns = config_of(session.manifest).size
+def require_one_ratio(masks: images.Size, frames: images.Size, size: images.Size) -> None:
+    """Raises `InputError` if frames have another ratio than the masks, by more than a pixel at the bundle's size.
+
+    Args:
+        masks, frames, size: (h, w) of the masks, of the frames, and of the bundle.
+    """
+    (height, width), (h, w), (rows, columns) = masks, frames, size
     if abs(height * w - width * h) * max(rows / (height * w), columns / (width * h)) > 1:
         raise InputError(
             f"the masks are {height}x{width} and rgb is {h}x{w}; expected one ratio of sides.", field="rgb"

@@ -19,7 +19,7 @@ family_option = click.option(
     "--family",
     metavar="NAME",
     default="diffusion-vas",
-    help="Family of the checkpoints, diffusion-vas or sameo. Each has its own options: amodal export --family sameo -h.",
+    help="Family of the checkpoints, diffusion-vas or sameo; see `amodal export --family sameo -h` for its options.",
 )
 writing_options = combined(
     click.option("--seed", type=int, default=0, help="With --random: seed of the weights."),
