@@ -127,7 +127,8 @@ class _Writer:
         difference = None
         if plan.compare:
             self.progress(key, "compare")
-            difference = self._check(key, measure_differences(component, file, twin, weights))
+            limit = TOLERANCES[plan.stored] * component.slack
+            difference = self._check(key, limit, measure_differences(component, file, twin, weights))
         self.progress(key, "hash")
         data = file.with_name(file.name + ".data")
         files: dict[FileRole, Path | None] = {"graph": file, "weights": data, "fused": twin}
@@ -147,9 +148,8 @@ class _Writer:
             bfloat16=component.bfloat16,
         )
 
-    def _check(self, key: str, differences: Mapping[str, float]) -> float:
-        """Returns the largest difference from torch, which must be within the tolerance."""
-        limit = TOLERANCES[self.plan.stored]
+    def _check(self, key: str, limit: float, differences: Mapping[str, float]) -> float:
+        """Returns the largest difference from torch, which must be within the limit."""
         for name, difference in differences.items():
             if not difference <= limit:
                 raise ExportError(

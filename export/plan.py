@@ -33,6 +33,7 @@ class ComponentPlan:
         write: returns the graph for inputs of a size (H, W).
         size: the size to write it for.
         check_size: the size at which it is compared with torch.
+        slack: factor on the tolerance of the difference from torch, where the network itself magnifies rounding.
         fingerprint: hashes the network. Components of one kind with equal fingerprints share a graph, whose key is
             their kind; None never shares.
     """
@@ -49,6 +50,7 @@ class ComponentPlan:
     repeated: bool = False
     least_precision: Precision = "fp16"
     bfloat16: bool = True
+    slack: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,16 @@ class Graph:
         return value if value.dtype == dtype else self.op("Cast", value, to=dtype)
 
     @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Makes weights and scalars that are asked for inside float32, stored as such too, in a graph of any dtype.
+
+        Values from outside have to be cast first, and results back after it.
+        """
+        before, (self.compute, self.stored) = (self.compute, self.stored), (FLOAT, FLOAT)
+        yield
+        self.compute, self.stored = before
+
+    @contextmanager
     def scope(self, name: str) -> Iterator[None]:
         """Names the nodes that are added inside after a layer."""
         self._scope.append(name)

@@ -16,7 +16,7 @@ from .recipe import FIRST_SEED, NETWORK, Recipe
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
-_MOST_THINGS = 16
+_MOST_THINGS = 8
 _VISIBLE, _WHOLE = 12, 24  # fewest pixels of a thing that is learnt
 _POINTS = 4
 
@@ -43,7 +43,7 @@ class Batch:
 class Pictures:
     """The training pictures in `folder`; those not drawn yet are drawn.
 
-    `rgb.npy` is uint8 [N, H, W, 3]; bit k of `things.npy`, uint16 [N, H, W], says where the whole thing k is, the
+    `rgb.npy` is uint8 [N, H, W, 3]; bit k of `things.npy`, uint8 [N, H, W], says where the whole thing k is, the
     farthest first.
     """
 
@@ -72,7 +72,7 @@ class Pictures:
             if len(fit):
                 break
         hidden = 1 - seen[fit] / whole[fit]
-        weight = 1 + 3 * (hidden > 0.02)
+        weight = 1 + self.recipe.hidden_share * (hidden > 0.02)
         chosen = rng.choice(fit, self.recipe.prompts, p=weight / weight.sum())
         flip = -1 if rng.random() < 0.5 else 1
         modal, amodal = modal[chosen][..., ::flip], amodal[chosen][..., ::flip]
@@ -85,7 +85,7 @@ class Pictures:
         points = np.full((NETWORK.slots, 2), -1, np.float32)
         labels = np.full(NETWORK.slots, -1, np.float32)
         corners = box_of(amodal if rng.random() < recipe.whole_share else modal).reshape(2, 2)
-        if rng.random() < 0.5:
+        if rng.random() < recipe.jitter_share:
             corners = corners + recipe.jitter * (corners[1] - corners[0]) * rng.standard_normal((2, 2))
         points[:2], labels[:2] = corners, (2, 3)
         if rng.random() < recipe.point_share:
@@ -96,9 +96,9 @@ class Pictures:
         return points, labels
 
 
-def masks_of(things: NDArray[np.uint16]) -> tuple[Bools, Bools]:
-    """Returns the whole and the visible masks, bool [16, H, W] each, from bits as in `Pictures`."""
-    bits = np.arange(_MOST_THINGS, dtype=np.uint16)[:, None, None]
+def masks_of(things: NDArray[np.uint8]) -> tuple[Bools, Bools]:
+    """Returns the whole and the visible masks, bool [8, H, W] each, from bits as in `Pictures`."""
+    bits = np.arange(_MOST_THINGS, dtype=np.uint8)[:, None, None]
     amodal = (things >> bits & 1).astype(np.bool_)
     return amodal, amodal & (things >> bits == 1)
 
@@ -110,7 +110,7 @@ def box_of(mask: Bools) -> Floats:
 
 
 def _draw(folder: Path, recipe: Recipe, shape: tuple[int, int, int]) -> None:
-    parts = {"rgb": (np.uint8, (*shape, 3)), "things": (np.uint16, shape)}
+    parts = {"rgb": (np.uint8, (*shape, 3)), "things": (np.uint8, shape)}
     memory = {
         name: np.lib.format.open_memmap(folder / f"{name}.part", "w+", dtype, size)
         for name, (dtype, size) in parts.items()
@@ -118,7 +118,7 @@ def _draw(folder: Path, recipe: Recipe, shape: tuple[int, int, int]) -> None:
     for index in track(range(recipe.scenes), "scenes"):
         things = make_things(FIRST_SEED + index, recipe.frames, (NETWORK.height, NETWORK.width))
         amodal = things.amodal[-_MOST_THINGS:]
-        bits = np.uint16(1) << np.arange(len(amodal), dtype=np.uint16)
+        bits = np.uint8(1) << np.arange(len(amodal), dtype=np.uint8)
         rows = slice(index * recipe.frames, (index + 1) * recipe.frames)
         memory["rgb"][rows] = things.frames
         memory["things"][rows] = (amodal * bits[:, None, None, None]).sum(axis=0)

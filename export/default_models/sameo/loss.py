@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ _GAMMA = 2.0
 
 
 def loss_of(
-    logits: Tensor, iou: Tensor, modal: Tensor, amodal: Tensor, recipe: Recipe
+    logits: Tensor, iou: Tensor, modal: Tensor, amodal: Tensor, recipe: Recipe, fine: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """Computes the loss of a step.
 
@@ -21,29 +23,34 @@ def loss_of(
     pixels are known wherever they are united in.
 
     Args:
-        logits: [P, 4, h, w] of P prompts, which are brought to the size of the masks.
+        logits: [P, 4, h, w] of P prompts.
         iou: [P, 4].
         modal: bool [P, H, W].
         amodal: the same.
+        fine: whether the logits are brought to the size of the masks; else the masks to that of the logits.
 
     Returns:
         The loss, and parts of it for the log.
     """
-    logits = F.interpolate(logits, size=amodal.shape[-2:], mode="bicubic", align_corners=False)
-    truth = amodal[:, None].to(logits.dtype)
+    truth, seen = amodal[:, None].to(logits.dtype), modal[:, None].to(logits.dtype)
+    if fine:
+        logits = enlarged(logits, (truth.shape[-2], truth.shape[-1]))
+    else:
+        size = logits.shape[-2:]
+        truth, seen = F.adaptive_avg_pool2d(truth, size), F.adaptive_avg_pool2d(seen, size)
     share = torch.sigmoid(logits)
-    outside = (~modal[:, None]).to(logits.dtype)
+    outside = 1 - seen
     has_hidden = (amodal & ~modal).any(dim=(1, 2)).to(logits.dtype)[:, None]
     whole, focal = _dice(share, truth), _focal(logits, share, truth)
-    hidden = has_hidden * _dice(share * outside, truth * outside)
+    hidden = has_hidden * _dice(share * outside, (truth - seen).clamp(min=0))
     each = whole + focal + recipe.hidden * hidden
     three = each[:, 1:]
     masks = recipe.least * three.amin(dim=1) + (1 - recipe.least) * three.mean(dim=1) + recipe.single * each[:, 0]
     with torch.no_grad():
-        found, wanted = logits >= 0, amodal[:, None]
+        found, wanted = logits >= 0, truth >= 0.5
         true_iou = (found & wanted).sum((2, 3)) / (found | wanted).sum((2, 3)).clamp(min=1)
     error = (iou - true_iou).abs().mean()
-    total = masks.mean() + recipe.iou * error
+    total = masks.mean() + (recipe.iou_fine if fine else recipe.iou) * error
     values = {
         "dice": whole[:, 1:].mean().item(),
         "focal": focal[:, 1:].mean().item(),
@@ -52,6 +59,19 @@ def loss_of(
         "miou": true_iou[:, 1:].mean().item(),
     }
     return total, values
+
+
+def enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic as torch's `interpolate` [..., h, w] -> [..., *size], as two products, whose gradient is faster."""
+    rows, columns = (
+        _weights(old, new).to(logits) for old, new in zip(logits.shape[-2:], size, strict=True)
+    )
+    return rows @ logits @ columns.T
+
+
+@lru_cache(4)
+def _weights(old: int, new: int) -> Tensor:
+    return F.interpolate(torch.eye(old)[None, None], size=(new, old), mode="bicubic", align_corners=False)[0, 0]
 
 
 def _dice(share: Tensor, truth: Tensor) -> Tensor:

@@ -33,34 +33,49 @@ class Recipe:
 
     Attributes:
         scenes: drawn once, of `frames` frames.
+        minutes: how long to train, by the clock; the learning rate follows it.
         pictures: per step.
         prompts: per picture, each for one thing.
+        lr: learning rate of AdamW, after a warm-up.
+        lr_matrices: learning rate of Muon, which trains the matrices of the transformers.
+        cooldown: share of the time at the end over which the rates fall to zero.
+        fine: share of the time at the end in which the loss is taken at the size of the picture, not of the low-res
+            masks, and the weight of the IoU is `iou_fine`.
+        hidden_share: how much more often a thing is prompted for that is partly hidden.
         whole_share: of the prompts with the box of the whole thing; the others have that of its visible part.
         point_share: of the prompts with up to four points on the visible part beside the box.
-        jitter: standard deviation of a corner, in sides of the box, for half of the boxes.
+        jitter: standard deviation of a corner, in sides of the box, for `jitter_share` of the boxes.
         hidden: weight of the Dice loss outside the visible part, an addition to the paper's loss.
         least: share of the loss that is the least of the three masks'; the rest is their mean.
+        single: weight of mask 0.
+        seed: of weights and data.
     """
 
-    scenes: int = 5000
+    scenes: int = 4000
     frames: int = 8
-    steps: int = 6000
+    minutes: float = 26.0
     pictures: int = 16
     prompts: int = 4
     lr: float = 1e-3
-    ema: float = 0.998
-    cooldown: float = 0.35
+    lr_matrices: float = 2e-3
+    ema: float = 0.995
+    warm_up: float = 0.03
+    cooldown: float = 0.6
+    fine: float = 0.3
+    hidden_share: float = 5.0
     whole_share: float = 0.5
-    point_share: float = 0.15
-    jitter: float = 0.04
+    point_share: float = 0.1
+    jitter: float = 0.03
+    jitter_share: float = 0.3
     hidden: float = 0.5
     iou: float = 0.05
-    least: float = 0.25
+    iou_fine: float = 0.2
+    least: float = 0.2
     single: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("scenes", "frames", "steps", "pictures", "prompts", "lr")
+        counts = ("scenes", "frames", "minutes", "pictures", "prompts", "lr")
         for name, value in asdict(self).items():
             if value < 0 or (name in counts and value == 0):
                 raise InputError(f"recipe: {name} is {value}; expected a number above 0.")

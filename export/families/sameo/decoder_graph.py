@@ -26,6 +26,7 @@ from ...graph.layers import layer_norm, linear, split_heads
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import FLOAT, Dtypes, Graph
+from .islands import narrowed, widened
 from .network import NetworkConfig, dense_code
 
 MASKS = 4
@@ -34,6 +35,9 @@ _PROMPTS = "prompt_encoder"
 _DECODER = "mask_decoder"
 _MATRIX = f"{_PROMPTS}.pe_layer.positional_encoding_gaussian_matrix"
 _KINDS = {-1: "invalid_points", 1: "point_embeddings", 2: "bbox_top_left_embeddings", 3: "bbox_bottom_right_embeddings"}
+
+_Across = Callable[[ir.Value, str], ir.Value]
+"""Appends attention of tokens to an image, by the layer's name."""
 
 
 def write_mask_decoder(weights: Weights, config: NetworkConfig, variant: Variant, dtypes: Dtypes) -> Graph:
@@ -61,19 +65,25 @@ class _Writer:
     def write(self) -> Graph:
         g, config, embed, head = self.g, self.config, self.embed, self.inner // self.heads
         embedding = g.input("embedding", (1, embed, *config.grid))
-        keys = g.input("keys", (1, self.heads, head, self.cells))
-        values = g.input("values", (1, self.heads, self.cells, head))
-        # Whole pixels beyond 2048 and fractions of others are lost in half precision.
+        # In float32: half precision loses fractions of pixels, and the first attention magnifies its rounding.
+        keys = g.input("keys", (1, self.heads, head, self.cells), FLOAT)
+        values = g.input("values", (1, self.heads, self.cells, head), FLOAT)
         points = g.input("prompts", ("boxes", config.slots, 2), FLOAT)
         labels = g.input("labels", ("boxes", config.slots), FLOAT)
-        with g.scope("prompts"):
+        with g.scope("prompts"), g.in_float32():
             code = self._tokens(points, labels)
         with g.scope("image"):
             image = g.op("Transpose", g.op("Reshape", embedding, g.constant([1, embed, self.cells])), perm=[0, 2, 1])
-        tokens = code
-        for i in range(2):
-            with g.scope(f"layers.{i}"):
-                tokens, image = self._layer(i, tokens, code, image, (keys, values))
+        with g.scope("layers.0"):
+            with g.in_float32():
+                tokens = self._asked(0, code, code, lambda asking, name: self._to_shared(asking, (keys, values), name))
+            tokens, code = narrowed(g, tokens), narrowed(g, code)
+            tokens, image = self._told(0, tokens, code, image)
+        with g.scope("layers.1"):
+            asked = image
+            tokens = g.op("Add", tokens, code)
+            tokens = self._asked(1, tokens, code, lambda asking, name: self._to_image(asking, asked, name))
+            tokens, image = self._told(1, tokens, code, image)
         name = f"{_DECODER}.transformer"
         with g.scope("final"):
             h = self._to_image(g.op("Add", tokens, code), image, f"{name}.final_attn_token_to_image")
@@ -90,7 +100,7 @@ class _Writer:
         return g
 
     def _tokens(self, points: ir.Value, labels: ir.Value) -> ir.Value:
-        """Appends the tokens [N, t, E]: the decoder's own, then the prompt's; the code of places is in float32."""
+        """Appends the tokens [N, t, E]: the decoder's own, then the prompt's."""
         g, config, slots = self.g, self.config, self.config.slots
         # In the order of `fourier_code`: folded into one map, large angles would come from cancelling terms.
         x = g.op("Add", points, g.constant(0.5, np.float32))
@@ -101,11 +111,11 @@ class _Writer:
         code = g.op("Concat", g.op("Sin", angles), g.op("Cos", angles), axis=-1)
         labels = g.op("Reshape", labels, g.constant([-1, slots, 1]))
         known = g.constant(list(_KINDS), np.float32)
-        chosen = g.cast(g.op("Cast", g.op("Equal", labels, known), to=FLOAT), g.compute)
+        chosen = g.op("Cast", g.op("Equal", labels, known), to=FLOAT)
         kinds = self._stacked(
             "kinds of points", [f"{_PROMPTS}.{name}.weight" for name in _KINDS.values()], squeeze=True
         )
-        prompt = g.op("Add", g.cast(code, g.compute), g.op("MatMul", chosen, kinds))
+        prompt = g.op("Add", code, g.op("MatMul", chosen, kinds))
         names = [f"{_DECODER}.iou_token.weight", f"{_DECODER}.mask_tokens.weight"]
 
         def own() -> Tensor:
@@ -115,18 +125,17 @@ class _Writer:
         padded = g.op("Pad", prompt, g.constant([0, 1 + MASKS, 0, 0, 0, 0]))
         return g.op("Add", padded, g.derived("own tokens", (1, self.tokens, self.embed), own))
 
-    def _layer(
-        self, index: int, tokens: ir.Value, code: ir.Value, image: ir.Value, shared: tuple[ir.Value, ir.Value]
-    ) -> tuple[ir.Value, ir.Value]:
-        """Appends a layer; returns its tokens [N, t, E] and its image [N, C, E]."""
+    def _asked(self, index: int, tokens: ir.Value, code: ir.Value, across: _Across) -> ir.Value:
+        """Appends the first half of a layer: attention among tokens [N, t, E], and of tokens to the image."""
         g, name = self.g, f"{_DECODER}.transformer.layers.{index}"
-        if index:
-            tokens = g.op("Add", tokens, code)
         h = self._among_tokens(tokens, f"{name}.self_attn")
         tokens = layer_norm(g, g.op("Add", tokens, h), f"{name}.norm1", _EPSILON)
-        asking, across = g.op("Add", tokens, code), f"{name}.cross_attn_token_to_image"
-        h = self._to_image(asking, image, across) if index else self._to_shared(asking, shared, across)
-        tokens = layer_norm(g, g.op("Add", tokens, h), f"{name}.norm2", _EPSILON)
+        h = across(g.op("Add", tokens, code), f"{name}.cross_attn_token_to_image")
+        return layer_norm(g, g.op("Add", tokens, h), f"{name}.norm2", _EPSILON)
+
+    def _told(self, index: int, tokens: ir.Value, code: ir.Value, image: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Appends the second half: the MLP, and attention of the image; returns tokens [N, t, E], image [N, C, E]."""
+        g, name = self.g, f"{_DECODER}.transformer.layers.{index}"
         h = g.op("Gelu", linear(g, tokens, f"{name}.mlp.layers.0.0", (-1, self.config.decoder_mlp)))
         h = linear(g, h, f"{name}.mlp.fc", (-1, self.tokens, self.embed))
         tokens = layer_norm(g, g.op("Add", tokens, h), f"{name}.norm3", _EPSILON)
@@ -206,8 +215,7 @@ class _Writer:
         return linear(self.g, x, f"{name}.out_proj", (-1, self.tokens, self.embed))
 
     def _softmax(self, x: ir.Value) -> ir.Value:
-        g = self.g
-        return g.cast(g.op("Softmax", g.cast(x, FLOAT), axis=-1), g.compute)
+        return narrowed(self.g, self.g.op("Softmax", widened(self.g, x), axis=-1))
 
     def _by_head(self, name: str, turn: Callable[[Tensor], Tensor]) -> ir.Value:
         """Returns a projection's weight, [H, d, E] as stored, turned."""
@@ -223,8 +231,13 @@ class _Writer:
     def _places(self) -> ir.Value:
         """Returns the code of the cells, [1, C, E]."""
         g, grid = self.g, self.config.grid
-        label = f"code of {grid[0]}x{grid[1]} places"
-        return g.derived(label, (1, self.cells, self.embed), lambda: dense_code(g.weights.load(_MATRIX), grid)[None])
+
+        def load() -> Tensor:
+            return dense_code(g.weights.load(_MATRIX), grid)[None]
+
+        with g.in_float32():
+            code = g.derived(f"code of {grid[0]}x{grid[1]} places", (1, self.cells, self.embed), load)
+        return narrowed(g, code)
 
     # Heads
 
@@ -279,10 +292,10 @@ class _Writer:
             ones = g.ones(g.constant([4 * channels * self.cells]))
             x = g.op("LayerNormalization", x, ones, axis=-1, epsilon=_EPSILON, stash_type=1)
         elif kind == "native":
-            one, zero = (g.cast(each, g.compute) for each in (one, zero))
+            one, zero = (narrowed(g, each) for each in (one, zero))
             x = g.op("GroupNormalization", x, one, zero, num_groups=1, epsilon=_EPSILON, stash_type=1)
         else:
-            x = g.cast(g.op("InstanceNormalization", g.cast(x, FLOAT), one, zero, epsilon=_EPSILON), g.compute)
+            x = narrowed(g, g.op("InstanceNormalization", widened(g, x), one, zero, epsilon=_EPSILON))
         x = g.op("Reshape", x, g.constant([-1, channels]))
         return g.op("Add", g.op("Mul", x, g.weight(f"{name}.weight")), g.weight(f"{name}.bias"))
 

@@ -13,6 +13,7 @@ from ...graph.layers import attend, attention, conv, layer_norm, linear, split_h
 from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import FLOAT, Dtypes, Graph
+from .islands import narrowed, widened
 from .network import NetworkConfig, dense_code, interpolate_positions
 
 _EPSILON = 1e-6
@@ -61,7 +62,9 @@ def write_image_encoder(
         x = g.op("Transpose", g.op("Reshape", x, g.constant([-1, embed, cells])), perm=[0, 2, 1])
         x = layer_norm(g, x, f"{name}.3", _EPSILON)
         embedding = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1]), g.constant([-1, embed, rows, columns]))
-    with g.scope("projections"):
+    # The decoder's first attention is the most sensitive to rounding, its code of places above all.
+    x = widened(g, x)
+    with g.scope("projections"), g.in_float32():
         heads, inner = config.decoder_heads, embed // 2
         # W (x + code) + b is W x, and a constant for each cell.
         keys = g.op("Add", g.op("MatMul", x, transposed(g, f"{_LAYER}.k_proj.weight")), _code_keys(g, config))
@@ -84,7 +87,7 @@ def _patches(g: Graph, x: ir.Value, config: NetworkConfig, mean: Sequence[float]
     with g.scope("patches"):
         # Folding these into the convolution doubled its rounding error, which attention makes visible.
         shift, scale = (g.constant(np.reshape(each, (1, 3, 1, 1)), np.float32) for each in (mean, std))
-        x = g.cast(g.op("Div", g.op("Sub", x, shift), scale), g.compute)
+        x = narrowed(g, g.op("Div", g.op("Sub", x, shift), scale))
         if g.variant.name == "cpu" and columns % _TOGETHER == 0:
             x = _patch_products(g, x, name, config)
         else:

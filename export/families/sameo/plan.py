@@ -28,6 +28,9 @@ BOXES = 16
 _SMALL = 128 * 256  # pixels up to which graphs are compared with torch at their own size
 _SMALL_GRID = (4, 16)  # the columns of a graph for the CPU decide how it embeds patches
 _PROMPT = np.array([[0.2, 0.3], [0.7, 0.8], [0.4, 0.5]], np.float32)  # corners of a box, and a point
+# Attention with seeded weights magnifies rounding: of the recorded small checkpoint at its own size, the decoder in
+# torch's float32 is 2e-5 from float64, and in half precision 6e-3.
+_SLACK = 5.0
 _SEED = 20260611
 
 
@@ -96,6 +99,7 @@ def plan_sameo(checkpoint: SameoCheckpoint, settings: SameoSettings | None = Non
             check_size=check_size,
             reference=getattr(reference, kind, _unused),
             bfloat16=False,
+            slack=_SLACK,
         )
         for kind, write in (("image_encoder", encoder), ("mask_decoder", decoder))
     )
