@@ -151,11 +151,11 @@ def _look_up(detections: Detections, wanted: Sequence[ImageId], place: Callable[
         return [one for one in found if one is not None]
     index = found.index(None)
     others = len({str(one) for one, at in zip(wanted, found, strict=True) if at is None}) - 1
-    more = f", and {others} more images are not there either" if others else ""
+    more = f"; {others} more {'images are' if others > 1 else 'image is'} missing" if others else ""
     name = displayed(str(wanted[index]))
     what = f"the picture {name}" if _is_text(wanted[index]) else f"a picture whose name ends with the number {name}"
     raise InputError(
-        f"{detections.name(index)} needs {what}, which is not in `images`{more}; give the folder with it, or "
+        f"{detections.name(index)} needs {what}, which is not in `images`{more}. Give the folder with it, or "
         "`images_json` with the file name of each image.",
         field="images",
     )

@@ -88,7 +88,7 @@ def make_scene(
 
 
 class Things(NamedTuple):
-    """All things of a scene, farthest first: masks bool [K, T, H, W] and depth float32 [T, H, W], as in `Scene`.
+    """All things of a scene, farthest first: masks bool [K, T, H, W], and depth and frames as in `Scene`.
 
     The things before and behind the object are as many as the scene has; some may be outside of the frame.
     """
@@ -96,6 +96,7 @@ class Things(NamedTuple):
     modal: Bools
     amodal: Bools
     depth: Floats
+    frames: Bytes
 
 
 def make_things(
@@ -108,7 +109,7 @@ def make_things(
     modal = amodal.copy()
     for index in range(len(modal)):
         modal[:index] &= ~amodal[index]
-    return Things(modal, amodal, depth)
+    return Things(modal, amodal, depth, pictures)
 
 
 def write_scene(folder: PathLike, scene: Scene, fps: float = 8.0) -> None:

@@ -34,19 +34,27 @@ class FamilyCommand(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """See click."""
-        family = _family_among(args)
-        chosen = _command_of(str(self.name), family)
-        self.params = chosen.params
+        found = _family_among(args)
+        family = found or next(iter(_PACKAGES))
         try:
-            return chosen.make_context(info_name, args, parent, **extra)
+            return self._context_of(family, info_name, args, parent, extra)
         except click.NoSuchOption as error:
             others = _families_with(str(self.name), error.option_name, family)
             if not others:
                 raise
+            if found is None:  # there is no bundle, which the command says that has the option
+                return self._context_of(others[0], info_name, args, parent, extra)
             raise InputError(
                 f"{error.option_name} is an option for bundles of the family {' or '.join(others)}, and this one is of "
                 f"{family}; give a bundle of that family, or the options of `amodal {self.name} BUNDLE --help`."
             ) from error
+
+    def _context_of(
+        self, family: str, info_name: str | None, args: list[str], parent: click.Context | None, extra: dict[str, Any]
+    ) -> click.Context:
+        chosen = _command_of(str(self.name), family)
+        self.params = chosen.params
+        return chosen.make_context(info_name, list(args), parent, **extra)
 
 
 class ExportCommand(FamilyCommand):
@@ -115,8 +123,8 @@ def _has(name: str, family: str) -> bool:
     return find_spec(f"{_PACKAGES[family]}.{name}") is not None
 
 
-def _family_among(args: list[str]) -> str:
-    """Returns the family of the first argument that is a bundle; the default if there is none or it is unreadable."""
+def _family_among(args: list[str]) -> str | None:
+    """Returns the family of the first argument that is a bundle; None if there is none or it is unreadable."""
     from amodal.runtime.bundle.manifest import MANIFEST_NAME
     from amodal.runtime.bundle.reading import find_bundle, read_manifest
 
@@ -126,7 +134,7 @@ def _family_among(args: list[str]) -> str:
                 return read_manifest(find_bundle(argument)).family
             except AmodalError:  # the command itself reports it
                 break
-    return next(iter(_PACKAGES))
+    return None
 
 
 def _family_asked(args: list[str]) -> str:

@@ -39,6 +39,8 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
         try_names(folder, source.names)
         with load(options["bundle"], progress=bars.component, **loading) as model, ExitStack() as undo:
             overlays = open_overlays(folder, source, options) if options["overlay"] else None
+            if overlays is not None:
+                undo.callback(overlays.close)
             products = open_products(folder, source, options["cutouts"], overlays)
             undo.callback(products.close)
             bars.report("predict", "", 0, source.count)

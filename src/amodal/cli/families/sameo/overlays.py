@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Overlays:
         self._sheet: list[tuple[str, NDArray[np.uint8]]] = []
         self._on_sheet = {round(i) for i in np.linspace(0, source.count - 1, min(_SHEET_FRAMES, source.count))}
         self._video: VideoWriter | None = None
+        self._undo = ExitStack()
         self._size = LONGEST if kind == "gif" else LONGEST_OF_MP4
 
     def add(
@@ -73,17 +75,21 @@ class Overlays:
             drawn.save(self._folder / "overlay" / picture.name)
         elif self._kind == "mp4":
             if self._video is None:
-                self._video = VideoWriter(self._folder / "overlay.mp4", self._source.fps or _FPS).__enter__()
+                video = VideoWriter(self._folder / "overlay.mp4", self._source.fps or _FPS)
+                self._video = self._undo.enter_context(video)
             self._video.add(np.asarray(drawn))
         elif picture.place % self._gif_step == 0:
             self._gif.append(drawn)
         if picture.place in self._on_sheet:
             self._sheet.append((picture.name, np.asarray(drawn.convert("RGB"))))
 
+    def close(self) -> None:
+        """Closes the files that are written, whether they were finished or not."""
+        self._undo.close()
+
     def finish(self) -> list[str]:
         """Writes what is left; returns the names of what was written."""
-        if self._video is not None:
-            self._video.__exit__(None, None, None)
+        self._undo.close()
         if self._gif:
             save_gif(self._folder / "overlay.gif", self._gif, (self._source.fps or _FPS) / self._gif_step)
         self._write_sheet()

@@ -90,8 +90,9 @@ class Boxes:
         at = np.array(self._places(options), np.int64)
         self._used = list(range(self.frames.count)) if self.is_clip else np.unique(at).tolist()
         self.count = len(self._used)
-        self._sizes: dict[int, Size] = {place: self._size(place, at) for place in np.unique(at).tolist()}
-        self._boxes = find_boxes(self.detections, [self._sizes[place] for place in at.tolist()], options["box_format"])
+        places, first = np.unique(at, return_index=True)
+        sizes = {place: self._size(place, index) for place, index in zip(places.tolist(), first.tolist(), strict=True)}
+        self._boxes = find_boxes(self.detections, [sizes[place] for place in at.tolist()], options["box_format"])
         order = np.argsort(at, kind="stable")
         starts = np.searchsorted(at[order], self._used)
         self._groups = np.split(order, starts)[1:]
@@ -110,11 +111,12 @@ class Boxes:
             raise InputError("--images-json is for a folder of pictures; the frames of a video have no names.")
         return find_frames(self.detections, self.frames.count, options["first_id"])
 
-    def _size(self, place: int, at: NDArray[np.int64]) -> Size:
+    def _size(self, place: int, index: int) -> Size:
+        """Returns the size of a picture, for which detection `index` is."""
         with argument("images"):
             size = self.frames.file_size(place)
         if self.listed is not None and self.frames.names is not None:
-            image = self.detections.images[int(np.flatnonzero(at == place)[0])]
+            image = self.detections.images[index]
             require_listed_size(self.listed, image, self.frames.names[place], size)
         return size
 
