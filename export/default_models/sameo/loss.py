@@ -63,9 +63,7 @@ def loss_of(
 
 def enlarged(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic as torch's `interpolate` [..., h, w] -> [..., *size], as two products, whose gradient is faster."""
-    rows, columns = (
-        _weights(old, new).to(logits) for old, new in zip(logits.shape[-2:], size, strict=True)
-    )
+    rows, columns = (_weights(old, new).to(logits) for old, new in zip(logits.shape[-2:], size, strict=True))
     return rows @ logits @ columns.T
 
 
