@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle
+from ..bundle.reading import Bundle, packaged_name
 from ..errors import EngineCorruptError, EngineError, EngineNotFoundError, EngineStaleError
 from .store import EngineRecord, Profile, check_engine, engine_folder, graph_hash, read_record
 
@@ -102,7 +102,7 @@ def find_build(
 
 def bundle_name(bundle: Bundle) -> str:
     """Returns a bundle's name on the command line."""
-    return DEFAULT_BUNDLE if bundle.path == find_bundle(DEFAULT_BUNDLE) else str(bundle.path)
+    return packaged_name(bundle.path) or str(bundle.path)
 
 
 def _read(bundle: Bundle, place: Path, profiles: Profiles) -> EngineBuild:

@@ -18,7 +18,7 @@ import platformdirs
 from pydantic import Field, ValidationError
 
 from ..bundle.manifest import FileEntry, Precision, Record, TensorEntry
-from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle, sha256_of
+from ..bundle.reading import Bundle, packaged_name, sha256_of
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError
 from ..paths import PathLike
 
@@ -131,12 +131,12 @@ def graph_hash(bundle: Bundle, component: str) -> str:
 def engine_folder(bundle: PathLike, engine_dir: PathLike | None = None) -> Path:
     """Returns the folder of a bundle's engines: `engine_dir`, or `engines` inside the bundle.
 
-    The package's own bundle may be read-only; its engines lie in the user's cache.
+    The package's own bundles may be read-only; their engines lie in the user's cache.
     """
     if engine_dir is not None:
         return Path(engine_dir)
-    if str(bundle) == DEFAULT_BUNDLE or Path(bundle) == find_bundle(DEFAULT_BUNDLE):
-        return platformdirs.user_cache_path("amodal") / ENGINES / DEFAULT_BUNDLE
+    if name := packaged_name(bundle):
+        return platformdirs.user_cache_path("amodal") / ENGINES / name
     return Path(bundle) / ENGINES
 
 

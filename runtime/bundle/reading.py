@@ -16,16 +16,26 @@ from .lifting import lift
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, ComponentEntry, FileEntry, Manifest
 
 DEFAULT_BUNDLE = "default"
-"""Name of the bundle inside the package; write `./default` for a folder of that name."""
+"""Name of the Diffusion-VAS bundle inside the package; write `./default` for a folder of that name."""
+
+DEFAULT_SAMEO_BUNDLE = "default-sameo"
+"""Name of the SAMEO bundle inside the package."""
+
+_PACKAGED = {DEFAULT_BUNDLE: "default_bundle", DEFAULT_SAMEO_BUNDLE: "default_sameo_bundle"}
 
 _PIECE = 1 << 22
 
 
 def find_bundle(bundle: PathLike) -> Path:
-    """Returns the folder of a bundle: the path given, or the package's own for `default`."""
-    if str(bundle) == DEFAULT_BUNDLE:
-        return Path(str(files("amodal"))) / "default_bundle"
+    """Returns the folder of a bundle: the path given, or the package's own for `default` and `default-sameo`."""
+    if folder := _PACKAGED.get(str(bundle)):
+        return Path(str(files("amodal"))) / folder
     return Path(bundle)
+
+
+def packaged_name(bundle: PathLike) -> str | None:
+    """Returns the name of a bundle, given as a name or a folder, if it is one of the package's own."""
+    return next((name for name in _PACKAGED if find_bundle(bundle) == find_bundle(name)), None)
 
 
 def sha256_of(file: Path, progress: Progress = silent) -> str:
@@ -42,7 +52,7 @@ class Bundle:
     """A finished bundle on disk.
 
     Args:
-        path: the folder, or `default` for the small trained one inside the package.
+        path: the folder, or `default` or `default-sameo` for a small trained one inside the package.
 
     Raises:
         BundleNotFoundError: there is no finished bundle.

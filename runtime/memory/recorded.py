@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from ..builds.store import graph_hash
 from ..bundle.manifest import Record
-from ..bundle.reading import DEFAULT_BUNDLE, Bundle, find_bundle
+from ..bundle.reading import Bundle, packaged_name
 from ..errors import EngineCorruptError, EngineNotFoundError, EngineStaleError, OutputError
 from .plan import Footprint
 
@@ -72,10 +72,10 @@ class MemoryRecord(Record):
 
 
 def record_file(bundle: Bundle) -> Path:
-    """Returns the path of a bundle's record; that of the package's own bundle lies in the user's cache."""
+    """Returns the path of a bundle's record; that of one of the package's own lies in the user's cache."""
     folder = bundle.path / "memory"
-    if Path(bundle.path) == find_bundle(DEFAULT_BUNDLE):
-        folder = platformdirs.user_cache_path("amodal") / "memory" / DEFAULT_BUNDLE
+    if name := packaged_name(bundle.path):
+        folder = platformdirs.user_cache_path("amodal") / "memory" / name
     return folder / "onnxruntime-cuda.json"
 
 

@@ -53,8 +53,8 @@ class Recipe:
 
     scenes: int = 4000
     frames: int = 8
-    minutes: float = 26.0
-    pictures: int = 16
+    minutes: float = 31.0
+    pictures: int = 10
     prompts: int = 4
     lr: float = 1e-3
     lr_matrices: float = 2e-3

@@ -195,6 +195,7 @@ def test_all_things_of_a_scene_are_those_that_hide_its_object() -> None:
     for seed in range(6):
         scene, things = make_scene(seed, 5), make_things(seed, 5)
         np.testing.assert_array_equal(things.depth, scene.depth)
+        np.testing.assert_array_equal(things.frames, scene.frames)
         index = next(i for i in range(len(things.amodal)) if (things.amodal[i] == scene.amodal).all())
         np.testing.assert_array_equal(things.modal[index], scene.modal)
         np.testing.assert_array_equal(things.modal[-1], things.amodal[-1])  # nothing hides the nearest
