@@ -1,0 +1,1 @@
+"""One module per format of a data set; each gives clips, and says what is missing on disk."""

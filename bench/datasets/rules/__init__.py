@@ -1,0 +1,1 @@
+"""One module per protocol: what is measured in a clip, and how clips become a table."""
