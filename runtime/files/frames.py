@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, argument
 from ..paths import PathLike
-from .pictures import Picture, Size, is_turned
-from .sequences import Folder, Pictures, as_array, open_sequence, reader_of
+from .pictures import Picture, Size, is_turned, picture_size
+from .sequences import ArrayFolder, Folder, Pictures, as_array, open_sequence, reader_of
 from .video import Most
 
 _KINDS = "a folder of images or a video file"
@@ -54,6 +54,12 @@ class Frames:
         """Returns (height, width); decodes no picture whose header says it."""
         with argument("frames"):
             return self._pictures.size()
+
+    def file_size(self, number: int) -> Size:
+        """Returns (height, width) of one of several pictures, which need not be alike; errors as of `size`."""
+        if isinstance(self._pictures, Folder) and not isinstance(self._pictures, ArrayFolder):
+            return picture_size(self._pictures.files[number])
+        return self.size()
 
     def again(self) -> Frames:
         """Returns another reader of the same frames, for another place in them."""
@@ -111,16 +117,17 @@ class Frames:
 
 
 @argument("frames")
-def open_frames(path: PathLike, most: Most = None) -> Frames:
+def open_frames(path: PathLike, most: Most = None, single: bool = False) -> Frames:
     """Opens the frames of a clip: a folder of pictures, a video, a moving picture or stack, or a numpy file.
 
     Args:
         most: returns, from the frame rate, after how many frames a video is not counted further.
+        single: whether the file of a single picture is taken, too.
 
     Raises:
         InputError: no such path, or no frames there.
     """
-    pictures = open_sequence(path, _KINDS, _KEYS, most)
+    pictures = open_sequence(path, _KINDS, _KEYS, most, single=single)
     return Frames(pictures)
 
 

@@ -1,15 +1,18 @@
-"""Ids of objects: which one is meant, and how several are listed."""
+"""Ids of objects: which one is meant, how several are listed, and the folders that are named after them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError
 from ..paths import natural_key
+from ..pictures.object_ids import ObjectId, format_id
 
 Id = TypeVar("Id")
+_LONGEST_NAME = 60
 
 
 def choose_object(source: Path, ids: Iterable[Id], object_id: int | str | None) -> Id:
@@ -32,3 +35,15 @@ def join_ids(ids: Iterable[Any], most: int = 20) -> str:
     """Joins the first `most` ids in natural order into text."""
     names = sorted((str(name) for name in ids), key=natural_key)
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def folder_names(objects: Sequence[ObjectId]) -> list[str]:
+    """Returns a name for each object that every file system takes, and takes for another: letters, digits, `._-`."""
+    names: list[str] = []
+    for object_id in objects:
+        plain = re.sub(r"[^\w.-]+", "_", format_id(object_id).removeprefix("#"), flags=re.ASCII)[:_LONGEST_NAME]
+        base = plain.strip("._") or "object"
+        taken = {name.lower() for name in names}
+        free = (base if n == 1 else f"{base}-{n}" for n in range(1, len(objects) + 1))
+        names.append(next(name for name in free if name.lower() not in taken))
+    return names

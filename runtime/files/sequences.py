@@ -76,6 +76,14 @@ class Folder:
         return _alike(files, (self._open(file) for file in files))
 
 
+class OnePicture(Folder):
+    """One file with one picture, as a folder that holds nothing else."""
+
+    def __init__(self, path: Path, opener: Opener = open_picture) -> None:
+        self._open, self.path, self.files, self.notes = opener, path, [path], []
+        self.names, self.count = [path.name], 1
+
+
 class ArrayFolder(Folder):
     """One numpy file with one array [H, W] or [H, W, channels] per frame."""
 
@@ -184,6 +192,7 @@ def open_sequence(
     keys: tuple[str, ...] = (),
     most: Most = None,
     opener: Opener = open_picture,
+    single: bool = False,
 ) -> Folder | ArrayFolder | Stack | Array | Video:
     """Opens the pictures at `path`.
 
@@ -192,14 +201,17 @@ def open_sequence(
         keys: names of the array in an npz with several.
         most: returns, from the frame rate, after how many frames a video is not counted further.
         opener: opens the pictures of a folder.
+        single: whether the file of a single picture is taken.
 
     Raises:
-        InputError: no such path, nothing readable there, or a single picture.
+        InputError: no such path, nothing readable there, or a single picture without `single`.
     """
     source = require_path(path, expected)
     if source.is_dir():
         return open_folder(source, keys, opener)
     suffix = source.suffix.lower()
+    if single and suffix in IMAGE_SUFFIXES and not (suffix in _STACKS and _count(source) > 1):
+        return OnePicture(source, opener)
     if suffix in ARRAY_SUFFIXES:
         return Array(source, keys)
     if suffix in _STACKS:
@@ -235,6 +247,11 @@ def _alike(names: Sequence[Any], pictures: Iterable[Picture]) -> Iterator[Pictur
         first = first or size_of(picture)
         require_same_size([names[0], name], [first, size_of(picture)])
         yield picture
+
+
+def _count(path: Path) -> int:
+    with _image(path) as image:
+        return int(getattr(image, "n_frames", 1))
 
 
 @contextmanager

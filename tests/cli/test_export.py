@@ -179,6 +179,7 @@ def test_a_checkpoint_cloned_without_git_lfs(part: str, refused: Refused, checkp
     assert f"{file} is a git-lfs pointer, not the file itself: run `git lfs pull`" in sentence
 
 
+@pytest.mark.slow
 def test_a_metric_depth_checkpoint_is_exported_when_it_is_meant(
     refused: Refused, kept_checkpoint: Path, kept_clip: Clip, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_each_object_has_what_the_python_interface_gives(both: tuple[Path, Outco
         np.testing.assert_array_equal(pictures(folder / "visible")[..., 3] == 255, ids == object_id)
 
 
+@pytest.mark.slow
 def test_masks_json_has_tracks_that_the_reader_reads(both: tuple[Path, Outcome], scene: Path) -> None:
     out, _ = both
     document = json.loads((out / "masks.json").read_text())
@@ -137,6 +138,7 @@ def test_masks_json_has_tracks_that_the_reader_reads(both: tuple[Path, Outcome],
     np.testing.assert_array_equal(read_masks(out / "masks.json", 1), ids_of(scene) == 1)
 
 
+@pytest.mark.slow
 def test_result_json_says_what_was_run_and_where_it_is(both: tuple[Path, Outcome]) -> None:
     out, outcome = both
     result = json.loads((out / "result.json").read_text())
@@ -152,6 +154,7 @@ def test_result_json_says_what_was_run_and_where_it_is(both: tuple[Path, Outcome
     assert outcome.out.startswith(f"Wrote {out} in ")
 
 
+@pytest.mark.slow
 def test_one_object_of_a_long_clip_is_written_as_that_of_a_short_one(scene: Path, tmp_path: Path) -> None:
     out = tmp_path / "OUT"
     outcome = issue(*command(scene, "--object", 1, "--stage", "segment", "--preset", "fast", "-o", out))

@@ -20,9 +20,10 @@ from torch import Tensor
 from amodal.runtime.errors import CheckpointError, InputError
 
 from ...graph.weights import Weight, Weights, random_weights, read_json
-from .network import NetworkConfig, Sameo
+from .network import Sameo
 from .pickles import load_tensors
 from .recognition import other_kind
+from .sizes import NetworkConfig
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from .network import NetworkConfig
+    from .sizes import NetworkConfig
 
 _MASKS = 4
 

@@ -27,7 +27,8 @@ from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import FLOAT, Dtypes, Graph
 from .islands import narrowed, widened
-from .network import NetworkConfig, dense_code
+from .network import dense_code
+from .sizes import NetworkConfig
 
 MASKS = 4
 _EPSILON = 1e-5

@@ -14,7 +14,8 @@ from ...graph.variants import Variant
 from ...graph.weights import Weights
 from ...graph.writer import FLOAT, Dtypes, Graph
 from .islands import narrowed, widened
-from .network import NetworkConfig, dense_code, interpolate_positions
+from .network import dense_code, interpolate_positions
+from .sizes import NetworkConfig
 
 _EPSILON = 1e-6
 _SCORES = 1 << 22  # most attention scores at once on a CPU, where they stay in memory: 16 MB in float32

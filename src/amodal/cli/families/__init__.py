@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,9 +34,19 @@ class FamilyCommand(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """See click."""
-        chosen = _command_of(str(self.name), _family_among(args))
+        family = _family_among(args)
+        chosen = _command_of(str(self.name), family)
         self.params = chosen.params
-        return chosen.make_context(info_name, args, parent, **extra)
+        try:
+            return chosen.make_context(info_name, args, parent, **extra)
+        except click.NoSuchOption as error:
+            others = _families_with(str(self.name), error.option_name, family)
+            if not others:
+                raise
+            raise InputError(
+                f"{error.option_name} is an option for bundles of the family {' or '.join(others)}, and this one is of "
+                f"{family}; give a bundle of that family, or the options of `amodal {self.name} BUNDLE --help`."
+            ) from error
 
 
 class ExportCommand(FamilyCommand):
@@ -91,15 +101,29 @@ def _command_of(name: str, family: str) -> click.Command:
     return found
 
 
+def _families_with(name: str, option: str, but: str) -> list[str]:
+    """Returns the families, without `but`, whose command has an option."""
+    found = []
+    for family in _PACKAGES:
+        params = () if family == but or not _has(name, family) else _command_of(name, family).params
+        if any(option in (*param.opts, *param.secondary_opts) for param in params):
+            found.append(family)
+    return found
+
+
+def _has(name: str, family: str) -> bool:
+    return find_spec(f"{_PACKAGES[family]}.{name}") is not None
+
+
 def _family_among(args: list[str]) -> str:
     """Returns the family of the first argument that is a bundle; the default if there is none or it is unreadable."""
     from amodal.runtime.bundle.manifest import MANIFEST_NAME
-    from amodal.runtime.bundle.reading import read_manifest
+    from amodal.runtime.bundle.reading import find_bundle, read_manifest
 
     for argument in args:
-        if not argument.startswith("-") and (Path(argument) / MANIFEST_NAME).is_file():
+        if not argument.startswith("-") and (find_bundle(argument) / MANIFEST_NAME).is_file():
             try:
-                return read_manifest(Path(argument)).family
+                return read_manifest(find_bundle(argument)).family
             except AmodalError:  # the command itself reports it
                 break
     return next(iter(_PACKAGES))

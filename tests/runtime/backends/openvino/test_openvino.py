@@ -44,6 +44,7 @@ def drawn(scene: Any) -> tuple[Any, Any]:
     return draw("openvino", scene)
 
 
+@pytest.mark.slow
 def test_a_clip_is_that_of_float32_but_for_rounding(drawn: tuple[Any, Any], scene: Any) -> None:
     seen, whole = drawn
     expected, completed = draw("onnxruntime", scene)
@@ -124,6 +125,7 @@ def test_outputs_have_the_names_of_the_manifest(pair: dict[str, Any]) -> None:
     np.testing.assert_array_equal(network({"x": np.array([-1, 1], np.float32)})["wanted"], [0, 1])
 
 
+@pytest.mark.slow
 def test_a_plugin_without_the_switch_for_snippets_does_without(
     pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

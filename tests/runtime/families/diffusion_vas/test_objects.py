@@ -45,10 +45,8 @@ def test_a_clip_of_fewer_frames_than_the_bundles_is_padded_as_segment_does(model
     equal(model.segment_objects([(1, scene.modal[:5])], depth=scene.depth[:5], **STEPS)[1], alone)
 
 
-@pytest.mark.parametrize(
-    "windows",
-    ["shifted", *(pytest.param(w, marks=pytest.mark.slow) for w in ("blended", "joint", "dilated", "chunks"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("windows", ["shifted", "blended", "joint", "dilated", "chunks"])
 def test_an_object_of_a_long_clip_is_the_same_whatever_the_others(model, scene, windows):
     other = np.roll(scene.modal, 30, axis=2)
     more = {"depth": scene.depth, "windows": windows, "block_frames": 16, **STEPS}
@@ -62,6 +60,7 @@ def test_an_object_of_a_long_clip_is_the_same_whatever_the_others(model, scene, 
     assert (alone[1].masks >= scene.modal).all()
 
 
+@pytest.mark.slow
 def test_segment_and_complete_take_long_clips(model, scene):
     seen = model.segment(scene.modal, depth=scene.depth, **STEPS)
     equal(seen, model.segment_objects({0: scene.modal}, depth=scene.depth, **STEPS)[0])
@@ -149,6 +148,7 @@ def test_a_run_that_goes_on_after_any_block_is_the_one_that_never_stopped(model,
             np.testing.assert_array_equal(again.known[object_id], first.known[object_id])
 
 
+@pytest.mark.slow
 def test_frames_of_an_overlap_lie_between_those_of_both_blocks(model):
     scene = make_scene(4, 20, pace=8)
     source = ArraySource({1: scene.modal}, scene.frames, scene.depth)

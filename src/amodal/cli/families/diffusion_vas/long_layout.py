@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from amodal.runtime.files.object_overlay import LANE
+from amodal.runtime.files.objects import folder_names
 from amodal.runtime.files.results import png_names
 from amodal.runtime.files.rows import MaskRows, Rows
 from amodal.runtime.files.track_writing import FrameLines
 from amodal.runtime.pictures.object_ids import ObjectId, format_id
 
 GIF_FRAMES, SHEET_FRAMES = 100, 5
-_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,6 @@ class Facts:
     def on_sheet(self) -> set[int]:
         """Frames on the contact sheet."""
         return set(np.linspace(0, self.count - 1, min(SHEET_FRAMES, self.count)).round().astype(int).tolist())
-
-
-def folder_names(objects: Sequence[ObjectId]) -> list[str]:
-    """Returns a name for each object that every file system takes, and takes for another: letters, digits, `._-`."""
-    names: list[str] = []
-    for object_id in objects:
-        plain = re.sub(r"[^\w.-]+", "_", format_id(object_id).removeprefix("#"), flags=re.ASCII)[:_LONGEST_NAME]
-        base = plain.strip("._") or "object"
-        taken = {name.lower() for name in names}
-        free = (base if n == 1 else f"{base}-{n}" for n in range(1, len(objects) + 1))
-        names.append(next(name for name in free if name.lower() not in taken))
-    return names
 
 
 class Notes:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 
 from amodal import __version__
 from amodal.cli.console import settings_from
-from amodal.runtime.bundle.manifest import MANIFEST_NAME
-from amodal.runtime.bundle.reading import sha256_of
+from amodal.cli.environment import environment_of
 from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
 from amodal.runtime.families.diffusion_vas.settings import Settings
 from amodal.runtime.files.clip import Clip
@@ -113,17 +109,7 @@ def inputs_json(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def environment_json(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
     """Returns what a run was run with, for result.json."""
-    return {
-        "bundle": _bundle(options["bundle"], model),
-        "backend": model.backend.describe(),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "pillow": PIL.__version__,
-            "opencv": cv2.__version__,
-            "platform": platform.platform(),
-        },
-    }
+    return environment_of(options["bundle"], model, context_layout=model.config.context_layout)
 
 
 def seeds_of(options: Mapping[str, Any]) -> list[int]:
@@ -151,19 +137,6 @@ def settings_json(options: Mapping[str, Any], model: Model) -> dict[str, Any]:
         "churn": churn,
         "memory": model.memory,
         **({"memory_plan": model.plan.as_json()} if model.plan else {}),
-    }
-
-
-def _bundle(path: str, model: Model) -> dict[str, Any]:
-    manifest = model.manifest
-    return {
-        "path": str(path),
-        "manifest_sha256": sha256_of(model.bundle.path / MANIFEST_NAME),
-        "precision": sorted({c.precision for c in manifest.components.values()}),
-        "size": list(model.config.size),
-        "frames": model.config.frames,
-        "context_layout": model.config.context_layout,
-        "files": {f.path: f.sha256 for c in manifest.components.values() for f in c.files},
     }
 
 
