@@ -1,8 +1,8 @@
 """Times SAMEO's exported graphs beside the authors' structure in eager torch, on one thread of a CPU.
 
-The authors' structure is written out plainly: attention as product, softmax, product; the image is repeated for each box
-before the decoder, and projected for each. Both have the same weights. Figures are CPU seconds of the process, taken in
-turns, because wall times depend on what else runs on the machine; peak memory is that of a process of its own.
+The authors' structure is written out plainly: attention as product, softmax, product; the image is repeated for each
+box before the decoder, and projected for each. Both have the same weights. Figures are CPU seconds of the process, taken
+in turns, because wall times depend on what else runs on the machine; peak memory is that of a process of its own.
 
     python -m amodal.bench.studies.sameo_speed --kind ti --boxes 16 --turns 3
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,7 +55,9 @@ def _table(bundle: Path, kind: str, size: tuple[int, int] | None, boxes: int, tu
     network, rng = checkpoint.network(), np.random.default_rng(0)
     config = checkpoint.config
     pixels = rng.random((1, 3, config.height, config.width), np.float32)
-    corners = np.sort(rng.random((boxes, 2, 2), np.float32), axis=1) * np.float32([config.width, config.height])
+    corners = np.sort(rng.random((boxes, 2, 2), np.float32), axis=1) * np.array(
+        [config.width, config.height], np.float32
+    )
     prompts, labels = (np.full((boxes, config.slots, *more), -1, np.float32) for more in ((2,), ()))
     prompts[:, :2], labels[:, :2] = corners, [2, 3]
 
@@ -109,7 +110,9 @@ def _peak(file: Path, boxes: int) -> float:
     feeds = {i.name: np.zeros([free.get(n, n) for n in i.shape], np.float32) for i in session.get_inputs()}
     for _ in range(2):
         session.run(None, feeds)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    # Of this program alone: `ru_maxrss` of a child begins with its parent's.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1000
 
 
 def _peak_apart(file: Path, boxes: int) -> float:
