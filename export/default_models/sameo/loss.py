@@ -36,7 +36,7 @@ def loss_of(
     if fine:
         logits = enlarged(logits, (truth.shape[-2], truth.shape[-1]))
     else:
-        size = logits.shape[-2:]
+        size = (logits.shape[-2], logits.shape[-1])
         truth, seen = F.adaptive_avg_pool2d(truth, size), F.adaptive_avg_pool2d(seen, size)
     share = torch.sigmoid(logits)
     outside = 1 - seen

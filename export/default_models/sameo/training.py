@@ -13,7 +13,7 @@ import torch
 
 from ...families.sameo.network import Sameo
 from ..loop import load_average
-from .data import Pictures
+from .data import Batch, Pictures
 from .loss import loss_of
 from .recipe import MEAN, STD, Recipe, make_network
 
@@ -29,7 +29,7 @@ class _Training:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.network = make_network(recipe)
-        matrices, others = [], []
+        matrices, others = list[torch.nn.Parameter](), list[torch.nn.Parameter]()
         for name, value in self.network.named_parameters():
             inner = value.ndim == 2 and (".blocks." in name or ".transformer." in name)
             (matrices if inner else others).append(value)
@@ -53,13 +53,33 @@ class _Training:
         self.average, self.step, self.seconds = state["average"], state["step"], state["seconds"]
 
     def save(self, file: Path) -> None:
-        state = {"module": self.network.state_dict(), "optimisers": [each.state_dict() for each in self.optimisers]}
-        state |= {"average": self.average, "step": self.step, "seconds": self.seconds}
+        state = {
+            "module": self.network.state_dict(),
+            "optimisers": [each.state_dict() for each in self.optimisers],
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
         torch.save(state, file.with_suffix(".part"))
         os.replace(file.with_suffix(".part"), file)
 
-    def update(self, loss: torch.Tensor) -> dict[str, float]:
+    def take_step(self, batch: Batch) -> dict[str, float]:
         """Takes one step; returns values for the log."""
+        mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+        rgb = torch.from_numpy(np.ascontiguousarray(batch.rgb.transpose(0, 3, 1, 2))).float() / 255
+        points, labels, modal, amodal = (
+            torch.from_numpy(np.ascontiguousarray(part))
+            for part in (batch.points, batch.labels, batch.modal, batch.amodal)
+        )
+        logits, iou = self.network((rgb - mean) / std, points, labels)
+        logits, iou, modal, amodal = (part.flatten(0, 1) for part in (logits, iou, modal, amodal))
+        fine = self.progress > 1 - self.recipe.fine
+        loss, values = loss_of(logits, iou, modal, amodal, self.recipe, fine=fine)
+        values = self._update(loss) | values
+        self.step += 1
+        return values
+
+    def _update(self, loss: torch.Tensor) -> dict[str, float]:
         recipe = self.recipe
         factor = min(1.0, self.progress / recipe.warm_up + 0.02, max(0.0, (1 - self.progress) / recipe.cooldown))
         for optimiser, lr in zip(self.optimisers, (recipe.lr_matrices, recipe.lr), strict=True):
@@ -84,22 +104,11 @@ def train_network(folder: Path, recipe: Recipe) -> Sameo:
     state_file = folder / f"{NAME}.pt"
     if state_file.exists():
         training.load(state_file)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     before, start = training.seconds, time.monotonic()
     saved = start
     with (folder / f"{NAME}.jsonl").open("a", encoding="utf-8") as log:
         while training.progress < 1:
-            batch = pictures.batch(training.step)
-            rgb = torch.from_numpy(np.ascontiguousarray(batch.rgb.transpose(0, 3, 1, 2))).float() / 255
-            points, labels, modal, amodal = (
-                torch.from_numpy(np.ascontiguousarray(part))
-                for part in (batch.points, batch.labels, batch.modal, batch.amodal)
-            )
-            logits, iou = training.network((rgb - mean) / std, points, labels)
-            flat = [part.flatten(0, 1) for part in (logits, iou, modal, amodal)]
-            loss, values = loss_of(*flat, recipe, fine=training.progress > 1 - recipe.fine)
-            values = training.update(loss) | values
-            training.step += 1
+            values = training.take_step(pictures.batch(training.step))
             training.seconds = before + time.monotonic() - start
             log.write(json.dumps({"step": training.step, "seconds": round(training.seconds, 1), **values}) + "\n")
             if time.monotonic() - saved > _SAVE_SECONDS or training.progress >= 1:
