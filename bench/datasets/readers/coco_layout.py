@@ -65,7 +65,12 @@ KINS = Layout(
     ("annotations/instances_val.json", "instances_val.json"),
     "testing/image_2",
     visible="inmodal_seg",
-    missing=(Missing("instances_val.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"), _KITTI),
+    missing=(
+        Missing(
+            "instances_val.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"
+        ),
+        _KITTI,
+    ),
 )
 KINS_2020 = Layout(
     "KINS of 2020",
@@ -75,7 +80,14 @@ KINS_2020 = Layout(
     box="a_bbox",
     area="a_area",
     visible="i_segm",
-    missing=(Missing("update_test_2020.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"), _KITTI),
+    missing=(
+        Missing(
+            "update_test_2020.json",
+            "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset",
+            "none is stated",
+        ),
+        _KITTI,
+    ),
 )
 
 
