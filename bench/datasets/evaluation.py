@@ -108,7 +108,11 @@ def _predictor(request: Request) -> tuple[list[int], str, dict[str, Predict]]:
     seeds = [request.seed + n for n in range(count)]
     run = model_predictor(request.entry, request.bundle, request.settings, request.model)
     hashed = bundle_hash(request.bundle)
-    return seeds, f"bundle {hashed}", {str(seed): partial(run, seed=seed) for seed in seeds}
+    return seeds, f"bundle {hashed}", {str(seed): partial(_seeded, run, seed) for seed in seeds}
+
+
+def _seeded(run: Callable[[Clip, int], Prediction], seed: int, clip: Clip) -> Prediction:
+    return run(clip, seed)
 
 
 def _below(path: Path) -> Sequence[Path]:

@@ -59,6 +59,7 @@ D2SA = Layout(
         Missing("d2s_amodal_images_v1/images/", "mvtec.com", "see MVTec's page"),
     ),
 )
+_KINS = "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset"
 _KITTI = Missing("testing/image_2/", "cvlibs.net (KITTI object, left images)", "CC BY-NC-SA 3.0")
 KINS = Layout(
     "KINS",
@@ -66,9 +67,7 @@ KINS = Layout(
     "testing/image_2",
     visible="inmodal_seg",
     missing=(
-        Missing(
-            "instances_val.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"
-        ),
+        Missing("instances_val.json", _KINS, "none is stated"),
         _KITTI,
     ),
 )
@@ -83,7 +82,7 @@ KINS_2020 = Layout(
     missing=(
         Missing(
             "update_test_2020.json",
-            "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset",
+            _KINS,
             "none is stated",
         ),
         _KITTI,

@@ -103,7 +103,7 @@ def run_dataset(options: dict[str, Any]) -> None:
         write_table([out], out, options)
     else:
         first, count = options["shard"]
-        click.echo(f"Shard {first} of {count} is in {displayed(out)}; `amodal eval --merge` makes the table.")
+        click.echo(f"Shard {first} of {count} is in {displayed(str(out))}; `amodal eval --merge` makes the table.")
 
 
 def write_table(folders: list[Path], out: Path, options: dict[str, Any]) -> None:
