@@ -21,7 +21,7 @@ from .console import warn
 from .lazy import CommandError, LazyGroup
 from .logs import verbose_option
 
-_BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2")
+_BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2", "ijson", "faster_coco_eval")
 _TERMINATED = 128 + signal.SIGTERM
 _PYTHONS_SHOWWARNING = warnings.showwarning
 _PACKAGE = str(Path(__file__).parents[1])
