@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from amodal.cli.console import settings_from
+from amodal.cli.families.keeping import load
 from amodal.cli.progress import ClipBars
 from amodal.runtime.clips.noise import FrameNoise
 from amodal.runtime.clips.windows import cut_blocks
@@ -27,7 +28,6 @@ from amodal.runtime.files.trial import require_space, try_names
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.files.unfinished import Unfinished, refuse_unfinished, unfinished_folder
 from amodal.runtime.files.video_writing import require_video_encoder
-from amodal.runtime.loading import load
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS
 
