@@ -259,8 +259,8 @@ def _told(run: Unfinished, place: Path) -> Iterator[None]:
 def _advice(error: AmodalError) -> str:
     if isinstance(error, InputError):  # a mended input is another one, with which `_read_state` refuses to go on
         return (
-            "What was finished is kept; `resume=True` goes on from there if the inputs stay as they are, and with mended "
-            "ones the run begins anew, with `overwrite=True`."
+            "What was finished is kept; `resume=True` goes on from there if the inputs stay as they are. With mended "
+            "ones, begin anew with `overwrite=True`."
         )
     return "What was finished is kept; `resume=True` goes on from there."
 
