@@ -16,16 +16,18 @@ from amodal.runtime.files.unfinished import unfinished_folder
     ],
 )
 def test_going_on_is_promised_only_for_the_same_inputs(tmp_path: Path, error: AmodalError, told: str) -> None:
-    with pytest.raises(type(error)) as caught, unfinished_folder(tmp_path / "out", {"frames": "a"}) as run:
-        run.commit({"segment": 1}, [])
-        raise error
+    def stop(frames: str, **options: bool) -> None:
+        with unfinished_folder(tmp_path / "out", {"frames": frames}, **options) as run:
+            run.commit({"segment": 1}, [])
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        stop("a")
     assert told in str(caught.value)
     with pytest.raises(InputError, match=r"frames` was a and is b.*begin anew with `overwrite=True`"):
-        with unfinished_folder(tmp_path / "out", {"frames": "b"}, resume=True):
-            pass
-    with unfinished_folder(tmp_path / "out", {"frames": "b"}, overwrite=True) as run:
-        assert run.state == {}
-        run.folder.mkdir(exist_ok=True)
+        stop("b", resume=True)
+    with pytest.raises(type(error)):
+        stop("b", overwrite=True)
 
 
 def test_nothing_is_promised_where_nothing_was_finished(tmp_path: Path) -> None:
