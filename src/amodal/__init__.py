@@ -18,19 +18,32 @@ _LAZY = {
     "Model": "amodal.runtime.model",
     "Segmentation": "amodal.runtime.families.diffusion_vas.results",
     "Completion": "amodal.runtime.families.diffusion_vas.results",
+    "Prediction": "amodal.runtime.families.sameo.results",
     "NoiseStream": "amodal.runtime.sampling.noise",
     "Gate": "amodal.runtime.clips.gate",
     "Churn": "amodal.runtime.sampling.schedule",
     "Bundle": "amodal.runtime.families",
     "AmodalError": "amodal.runtime.errors",
 }
-__all__ = ["AmodalError", "Bundle", "Churn", "Completion", "Gate", "Model", "NoiseStream", "Segmentation", "load"]
+__all__ = [
+    "AmodalError",
+    "Bundle",
+    "Churn",
+    "Completion",
+    "Gate",
+    "Model",
+    "NoiseStream",
+    "Prediction",
+    "Segmentation",
+    "load",
+]
 
 if TYPE_CHECKING:
     from amodal.runtime.clips.gate import Gate
     from amodal.runtime.errors import AmodalError
     from amodal.runtime.families import Bundle
     from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+    from amodal.runtime.families.sameo.results import Prediction
     from amodal.runtime.loading import load
     from amodal.runtime.model import Model
     from amodal.runtime.sampling.noise import NoiseStream

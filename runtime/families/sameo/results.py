@@ -62,7 +62,8 @@ class PictureSegmentation(Segmentation):
     """Result of `Model.segment` of a SAMEO bundle: that of a clip, found picture by picture.
 
     `frames` are the probabilities of the masks in grey, round(255 * sigmoid(logit)), without what is visible; `noise`
-    is that of the seed, from which nothing was drawn.
+    is that of the seed, from which nothing was drawn. `masks` have the shape of the encoder's input, which may be of
+    another ratio than the frames: give `masks_full` to `complete` of another bundle.
 
     Attributes:
         iou: float32 [T], the IoU that the network expects of each mask; 0 in frames that do not show the object, where

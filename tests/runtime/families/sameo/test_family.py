@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from amodal.engines.build import BuildSettings, build_engines
+from amodal.engines.verification import VerifySettings
+from amodal.engines.verify import verify_bundle
 from amodal.runtime.errors import BundleCorruptError, InputError, MemoryBudgetError
 from amodal.runtime.execution.run import Run
 from amodal.runtime.families import Bundle
@@ -53,6 +55,14 @@ def test_the_task_is_run_by_name(model: Any, picture: Any, boxes: Any) -> None:
         model.run("predict", 3)
     with pytest.raises(InputError, match="has no segment stage, only predict"):
         model.run("segment", 3)
+
+
+@pytest.mark.slow
+def test_a_bundle_is_verified(sameo_bundle: Path) -> None:
+    found = verify_bundle(Bundle(sameo_bundle), VerifySettings(seed=3))
+    assert found.ok, found.problems
+    assert [(row.component, row.calls) for row in found.components] == [("image_encoder", 1), ("mask_decoder", 1)]
+    assert [row.stage for row in found.stages] == ["predict"]
 
 
 def test_a_trial_has_boxes_inside_the_picture() -> None:

@@ -20,6 +20,7 @@ from .sources import Picture, Source
 
 _MOST = 40  # objects that are drawn in a picture: those of the highest rank
 _GIF_FRAMES, _SHEET_FRAMES, _THUMB, _FPS = 100, 5, 240, 8.0
+_LONGEST_OF_PNG = 1280
 
 
 class _Drawn(NamedTuple):
@@ -47,7 +48,7 @@ class Overlays:
         self._on_sheet = {round(i) for i in np.linspace(0, source.count - 1, min(_SHEET_FRAMES, source.count))}
         self._video: VideoWriter | None = None
         self._undo = ExitStack()
-        self._size = LONGEST if kind == "gif" else LONGEST_OF_MP4
+        self._size = {"gif": LONGEST, "png": _LONGEST_OF_PNG}.get(kind, LONGEST_OF_MP4)
 
     def add(
         self,
