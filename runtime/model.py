@@ -279,6 +279,7 @@ class Model(DepthMethods, PictureMethods):
         Args:
             every: new frames from window to window; default 2.
             lookahead: frames by which results lag, since the last frames of a window are drawn worst; default 2.
+            windows: `newest` (default), or `dilated`, which look twice as far back for half as many U-Net calls more.
             deadline: seconds that a window may take; objects that do not fit keep their last mask. Default None.
             forget: seconds after which an object that is not seen ends, and a gap between frames after which the
                 history begins anew; default 3.

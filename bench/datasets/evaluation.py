@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,12 @@ def _predictor(request: Request) -> tuple[list[int], str, dict[str, Predict]]:
     count = request.samples or 1
     seeds = [request.seed + n for n in range(count)]
     run = model_predictor(request.entry, request.bundle, request.settings, request.model)
-    return seeds, f"bundle {bundle_hash(request.bundle)}", {str(seed): (lambda clip, s=seed: run(clip, s)) for seed in seeds}
+    hashed = bundle_hash(request.bundle)
+    return seeds, f"bundle {hashed}", {str(seed): partial(_seeded, run, seed) for seed in seeds}
+
+
+def _seeded(run: Callable[[Clip, int], Prediction], seed: int, clip: Clip) -> Prediction:
+    return run(clip, seed)
 
 
 def _below(path: Path) -> Sequence[Path]:

@@ -117,7 +117,7 @@ def _kept(clip: Measured, visibility: tuple[float, float] | None) -> bool:
     if visibility is None:
         return True
     if "visibility" not in clip.modal:
-        raise InputError("this data set has no visibility by clip; it is for sail-vos and tao-amodal.", field="visibility")
+        raise InputError("clips have a visibility in sail-vos and tao-amodal only.", field="visibility")
     return visibility[0] <= float(clip.modal["visibility"]) <= visibility[1]
 
 
@@ -159,7 +159,11 @@ def _comparison(
         return {}, "Published rows are not shown: they are of all clips, these of a part."
     if "Modal" in known:
         ours = rows.get("Modal", {})
-        wrong = [f"{n} {100 * (ours.get(n) or 0):.2f} for {100 * v:.2f}" for n, v in known["Modal"].items() if not _same(ours.get(n), v)]
+        wrong = [
+            f"{name} {100 * (ours.get(name) or 0):.2f} for {100 * value:.2f}"
+            for name, value in known["Modal"].items()
+            if not _same(ours.get(name), value)
+        ]
         if wrong:
             return {}, (
                 "Published rows are not shown: the row Modal, which needs no model, is not the published one "

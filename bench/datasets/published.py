@@ -75,4 +75,5 @@ IMAGES = {"cocoa": 1323, "d2sa": 3600, "tabe-51": 51}
 def published(dataset: str, rules: str) -> dict[str, dict[str, float]]:
     """The published rows of a data set under a protocol, shares in [0, 1] by measure; empty if there are none."""
     names, rows = _TABLES.get((dataset, rules), ((), {}))
-    return {row: {n: round(value / 100, 6) for n, value in zip(names, values, strict=False)} for row, values in rows.items()}
+    shares = {row: [round(value / 100, 6) for value in values] for row, values in rows.items()}
+    return {row: dict(zip(names, values, strict=False)) for row, values in shares.items()}

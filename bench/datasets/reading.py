@@ -84,6 +84,8 @@ def masks_of(rles: Sequence[Any], where: str) -> Bools:
             raise InputError(f"{where}: mask {place} is broken ({error}); expected COCO RLE.") from error
     if len({mask.shape for mask in masks}) > 1:
         raise InputError(f"{where}: the masks have several sizes; expected one.")
+    if not masks:
+        raise InputError(f"{where}: there are no masks; expected at least one.")
     return np.stack(masks)
 
 
@@ -95,15 +97,16 @@ def mask_of(segmentation: Any, size: tuple[int, int], where: str) -> Bools:
     from pycocotools import mask as coco
 
     if isinstance(segmentation, dict):
-        return masks_of([segmentation], where)[0]
+        first: Bools = masks_of([segmentation], where)[0]
+        return first
     flat = bool(segmentation) and not isinstance(segmentation[0], list)
     try:
         polygons = [segmentation] if flat else segmentation
         if not polygons:
             return np.zeros(size, np.bool_)
         merged = coco.merge(coco.frPyObjects(polygons, *size))
-        return np.asarray(coco.decode(merged), np.bool_)
-    except (TypeError, ValueError, IndexError, Exception) as error:  # noqa: BLE001 (pycocotools raises plain Exception)
+        return np.asarray(coco.decode(merged)).astype(np.bool_)
+    except Exception as error:
         raise InputError(f"{where}: the polygon is broken ({error}); expected lists of x, y.") from error
 
 

@@ -46,9 +46,9 @@ def model_predictor(
 
     def predict(clip: Clip, seed: int) -> Prediction:
         if not loaded:
-            import amodal
+            from amodal.runtime.loading import load
 
-            loaded.append(amodal.load(bundle, **model))
+            loaded.append(load(bundle, **model))
         # The evaluation's order of channels is red first; only the demo swaps them.
         given = {"fps": entry.fps, "depth_channels": "rgb", **settings}
         if entry.name == "sail-vos":
@@ -105,7 +105,7 @@ def _objects(model: Any, clip: Clip, seed: int, given: Mapping[str, Any]) -> Pre
     if "truth" not in clip.facts:
         return Prediction(masks=masks, results={clip.id: [encode_rle(mask) for mask in masks]})
     found = [
-        {"image_id": truth["image_id"], "category_id": truth["category_id"], "segmentation": encode_rle(m), "score": 1.0}
+        {**{key: truth[key] for key in ("image_id", "category_id")}, "segmentation": encode_rle(m), "score": 1.0}
         for truth, m in zip(clip.facts["truth"], masks, strict=True)
     ]
     return Prediction(masks=masks, detections=found)

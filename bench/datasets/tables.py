@@ -36,7 +36,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     kept = f", of visibility {visibility[0]:g} to {visibility[1]:g}" if visibility else ""
     lines = [f"# {report['dataset']}", "", f"{report['clips_measured']} of {report['clips']} clips{kept}."]
     for protocol in report["protocols"].values():
-        lines += ["", f"## {protocol['title']}", "", *_table(protocol), "", protocol["notes"], "", protocol["comparison"]]
+        lines += ["", f"## {protocol['title']}", "", *_table(protocol)]
+        lines += ["", protocol["notes"], "", protocol["comparison"]]
     return "\n".join(lines) + "\n"
 
 

@@ -126,9 +126,13 @@ def read_head(folder: Path) -> dict[str, Any] | None:
 def _require_same(known: dict[str, Any], head: dict[str, Any], folder: Path) -> None:
     for name in _DECISIVE:
         if known[name] != head[name]:
-            raise InputError(f"{folder} holds an evaluation of {_SAID[name]}; give another folder for `out`.", field="out")
+            raise _other(folder, _SAID[name])
     if known["clips"] != head["clips"]:
-        raise InputError(f"{folder} holds an evaluation of other clips; give another folder for `out`.", field="out")
+        raise _other(folder, "other clips")
+
+
+def _other(folder: Path, what: str) -> InputError:
+    return InputError(f"{folder} holds an evaluation of {what}; give another folder for `out`.", field="out")
 
 
 def require_mergeable(first: Path, known: dict[str, Any], folder: Path, head: dict[str, Any]) -> None:

@@ -86,7 +86,7 @@ class ClipPrediction:
 
     Attributes:
         samples: K >= 1 times bool [T, h, w], Top-1 first. (h, w) is the frames' size, or that of the padded frame (a
-            quarter more on every side); any other size only in `official` mode, which resizes.
+            quarter more on every side); any other size not in `strict` mode alone; the others resize.
         rgb: uint8 [T, h, w, 3], the whole object's RGB of the Top-1 sample, at the frames' or the padded size.
         boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, if boxes were predicted themselves.
             None: the boxes of the masks.

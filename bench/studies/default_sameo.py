@@ -15,7 +15,7 @@ from amodal.runtime.loading import load
 from amodal.runtime.model import Model
 from amodal.runtime.scenes import Scene, make_scene
 
-from ..quality import ClipPrediction, ClipTruth, evaluate
+from ..quality import ClipPrediction, ClipTruth, MaskScores, evaluate
 from ..running.scene_runs import FIRST_SEED
 from . import reported_errors
 
@@ -58,7 +58,7 @@ def table(scenes: Sequence[Scene], found: dict[str, list[Found]]) -> str:
                 (ClipTruth(f"scene {scene.seed}", scene.modal, scene.amodal), ClipPrediction([mask]))
                 for scene, mask in zip(scenes, masks, strict=True)
             ]
-            scores = evaluate(pairs, "strict").row("Top-1").strict
+            scores: MaskScores = evaluate(pairs, "strict").row("Top-1").strict  # type: ignore[assignment]
             hidden = "-" if scores.miou_occ is None else f"{100 * scores.miou_occ:.1f}"
             name = f"{box}, united with what is visible" if united else box
             lines.append(f"| {name} | {100 * scores.miou:.1f} | {hidden} | {'' if united else error} |")

@@ -1,8 +1,8 @@
 """Times SAMEO's exported graphs beside the authors' structure in eager torch, on one thread of a CPU.
 
 The authors' structure is written out plainly: attention as product, softmax, product; the image is repeated for each
-box before the decoder, and projected for each. Both have the same weights. Figures are CPU seconds of the process, taken
-in turns, because wall times depend on what else runs on the machine; peak memory is that of a process of its own.
+box before the decoder, and projected for each. Both have the same weights. Figures are CPU seconds of the process, in
+turns, because wall times depend on what else runs on the machine; peak memory is that of a process of its own.
 
     python -m amodal.bench.studies.sameo_speed --kind ti --boxes 16 --turns 3
 """

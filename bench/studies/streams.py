@@ -28,7 +28,7 @@ from . import reported_errors
 
 Floats = NDArray[np.float64]
 FILES = ("chunks", "shifted")
-STREAMS = ("1/0", "2/0", "2/1", "2/2", "4/0")
+STREAMS = ("1/0", "2/0", "2/1", "2/2", "4/0", "2/2/dilated")
 _RATE = 8.0  # frames a second
 
 
@@ -40,7 +40,7 @@ class Scores(NamedTuple):
 
 
 def run_scene(index: int, streams: Sequence[str], gate: bool, setting: Setting) -> dict[str, Scores]:
-    """Runs a scene in all ways; a stream is named by `every/lookahead`."""
+    """Runs a scene in all ways; a stream is named by `every/lookahead`, and `/dilated` where its windows are."""
     model = model_of(setting)
     _, scene = long_scene(index, model.config.size)
     options: dict[str, Any] = sampler_keywords(setting.steps, setting.guidance, setting.churn)
@@ -49,9 +49,14 @@ def run_scene(index: int, streams: Sequence[str], gate: bool, setting: Setting) 
         windows = cast("WindowStrategy", way)
         found[way] = model.segment(scene.modal, depth=scene.depth, seed=SEED, windows=windows, **options).masks
     for way in streams:
-        every, lookahead = map(int, way.split("/"))
+        every, lookahead, *cut = way.split("/")
+        ours: dict[str, Any] = {
+            "every": int(every),
+            "lookahead": int(lookahead),
+            "windows": cut[0] if cut else "newest",
+        }
         chosen = Gate() if gate else None
-        with model.stream(every=every, lookahead=lookahead, seed=SEED, forget=1e6, gate=chosen, **options) as stream:
+        with model.stream(**ours, seed=SEED, forget=1e6, gate=chosen, **options) as stream:
             found[way] = np.stack([result.objects[1].mask for result in stream.over(_frames(scene))])
     return {way: Scores(iou(masks, scene.amodal), _hidden(masks, scene)) for way, masks in found.items()}
 
@@ -84,7 +89,9 @@ def tabulate(way: str, runs: Sequence[dict[str, Scores]]) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-n", "--scenes", type=click.IntRange(min=2), default=40, show_default=True)
-@click.option("--stream", "streams", multiple=True, default=STREAMS, show_default=True, help="every/lookahead")
+@click.option(
+    "--stream", "streams", multiple=True, default=STREAMS, show_default=True, help="every/lookahead[/dilated]"
+)
 @click.option(
     "--gate/--no-gate", default=False, show_default=True, help="Whether streams leave out what is not hidden."
 )

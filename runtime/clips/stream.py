@@ -48,7 +48,8 @@ class Stream:
     ) -> None:
         self.options = options or StreamOptions()
         self.options.check(frames)
-        self._history = History(frames, size, self.options.forget, find_depth is not None, self.options.depth_kind)
+        reach, self._frames = self.options.reach(frames), frames
+        self._history = History(reach, size, self.options.forget, find_depth is not None, self.options.depth_kind)
         self._windows = Windows(run, frames, size, self.options, find_depth, clock)
         self._clock, self._news, self._working = clock, threading.Condition(), threading.Lock()
         self._done = 0  # the frames before this one have a result, or never will
@@ -146,7 +147,8 @@ class Stream:
             frames, period = list(self._history.frames), self._history.period()
             done = self._done
         stop = frames[-1].number + 1 - lookahead
-        results = self._windows.run(frames, max(done, frames[0].number), stop, done, period)
+        start = max(done, frames[0].number, frames[-1].number + 1 - self._frames)
+        results = self._windows.run(frames, start, stop, done, period)
         with self._news:
             self._done = stop
         return tuple(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .pace import Pace
 from .stream_frames import Frame
 from .stream_results import Status, StreamObject, StreamResult
 from .tracks import Ring, Track
+from .windows import StreamWindows
 
 Clock = Callable[[], float]
 RANGE_FRAMES = 256
@@ -35,13 +36,13 @@ class RunWindow(Protocol):
         """Draws objects.
 
         Args:
-            objects: visible masks, float32 [m, H, W] in [-1, 1], m at most T.
+            objects: visible masks, float32 [m, H, W] in [-1, 1]; m is at most T or, with dilated windows, 2 T.
             depth: float32 [m, H, W] in [-1, 1].
             numbers: of the m frames in the stream.
             steps: of the sampler.
 
         Returns:
-            decoded pictures uint8 [m, H, W, 3].
+            decoded pictures of the last frames, T or fewer: uint8 [n, H, W, 3].
         """
         ...
 
@@ -57,6 +58,7 @@ class StreamOptions:
     Attributes:
         every: new frames from window to window.
         lookahead: frames at the end of a window without a result yet.
+        windows: of the newest T frames, or "dilated", which also look at the T before, with half as many calls more.
         deadline: seconds that a window may take; objects that do not fit wait, and those that have waited longest go
             first. None for no limit.
         forget: seconds after which an object that is not seen ends, and a gap between frames after which the history
@@ -69,11 +71,16 @@ class StreamOptions:
 
     every: int = 2
     lookahead: int = 2
+    windows: StreamWindows = "newest"
     deadline: float | None = None
     forget: float = 3.0
     steps: tuple[int, ...] = (6,)
     gate: Gate | None = field(default_factory=Gate)
     depth_kind: DepthKind | None = None
+
+    def reach(self, frames: int) -> int:
+        """Returns how many of the newest frames windows of `frames` see."""
+        return 2 * frames if self.windows == "dilated" else frames
 
     def check(self, frames: int) -> None:
         """Raises `InputError` unless the options are in range and fit windows of `frames`."""
@@ -81,6 +88,11 @@ class StreamOptions:
             if not isinstance(value := getattr(self, name), (int, np.integer)):
                 raise InputError(f"{name} {value!r}: expected a whole number of frames.", field=name)
         require_gate(self.gate)
+        if self.windows not in get_args(StreamWindows):
+            raise InputError(
+                f"windows {self.windows!r} of a stream are unknown; expected {' or '.join(get_args(StreamWindows))}.",
+                field="windows",
+            )
         if not 1 <= self.every <= frames:
             raise InputError(f"a window every {self.every} frames: expected 1 to {frames}, its length.", field="every")
         if not 0 <= self.lookahead <= frames - self.every:
@@ -120,11 +132,12 @@ class Windows:
         find_depth: FindDepth | None,
         clock: Clock,
     ) -> None:
-        self._run, self._reach, self._size, self._options = run, frames, size, options
+        self._run, self._frames, self._size, self._options = run, frames, size, options
+        self._reach = options.reach(frames)
         self._find_depth, self._clock = find_depth, clock
         self._pace = Pace(options.steps)
         self._tracks: dict[ObjectId, Track] = {}
-        self._depth, self._extremes = Ring(frames, size), Extremes(RANGE_FRAMES)
+        self._depth, self._extremes = Ring(self._reach, size), Extremes(RANGE_FRAMES)
         self._seen = 0  # the frames before this one were taken in
         self._epoch = 0
         self._turn = 0
@@ -142,6 +155,8 @@ class Windows:
         """
         begin = self._clock()
         self._take_in(frames)
+        if len(frames) < self._reach:
+            frames = frames[-self._frames :]
         numbers = range(frames[0].number, frames[-1].number + 1)
         depth = self._extremes.range().normalise(np.stack([self._depth[n] for n in numbers]))
         wanted = [self._judge(track, numbers, depth, start) for track in self._tracks.values()]
@@ -217,7 +232,7 @@ class Windows:
             drawn = self._run({w.track.object_id: w.modal for w in group}, depth, numbers, steps)
             self._pace.note(max(self._clock() - before, 1e-9), count, steps)
             for one in group:
-                one.track.blend(numbers, drawn[one.track.object_id])
+                one.track.blend(numbers[-self._frames :], drawn[one.track.object_id])
                 self._turn += 1
                 one.track.turn = self._turn
         return steps

@@ -9,6 +9,8 @@ A sampler denoises all frames of a block together. At every step, windows of T f
     dilated  in the first steps every second frame is in a window, so that it looks twice as far; then shifted
     blended  blocks of a single window that overlap by T / 2; their pictures are blended
 
+Streams, which have only the newest frames, cut those into windows of two ways, see `newest_windows`.
+
 A last window that would stick out is moved back, never padded. Joint windows are MultiDiffusion (Bar-Tal et al., ICML
 2023) in time; shifted ones cost no more calls than chunks.
 """
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 
 WindowStrategy = Literal["shifted", "blended", "joint", "dilated", "chunks"]
+StreamWindows = Literal["newest", "dilated"]
 BLOCK_FRAMES = 128
 """Frames of a block, about: bounds memory, and what is lost when a run is killed."""
 _EIGHTHS = (0, 4, 2, 6, 1, 5, 3, 7)
@@ -116,16 +119,43 @@ def windows_at(strategy: WindowStrategy, count: int, frames: int, step: int, ste
         return [_window(np.arange(count), np.ones(count, bool))]
     if strategy == "joint":
         return _averaged(count, frames)
-    if strategy == "dilated" and step < math.ceil(_DILATED_SHARE * steps) and count >= 2 * frames:
-        return [
-            _window(parity + 2 * window.frames, window.weights > 0)
-            for parity in (0, 1)
-            for window in _chunks((count + 1 - parity) // 2, frames)
-        ]
+    if strategy == "dilated" and _looks_far(step, steps) and count >= 2 * frames:
+        return _every_second(count, frames)
     offset = _EIGHTHS[(steps - 1 - step) % 8] * frames // 8
     if strategy in ("shifted", "dilated") and offset:
         return list(_shifted(count, frames, offset, at_start=step % 2 == 1))
     return _chunks(count, frames)
+
+
+def newest_windows(count: int, frames: int, step: int, steps: int) -> list[Window]:
+    """Returns the windows of a stream's newest frames at a step of `steps`: one of at most T frames, or those of 2 T.
+
+    Of 2 T frames, which are those of a stream with dilated windows, every second one is in a window in the first steps,
+    then only the newest T are in one.
+
+    Args:
+        count: at most T, or 2 T.
+    """
+    if count <= frames:
+        return [_window(np.arange(count), np.ones(count, bool))]
+    return (
+        _every_second(count, frames)
+        if _looks_far(step, steps)
+        else [_window(np.arange(frames, count), np.ones(frames, bool))]
+    )
+
+
+def _looks_far(step: int, steps: int) -> bool:
+    """Returns whether dilated windows hold every second frame at a step."""
+    return step < math.ceil(_DILATED_SHARE * steps)
+
+
+def _every_second(count: int, frames: int) -> list[Window]:
+    return [
+        _window(parity + 2 * window.frames, window.weights > 0)
+        for parity in (0, 1)
+        for window in _chunks((count + 1 - parity) // 2, frames)
+    ]
 
 
 def _window(frames: NDArray[np.intp], own: NDArray[np.bool_]) -> Window:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 _PIECE = 8  # pictures that are decoded at once
 MOST_BYTES = 96 * 2**20
 """Of the pictures that are kept: 36 of 720p."""
+MOST = 64
+"""Pictures that are kept. Small ones would otherwise fill the bytes only after thousands of frames, and a long run's
+memory would seem to grow with the clip."""
 
 
 class Recent:
@@ -19,10 +22,11 @@ class Recent:
     Args:
         read: returns the arrays [n, ...] of numbers, which rise.
         most: bytes to keep; the arrays of the last picture are kept in any case.
+        count: pictures to keep.
     """
 
-    def __init__(self, read: Callable[[list[int]], NDArray[Any]], most: int = MOST_BYTES) -> None:
-        self._read, self._most = read, most
+    def __init__(self, read: Callable[[list[int]], NDArray[Any]], most: int = MOST_BYTES, count: int = MOST) -> None:
+        self._read, self._most, self._count = read, most, count
         self._kept: dict[int, NDArray[Any]] = {}
 
     def get(self, numbers: range) -> NDArray[Any]:
@@ -47,6 +51,6 @@ class Recent:
             self._kept[number] = one.copy()  # a view would keep its whole piece
         size = sum(one.nbytes for one in self._kept.values())
         for number in list(self._kept)[:-1]:
-            if size <= self._most:
+            if size <= self._most and len(self._kept) <= self._count:
                 break
             size -= self._kept.pop(number).nbytes

@@ -248,12 +248,21 @@ def _told(run: Unfinished, place: Path) -> Iterator[None]:
             yield
     except AmodalError as error:
         if run.keeps and "`resume" not in str(error):
-            error.args = (f"{error} What was finished is kept; `resume=True` goes on from there.", *error.args[1:])
+            error.args = (f"{error} {_advice(error)}", *error.args[1:])
         raise
     except BaseException as error:
         if run.keeps:
             error.kept = True  # type: ignore[attr-defined]
         raise
+
+
+def _advice(error: AmodalError) -> str:
+    if isinstance(error, InputError):  # a mended input is another one, with which `_read_state` refuses to go on
+        return (
+            "What was finished is kept; `resume=True` goes on from there if the inputs stay as they are. With mended "
+            "ones, begin anew with `overwrite=True`."
+        )
+    return "What was finished is kept; `resume=True` goes on from there."
 
 
 def _remove_empty(folders: list[Path]) -> None:

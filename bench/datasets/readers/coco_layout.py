@@ -59,13 +59,17 @@ D2SA = Layout(
         Missing("d2s_amodal_images_v1/images/", "mvtec.com", "see MVTec's page"),
     ),
 )
+_KINS = "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset"
 _KITTI = Missing("testing/image_2/", "cvlibs.net (KITTI object, left images)", "CC BY-NC-SA 3.0")
 KINS = Layout(
     "KINS",
     ("annotations/instances_val.json", "instances_val.json"),
     "testing/image_2",
     visible="inmodal_seg",
-    missing=(Missing("instances_val.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"), _KITTI),
+    missing=(
+        Missing("instances_val.json", _KINS, "none is stated"),
+        _KITTI,
+    ),
 )
 KINS_2020 = Layout(
     "KINS of 2020",
@@ -75,7 +79,14 @@ KINS_2020 = Layout(
     box="a_bbox",
     area="a_area",
     visible="i_segm",
-    missing=(Missing("update_test_2020.json", "github.com/qqlu/Amodal-Instance-Segmentation-through-KINS-Dataset", "none is stated"), _KITTI),
+    missing=(
+        Missing(
+            "update_test_2020.json",
+            _KINS,
+            "none is stated",
+        ),
+        _KITTI,
+    ),
 )
 
 

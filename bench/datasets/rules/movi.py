@@ -72,13 +72,12 @@ class MoviRules:
             rows[name] = {"miou": whole, "miou_occ": hidden, **counts}
         return rows
 
-
     def _mean(self, clips: Sequence[Values], name: str) -> float | None:
         if self.kind == "strict":
             return mean(column(clips, name))
         known = [values[~np.isnan(values)].astype(np.float32) for values in (column([clip], name) for clip in clips)]
         if self.kind == "c2f-seg":
-            return mean(np.asarray([np.float32(_sum(own)) / np.float32(own.size) for own in known if own.size]))
+            return mean(np.asarray([float(np.float32(_sum(own)) / np.float32(own.size)) for own in known if own.size]))
         count = sum(own.size for own in known)
         return sum(_sum(own) for own in known) / count if count else None
 

@@ -23,7 +23,8 @@ class TabeRules:
     notes = (
         "Means of the videos' means; mIOUffo is over frames where nothing is visible, mIOUfo and mIOUocc over frames "
         "with any occlusion. Hidden parts are (prediction xor visible) and (whole xor visible), as in the authors' "
-        "code: a pixel that is visible but not predicted counts as hidden on both sides. std is of the sample of runs (n - 1)."
+        "code: a pixel that is visible but not predicted counts as hidden on both sides. std is of the sample of runs "
+        "(n - 1)."
     )
 
     def measure(self, clip: Clip, prediction: Prediction | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import torch
 
 from amodal.runtime.errors import InputError
 
-from ...families.sameo.network import NetworkConfig, Sameo
+from ...families.sameo.network import Sameo
+from ...families.sameo.sizes import NetworkConfig
 
 FIRST_SEED = 1_000_000  # of training scenes, as for the other default model
 NETWORK = NetworkConfig(

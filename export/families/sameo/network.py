@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .decoder import MaskDecoder
-from .sizes import NetworkConfig
+from .sizes import NetworkConfig as NetworkConfig
 
 _ENCODER_EPSILON = 1e-6
 

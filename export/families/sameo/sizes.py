@@ -1,4 +1,4 @@
-"""The sizes of a SAMEO network."""
+"""The sizes of SAMEO's network."""
 
 from __future__ import annotations
 

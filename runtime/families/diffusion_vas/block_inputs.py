@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def pieces(start: int, stop: int) -> list[range]:
 
 @dataclass(frozen=True)
 class SegmentPictures:
-    """See `windowed.Pictures`.
+    """See `block_encoding.Pictures`.
 
     Attributes:
         modal: visible masks [K, n, H, W] in grey levels uint8, or float32 in [-1, 1].
@@ -65,7 +66,7 @@ class SegmentPictures:
 
 @dataclass(frozen=True)
 class CompletePictures:
-    """See `windowed.Pictures`.
+    """See `block_encoding.Pictures`.
 
     Attributes:
         rgb: uint8 [n, H, W, 3] for each object.
@@ -140,30 +141,47 @@ class Kept:
 class Depth:
     """Depth of a clip at the bundle's size, read or computed once.
 
-    It is computed into a temporary file, half a megabyte for a frame of 256x512, because the clip's range must be known
-    before the first block.
+    It is computed into a file, half a megabyte for a frame of 256x512, because the clip's range must be known before
+    the first block.
 
     Args:
         known: the range, if it was found before.
+        path: of the file that computed depth is kept in, and read from if it has all frames; None for a temporary one.
     """
 
     def __init__(
-        self, session: Session, source: ClipSource, channels: DepthChannels | None, known: DepthRange | None = None
+        self,
+        session: Session,
+        source: ClipSource,
+        channels: DepthChannels | None,
+        known: DepthRange | None = None,
+        path: Path | None = None,
     ) -> None:
-        self._source, self._config, self._file = source, config_of(session.manifest), None
+        self._source, self._config = source, config_of(session.manifest)
+        self._file: IO[bytes] | None = None
         self._kept = Kept(self._maps)
-        if known is not None and source.has_depth:
+        if known is not None and (source.has_depth or self._open_whole(path)):
             self.range = known
             return
         extremes = Extremes()
         if not source.has_depth:
-            self._file = TemporaryFile()  # noqa: SIM115 - closed by `close`
+            self._file = TemporaryFile() if path is None else open(path, "w+b")  # noqa: SIM115 - closed by `close`
         for numbers in pieces(0, source.count):
             maps = self._given(numbers) if source.has_depth else _computed(session, source, channels, numbers)
             extremes.add(maps)
             if self._file is not None:
                 self._file.write(maps.tobytes())
+        if self._file is not None:
+            self._file.flush()
         self.range = extremes.range()
+
+    def _open_whole(self, path: Path | None) -> bool:
+        """Opens the file of an earlier run if it has the depth of all frames."""
+        height, width = self._config.size
+        if path is None or not path.is_file() or path.stat().st_size != 4 * height * width * self._source.count:
+            return False
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by `close`
+        return True
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Returns depth float32 [n, H, W] in [-1, 1]; by its extremes for a clip of one window, as published."""
@@ -173,7 +191,7 @@ class Depth:
         return self.range.normalise(maps)
 
     def close(self) -> None:
-        """Deletes the temporary file."""
+        """Closes the file; a temporary one is deleted."""
         if self._file is not None:
             self._file.close()
 

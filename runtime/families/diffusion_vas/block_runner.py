@@ -18,13 +18,14 @@ from ...clips.windows import Block, Window, WindowStrategy, blend_weights, cut_b
 from ...execution.session import Session
 from ...sampling.denoiser import guidance_ramp
 from ...sampling.noise import NoiseStream
+from .block_encoding import Pictures
 from .block_inputs import padded_frames
 from .block_noise import Noise, NoiseByFrame, NoiseOfClip
 from .block_settings import OBJECTS_AT_ONCE, BlockRequest, fit_objects
 from .config import Config, StageName, config_of
 from .shape import RunShape, run_shape
 from .stage import Stage
-from .windowed import DrawnBlock, Pictures, run_block
+from .windowed import DrawnBlock, run_block
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,11 @@ class CompletedBlock:
 
 
 def segment_blocks(
-    session: Session, source: ClipSource, request: BlockRequest, carry: Carry | None = None
+    session: Session,
+    source: ClipSource,
+    request: BlockRequest,
+    carry: Carry | None = None,
+    depth_file: Path | None = None,
 ) -> Iterator[SegmentedBlock]:
     """Finds whole-object masks of all objects, block by block.
 
@@ -96,6 +101,8 @@ def segment_blocks(
 
     Args:
         carry: of the last block of a run that stopped; None to begin.
+        depth_file: keeps depth that is computed, so that a run that goes on does not compute it again; None for a
+            temporary file.
 
     Raises:
         InputError: settings that do not fit, or no depth and no network to compute it.
@@ -105,7 +112,7 @@ def segment_blocks(
     require_distinct(source.objects)
     runner = Runner(session, "segment", source, request)
     _ = runner.stage  # raises before depth is read
-    depth = Depth(session, source, request.settings.depth_channels, carry.depth if carry else None)
+    depth = Depth(session, source, request.settings.depth_channels, carry.depth if carry else None, depth_file)
     try:
         kept = Kept(partial(read_modal, source, runner.config), axis=1)
         for number in range(carry.block if carry else 0, len(runner.blocks)):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ...clips.gate import Gate
 from ...clips.stream import Stream
 from ...clips.stream_windows import Clock, StreamOptions
+from ...clips.windows import StreamWindows
 from ...errors import InputError
 from ...execution.session import Session
 from ...pictures.depth import DepthChannels
@@ -30,6 +31,7 @@ class StreamKeywords(SettingsKeywords, total=False):
 
     every: int
     lookahead: int
+    windows: StreamWindows
     deadline: float | None
     forget: float
     clock: Clock
@@ -49,15 +51,17 @@ def open_stream(
     **more: Any,
 ) -> Stream:
     """Opens a stream; see `Model.stream`."""
-    options = {name: more.pop(name) for name in ("every", "lookahead", "deadline", "forget", "gate") if name in more}
+    own = ("every", "lookahead", "windows", "deadline", "forget", "gate")
+    options = {name: more.pop(name) for name in own if name in more}
     if preset is not None and "steps" in more:
         raise InputError("preset and steps both say how many steps are run; give one of them.", field="preset")
     steps = (more.pop("steps"),) if "steps" in more else _steps_of(preset or "fast")
     config, settings = config_of(session.manifest), Settings(**more, steps=steps[0])
-    run = WindowRun(session, settings, seed)
     channels = settings.depth_channels
     find_depth = None if config.depth is None else partial(_find_depth, session, channels)
     given = StreamOptions(**options, steps=steps, depth_kind=depth_kind)
+    given.check(config.frames)
+    run = WindowRun(session, settings, seed, given.reach(config.frames))
     return Stream(run, config.frames, config.size, given, find_depth, clock)
 
 

@@ -7,8 +7,7 @@ result is the same whatever the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,62 +15,17 @@ from numpy.typing import NDArray
 from ...arrays.interop import Array
 from ...clips.windows import Window
 from ...errors import NonFiniteError
-from ...execution.components import Component
-from ...pictures.images import clip_pixels, rescale_unsigned, to_bytes
+from ...pictures.images import to_bytes
 from ...sampling.denoiser import denoised_of, guide, scale_input
 from ...sampling.finiteness import Finiteness
 from ...sampling.sampler import Callback
 from ...sampling.sampler import sample as run_sampler
+from .block_encoding import EncodedBlock, Known, Pictures, encode_block
 from .block_noise import Noise
-from .stage import DECODER_OVERFLOWED, Stage, constants_of, is_batched, map_frames, unet_calls
+from .stage import DECODER_OVERFLOWED, Stage, constants_of, is_batched, unet_calls
 
 Plan = Callable[[int], list[Window]]
 """The windows of a step."""
-
-
-class Pictures(Protocol):
-    """A stage's two conditions for K objects in a block of n frames, on the host."""
-
-    @property
-    def objects(self) -> int:
-        """K."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """n, at least T."""
-        ...
-
-    @property
-    def shared(self) -> bool:
-        """Whether the second condition is the same for all objects, as depth is."""
-        ...
-
-    @property
-    def active(self) -> NDArray[np.bool_]:
-        """The frames that the networks must see, bool [K, n]."""
-        ...
-
-    def first(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Returns the first condition of an object, [m, 3, H, W] in [-1, 1], which CLIP also sees."""
-        ...
-
-    def second(self, index: int, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Returns the second condition, likewise."""
-        ...
-
-
-@dataclass(frozen=True)
-class EncodedBlock:
-    """A block's encoded conditions.
-
-    Attributes:
-        embeddings: float32 [K, n, D], CLIP's of the first condition.
-        conditioning: float32 [K, n, 2C, h, w].
-    """
-
-    embeddings: Array
-    conditioning: Array
 
 
 class DrawnBlock(NamedTuple):
@@ -88,6 +42,7 @@ def run_block(
     plan: Plan,
     scale: NDArray[np.float32],
     callback: Callback | None = None,
+    encoded: Known | None = None,
 ) -> DrawnBlock:
     """Runs a stage over a block.
 
@@ -95,6 +50,7 @@ def run_block(
         plan: the windows of each step; one without an active frame of an object is not run for it.
         scale: float32 [n], the guidance scale of each frame.
         callback: called after each step with (step, sigma, latents [K, n, C, h, w]).
+        encoded: first conditions that need not be encoded; what is encoded is added.
 
     Raises:
         NonFiniteError: latents or pictures are NaN or infinite.
@@ -104,9 +60,9 @@ def run_block(
     shape = (pictures.objects, pictures.count, *stage.config.size, 3)
     if not windows.drawn.any():
         return DrawnBlock(np.zeros(shape, np.uint8), windows.drawn)
-    encoded = _encode(stage, pictures, noise, windows.seen)
-    latents = _denoise(stage, encoded, noise, windows, scale, callback, finite)
-    del encoded
+    conditions = encode_block(stage, pictures, noise, windows.seen, encoded)
+    latents = _denoise(stage, conditions, noise, windows, scale, callback, finite)
+    del conditions
     frames = _decode(stage, latents, windows.drawn, finite)
     finite.raise_if_not_finite(stage.components.backend.to_host(finite.flags()) if stage.xp is not np else None)
     return DrawnBlock(frames, windows.drawn)
@@ -140,54 +96,6 @@ class Windows:
             self.steps.append(found)
             self.covered.append(covered)
             self.drawn |= covered
-
-
-def _encode(stage: Stage, pictures: Pictures, noise: Noise, seen: NDArray[np.bool_]) -> EncodedBlock:
-    xp, config, at_once = stage.xp, stage.config, stage.frames_at_once
-    count, frames, clip = pictures.count, config.frames, config.image_encoder
-    groups = [np.arange(start, start + frames) for start in [*range(0, count - frames, frames), count - frames]]
-    embeddings = xp.zeros((pictures.objects, count, clip.width), np.float32)
-    with stage.components.use(stage.keys["image_encoder"], frames) as image_encoder:
-        for index in range(pictures.objects):
-            for group in (g for g in groups if seen[index, g].any()):
-                pixels = clip_pixels(xp.asarray(pictures.first(index, group)), clip.side, clip.mean, clip.std, xp)
-                found = map_frames(image_encoder, "pixels", pixels, "embeddings", at_once["image_encoder"], xp)
-                embeddings[index, group[0] : group[-1] + 1] = found
-    latents = (pictures.objects, count, 2 * config.latent_channels, *config.latent_size)
-    conditioning = xp.zeros(latents, np.float32)
-    with stage.components.use(stage.keys["vae_encoder"], 2 * frames) as vae_encoder:
-        for group in groups:
-            _encode_group(stage, vae_encoder, pictures, noise, group, seen, conditioning)
-    return EncodedBlock(embeddings, conditioning)
-
-
-def _encode_group(
-    stage: Stage,
-    vae_encoder: Component,
-    pictures: Pictures,
-    noise: Noise,
-    group: NDArray[np.intp],
-    seen: NDArray[np.bool_],
-    conditioning: Array,
-) -> None:
-    """Encodes T frames of all objects; noise is drawn even if none is seen, so that it stays the frame's own."""
-    xp, strength = stage.xp, np.float32(stage.config.noise_augmentation)
-    size, channels = stage.frames_at_once["vae_encoder"], stage.config.latent_channels
-    first_noise, second_noise = noise.conditions(group, xp)
-    at = slice(int(group[0]), int(group[-1]) + 1)
-
-    def encoded(frames: NDArray[np.float32], drawn: Array) -> Array:
-        noisy = rescale_unsigned(xp.asarray(frames), xp) + drawn * strength
-        return map_frames(vae_encoder, "frames", noisy, "latents", size, xp)
-
-    shared = None
-    for index in range(pictures.objects):
-        if not seen[index, group].any():
-            continue
-        conditioning[index, at, :channels] = encoded(pictures.first(index, group), first_noise)
-        if shared is None or not pictures.shared:
-            shared = encoded(pictures.second(index, group), second_noise)
-        conditioning[index, at, channels:] = shared
 
 
 class _Job(NamedTuple):

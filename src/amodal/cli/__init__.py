@@ -21,12 +21,13 @@ from .console import warn
 from .lazy import CommandError, LazyGroup
 from .logs import verbose_option
 
-_BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2")
+_BENCH_LIBRARIES = ("psutil", "matplotlib", "jinja2", "ijson", "faster_coco_eval")
 _TERMINATED = 128 + signal.SIGTERM
 _PYTHONS_SHOWWARNING = warnings.showwarning
 _PACKAGE = str(Path(__file__).parents[1])
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
+    "batch": "Run many clips, over GPUs or a cluster; resume after a stop.",
     "eval": "Score predicted masks and RGB against the truth, beside baselines.",
     "demo": "Complete hidden objects in a drawn scene; needs no download.",
     "scenes": "Draw videos of objects that hide one another, with the truth.",

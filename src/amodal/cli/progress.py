@@ -60,6 +60,23 @@ def activity(quiet: bool, name: str = "") -> Iterator[Report]:
         yield report
 
 
+@contextmanager
+def counting(quiet: bool, name: str) -> Iterator[Report]:
+    """Shows how many of many things are done, and when the rest will be; yields a function that updates it."""
+    times = (TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+    printed = _lines(quiet)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+    with _bars(quiet, *columns, TextColumn("{task.fields[note]}")) as bars, printed.running():
+        task = bars.add_task(name, total=None, note="")
+        printed.begin(name)
+
+        def report(what: str, phase: str = "", done: int = 0, total: int | None = None) -> None:
+            bars.update(task, completed=done, total=total, note=what)
+            printed.update(", ".join(part for part in (f"{done} of {total}", what, phase) if part), done, total)
+
+        yield report
+
+
 def _with_share(text: str, done: int, total: int | None) -> str:
     return " ".join(part for part in (text, f"{done / total:.0%}" if total else "") if part)
 

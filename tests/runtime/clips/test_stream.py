@@ -147,11 +147,11 @@ def test_pictures_of_several_windows_are_blended_by_their_place():
 
     stream = opened(Alternating(), every=2, lookahead=2, gate=None)
     results = {r.number: r.objects[1].mask for r in beside(stream, 24)}
-    # Frame n is at place 7 or 6 of one window (weight 1 or 2), and at 5 or 4 of the next (weight 3 or 4).
+    # Frame n is at place 7 or 6 of one window (weight 1 or 4), and at 5 or 4 of the next (weight 9 or 16).
     for number in range(8, 20):
         window = (number - 2) // 2  # in the order of windows, the first with number 3
         later_is_white = window % 2 == 0
-        share = {0: (3, 4), 1: (4, 6)}[(number + 1) % 2]  # weight of the later window, and of both
+        share = {0: (9, 10), 1: (16, 20)}[(number + 1) % 2]  # weight of the later window, and of both
         white = share[0] / share[1] if later_is_white else 1 - share[0] / share[1]
         expected = 3 * np.rint(255 * white) > 600
         assert (results[number] & ~mask(14)).any() == expected, number
@@ -451,6 +451,40 @@ def test_nothing_to_flush_gives_nothing():
     stream = opened(Networks())
     assert stream.flush() == ()
     assert list(stream.over([])) == []
+
+
+def test_dilated_windows_see_twice_as_many_frames_once_there_are_as_many():
+    asked = []
+
+    def run(objects, depth, numbers, steps):
+        asked.append(numbers)
+        assert all(len(modal) == len(depth) == len(numbers) for modal in objects.values())
+        count = min(len(numbers), T)
+        return {o: np.full((count, *SIZE, 3), 255, np.uint8) for o in objects}
+
+    stream = opened(run, windows="dilated")
+    frames = ((None, {1: mask(14)}, HIDDEN, float(i)) for i in range(21))
+    results = list(stream.over(frames))
+    assert [r.number for r in results] == list(range(21))
+    assert all(r.objects[1].mask.all() and r.objects[1].status == "fresh" for r in results)
+    for numbers in asked:
+        wanted = 2 * T if numbers.stop >= 2 * T else min(numbers.stop, T)
+        assert len(numbers) == wanted
+    assert asked[-1] == range(5, 21)
+    with pytest.raises(InputError, match="windows 'shifted' of a stream are unknown; expected newest or dilated"):
+        opened(run, windows="shifted")
+
+
+def test_frames_too_old_for_a_window_have_no_result_though_dilated_windows_see_them():
+    def run(objects, depth, numbers, steps):
+        return {o: np.full((min(len(numbers), T), *SIZE, 3), 255, np.uint8) for o in objects}
+
+    stream = opened(run, windows="dilated")
+    for i in range(20):
+        stream.push(None, {1: mask(14)}, HIDDEN, float(i))
+    results = stream.poll()
+    assert [r.number for r in results] == list(range(12, 18))
+    assert results[0].skipped == 12
 
 
 def test_the_gate_has_its_tolerance():

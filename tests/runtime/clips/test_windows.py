@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from amodal.runtime.clips.windows import WindowStrategy, blend_weights, cut_blocks, windows_at
+from amodal.runtime.clips.windows import WindowStrategy, blend_weights, cut_blocks, newest_windows, windows_at
 from amodal.runtime.errors import InputError
 
 STRATEGIES = get_args(WindowStrategy)
@@ -88,3 +88,17 @@ def test_an_unknown_strategy_and_an_empty_block_are_refused():
         cut_blocks(10, 8, "wide")
     with pytest.raises(InputError, match="blocks of 0 frames"):
         cut_blocks(10, 8, "shifted", 0)
+
+
+@pytest.mark.parametrize("frames", [2, 5, 8, 25])
+def test_windows_of_a_stream_end_at_the_newest_frame_and_look_twice_as_far_at_first(frames):
+    for count in range(1, frames + 1):
+        (window,) = newest_windows(count, frames, 0, 6)
+        assert window.frames.tolist() == list(range(count))
+    for step in range(6):
+        windows = newest_windows(2 * frames, frames, step, 6)
+        decided = np.concatenate([window.frames for window in windows])
+        apart = {int(gap) for window in windows for gap in np.diff(window.frames)}
+        assert sorted(decided) == list(range(0 if step < 3 else frames, 2 * frames))
+        assert apart == ({2} if step < 3 else {1})
+        assert all(len(window.frames) == frames and (window.weights == 1).all() for window in windows)

@@ -72,6 +72,11 @@ class ExportCommand(FamilyCommand):
         return chosen.make_context(info_name, args, parent, **extra)
 
 
+def command_for(name: str, bundle: str) -> click.Command:
+    """Returns the command called `name` of the family of the bundle at a path."""
+    return _command_of(name, _family_among([bundle]))
+
+
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
     """Returns a bundle's `config` as rows of a name and a value; unchanged for a family without a package."""
     about = _about(bundle)

@@ -56,7 +56,7 @@ def _drawn(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def prepared(case: Arrays, size: tuple[int, int], slots: int = 6) -> tuple[Arrays, Arrays]:
-    """Returns a case's inputs of the encoder's and of the decoder's graph, scaled as the authors do, without the image."""
+    """Returns a case's inputs of the encoder's graph, and its prompts for the decoder's, scaled as the authors do."""
     image = torch.from_numpy(case["image"]).float().permute(2, 0, 1)[None] / 255
     pixels = torch.nn.functional.interpolate(image, size, mode="bilinear", align_corners=False)
     height, width = case["image"].shape[:2]

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from tests.places import SHARED
 
+from amodal.cli import main
 from amodal.export.bundle import export_bundle
 from amodal.export.families.sameo.checkpoint import random_checkpoint, read_sameo
 from amodal.export.families.sameo.plan import SameoSettings, plan_sameo
@@ -55,3 +56,27 @@ def test_tensorrt_for_rtx_compiles_the_graphs(tmp_path: Path) -> None:
     rows = build_engines(Bundle(tmp_path / "bundle"), BuildSettings(target="sm86"))
     assert {row.record.component for row in rows} == {"image_encoder", "mask_decoder"}
     assert all(row.file.stat().st_size for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing to export: give --checkpoint efficient_sam_vits.pt, or --random ti"),
+        (("--random", "ti", "--checkpoint", "x.pt"), "--random makes its own weights; omit --checkpoint"),
+        (("--checkpoint", "nowhere.pt"), "There is no checkpoint at nowhere.pt"),
+        (("--random", "tiny", "--size", "60x128"), "this checkpoint takes multiples of 8; try 56x128"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--family", "sameo", *arguments, "-o", str(tmp_path / "bundle")])
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_unknown_family_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["export", "--family", "sam", "-o", "nowhere"])
+    assert "there is no family 'sam'; expected one of diffusion-vas, sameo" in " ".join(capsys.readouterr().err.split())

@@ -9,7 +9,8 @@ import amodal
 from amodal.runtime.clips.source import ArraySource
 from amodal.runtime.clips.windows import cut_blocks
 from amodal.runtime.errors import InputError
-from amodal.runtime.families.diffusion_vas.block_inputs import Kept
+from amodal.runtime.families.diffusion_vas import block_inputs
+from amodal.runtime.families.diffusion_vas.block_inputs import Depth, Kept
 from amodal.runtime.families.diffusion_vas.block_settings import BlockRequest
 from amodal.runtime.families.diffusion_vas.blocks import complete_blocks, segment_blocks
 from amodal.runtime.families.diffusion_vas.one_window import WindowRun
@@ -82,6 +83,28 @@ def test_a_short_window_repeats_its_last_frame(model, scene):
     np.testing.assert_array_equal(long[1][:5], short[1])
     with pytest.raises(InputError, match=r"a window of frames range\(0, 9\) has arrays of 5 and 8 frames"):
         run({1: modal}, depth[:5], range(9), 2)
+
+
+def test_depth_that_was_computed_is_not_computed_again(model, scene, tmp_path, monkeypatch):
+    asked = []
+
+    def computed(session, source, channels, numbers):
+        asked.extend(numbers)
+        return scene.depth[numbers.start : numbers.stop]
+
+    monkeypatch.setattr(block_inputs, "_computed", computed)
+    source, path = ArraySource({1: scene.modal}, scene.frames), tmp_path / "depth"
+    first = Depth(model.session, source, None, path=path)
+    whole, known = first.read(0, 30), first.range
+    first.close()
+    assert asked == list(range(30))
+    again = Depth(model.session, source, None, known, path)
+    np.testing.assert_array_equal(again.read(8, 30), whole[8:])
+    again.close()
+    assert asked == list(range(30))
+    path.write_bytes(path.read_bytes()[:-4])  # an earlier run was killed while it computed
+    Depth(model.session, source, None, known, path).close()
+    assert asked == [*range(30)] * 2
 
 
 def test_frames_are_read_once_and_forgotten():

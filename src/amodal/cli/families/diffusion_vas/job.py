@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from amodal.cli.console import settings_from
+from amodal.cli.families.keeping import load
 from amodal.cli.progress import StageBars
 from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import STAGES
@@ -16,7 +17,6 @@ from amodal.runtime.families.diffusion_vas.shape import RunShape, run_shape
 from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import Clip, ClipFiles, read_clip
 from amodal.runtime.files.trimming import Trim
-from amodal.runtime.loading import load
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.depth_kind import DepthKind
 from amodal.runtime.pictures.padding import Padding

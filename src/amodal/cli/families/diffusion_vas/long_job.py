@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from amodal.cli.console import settings_from
+from amodal.cli.families.keeping import load
 from amodal.cli.progress import ClipBars
 from amodal.runtime.clips.noise import FrameNoise
 from amodal.runtime.clips.windows import cut_blocks
@@ -27,7 +28,6 @@ from amodal.runtime.files.trial import require_space, try_names
 from amodal.runtime.files.trimming import Trim
 from amodal.runtime.files.unfinished import Unfinished, refuse_unfinished, unfinished_folder
 from amodal.runtime.files.video_writing import require_video_encoder
-from amodal.runtime.loading import load
 from amodal.runtime.model import Model
 from amodal.runtime.pictures.cropping import FEWEST_PIXELS
 
@@ -121,7 +121,7 @@ def _prepare(run: Unfinished, options: Mapping[str, Any], model: Model, bars: Cl
         options["cutouts"],
         "complete" in stages and (model.config.propagate if options["propagate"] is None else options["propagate"]),
     )
-    _try_writing(run, facts)
+    _try_writing(run, facts, "segment" in stages and not source.has_depth)
     notes = Notes(run.work, facts)
     notes.lines.cut(run.state.get("lines", 0))
     amodal = None if "segment" in stages else _given_masks(options, files, source)
@@ -149,14 +149,15 @@ def _videos(options: Mapping[str, Any], count: int, warnings: list[str]) -> tupl
     return ("gif", "mp4") if wanted == "both" else (wanted,)
 
 
-def _try_writing(run: Unfinished, facts: Facts) -> None:
-    """Tries names and room for what is not written yet."""
+def _try_writing(run: Unfinished, facts: Facts, depth: bool) -> None:
+    """Tries names and room for what is not written yet; `depth` is computed and kept for a while."""
     try_names(run.work, facts.pngs)
     done = sum(stage["next"] / stage["count"] for name in facts.stages if (stage := run.state.get(name)))
     pixels = facts.count * facts.size[0] * facts.size[1]
     pictures = pixels * len(facts.objects) * bytes_per_pixel(facts.stages, facts.cutouts)
     overlay = facts.count * OVERLAY_BYTES * len(facts.videos)
-    require_space(run.folder, round((pictures + overlay) * (1 - done / len(facts.stages)) + SHEET_BYTES))
+    kept = 4 * facts.count * facts.at[0] * facts.at[1] if depth else 0
+    require_space(run.folder, round((pictures + overlay) * (1 - done / len(facts.stages)) + SHEET_BYTES + kept))
 
 
 def _given_masks(options: Mapping[str, Any], files: ClipFiles, source: FileSource) -> Amodal:
@@ -177,10 +178,12 @@ def _segment(job: Job) -> Any:
         return FrameNoise(**job.run.state["segment"]["noise"])
     job.bars.begin("segment")
     seed = job.options["seed"]
-    for block in segment_blocks(job.model.session, job.source, job.request, _carry_of(job, "segment")):
+    depth = job.writer.notes.depth
+    for block in segment_blocks(job.model.session, job.source, job.request, _carry_of(job, "segment"), depth):
         job.bars.phase("writing")
         job.writer.segmented(block)
         seed = block.noise
+    depth.unlink(missing_ok=True)
     return seed
 
 

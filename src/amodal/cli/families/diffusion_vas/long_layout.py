@@ -95,12 +95,13 @@ class Notes:
         self.change = Rows(work / "change.rows", (objects,), np.float32)
         self.lanes = Rows(work / "lanes.rows", (objects, 2, LANE), np.uint8)
         self.lines = FrameLines(work / "frames.jsonl")
+        self.depth = work / "depth.f32"  # only if a network computes it, and until all masks are there
 
     @property
     def files(self) -> list[Path]:
-        """All of them."""
+        """All that are there."""
         rows = (self.order, self.judged, self.drawn, self.known, self.change, self.lanes, self.masks, self.lines)
-        return [one.path for one in rows]
+        return [*(one.path for one in rows), *([self.depth] if self.depth.exists() else [])]
 
 
 def files_of(facts: Facts, options: Mapping[str, Any]) -> list[str]:
