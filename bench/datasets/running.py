@@ -65,7 +65,7 @@ def model_predictor(
 
 
 def _computes_depth(model: Any) -> bool:
-    return "depth" in model.manifest.tasks["segment"].components
+    return any("depth" in task.components for task in model.manifest.tasks.values())
 
 
 def _segment(model: Any, modal: Bools, rgb: Any, seed: int, given: Mapping[str, Any]) -> Bools:

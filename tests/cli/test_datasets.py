@@ -209,3 +209,23 @@ def test_check_says_what_is_missing_and_where_it_is_to_be_had(tmp_path: Path) ->
     assert "sailvos.web.illinois.edu" in outcome.out
     assert "MIT" in outcome.out
     assert issue("eval", "--dataset", "d2sa", "--root", FILES / "d2sa", "--check").code == 0
+
+
+def test_detections_of_other_images_are_refused(tmp_path: Path) -> None:
+    outcome = issue(
+        *("eval", "--dataset", "kins", "--root", FILES / "kins"),
+        *("--results", FILES / RUNS["d2sa"][1], "-o", tmp_path / "o"),
+    )
+    refused(outcome, "no detection for any of the 4 clips")
+
+
+def test_a_bundle_is_run_on_the_clips_of_its_shard_and_not_a_second_time(tmp_path: Path) -> None:
+    bundle = Path(amodal.__file__).parent / "default_bundle"
+    call = ("eval", "--dataset", "movi-b", "--root", FILES / "movi", "--bundle", bundle, "--steps", "1")
+    assert issue(*call, "--shard", "2/5", "-o", tmp_path / "o").code == 0
+    units = {path: (path.stat().st_mtime_ns, json.loads(path.read_text())) for path in (tmp_path / "o/units").iterdir()}
+    assert sorted(unit["seed"] for _, unit in units.values()) == ["23", "modal"]
+    assert {unit["clip"] for _, unit in units.values()} == {"0-1"}
+    assert issue(*call, "--shard", "2/5", "-o", tmp_path / "o").code == 0
+    assert all(path.stat().st_mtime_ns == written for path, (written, _) in units.items())
+    refused(issue(*call[:-1], "2", "-o", tmp_path / "o"), "other settings")
