@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(prefix: str, make_job: M
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
+def workers(tmp_path: Path) -> Callable[[], list[int]]:
     """Finds the processes of Ray's actors that run the workers."""
 
     def found() -> list[int]:
@@ -57,7 +57,7 @@ def workers(tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
                     pids.append(int(entry.name))
         return pids
 
-    yield found
+    return found
 
 
 @pytest.mark.slow
