@@ -90,7 +90,7 @@ def test_what_cannot_be_clips_is_refused(tmp_path: Path, kept_clip: Clip, refuse
 
 def test_wrong_options_are_refused_before_anything_is_written(clips: Path, refused: Callable[..., str]) -> None:
     out = clips.parent / "OUT"
-    assert "No such option" in refused("batch", clips, "-o", out, "--", "--stepz", 3, with_out=False)
+    assert "No such option '--stepz'" in refused("batch", clips, "-o", out, "--", "--stepz", 3, with_out=False)
     assert "shards are counted from 1" in refused("batch", clips, "--shard", "0/3")
     assert "--address is about a Ray cluster; add --on ray" in refused("batch", clips, "--address", "auto")
     assert "add --resume" in refused("batch", clips, "--retry-quarantined")

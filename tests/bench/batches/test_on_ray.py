@@ -62,9 +62,10 @@ def workers(tmp_path: Path) -> Callable[[], list[int]]:
 
 @pytest.mark.slow
 def test_a_worker_on_ray_that_is_killed_is_replaced_and_nothing_is_lost(
-    make_job: MakeJob, tmp_path: Path, workers: Callable[[], list[int]]
+    make_job: MakeJob, tmp_path: Path, workers: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default, which starves them on a machine that is busy
     killed: list[int] = []
 
     def kill(_: str, phase: str, done: int, total: int | None) -> None:

@@ -17,7 +17,7 @@ from amodal.cli.options import COUNT, bundle_argument, checkpoint_options, clip_
 @click.option(
     "--clips",
     is_flag=True,
-    help="Instead: batches of 10 to 1,000 clips that compute nothing, with 1 and 2 workers: the cost of a batch itself.",
+    help="Instead: batches of 10 to 1,000 clips that compute nothing, with 1 and 2 workers: what a batch costs.",
 )
 @click.option("--repeats", type=COUNT, default=3, help="Clips per value.")
 @checkpoint_options("Checkpoint of the segment stage, to export at other sizes")
