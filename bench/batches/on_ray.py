@@ -78,8 +78,6 @@ def run_on_ray(job: Job, units: Sequence[Unit], cluster: Cluster) -> Iterator[Re
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus or None,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in answers.iter_rows():
             yield json.loads(row["answer"])
