@@ -98,7 +98,7 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     here = {"num_cpus": int(cluster.workers * cluster.cpus) + 2, "include_dashboard": False}
     try:
         ray.init(address=address or "local", **quiet, **({} if address else here))
-    except Exception as error:  # noqa: BLE001 (Ray has no common class for what can go wrong here)
+    except Exception as error:
         raise _absent(address, first_line(error)) from error
 
 
