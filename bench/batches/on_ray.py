@@ -98,7 +98,7 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     here = {"num_cpus": int(cluster.workers * cluster.cpus) + 2, "include_dashboard": False}
     try:
         ray.init(address=address or "local", **quiet, **({} if address else here))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         raise _absent(address, first_line(error)) from error
 
 

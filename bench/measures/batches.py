@@ -41,7 +41,8 @@ def measure_batches(
         raise InputError("numbers of clips and workers must be 1 or more.")
     sweeps = []
     for many in workers:
-        axis, points = f"clips, {many} worker{'s' * (many > 1)}", []
+        axis = f"clips, {many} worker{'s' * (many > 1)}"
+        points: list[Point] = []
         for count in counts:
             progress(f"{axis}: {count}", "", len(points), len(counts))
             points.append(_point(count, many))
