@@ -78,8 +78,6 @@ def run_on_ray(job: Job, units: Sequence[Unit], cluster: Cluster) -> Iterator[Re
             compute=ray.data.ActorPoolStrategy(size=cluster.workers),
             num_cpus=cluster.cpus,
             num_gpus=cluster.gpus or None,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in answers.iter_rows():
             yield json.loads(row["answer"])
@@ -100,7 +98,7 @@ def _connect(ray: Any, cluster: Cluster) -> None:
     here = {"num_cpus": int(cluster.workers * cluster.cpus) + 2, "include_dashboard": False}
     try:
         ray.init(address=address or "local", **quiet, **({} if address else here))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         raise _absent(address, first_line(error)) from error
 
 

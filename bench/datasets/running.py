@@ -51,6 +51,8 @@ def model_predictor(
             loaded.append(load(bundle, **model))
         # The evaluation's order of channels is red first; only the demo swaps them.
         given = {"fps": entry.fps, "depth_channels": "rgb", **settings}
+        if "depth" in clip.sources and not _computes_depth(loaded[0]):
+            given |= {"depth": clip.depth(), "depth_kind": "metric"}
         if entry.name == "sail-vos":
             return _sail_vos(loaded[0], clip, seed, given)
         if entry.padded:
@@ -60,6 +62,10 @@ def model_predictor(
         return _stored(clip, _segment(loaded[0], clip.modal(), clip.rgb(), seed, given))
 
     return predict
+
+
+def _computes_depth(model: Any) -> bool:
+    return any("depth" in task.components for task in model.manifest.tasks.values())
 
 
 def _segment(model: Any, modal: Bools, rgb: Any, seed: int, given: Mapping[str, Any]) -> Bools:

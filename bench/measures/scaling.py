@@ -76,7 +76,7 @@ def measure_scaling(
     return Scaling(work=work, executed=executed, sweeps=sweeps)
 
 
-def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> Sweep:
+def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str], unit: str | None = None) -> Sweep:
     """Fits `seconds = fixed + each * value` and `seconds ~ value ** exponent` to the points' medians (least squares).
 
     Nothing is fitted to fewer than two points.
@@ -87,7 +87,7 @@ def sweep_of(axis: str, points: Sequence[Point], skipped: Mapping[str, str]) -> 
         medians = np.array([statistics.median(point.seconds) for point in points])
         each, fixed = (float(c) for c in np.polyfit(values, medians, 1))
         fit = {"fixed": fixed, "each": each, "exponent": float(np.polyfit(np.log(values), np.log(medians), 1)[0])}
-    return Sweep(axis=axis, unit=AXES[axis], points=list(points), skipped=dict(skipped), **fit)
+    return Sweep(axis=axis, unit=unit or AXES[axis], points=list(points), skipped=dict(skipped), **fit)
 
 
 def _values(axis: str, bundle: Bundle, work: Work) -> dict[float, dict[str, Any]]:

@@ -86,10 +86,13 @@ class ClipPrediction:
 
     Attributes:
         samples: K >= 1 times bool [T, h, w], Top-1 first. (h, w) is the frames' size, or that of the padded frame (a
-            quarter more on every side); any other size not in `strict` mode alone; the others resize.
+            quarter more on every side); any other size only in `official` mode, which resizes, and in
+            `both` where `of_network`.
         rgb: uint8 [T, h, w, 3], the whole object's RGB of the Top-1 sample, at the frames' or the padded size.
         boxes: [T, 4] x, y, width and height per sample, in the frame's pixels, if boxes were predicted themselves.
             None: the boxes of the masks.
+        of_network: whether masks may have the network's size, as in the authors' results files; then the strict
+            measures resize them too (nearest).
 
     Raises:
         InputError: there is no sample, or shapes or dtypes are wrong or do not match.
@@ -98,6 +101,7 @@ class ClipPrediction:
     samples: Sequence[Bools]
     rgb: Bytes | None = None
     boxes: Sequence[NDArray[Any]] | None = None
+    of_network: bool = False
 
     def __post_init__(self) -> None:
         if not self.samples:

@@ -115,7 +115,7 @@ def _read_results(files: Sequence[Path], sources: Sequence[TruthSource], top_k: 
             if all("diffvas_res_bbox" in entry for entry in entries):
                 boxes.append(as_boxes([entry["diffvas_res_bbox"] for entry in entries], str(path)))
         truth, predicted = source.read(False), boxes if len(boxes) == len(samples) else None
-        yield truth, _prediction(files[0].parent, samples, boxes=predicted)
+        yield truth, _prediction(files[0].parent, samples, boxes=predicted, of_network=True)
 
 
 def _read_document(path: Path) -> dict[str, Any]:

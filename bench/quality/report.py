@@ -137,7 +137,7 @@ def measure_clip(truth: ClipTruth, prediction: ClipPrediction, mode: Mode = "bot
     [T - 1] under `flicker`; measures that were not requested are absent. Raises `InputError` if numbers of frames or
     sizes differ.
     """
-    check_pair(truth, prediction, any_size=mode != "strict")
+    check_pair(truth, prediction, any_size=mode == "official" or (mode == "both" and prediction.of_network))
     pairs = zip_longest(prediction.samples, prediction.boxes or ())
     samples = [_measure(truth, masks, boxes, mode) for masks, boxes in pairs]
     rows = {

@@ -91,7 +91,9 @@ def assert_golden(report: Any, name: str) -> None:
                 assert found == pytest.approx(value, abs=tolerance, rel=0), (name, protocol, row, measure)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "sail-vos" else []) for name in RUNS]
+)
 def test_the_authors_own_figures_come_out_single_sharded_and_merged(name: str, tmp_path: Path) -> None:
     whole = evaluate(name, tmp_path / "whole")
     assert whole.code == 0, whole.err
@@ -105,7 +107,9 @@ def test_the_authors_own_figures_come_out_single_sharded_and_merged(name: str, t
     assert merged.out == whole.out
 
 
-@pytest.mark.parametrize(("name", "stem"), [("sail-vos", SAIL), ("tao-amodal", TAO)])
+@pytest.mark.parametrize(
+    ("name", "stem"), [pytest.param("sail-vos", SAIL, marks=pytest.mark.slow), ("tao-amodal", TAO)]
+)
 @pytest.mark.parametrize("seed", [24, 25])
 def test_each_seeds_results_file_alone_gives_its_row(name: str, stem: str, seed: int, tmp_path: Path) -> None:
     out = issue(
@@ -140,8 +144,8 @@ def test_what_was_lost_is_computed_again_to_the_same_bytes(tmp_path: Path) -> No
 
 
 def test_a_merge_names_the_clips_that_are_missing(tmp_path: Path) -> None:
-    evaluate("sail-vos", tmp_path / "a", "--shard", "1/2")
-    refused(issue("eval", "--merge", tmp_path / "a", "-o", tmp_path / "t"), "4 of 12 parts are missing", "1002")
+    evaluate("tao-amodal", tmp_path / "a", "--shard", "1/2")
+    refused(issue("eval", "--merge", tmp_path / "a", "-o", tmp_path / "t"), "4 of 12 parts are missing", "4-18")
     assert not (tmp_path / "t").exists()
 
 
@@ -209,3 +213,24 @@ def test_check_says_what_is_missing_and_where_it_is_to_be_had(tmp_path: Path) ->
     assert "sailvos.web.illinois.edu" in outcome.out
     assert "MIT" in outcome.out
     assert issue("eval", "--dataset", "d2sa", "--root", FILES / "d2sa", "--check").code == 0
+
+
+def test_detections_of_other_images_are_refused(tmp_path: Path) -> None:
+    outcome = issue(
+        *("eval", "--dataset", "kins", "--root", FILES / "kins"),
+        *("--results", FILES / RUNS["d2sa"][1], "-o", tmp_path / "o"),
+    )
+    refused(outcome, "no detection for any of the 4 clips")
+
+
+@pytest.mark.slow
+def test_a_bundle_is_run_on_the_clips_of_its_shard_and_not_a_second_time(tmp_path: Path) -> None:
+    bundle = Path(amodal.__file__).parent / "default_bundle"
+    call = ("eval", "--dataset", "movi-b", "--root", FILES / "movi", "--bundle", bundle, "--steps", "1")
+    assert issue(*call, "--shard", "2/5", "-o", tmp_path / "o").code == 0
+    units = {path: (path.stat().st_mtime_ns, json.loads(path.read_text())) for path in (tmp_path / "o/units").iterdir()}
+    assert sorted(unit["seed"] for _, unit in units.values()) == ["23", "modal"]
+    assert {unit["clip"] for _, unit in units.values()} == {"0-1"}
+    assert issue(*call, "--shard", "2/5", "-o", tmp_path / "o").code == 0
+    assert all(path.stat().st_mtime_ns == written for path, (written, _) in units.items())
+    refused(issue(*call[:-1], "2", "-o", tmp_path / "o"), "other settings")

@@ -179,7 +179,7 @@ def test_the_authors_results_give_what_the_folders_give(
     assert single["rows"][2] == annotated["rows"][2]
 
 
-def test_results_of_the_networks_size_are_resized_officially_and_refused_otherwise(
+def test_results_of_the_networks_size_are_resized_and_refused_by_strict_alone(
     results: Path, annotations: Path, scenes: list[Scene]
 ) -> None:
     small = {
@@ -190,7 +190,10 @@ def test_results_of_the_networks_size_are_resized_officially_and_refused_otherwi
     write_json(results / "small.json", small)
     report = report_of(results / "small.json", "--truth", annotations, "--mode", "official")
     assert report["rows"][2]["official"]["miou"] > 0.8
-    outcome = issue("eval", results / "small.json", "--truth", annotations)
+    both = report_of(results / "small.json", "--truth", annotations)
+    assert both["rows"][2]["official"] == report["rows"][2]["official"]
+    assert both["rows"][2]["strict"]["miou"] > 0.8
+    outcome = issue("eval", results / "small.json", "--truth", annotations, "--mode", "strict")
     assert_refusal(outcome)
     assert "24 wide and 12 high" in outcome.err
     assert "--mode official" in outcome.err

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from amodal.runtime.errors import InputError
+
 from ..clip import Clip, Prediction
 from .rules import Measured, Scores
 
@@ -51,8 +53,9 @@ class CocoRules:
             "categories": about["categories"],
         }
         found = [entry for values in first for entry in values["found"]]
-        if not found or not truth["annotations"]:
-            return {"Top-1": dict.fromkeys(_NAMES, 0.0)}
+        require_found(found, len(first))
+        if not truth["annotations"]:
+            return {"Top-1": dict.fromkeys(_NAMES, -1.0)}
         evaluator = coco_eval(truth, found, "segm", useCats=int(self.kind == "by_class"))
         return {"Top-1": dict(zip(_NAMES, [float(value) for value in evaluator.stats[:9]], strict=True))}
 
@@ -81,6 +84,15 @@ def coco_eval(truth: dict[str, Any], found: list[dict[str, Any]], kind: str, **p
     if not style:
         evaluator.summarize()
     return evaluator
+
+
+def require_found(found: list[dict[str, Any]], count: int) -> None:
+    """Raises `InputError` if there is no detection at all: the results are then of other images."""
+    if not found:
+        raise InputError(
+            f"the results hold no detection for any of the {count} clips; expected results of this data set.",
+            field="results",
+        )
 
 
 def _quiet(*_: Any) -> None:

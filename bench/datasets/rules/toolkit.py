@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clip import Clip, Prediction
-from .detection import coco_eval
+from .detection import coco_eval, require_found
 from .rules import Measured, Scores
 from .tracks import track_ap
 
@@ -48,6 +48,7 @@ class ToolkitDetection:
         images = [image for values in first for image in values["images"]]
         truth = [entry for values in first for entry in values["truth"]]
         found = [entry for values in first for entry in values["found"]]
+        require_found(found, len(first))
         scores: Scores = {}
         for label in ("", *_BINS, "OOF"):
             kept = [_counts(entry, label) for entry in truth]
@@ -71,8 +72,6 @@ def _score(
     images: list[Any], truth: list[Any], found: list[Any], categories: Sequence[Mapping[str, Any]], tail: str
 ) -> Scores:
     layout = {"images": images, "annotations": truth, "categories": list(categories)}
-    if not found:
-        return dict.fromkeys([f"AP{tail}", f"AP50{tail}", f"AP75{tail}", f"AR{tail}"], 0.0)
     boxes = [{**entry, "area": entry["bbox"][2] * entry["bbox"][3]} for entry in found]
     ranges = {"areaRng": [_EVERYTHING], "areaRngLbl": ["all"], "maxDets": [_MOST]}
     evaluator = coco_eval(layout, boxes, "bbox", lvis_style=True, **ranges)

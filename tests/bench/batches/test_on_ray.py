@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(prefix: str, make_job: M
 
 
 @pytest.fixture
-def workers(tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
+def workers(tmp_path: Path) -> Callable[[], list[int]]:
     """Finds the processes of Ray's actors that run the workers."""
 
     def found() -> list[int]:
@@ -57,14 +57,15 @@ def workers(tmp_path: Path) -> Iterator[Callable[[], list[int]]]:
                     pids.append(int(entry.name))
         return pids
 
-    yield found
+    return found
 
 
 @pytest.mark.slow
 def test_a_worker_on_ray_that_is_killed_is_replaced_and_nothing_is_lost(
-    make_job: MakeJob, tmp_path: Path, workers: Callable[[], list[int]]
+    make_job: MakeJob, tmp_path: Path, workers: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default, which starves them on a machine that is busy
     killed: list[int] = []
 
     def kill(_: str, phase: str, done: int, total: int | None) -> None:

@@ -149,7 +149,7 @@ def test_pictures_of_several_windows_are_blended_by_their_place():
     results = {r.number: r.objects[1].mask for r in beside(stream, 24)}
     # Frame n is at place 7 or 6 of one window (weight 1 or 4), and at 5 or 4 of the next (weight 9 or 16).
     for number in range(8, 20):
-        window = (number - 2) // 2  # in the order of windows, the first with number 3
+        window = number // 2  # that gives the result, from 0 in the order of windows
         later_is_white = window % 2 == 0
         share = {0: (9, 10), 1: (16, 20)}[(number + 1) % 2]  # weight of the later window, and of both
         white = share[0] / share[1] if later_is_white else 1 - share[0] / share[1]

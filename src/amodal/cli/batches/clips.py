@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,29 @@ def read_clips(path: Path, bundle: str, options: Sequence[str]) -> tuple[list[Un
             field="clips",
         )
     context = run_context([bundle, *options, *found[0].task["options"], "-o", "OUT"])
+    tried: set[tuple[str, ...]] = set()
+    for number, clip in enumerate(found, 1):
+        own = tuple(text for text in clip.task["options"] if text.partition("=")[0] not in _of_files(context.command))
+        if own and own not in tried:
+            tried.add(own)
+            with _named(path, number, clip):
+                run_context([bundle, *options, *clip.task["options"], "-o", "OUT"])
     return found, context
+
+
+def _of_files(command: click.Command) -> set[str]:
+    """Returns the options of files, as they are written."""
+    names = input_names(command)
+    return {text for param in command.params if param.name in names for text in param.opts}
+
+
+@contextmanager
+def _named(path: Path, number: int, clip: Unit) -> Iterator[None]:
+    """Says of which clip an error is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{displayed(str(path))}, clip {number} ({clip.key}): {error}", field="clips") from error
 
 
 def _command(bundle: str) -> click.Command:

@@ -56,7 +56,7 @@ def run_context(args: Sequence[str]) -> click.Context:
     try:
         return FamilyCommand("run").make_context("run", list(args))
     except click.UsageError as error:
-        raise InputError(f"{error.format_message()}") from error
+        raise InputError(f"{error.format_message()} See `amodal run --help`.") from error
 
 
 def settings_of(context: click.Context) -> dict[str, Any]:

@@ -102,6 +102,9 @@ from amodal.runtime.paths import displayed
 def command(**options: Any) -> None:
     """Compute whole-object masks and RGB from frames and visible masks.
 
+    These are the options for bundles of Diffusion-VAS. A bundle of SAMEO, which takes single pictures and boxes, has
+    its own: amodal run default-sameo --help.
+
     Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png; with
     --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255). result.json is written last: a
     folder that has it is complete.
