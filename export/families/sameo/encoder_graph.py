@@ -18,7 +18,7 @@ from .network import dense_code, interpolate_positions
 from .sizes import NetworkConfig
 
 _EPSILON = 1e-6
-_SCORES = 1 << 22  # most attention scores at once on a CPU, where they stay in memory: 16 MB in float32
+_SCORES = 1 << 23  # most attention scores at once on a CPU, where they stay in memory: 32 MB in float32
 _TOGETHER = 16  # patches in one product on a CPU
 _LAYER = "mask_decoder.transformer.layers.0.cross_attn_token_to_image"
 

@@ -74,7 +74,7 @@ class ExportCommand(FamilyCommand):
 
 def command_for(name: str, bundle: str) -> click.Command:
     """Returns the command called `name` of the family of the bundle at a path."""
-    return _command_of(name, _family_among([bundle]))
+    return _command_of(name, _family_among([bundle]) or next(iter(_PACKAGES)))
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
