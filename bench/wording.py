@@ -90,9 +90,9 @@ def _settings(work: Work) -> list[str]:
     return [
         " and ".join(work.stages) or "no stage",
         f"{plural(work.frames, 'frame')} of {work.size[0]}x{work.size[1]}",
-        plural(work.steps, "step"),
-        f"guidance {work.guidance:g}",
-        f"churn {work.churn:g}" if work.churn else "",
+        plural(work.steps, "step") if work.steps else "",
+        f"guidance {work.guidance:g}" if work.steps else "",
+        f"churn {work.churn:g}" if work.steps and work.churn else "",
         plural(work.samples, "sample") if work.samples != 1 else "",
         "depth computed by the bundle" if work.depth else "",
         f"seed {work.seed}",

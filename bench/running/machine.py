@@ -92,7 +92,7 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
 
     Args:
         stage: a stage, `both`, or None for all stages of the bundle.
-        **settings: other fields of `Work`.
+        **settings: other fields of `Work`; steps are 0 for a bundle without a network that steps repeat.
 
     Raises:
         InputError: guidance or churn is NaN or infinite.
@@ -104,6 +104,8 @@ def work_of(bundle: Bundle, stage: str | None = None, **settings: Any) -> Work:
     config = bundle.config
     stages = [name for name in bundle.manifest.tasks if stage in (None, "both", name)]
     depth = any("depth" in bundle.manifest.tasks[name].components for name in stages)
+    if not any(entry.repeated for entry in bundle.manifest.components.values()):
+        settings["steps"] = 0
     return Work(stages=stages, frames=config.frames, size=config.size, depth=depth, **settings)
 
 

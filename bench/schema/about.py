@@ -58,7 +58,8 @@ class Subject(Record):
 class Work(Record):
     """The settings of a clip, as in `amodal.runtime.families.diffusion_vas.stage.Settings`.
 
-    `depth` means that the bundle's own component computes it from the frames.
+    `depth` means that the bundle's own component computes it from the frames. `steps` is 0 for a family that does not
+    sample; `guidance` and `churn` then mean nothing.
     """
 
     stages: list[str]

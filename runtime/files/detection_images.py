@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, argument
 from ..paths import PathLike, displayed, stem_of
-from .detections import Detections, ImageId, categories_of, read_json
+from .detections import Detections, ImageId, categories_of, read_json, require_categories
 from .listing import require_path
 from .pictures import Size, describe_size
 
@@ -129,20 +129,16 @@ def require_listed_size(listed: ImageList | None, image: ImageId, name: str, siz
 
 
 def _require_listed(detections: Detections, listed: ImageList) -> None:
-    known = listed.categories
-    for index, (image, category) in enumerate(zip(detections.images, detections.categories, strict=True)):
+    for index, image in enumerate(detections.images):
         if image not in listed.names:
             raise InputError(
                 f"{detections.name(index)} is for an image that {listed.path} does not list; give the file with its "
                 "images.",
                 field="images_json",
             )
-        if known is not None and category not in known:
-            shown = ", ".join(map(str, list(known)[:10])) + (", ..." if len(known) > 10 else "")
-            raise InputError(
-                f"{detections.name(index)} has the category {category}, which is none of {listed.path}: {shown}.",
-                field="images_json",
-            )
+    if listed.categories is not None:
+        with argument("images_json"):
+            require_categories(detections, listed.categories, listed.path)
 
 
 def _look_up(detections: Detections, wanted: Sequence[ImageId], place: Callable[[Any], int | None]) -> list[int]:

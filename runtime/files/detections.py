@@ -67,8 +67,8 @@ def read_detections(path: PathLike) -> Detections:
     """Reads the boxes of a detector.
 
     Raises:
-        InputError: no such file, no json, another layout, no detections, or a detection with a field that is missing
-            or cannot be read; the first one is named.
+        InputError: no such file, no json, another layout, no detections, a detection with a field that is missing or
+            cannot be read, or with a category that the file does not list; the first one is named.
     """
     file = require_path(path, f"a json file of {_EXPECTED}")
     document = read_json(file, _EXPECTED)
@@ -92,7 +92,20 @@ def read_detections(path: PathLike) -> Detections:
             column.append(_convert(file, index, name, 1.0 if name == "score" and value is None else value, convert))
     images, boxes, categories, scores = columns
     names = [name if isinstance(name := row.get("file_name"), str) else None for row in rows]
-    return Detections(file, images, names, np.array(boxes, np.float64), categories, np.array(scores, float), notes)
+    read_rows = Detections(file, images, names, np.array(boxes, np.float64), categories, np.array(scores, float), notes)
+    if isinstance(document, dict) and (known := categories_of(document)):
+        require_categories(read_rows, known, file)
+    return read_rows
+
+
+def require_categories(detections: Detections, known: Mapping[ImageId, str], listed: Path) -> None:
+    """Raises `InputError`, which names the first, if a detection has a category that `listed` does not list."""
+    for index, category in enumerate(detections.categories):
+        if category not in known:
+            shown = ", ".join(map(str, list(known)[:10])) + (", ..." if len(known) > 10 else "")
+            raise InputError(
+                f"{detections.name(index)} has the category {category}, which is none of {listed}: {shown}."
+            )
 
 
 @argument("detections")
@@ -138,7 +151,7 @@ def _require_boxes(detections: Detections, boxes: NDArray[np.float64], far: NDAr
     """Refuses boxes without an area and boxes outside of their pictures."""
     empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= far).any(axis=1)
-    for wrong, what in ((empty, "has no area"), (outside, "lies outside of its picture")):
+    for wrong, what in ((empty, "has no area in its picture"), (outside, "lies outside of its picture")):
         if wrong.any():
             first = int(np.flatnonzero(wrong)[0])
             size = describe_size(far[first, ::-1].astype(int).tolist())

@@ -72,6 +72,8 @@ def _require_unit(low: float, high: float) -> None:
 
 def _advice(shape: tuple[int, ...]) -> str:
     """Returns what to do about a picture of some other shape."""
+    if not shape:
+        return ': read the file, `numpy.asarray(PIL.Image.open(path).convert("RGB"))`'
     if 0 in shape:
         return ", none of them 0"
     if len(shape) == 2:

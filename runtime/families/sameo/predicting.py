@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -48,7 +49,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_select(self.select)
-        if not math.isfinite(self.threshold):
+        if not isinstance(self.threshold, numbers.Real) or not math.isfinite(self.threshold):
             raise InputError(f"threshold {self.threshold}: expected a finite logit; 0 is usual.", field="threshold")
 
     def at_once(self, config: Config) -> int:

@@ -180,6 +180,11 @@ def _points(
     if wrong.any():
         prompt, index = map(int, np.argwhere(wrong)[0])
         x, y = where[prompt, index]
+        if not np.isfinite([x, y]).all():
+            raise InputError(
+                f"point {index} of prompt {prompt}, ({x:g}, {y:g}), is not finite; expected two numbers of pixels.",
+                field="points",
+            )
         raise InputError(
             f"point {index} of prompt {prompt}, ({x:g}, {y:g}), lies outside the picture, {height}x{width} (height x "
             "width); expected pixels of this picture.",

@@ -50,6 +50,13 @@ def test_annotations_without_scores_count_fully_and_it_is_said(read: Callable[..
     assert "1 of 2 detections without a score" in found.notes[0]
 
 
+def test_a_category_that_the_annotations_do_not_list_is_named(read: Callable[..., Detections]) -> None:
+    known = {"categories": [{"id": 3, "name": "car"}]}
+    assert read(document={"annotations": [row()], **known}).categories == [3]
+    with pytest.raises(InputError, match="detection 1 of .* has the category 8, which is none of .*: 3"):
+        read(document={"annotations": [row(), row(category_id=8)], **known})
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -93,7 +100,7 @@ def test_masks_and_what_is_no_json_are_told(read: Callable[..., Detections], tmp
 @pytest.mark.parametrize(
     ("box", "said"),
     [
-        ((10, 5, 0, 20), "has no area"),
+        ((10, 5, 0, 20), "has no area in its picture, 80 wide and 60 high"),
         ((10, 5, 30, -20), "has no area"),
         ((80, 5, 30, 20), "lies outside of its picture, 80 wide and 60 high"),
         ((-40, 5, 30, 20), "lies outside of its picture"),

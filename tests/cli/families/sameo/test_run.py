@@ -210,6 +210,7 @@ def test_one_picture_is_enough(bundle: Path, kept: Folder, tmp_path: Path) -> No
         ((), "--detections (boxes) or by --masks (visible masks), and neither"),
         (("--detections", "BOXES", "--masks", "IMAGES"), "and both were given"),
         (("--detections", "BOXES", "--points", "2"), "--points is for --masks"),
+        (("--detections", "BOXES", "--no-unite"), "--no-unite is for --masks"),
         (("--masks", "IMAGES", "--min-score", "0.5"), "--min-score is for --detections"),
         (("--detections", "BOXES", "--first-id", "0"), "--first-id is for a video"),
         (("--detections", "BOXES", "--min-score", "2"), "no box with a score of 2 or more, of 5"),

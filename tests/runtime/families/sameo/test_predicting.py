@@ -75,8 +75,9 @@ def test_a_higher_threshold_leaves_less(model: Any, picture: Any, boxes: Any) ->
     more = model.predict(picture, boxes, threshold=low).masks
     assert 0 < less.sum() < more.sum()
     assert not (less & ~more).any()
-    with pytest.raises(InputError, match="threshold nan"):
-        model.predict(picture, boxes, threshold=float("nan"))
+    for wrong in (float("nan"), "half"):
+        with pytest.raises(InputError, match=f"threshold {wrong}"):
+            model.predict(picture, boxes, threshold=wrong)
 
 
 def test_no_boxes_give_no_masks(model: Any, picture: Any) -> None:
@@ -111,7 +112,7 @@ def test_pictures_are_bytes_or_floats_and_of_any_size(model: Any, picture: Any, 
         (lambda p: p.astype(np.uint16), "image is uint16; expected uint8, or floats"),
         (lambda p: p.astype(float), "values from .* divide it by 255"),
         (lambda p: np.where(p > 9, np.nan, p / 255), "values from nan"),
-        (lambda p: "picture.png", "image"),
+        (lambda p: "picture.png", "read the file"),
     ],
 )
 def test_pictures_of_another_kind_are_refused(spoil: Any, message: str, model: Any, picture: Any, boxes: Any) -> None:

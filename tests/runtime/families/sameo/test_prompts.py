@@ -89,7 +89,7 @@ def test_boxes_that_make_no_sense_are_refused(boxes: Any, message: str) -> None:
         ([[[1, 2]]], [[1, 1]], "point_labels", r"point_labels have shape \[1, 2\]"),
         ([[[1, 2]]], [[4]], "point_labels", "point_labels hold 4; .* 2 and 3 a box's"),
         ([[[1, 101]]], [[1]], "points", r"point 0 of prompt 0, \(1, 101\), lies outside"),
-        ([[[1, 2], [np.nan, 1]]], [[1, 0]], "points", "point 1 of prompt 0"),
+        ([[[1, 2], [np.nan, 1]]], [[1, 0]], "points", r"point 1 of prompt 0, \(nan, 1\), is not finite"),
         (None, [[1]], "boxes", "neither was given"),
     ],
 )

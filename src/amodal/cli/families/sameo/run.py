@@ -156,7 +156,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     source = click.get_current_context().get_parameter_source
     for name in own:
         if source(name) not in (ParameterSource.DEFAULT, None):
-            raise InputError(f"--{name.replace('_', '-')} is for --{other}, which was not given; omit it.")
+            given = "no-unite" if name == "unite" and not options[name] else name.replace("_", "-")
+            raise InputError(f"--{given} is for --{other}, which was not given; omit it.")
     if options["video"] is not None and not options["overlay"]:
         raise InputError("--video is the format of the overlay, which --no-overlay leaves out; omit one of them.")
     for name in ("threshold", "min_score"):
