@@ -98,7 +98,7 @@ def read_detections(path: PathLike) -> Detections:
     return read_rows
 
 
-def require_categories(detections: Detections, known: Mapping[ImageId, str], listed: Path) -> None:
+def require_categories(detections: Detections, known: Mapping[ImageId, str], listed: PathLike) -> None:
     """Raises `InputError`, which names the first, if a detection has a category that `listed` does not list."""
     for index, category in enumerate(detections.categories):
         if category not in known:

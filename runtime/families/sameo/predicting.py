@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -49,7 +48,8 @@ class Options:
 
     def __post_init__(self) -> None:
         check_select(self.select)
-        if not isinstance(self.threshold, numbers.Real) or not math.isfinite(self.threshold):
+        threshold: object = self.threshold
+        if not isinstance(threshold, int | float | np.number) or not math.isfinite(threshold):
             raise InputError(f"threshold {self.threshold}: expected a finite logit; 0 is usual.", field="threshold")
 
     def at_once(self, config: Config) -> int:
