@@ -53,7 +53,7 @@ def test_annotations_without_scores_count_fully_and_it_is_said(read: Callable[..
 def test_a_category_that_the_annotations_do_not_list_is_named(read: Callable[..., Detections]) -> None:
     known = {"categories": [{"id": 3, "name": "car"}]}
     assert read(document={"annotations": [row()], **known}).categories == [3]
-    with pytest.raises(InputError, match="detection 1 of .* has the category 8, which is none of .*: 3"):
+    with pytest.raises(InputError, match=r"detection 1 of .* has the category 8, which is none of .*: 3"):
         read(document={"annotations": [row(), row(category_id=8)], **known})
 
 
