@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from amodal.runtime.bundle.reading import find_bundle
 from amodal.runtime.errors import InputError
 from amodal.runtime.files.rle import encode_rle
 from amodal.runtime.pictures.padding import Padding, protocol_boxes
@@ -22,7 +23,7 @@ _SAIL_VOS = (256, 512)  # at which the authors prepare frames and store masks
 
 def bundle_hash(bundle: Path) -> str:
     """SHA-256 of the manifest, which has the hashes of all files, in hex."""
-    path = bundle / "manifest.json"
+    path = find_bundle(bundle) / "manifest.json"
     if not path.is_file():
         raise InputError(f"{bundle} holds no manifest.json; expected a bundle.", field="bundle")
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -34,7 +35,8 @@ def model_predictor(
     """A function from a clip and a seed to a prediction; the bundle is loaded at its first call.
 
     Raises:
-        InputError: the data set scores what no bundle gives.
+        InputError: the data set scores what no bundle gives. The function raises it for what a SAMEO bundle, which
+            takes pictures as they are, cannot do.
     """
     if entry.name == "tao-amodal-toolkit":
         raise InputError(
@@ -49,10 +51,7 @@ def model_predictor(
             from amodal.runtime.loading import load
 
             loaded.append(load(bundle, **model))
-        # The evaluation's order of channels is red first; only the demo swaps them.
-        given = {"fps": entry.fps, "depth_channels": "rgb", **settings}
-        if "depth" in clip.sources and not _computes_depth(loaded[0]):
-            given |= {"depth": clip.depth(), "depth_kind": "metric"}
+        given = _options(loaded[0], entry, clip, settings)
         if entry.name == "sail-vos":
             return _sail_vos(loaded[0], clip, seed, given)
         if entry.padded:
@@ -62,6 +61,29 @@ def model_predictor(
         return _stored(clip, _segment(loaded[0], clip.modal(), clip.rgb(), seed, given))
 
     return predict
+
+
+def _options(model: Any, entry: Entry, clip: Clip, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Model.segment` is given beside frames, masks and the seed, which depends on the bundle's family."""
+    if _by_picture(model):
+        if entry.padded:
+            raise InputError(
+                f"{entry.name} is scored on padded frames, and a SAMEO bundle takes pictures as they are; give a "
+                "Diffusion-VAS bundle.",
+                field="bundle",
+            )
+        if settings:
+            raise InputError(f"{', '.join(settings)}: a SAMEO bundle finds masks in one pass; omit it.")
+        return {}
+    # The evaluation's order of channels is red first; only the demo swaps them.
+    given = {"fps": entry.fps, "depth_channels": "rgb", **settings}
+    if "depth" in clip.sources and not _computes_depth(model):
+        given |= {"depth": clip.depth(), "depth_kind": "metric"}
+    return given
+
+
+def _by_picture(model: Any) -> bool:
+    return bool(model.manifest.family == "sameo")
 
 
 def _computes_depth(model: Any) -> bool:
@@ -105,9 +127,13 @@ def _objects(model: Any, clip: Clip, seed: int, given: Mapping[str, Any]) -> Pre
     rgb = clip.rgb()
     modal = clip.modal()
     masks = np.zeros_like(modal)
-    for number, seen in enumerate(modal):
-        if seen.any():
-            masks[number] = _segment(model, seen[None], rgb, seed, given)[0] | seen
+    if _by_picture(model):
+        if modal.any():  # the picture is encoded once for all of its objects
+            masks = np.asarray(model.predict_from_masks(rgb[0], modal).masks, np.bool_)
+    else:
+        for number, seen in enumerate(modal):
+            if seen.any():
+                masks[number] = _segment(model, seen[None], rgb, seed, given)[0] | seen
     if "truth" not in clip.facts:
         return Prediction(masks=masks, results={clip.id: [encode_rle(mask) for mask in masks]})
     found = [

@@ -63,6 +63,7 @@ LINES = {
     '{"frames": "f", "masks": "m", "colour": 3}': "line 2: colour is no option of `amodal run`; expected some of",
     '{"frames": "f", "masks": "m", "options": {"out": "x"}}': "line 2: out is not for single clips",
     '{"frames": "f", "masks": "m", "options": {"pad": "yes"}}': 'line 2: pad is "yes"; expected true or false',
+    '{"frames": ["f"], "masks": "m"}': 'line 2: its frames is ["f"]; expected a path as text',
     '{"frames": "f", "masks": "m", "options": 3}': "line 2: its options are 3",
     '{"frames": "f", "masks": "m", "options": {"steps": "many"}}': "clip 2 (clip_000002): Invalid value for '--steps'",
 }
@@ -91,6 +92,7 @@ def test_what_cannot_be_clips_is_refused(tmp_path: Path, kept_clip: Clip, refuse
 def test_wrong_options_are_refused_before_anything_is_written(clips: Path, refused: Callable[..., str]) -> None:
     out = clips.parent / "OUT"
     assert "No such option '--stepz'" in refused("batch", clips, "-o", out, "--", "--stepz", 3, with_out=False)
+    assert "after `--`, -o is not" in refused("batch", clips, "-o", out, "--", "--out", "x", with_out=False)
     assert "shards are counted from 1" in refused("batch", clips, "--shard", "0/3")
     assert "--address is about a Ray cluster; add --on ray" in refused("batch", clips, "--address", "auto")
     assert "add --resume" in refused("batch", clips, "--retry-quarantined")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,9 @@ def test_a_bundle_is_run_on_the_clips_of_its_shard_and_not_a_second_time(tmp_pat
     assert issue(*call, "--shard", "2/5", "-o", tmp_path / "o").code == 0
     assert all(path.stat().st_mtime_ns == written for path, (written, _) in units.items())
     refused(issue(*call[:-1], "2", "-o", tmp_path / "o"), "other settings")
+
+
+@pytest.mark.parametrize("name", ["seed", "steps"])
+def test_options_of_a_model_are_refused_beside_results(name: str, refused: Callable[..., str]) -> None:
+    said = refused("eval", "--dataset", "kins", "--root", "r", "--results", "x.json", f"--{name}", 3)
+    assert f"--{name} is for a model; give --bundle, or omit it" in said

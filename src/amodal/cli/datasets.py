@@ -11,7 +11,7 @@ from amodal.runtime.errors import InputError
 from amodal.runtime.paths import displayed
 
 from .console import Parsed, print_json
-from .options import combined
+from .options import COUNT, combined
 
 NAMES = (
     "sail-vos",
@@ -47,8 +47,10 @@ dataset_options = combined(
     click.option("--root", metavar="DIR", help="Folder of the data set; docs/datasets.md says what is in it."),
     click.option("--bundle", metavar="DIR", help="Run this bundle on every clip."),
     click.option("--results", metavar="JSON|DIR", help="Score these results files instead, one per seed."),
-    click.option("--samples", type=int, metavar="K", help="Seeds per clip. Default: 1, or all that are in --results."),
-    click.option("--seed", type=int, default=23, help="The first seed of --bundle."),
+    click.option(
+        "--samples", type=COUNT, metavar="K", help="Seeds per clip. Default: 1, or all that are in --results."
+    ),
+    click.option("--seed", type=int, help="The first seed of --bundle. Default: 23."),
     click.option("--steps", type=click.IntRange(min=1), help="Sampler steps of --bundle. Default: 25."),
     click.option(
         "--shard",
@@ -86,6 +88,9 @@ def run_dataset(options: dict[str, Any]) -> None:
     from amodal.bench.datasets import Request, entry, evaluate_clips
 
     out = _required(options, "out")
+    for name in ("seed", "steps"):
+        if options["bundle"] is None and options[name] is not None:
+            raise InputError(f"`{name}` is for a model; give `bundle`, or omit it.", field=name)
     settings = {} if options["steps"] is None else {"steps": options["steps"]}
     request = Request(
         entry=entry(options["dataset"]),
@@ -94,7 +99,7 @@ def run_dataset(options: dict[str, Any]) -> None:
         results=None if options["results"] is None else Path(options["results"]),
         bundle=None if options["bundle"] is None else Path(options["bundle"]),
         samples=options["samples"],
-        seed=options["seed"],
+        seed=23 if options["seed"] is None else options["seed"],
         shard=options["shard"],
         settings=settings,
     )

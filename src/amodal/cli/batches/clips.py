@@ -15,7 +15,7 @@ from amodal.bench.batches.work import Unit
 from amodal.runtime.errors import InputError, argument
 from amodal.runtime.paths import displayed, sort_names, stem_of
 
-from .running import as_arguments, input_names, run_context
+from .running import as_arguments, input_names, refuse_own, run_context
 
 _NAMES = {
     "frames": ("frames", "rgb", "rgbs", "video"),
@@ -54,6 +54,7 @@ def read_clips(path: Path, bundle: str, options: Sequence[str]) -> tuple[list[Un
             field="clips",
         )
     context = run_context([bundle, *options, *found[0].task["options"], "-o", "OUT"])
+    refuse_own([bundle, *options, *found[0].task["options"]])
     tried: set[tuple[str, ...]] = set()
     for number, clip in enumerate(found, 1):
         own = tuple(text for text in clip.task["options"] if text.partition("=")[0] not in _of_files(context.command))
@@ -170,8 +171,11 @@ def _line(line: bytes, number: int, folder: Path, command: click.Command) -> Uni
         raise InputError(f"{', '.join(twice)} is given twice, for the clip and in its options; give it once.")
     options: dict[str, Any] = {**clip, **more}
     for name in input_names(command):
-        if isinstance(options.get(name), str):
-            options[name] = str(folder / options[name])
+        file = options.get(name)
+        if isinstance(file, str):
+            options[name] = str(folder / file)
+        elif file is not None:
+            raise InputError(f"its {name} is {json.dumps(file)}; expected a path as text; {expected}.")
     required = [str(param.name) for param in command.params if param.required and param.name in input_names(command)]
     if missing := [name for name in required if options.get(name) is None]:
         raise InputError(f"it has no {' and no '.join(missing)}; {expected}.")

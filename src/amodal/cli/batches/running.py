@@ -59,6 +59,16 @@ def run_context(args: Sequence[str]) -> click.Context:
         raise InputError(f"{error.format_message()} See `amodal run --help`.") from error
 
 
+def refuse_own(args: Sequence[str]) -> None:
+    """Raises InputError if arguments of `amodal run` have an OUT, which a batch gives itself."""
+    try:
+        context = FamilyCommand("run").make_context("run", list(args), resilient_parsing=True)
+    except click.UsageError as error:
+        raise InputError(f"{error.format_message()} See `amodal run --help`.") from error
+    if context.params.get("out") is not None:
+        raise InputError("after `--`, -o is not for single clips; write it before `--`, as the batch's own folder.")
+
+
 def settings_of(context: click.Context) -> dict[str, Any]:
     """Returns the options that a run's results depend on, beside its inputs and its bundle, as text by name."""
     left_out = {*NOT_COMPUTED, *OF_BATCH, *input_names(context.command)}
