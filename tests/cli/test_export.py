@@ -258,10 +258,10 @@ def test_options_that_make_no_sense(options: tuple[str, ...], expected: str, ref
 
 
 def test_the_export_extra_missing(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    from amodal.cli.families.diffusion_vas import export
+    from amodal.cli.families import exported
 
-    find = export.find_spec
-    monkeypatch.setattr(export, "find_spec", lambda name: None if name in ("torch", "onnx_ir") else find(name))
+    find = exported.find_spec
+    monkeypatch.setattr(exported, "find_spec", lambda name: None if name in ("torch", "onnx_ir") else find(name))
     sentence = refused("export", "--random", "tiny")
     assert "export needs torch, onnx_ir, not installed here" in sentence
     assert 'pip install "amodal[export]"' in sentence

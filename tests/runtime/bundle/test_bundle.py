@@ -156,7 +156,9 @@ def test_a_manifest_of_a_newer_schema_is_told_apart_whatever_else_it_says(copy: 
 
 def test_a_bundle_of_another_family_is_refused(copy: Path) -> None:
     rewrite(copy, lambda d: d.update(family="another"))
-    with pytest.raises(BundleVersionError, match=r"family another, this amodal runs diffusion-vas; update amodal"):
+    with pytest.raises(
+        BundleVersionError, match=r"family another, this amodal runs diffusion-vas, sameo; update amodal"
+    ):
         amodal.load(copy)
 
 

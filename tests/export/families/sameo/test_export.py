@@ -54,7 +54,7 @@ def test_tensorrt_for_rtx_compiles_the_graphs(tmp_path: Path) -> None:
 
     export_bundle(tmp_path / "bundle", plan_sameo(read_sameo(CHECKPOINT), SameoSettings(check="none")))
     rows = build_engines(Bundle(tmp_path / "bundle"), BuildSettings(target="sm86"))
-    assert {row.record.component for row in rows} == {"image_encoder", "mask_decoder"}
+    assert {row.record.key.component for row in rows} == {"image_encoder", "mask_decoder"}
     assert all(row.file.stat().st_size for row in rows)
 
 
