@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,19 +181,7 @@ def _with_tuned(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def _config(state: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path, facts_file: Path) -> NetworkConfig:
     """Returns the sizes of the network: what shapes tell, which the json may only repeat, and what they do not."""
-
-    def shape(name: str, axes: int) -> tuple[int, ...]:
-        tensor = state.get(name)
-        if tensor is None:
-            raise CheckpointError(
-                f"{path} is no EfficientSAM checkpoint: there is no tensor {name}; expected the state of the official "
-                "efficient_sam_vitt.pt or efficient_sam_vits.pt.",
-                field="checkpoint",
-            )
-        if tensor.ndim != axes:
-            raise CheckpointError(f"{path}: tensor {name} has shape {list(tensor.shape)}; expected {axes} axes.")
-        return tuple(tensor.shape)
-
+    shape = partial(_shape, state, path)
     dim, _, patch, _ = shape("image_encoder.patch_embed.proj.weight", 4)
     embed = shape("image_encoder.neck.0.weight", 4)[0]
     upscaling = [shape(f"mask_decoder.final_output_upscaling_layers.{i}.0.weight", 4)[1] for i in range(2)]
@@ -242,6 +231,19 @@ def _config(state: Mapping[str, Tensor], facts: Mapping[str, Any], path: Path, f
         slots=_count(facts.get("points", 6), "points", facts_file),
         pretrained_grid=grid,
     )
+
+
+def _shape(state: Mapping[str, Tensor], path: Path, name: str, axes: int) -> tuple[int, ...]:
+    tensor = state.get(name)
+    if tensor is None:
+        raise CheckpointError(
+            f"{path} is no EfficientSAM checkpoint: there is no tensor {name}; expected the state of the official "
+            "efficient_sam_vitt.pt or efficient_sam_vits.pt.",
+            field="checkpoint",
+        )
+    if tensor.ndim != axes:
+        raise CheckpointError(f"{path}: tensor {name} has shape {list(tensor.shape)}; expected {axes} axes.")
+    return tuple(tensor.shape)
 
 
 def _require_state(state: Mapping[str, Tensor], config: NetworkConfig, source: str) -> None:
