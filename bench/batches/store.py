@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -96,49 +96,6 @@ def create_store(out: PathLike, settings: Mapping[str, Any], resume: bool = Fals
     return UnitStore(place, settings)
 
 
-def open_store(out: PathLike) -> UnitStore:
-    """Opens a store that is there. Raises InputError if there is none."""
-    place = open_place(out)
-    settings = _read_json(place.read(SETTINGS))
-    if settings is None:
-        raise InputError(f"{displayed(str(out))} has no readable {SETTINGS}; give an output folder of such work.")
-    return UnitStore(place, settings)
-
-
-def merge(stores: Sequence[UnitStore], keys: Sequence[str] | None = None) -> dict[str, Record]:
-    """Returns the units of several stores by key, in the order of `keys`.
-
-    Args:
-        keys: those that must be there, all others being left out; None for whatever there is, in the stores' order.
-
-    Raises:
-        InputError: the stores were made with different settings, hold different records of one unit, or lack a unit.
-    """
-    merged: dict[str, Record] = {}
-    origin: dict[str, UnitStore] = {}
-    for store in stores:
-        if store.settings != stores[0].settings:
-            raise InputError(
-                f"{stores[0].place.path} and {store.place.path} hold results of different settings "
-                f"({_difference(stores[0].settings, store.settings)}); merge results of the same ones."
-            )
-        for key, record in store.records():
-            if merged.setdefault(key, record) != record:
-                raise InputError(
-                    f"{key} has different results in {origin[key].place.path} and {store.place.path}; merge only one "
-                    "of them."
-                )
-            origin.setdefault(key, store)
-    if keys is None:
-        return merged
-    if gaps := [key for key in keys if key not in merged]:
-        raise InputError(
-            f"{len(gaps)} of {len(keys)} results are missing: {_listed(gaps)}; compute them with the other shards, or "
-            "go on with `resume=True`."
-        )
-    return {key: merged[key] for key in keys}
-
-
 def name_of(key: str) -> str:
     """Returns the file name of a unit without its suffix: unique, of at most 150 characters, and never hidden."""
     name = quote(key, safe=" ()+,=@[]{}", errors="surrogateescape")
@@ -178,8 +135,3 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", found) for inner, found in _flat(value))
         else:
             yield name, value
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(displayed, names[:_SHOWN])) + more

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from amodal.bench.batches.shards import Shard
-from amodal.bench.batches.store import create_store, merge, name_of, open_store
+from amodal.bench.batches.store import create_store, name_of
 from amodal.runtime.errors import InputError, MissingDependencyError, OutputExistsError
 
 KEYS = ["a", "a/b", "a%2Fb", "A", ".hidden", "..", "", "x" * 300, "x" * 301, "seed 3, clip=7", "ä", "a.", "CON"]
@@ -24,7 +24,7 @@ def test_what_was_put_is_found_again_under_its_own_key(address: str, tmp_path: P
         store.put(key, {"number": number})
     again = create_store(out, {"steps": 3}, resume=True)
     assert [again.get(key) for key in KEYS] == [{"number": number} for number in range(len(KEYS))]
-    assert dict(open_store(out).records()) == {key: {"number": number} for number, key in enumerate(KEYS)}
+    assert dict(again.records()) == {key: {"number": number} for number, key in enumerate(KEYS)}
     assert again.missing([*KEYS, "other"]) == ["other"]
 
 
@@ -56,26 +56,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("")
     with pytest.raises(OutputExistsError, match="no batch was begun there"):
         create_store(tmp_path, {}, resume=True)
-    with pytest.raises(InputError, match=r"no readable settings\.json"):
-        open_store(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_shards_merge_to_the_whole_in_its_order_and_gaps_are_named(tmp_path: Path) -> None:
+def test_shards_that_share_a_store_fill_it_and_each_key_once(tmp_path: Path) -> None:
     keys = [f"clip {number}" for number in range(7)]
-    stores = [create_store(tmp_path / str(number), {"a": 1}) for number in (1, 2, 3)]
-    for number, store in enumerate(stores, 1):
+    for number in (1, 2, 3):
+        store = create_store(tmp_path / "out", {"a": 1}, resume=number > 1)
         for key in Shard(number, 3).of(keys):
-            store.put(key, {"key": key})
-    assert merge(stores, keys) == {key: {"key": key} for key in keys}
-    assert list(merge(stores, keys)) == keys
-    with pytest.raises(InputError, match=r"2 of 7 results are missing: clip 2, clip 5;"):
-        merge(stores[:2], keys)
-    stores[0].put("clip 1", {"key": "another"})
-    with pytest.raises(InputError, match="clip 1 has different results in"):
-        merge(stores, keys)
-    with pytest.raises(InputError, match="a is 1 there and 2 here"):
-        merge([stores[0], create_store(tmp_path / "4", {"a": 2})])
+            assert store.get(key) is None
+            store.put(key, {"shard": number})
+    assert store.missing(keys) == []
+    assert sorted(record["shard"] for _, record in store.records()) == [1, 1, 1, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize(("text", "said"), [("0/4", "counted from 1"), ("5/4", "1/4 to 4/4"), ("2", "such as 2/8")])
