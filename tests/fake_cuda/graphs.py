@@ -8,12 +8,14 @@ from typing import Any, Literal
 from amodal.export.checkpoints.checkpoint import random_checkpoint
 from amodal.export.depth_anything.network import random_depth
 from amodal.export.families.diffusion_vas.plan import ExportSettings, plan_export
+from amodal.export.families.sameo.checkpoint import random_checkpoint as random_sameo
+from amodal.export.families.sameo.plan import SameoSettings, plan_sameo
 from amodal.export.plan import ComponentPlan
 
 from .sparse import save_sparse
 
 FRAMES = 8  # that a VAE takes at once
-SIZES = {"rows": 2, "frames": FRAMES, "steps": 25}
+SIZES = {"rows": 2, "frames": FRAMES, "steps": 25, "pictures": 1, "boxes": 16}
 
 
 def planned(kind: Literal["tiny", "diffusion-vas"], **settings: Any) -> dict[str, ComponentPlan]:
@@ -25,6 +27,11 @@ def planned(kind: Literal["tiny", "diffusion-vas"], **settings: Any) -> dict[str
         {"segment": random_checkpoint(kind, "segment")}, depth, ExportSettings(**shapes, **settings)
     ).components
     return {c.kind: c for c in components}
+
+
+def planned_sameo(kind: Literal["tiny", "ti"], **settings: Any) -> dict[str, ComponentPlan]:
+    """The components of SAMEO, by kind: of a toy, or of EfficientSAM-Ti for 1024x1024."""
+    return {c.kind: c for c in plan_sameo(random_sameo(kind), SameoSettings(**settings)).components}
 
 
 def job_of(component: ComponentPlan, folder: Path, **more: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from amodal.runtime.families.diffusion_vas.shape import RunShape
 from amodal.runtime.memory.plan import plan_memory
 from amodal.runtime.memory.recorded import MemoryRecord
 
-from .graphs import FRAMES, SIZES, job_of, launches, planned
+from .graphs import FRAMES, SIZES, job_of, launches, planned, planned_sameo
 from .prepare import Measure
 from .traffic import between_kernels, bytes_moved
 
@@ -67,6 +67,16 @@ def test_activations_are_held_once_and_but_for_the_steps_given_back(tiny: dict[s
     for kind, found in tiny.items():
         assert len(set(found.peak)) == 1, kind
         assert found.arena == (found.peak if kind == "unet" else [0, 0, 0]), kind
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("kind", ["tiny", "ti"])
+def test_sameo_runs_on_the_gpu_alone(kind: Any, precision: Any, measure: Measure, tmp_path: Path) -> None:
+    made = planned_sameo(kind, variant="cuda", precision=precision)
+    for name, found in zip(made, measure([job_of(c, tmp_path) for c in made.values()]), strict=True):
+        assert (found.error, list(found.providers)) == ("", [CUDA]), name
+        for counts in found.counts[1:]:
+            assert not {what: counts[what] for what in ("download", "wait") if counts.get(what)}, name
 
 
 @pytest.mark.parametrize("options", [{"nhwc": False}, {"attention": 16}, {"fuse_bias": True}], ids=str)
