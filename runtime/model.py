@@ -57,6 +57,9 @@ _LOG = logging.getLogger(__name__)
 class Model(DepthMethods, PictureMethods):
     """A loaded bundle, returned by `load`. Not thread-safe; load one per thread.
 
+    `segment` of a SAMEO bundle finds the mask in each frame by itself, from `rgb` and the box of what is visible, with
+    which it is united; frames may be any number, and of the options only `seed` and `windows` are not refused.
+
     Args:
         planned: the memory plan, which overrides `memory` and limits each run; None if no GPU memory is used.
         source: what the backend loads from; None for the engines of `planned`, or the bundle.
@@ -141,8 +144,7 @@ class Model(DepthMethods, PictureMethods):
                 [-1, 1] of the bundle's size. On a GPU, bool, integers of two values, or prepared. The size is that of
                 the frames, or of their ratio. Fewer frames than the bundle's are padded by repeating the last, and the
                 result is trimmed; more are run in windows.
-            depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`. None to compute it
-                from `rgb`.
+            depth: relative depth [T, h, w] of any size, nearer is larger; or prepared like `modal`; None: from `rgb`.
             rgb: frames uint8 [T, h, w, 3] or prepared floats [T, 3, H, W] in [-1, 1]; needed only without depth.
             depth_kind: what the numbers of `depth` mean: `relative` (nearer is larger: disparity, 1 / z), `inverse`
                 (nearer is smaller, without a unit) or `metric` (distances, in any unit). Pixels without a measurement
@@ -158,12 +160,8 @@ class Model(DepthMethods, PictureMethods):
                 device; after an error, their content is undefined. Not with several samples.
             windows: how clips of more frames than the bundle's are cut (`amodal.runtime.clips.windows`). They are run
                 on the host's arrays, without `padding`, `samples`, `callback`, `to` and `out`.
-            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk`, `cfg_rows` and
-                `depth_channels`, see
-                `amodal.runtime.families.diffusion_vas.settings.Settings`.
-
-        A SAMEO bundle finds the mask in each frame by itself, from `rgb` and the box of what is visible, with which it
-        is united; frames may be any number, and of the options only `seed` and `windows` are not refused.
+            settings: `steps`, `guidance`, `fps`, `churn`, `context`, `decode_chunk`, `cfg_rows` and `depth_channels`,
+                see `amodal.runtime.families.diffusion_vas.settings.Settings`.
 
         Raises:
             InputError: shapes, dtypes, ranges or devices that do not fit, masks of several objects or that can be read
@@ -172,13 +170,12 @@ class Model(DepthMethods, PictureMethods):
             NonFiniteError: the latents became NaN or infinite.
         """
         request = Request(Settings(**settings), seed, padding, samples, callback, to, out)
+        given: dict[str, Any] = {"depth": depth, "depth_kind": depth_kind}
         if works_by_picture(self.session):
-            given = {"depth": depth, "depth_kind": depth_kind, **settings}
-            return segment_clip(self.session, modal, rgb, request, given)
+            return segment_clip(self.session, modal, rgb, request, given | settings)
         if is_long(self.session, modal):
             blocks = long_request(request, windows)
-            given = {"depth": depth, "rgb": rgb, "depth_kind": depth_kind}
-            return segment_objects(self.session, [(0, modal)], blocks, **given)[0]
+            return segment_objects(self.session, [(0, modal)], blocks, rgb=rgb, **given)[0]
         return run_segment(self.session, SegmentInputs(modal, depth, rgb, request, depth_kind))
 
     def complete(
