@@ -36,6 +36,7 @@ _COMMANDS = {
     "inspect": "Show a bundle's graphs, shapes, sizes and integrity.",
     "verify": "Check that a bundle computes what it should.",
     "bench": "Measure time, memory, fidelity and quality on this machine.",
+    "ros2": "Run a ROS 2 node: label images and depth in, whole objects out.",
     "doctor": "Show versions, devices and backends, for a bug report.",
 }
 
