@@ -277,7 +277,7 @@ def _operands(graph: _Graph, mixed: NodeProto) -> tuple[str, str, str, float]:
     scaled, keys = graph.before(scores.input[0], "Mul"), graph.before(scores.input[1], "Transpose")
     scale = graph.value(scaled.input[1])
     _require(_attribute(keys, "perm") == [0, 1, 3, 2] and _attribute(softmax, "axis", -1) == -1 and scale.size == 1)
-    return scaled.input[0], keys.input[0], mixed.input[1], scale.item()
+    return scaled.input[0], keys.input[0], mixed.input[1], float(scale.item())
 
 
 def _whole_queries(graph: _Graph, joined: NodeProto) -> str:
@@ -286,7 +286,7 @@ def _whole_queries(graph: _Graph, joined: NodeProto) -> str:
     _require(all(len(set(each)) == 1 for each in others))
     cut = graph.before(queries[0], "Split")
     _require(list(cut.output) == list(queries) and _attribute(cut, "axis", 0) == _attribute(joined, "axis") == 2)
-    return cut.input[0]
+    return str(cut.input[0])
 
 
 def _before_split(graph: _Graph, name: str, perm: list[int], axes: int) -> tuple[str, list[int]]:

@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 
 from amodal.runtime.clips.stream import Stream
+from amodal.runtime.clips.stream_blending import BlendedWindows
+from amodal.runtime.clips.stream_options import Clock, StreamOptions
 from amodal.runtime.clips.stream_results import StreamResult
-from amodal.runtime.clips.stream_windows import Clock, StreamOptions
 from amodal.runtime.errors import InputError
 from amodal.runtime.families import Bundle
 from amodal.runtime.families.diffusion_vas.config import config_of
@@ -205,7 +206,7 @@ def _opened(
         stub = StubWindow(config.frames, played.stub, wait)
         steps = tuple(PRESETS.values()) if played.preset == "auto" else (PRESETS[played.preset],)
         given = StreamOptions(**options, steps=steps, gate=None, depth_kind="relative")
-        with Stream(stub, config.frames, config.size, given, clock=clock) as stream:
+        with Stream(BlendedWindows(stub, config.frames, config.size, given), given, clock) as stream:
             yield stream, stub, {"backend": "stub"}
         return
     with load(bundle, **execution.options()) as model:
