@@ -1,1 +1,1 @@
-"""Robots: messages, bags, ROS 2 and cameras; never torch, and no ROS where it is not asked for."""
+"""amodal on robots: messages in, whole objects out."""

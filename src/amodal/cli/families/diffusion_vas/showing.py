@@ -63,9 +63,9 @@ def _moments(job: Job) -> Iterator[Moment]:
 def _whole(job: Job, index: int, here: range) -> NDArray[np.bool_]:
     """Returns the whole mask of an object in a frame, bool [h, w]."""
     if job.writer.amodal is not None:
-        return job.writer.amodal(job.facts.objects[index], here)[0]
+        return np.asarray(job.writer.amodal(job.facts.objects[index], here)[0], np.bool_)
     kept = job.writer.notes.masks.read(here.start, here.stop)
-    return resize_masks(kept[:, index], job.facts.size)[0]
+    return np.asarray(resize_masks(kept[:, index], job.facts.size)[0], np.bool_)
 
 
 def _completed(job: Job, object_id: Any, t: int) -> NDArray[np.uint8] | None:
