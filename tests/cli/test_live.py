@@ -102,6 +102,25 @@ def test_a_program_segments_and_ctrl_c_leaves_files_that_can_be_read(scene: Path
     assert not [name for name in leftovers(tmp_path) if name not in ("OUT", "frames")]
 
 
+@pytest.mark.slow
+def test_what_was_found_is_kept_if_the_program_fails_for_good(scene: Path, tmp_path: Path) -> None:
+    failing, out = tmp_path / "failing.py", tmp_path / "OUT"
+    last = 'frame, *_ = asked["number"], asked["number"] > 7 and sys.exit(3)\n    height, width ='
+    text = EXAMPLE.read_text().replace("height, width =", last, 1)
+    failing.write_text(text.replace(".min(axis=2) > 200", ".min(axis=2) >= 0"))
+    outcome = issue(
+        *("live", "default", "--source", scene / "frames", "--masks-from", f"{sys.executable} {failing}", "-o", out),
+        *("--preset", "fast", "--threads", "1", "--rate", "4", "--html"),
+    )
+    assert outcome.code == 2
+    assert "failed 3 times on end" in outcome.err
+    told = json.loads((out / "result.json").read_text())
+    assert "failed 3 times on end" in told["error"]
+    assert told["results"] == len((out / "results.jsonl").read_text().splitlines()) > 0
+    assert told["unknown"] == 2
+    assert frames_of(out / "view.html")
+
+
 REFUSED = {
     "no use": ([], "give -o OUT, --json or --view rerun:live"),
     "a page of nothing": (["--html"], "--html writes a file to OUT, which was not given"),

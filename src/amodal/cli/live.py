@@ -58,7 +58,7 @@ def command(**options: Any) -> None:
     ends the loop, and everything that was written can be read.
 
     With -o, writes objects/ID/amodal_masks/FRAME.png, results.jsonl with the age and status of each result, and
-    result.json with the counts.
+    result.json with the counts. They are kept, too, if the camera or the program fails for good in the middle.
 
     \b
     Examples:
@@ -72,13 +72,15 @@ def command(**options: Any) -> None:
 
     from .lives.running import run_live
 
-    summary = run_live(options)
+    summary, failed = run_live(options)
     if options["as_json"]:
         click.echo(json.dumps({"summary": summary}))
     elif not options["quiet"]:
         click.echo(described(summary))
     if not options["quiet"]:
         warn(summary["warnings"])
+    if failed is not None:
+        raise failed
 
 
 def described(summary: dict[str, Any]) -> str:

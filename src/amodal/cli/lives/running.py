@@ -18,7 +18,7 @@ from amodal.cli.viewing import check_views, view_files, views_of
 from amodal.robots.live.frames import FileFrames, FrameSource, Taken, is_camera, open_source
 from amodal.robots.live.loop import LiveLoop
 from amodal.robots.live.masks import CommandMasks, FileMasks, MaskSource
-from amodal.runtime.errors import InputError, argument
+from amodal.runtime.errors import AmodalError, InputError, argument
 from amodal.runtime.families.diffusion_vas.settings import PRESETS
 from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import ClipFiles
@@ -33,8 +33,11 @@ MARKER = "result.json"
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads")
 
 
-def run_live(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs the loop until the source ends or the user stops it; returns the counts.
+def run_live(options: Mapping[str, Any]) -> tuple[dict[str, Any], AmodalError | None]:
+    """Runs the loop until the source ends or the user stops it.
+
+    Returns:
+        the counts, and what ended the loop after it had results: they are kept then, as hours of them may be.
 
     Raises:
         InputError: options that do not go together, a source or masks that cannot be opened or fail for good.
@@ -52,15 +55,15 @@ def run_live(options: Mapping[str, Any]) -> dict[str, Any]:
             undo.callback(frames.close)
             on_stop(frames.close)
             model = undo.enter_context(load(options["bundle"], **{name: options[name] for name in _LOAD}))
-            summary = _run(options, model, frames, masks, folder)
+            summary, failed = _run(options, model, frames, masks, folder)
         if folder is not None:
             write_json(folder / MARKER, {**summary, "files": [*summary["files"], MARKER]})
-        return summary
+        return summary, failed
 
 
 def _run(
     options: Mapping[str, Any], model: Model, frames: _Limited, masks: MaskSource, folder: Path | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], AmodalError | None]:
     asked = {name: options[name] for name in ("every", "lookahead", "deadline", "preset", "depth_kind")}
     with (
         model.stream(**asked) as stream,
@@ -73,23 +76,31 @@ def _run(
             frames.begin_again()
         reach = stream.options.reach(model.config.frames)
         loop = LiveLoop(stream, frames, masks, output.add, options["deadline"], reach)
-        tally = loop.run()
+        failed: AmodalError | None = None
+        try:
+            loop.run()
+        except AmodalError as error:
+            if not loop.tally.results:
+                raise
+            failed = error
         views.close()
-        ages = loop.ages()
+    tally, ages = loop.tally, loop.ages()
     warnings = list(views.notes)
     if tally.refused:
         warnings.append(f"{tally.refused} frames were refused, the last because {tally.reason}")
     if tally.unknown:
         warnings.append(f"{tally.unknown} frames have no masks, since {options['masks_from']} failed and began again.")
-    return {
+    summary = {
         "schema_version": 1,
         "files": [*output.files, *(view_files(options) if folder else [])],
         "source": options["source"],
         **{name: getattr(tally, name) for name in _COUNTS},
         "age_seconds": None if not len(ages) else {f"p{p}": float(np.percentile(ages, p)) for p in (50, 99)},
         **environment_of(options["bundle"], model),
+        "error": None if failed is None else str(failed),
         "warnings": warnings,
     }
+    return summary, failed
 
 
 _COUNTS = ("frames", "results", "dropped", "skipped", "unknown", "refused", "late")
