@@ -140,8 +140,13 @@ def test_what_does_not_go_together_is_refused(scene: Path, options: list[str], s
     assert outcome.err.count("\n") == 1
 
 
-def test_a_bundle_without_streams_is_refused(scene: Path) -> None:
-    given = ["--source", scene / "frames", "--masks-from", scene / "masks", "--json"]
-    outcome = issue("live", "default-sameo", *given)
-    assert outcome.code == 2
-    assert "is for bundles of Diffusion-VAS" in outcome.err
+@pytest.mark.slow
+def test_a_bundle_of_sameo_draws_each_frame_by_itself(scene: Path, tmp_path: Path) -> None:
+    given = ["--source", scene / "frames", "--masks-from", scene / "masks", "--rate", "4", "--threads", "1"]
+    outcome = issue("live", "default-sameo", *given, "--json", "-o", tmp_path / "OUT")
+    assert outcome.code == 0, outcome.err
+    *lines, last = map(json.loads, outcome.out.splitlines())
+    assert len(lines) == last["summary"]["results"] > 0
+    assert lines[-1]["frame"] == COUNT - 1
+    told = issue("live", "default-sameo", *given, "--json", "--preset", "fast")
+    assert (told.code, "no sampler" in told.err) == (2, True)

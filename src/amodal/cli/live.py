@@ -38,11 +38,10 @@ from .viewing import view_options
 @click.option(
     "--preset",
     type=click.Choice(["exact", "balanced", "fast", "auto"]),
-    default="auto",
-    help="Sampler steps: 25, 10, 6, or the most for which there is time.",
+    help="Sampler steps: 25, 10, 6, or (auto, the default) the most for which there is time.",
 )
-@click.option("--every", type=COUNT, default=2, metavar="N", help="New frames from window to window.")
-@click.option("--lookahead", type=click.IntRange(min=0), default=2, metavar="N", help="Frames by which results lag.")
+@click.option("--every", type=COUNT, metavar="N", help="New frames from window to window. Default: 2; 1 of SAMEO.")
+@click.option("--lookahead", type=click.IntRange(min=0), metavar="N", help="Frames by which results lag. Default: 2.")
 @click.option("--timeout", type=ABOVE_ZERO, default=10.0, metavar="S", help="Seconds for COMMAND's answer.")
 @click.option("--frames", "limit", type=COUNT, metavar="N", help="End after N frames. Default: the end, or Ctrl-C.")
 @folder_options("OUT", required=False)

@@ -12,7 +12,8 @@ from amodal.robots.live.frames import Taken
 from amodal.robots.live.loop import LiveLoop
 from amodal.robots.live.masks import Seen
 from amodal.runtime.clips.stream import Stream
-from amodal.runtime.clips.stream_windows import StreamOptions
+from amodal.runtime.clips.stream_blending import BlendedWindows
+from amodal.runtime.clips.stream_options import StreamOptions
 from amodal.runtime.errors import BackendError, InputError
 
 T, SIZE = 8, (16, 32)
@@ -71,7 +72,8 @@ def seen_in(number):
 
 def loop_over(source, networks=None, masks=None, **more):
     results = []
-    stream = Stream(networks or Networks(), T, SIZE, StreamOptions(), clock=lambda: 0.0)
+    options = StreamOptions()
+    stream = Stream(BlendedWindows(networks or Networks(), T, SIZE, options, None), options, lambda: 0.0)
     loop = LiveLoop(stream, source, masks or Masks(), results.append, reach=T, clock=lambda: 1000.0, **more)
     return loop, results
 

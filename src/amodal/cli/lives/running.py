@@ -20,6 +20,7 @@ from amodal.robots.live.loop import LiveLoop
 from amodal.robots.live.masks import CommandMasks, FileMasks, MaskSource
 from amodal.runtime.errors import AmodalError, InputError, argument
 from amodal.runtime.families.diffusion_vas.settings import PRESETS
+from amodal.runtime.families.requirements import works_by_picture
 from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.clip import ClipFiles
 from amodal.runtime.files.clip_source import open_clip
@@ -64,7 +65,9 @@ def run_live(options: Mapping[str, Any]) -> tuple[dict[str, Any], AmodalError | 
 def _run(
     options: Mapping[str, Any], model: Model, frames: _Limited, masks: MaskSource, folder: Path | None
 ) -> tuple[dict[str, Any], AmodalError | None]:
-    asked = {name: options[name] for name in ("every", "lookahead", "deadline", "preset", "depth_kind")}
+    given = {name: options[name] for name in ("every", "lookahead", "deadline", "preset", "depth_kind")}
+    asked: dict[str, Any] = {} if works_by_picture(model.session) else {"preset": "auto"}
+    asked |= {name: value for name, value in given.items() if value is not None}
     with (
         model.stream(**asked) as stream,
         views_of(options, folder or Path(), options["source"]) as views,
@@ -74,7 +77,7 @@ def _run(
         if first is not None:
             _warm_up(model, options, first)
             frames.begin_again()
-        reach = stream.options.reach(model.config.frames)
+        reach = max(2, stream.options.reach(model.config.frames))
         loop = LiveLoop(stream, frames, masks, output.add, options["deadline"], reach)
         failed: AmodalError | None = None
         try:
@@ -108,8 +111,9 @@ _COUNTS = ("frames", "results", "dropped", "skipped", "unknown", "refused", "lat
 
 def _warm_up(model: Model, options: Mapping[str, Any], first: Taken) -> None:
     """Runs everything once, so that the first window is no slower than the next."""
-    steps = min(PRESETS.values()) if options["preset"] == "auto" else PRESETS[options["preset"]]
-    model.warm_up(["segment"], frame_size=first.frame.shape[:2], from_rgb=model.config.depth is not None, steps=steps)
+    steps = PRESETS.get(options["preset"], min(PRESETS.values()))
+    from_rgb = None if works_by_picture(model.session) else model.config.depth is not None
+    model.warm_up(["segment"], frame_size=first.frame.shape[:2], from_rgb=from_rgb, steps=steps)
 
 
 def open_masks(options: Mapping[str, Any]) -> MaskSource:

@@ -8,7 +8,14 @@ import click
 
 from amodal.cli.console import OBJECTS, print_json, warn
 from amodal.cli.logs import verbose_option
-from amodal.cli.options import bundle_argument, execution_options, folder_options, json_option, quiet_option
+from amodal.cli.options import (
+    bundle_argument,
+    execution_options,
+    folder_options,
+    json_option,
+    quiet_option,
+    trim_options,
+)
 from amodal.cli.viewing import view_options
 from amodal.runtime.paths import displayed
 
@@ -67,6 +74,7 @@ from amodal.runtime.paths import displayed
     default="auto",
     help="With --masks: pair masks with pictures by their names or numbers, or by order.",
 )
+@trim_options
 @click.option(
     "--unite/--no-unite",
     default=True,
