@@ -27,6 +27,7 @@ _PYTHONS_SHOWWARNING = warnings.showwarning
 _PACKAGE = str(Path(__file__).parents[1])
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
+    "live": "Whole objects in the frames of a camera, in time.",
     "batch": "Run many clips, over GPUs or a cluster; resume after a stop.",
     "eval": "Score predicted masks and RGB against the truth, beside baselines.",
     "demo": "Complete hidden objects in a drawn scene; needs no download.",
