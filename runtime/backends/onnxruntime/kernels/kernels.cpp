@@ -36,7 +36,7 @@ struct GroupNorm {
 struct Attention {
   const float *q, *k, *v;
   float *y;
-  size_t N, L, inner, C, heads, dim;
+  size_t N, L, inner, C, heads, dim, block;
   float scale;
 };
 // `w` is [36][I][O]. A row of the result has `across` tiles of 4x4, a picture `down` rows of them; a thread takes
@@ -65,8 +65,8 @@ struct Arithmetic {
 };
 
 static const float LOG2_E = 1.44269504f;
-// From how many tokens on attention is taken in blocks: queries that a thread takes at once, and keys.
-static const size_t LONG = 256, LONG_ROWS = 192, LONG_KEYS = 128;
+// From how many tokens on attention is taken in blocks, and how many queries a thread takes at once.
+static const size_t LONG = 256, LONG_ROWS = 96;
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
@@ -260,7 +260,9 @@ static OrtStatus *run_attention(Kernel &kernel, void *context) {
   f.dim = f.C / f.heads;
   f.scale = 1 / sqrtf(f.dim);
   if (f.L >= LONG) {
-    size_t floats = LONG_ROWS * (2 * f.dim + LONG_KEYS + 2) + f.dim * LONG_KEYS;
+    // Keys at once: more are faster, fewer are summed with less rounding.
+    f.block = f.L > 1024 ? 512 : 128;
+    size_t floats = LONG_ROWS * (2 * f.dim + f.block + 2) + f.dim * f.block;
     size_t parts = f.N * f.inner * f.heads * ((f.L + LONG_ROWS - 1) / LONG_ROWS);
     return parallel(context, parts, floats, [&](size_t part, float *room) { kernel.cpu->long_attention(f, part, room); });
   }

@@ -317,7 +317,8 @@ static void attention(const Attention &f, size_t part, float *room) {
 // Some of the queries of one head of a long sequence: a block of keys after the other, with the softmax over those so
 // far (Dao et al., NeurIPS 2022), so that scores never leave a core's second cache.
 static void long_attention(const Attention &f, size_t part, float *room) {
-  const size_t B = LONG_KEYS, L = f.L, dim = f.dim, step = f.inner * f.C, all = (L + LONG_ROWS - 1) / LONG_ROWS;
+  const size_t B = f.block, Q = 2 * W, L = f.L, dim = f.dim, step = f.inner * f.C;
+  const size_t all = (L + LONG_ROWS - 1) / LONG_ROWS;
   size_t first = part % all * LONG_ROWS, h = part / all % f.heads, in = part / all / f.heads % f.inner;
   size_t base = (part / all / f.heads / f.inner * L * f.inner + in) * f.C + h * dim;
   size_t rows = L - first < LONG_ROWS ? L - first : LONG_ROWS;
@@ -339,9 +340,11 @@ static void long_attention(const Attention &f, size_t part, float *room) {
         vec t[W];
         for (size_t i = 0; i < W; i++) t[i] = load(k + (j + i < count ? j + i : j) * step + d);
         transpose(t);
-        for (size_t i = 0; i < W; i++) store(turned + (d + i) * B + j, t[i]);
+        // In panels of two vectors, each a whole: rows further apart would share few places of a core's first cache.
+        for (size_t i = 0; i < W; i++) store(turned + (j / Q * dim + d + i) * Q + j % Q, t[i]);
       }
-    product(q, dim, turned, B, scores, B, rows, wide, dim, 0, false);
+    for (size_t j = 0; j < wide; j += Q)
+      product(q, dim, turned + j * dim, Q, scores + j, B, rows, wide - j < Q ? wide - j : Q, dim, 0, false);
     for (size_t i = 0; i < rows; i++) {
       float *s = scores + i * B;
       vec top = load(s), sum = {};

@@ -167,7 +167,7 @@ def test_gelu_far_out(run: Run) -> None:
             ((2, 25, 7, 32), 2),
             ((1, 8, 3, 48), 3),
         ],
-        *[((1, 256, 64), 1), ((2, 391, 96), 3), ((1, 300, 2, 32), 2)],  # in blocks of keys
+        *[((1, 256, 64), 1), ((2, 391, 96), 3), ((1, 300, 2, 32), 2), ((1, 1100, 48), 3)],  # in blocks of keys
     ],
 )
 def test_attention(run: Run, shape: tuple[int, ...], heads: int) -> None:
