@@ -149,7 +149,8 @@ def cut_cycles(relations: list[Relation], count: int) -> tuple[list[Relation], l
         relations: between objects 0 to `count` - 1.
         count: objects, N.
     """
-    kept, cut = list(relations), []
+    kept = list(relations)
+    cut: list[Relation] = []
     while True:
         reaches = np.zeros((count, count), np.bool_)
         for each in kept:
