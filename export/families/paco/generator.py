@@ -23,8 +23,10 @@ class Clone(nn.Module):
         super().__init__()
         latent, widths = unet.config.in_channels, _skips(unet)
         self.entry = _zero_convolution(latent + MAPS, latent)
-        for name in ("conv_in", "time_proj", "time_embedding", "down_blocks", "mid_block"):
-            setattr(self, name, copy.deepcopy(getattr(unet, name)))
+        self.conv_in, self.time_proj, self.time_embedding, self.down_blocks, self.mid_block = (
+            copy.deepcopy(part)
+            for part in (unet.conv_in, unet.time_proj, unet.time_embedding, unet.down_blocks, unet.mid_block)
+        )
         self.exits = nn.ModuleList(_zero_convolution(width, width) for width in widths)
         self.last_exit = _zero_convolution(widths[-1], widths[-1])
 
@@ -33,7 +35,7 @@ class Clone(nn.Module):
         time = self.time_embedding(self.time_proj(steps).to(noisy.dtype))
         sample = self.conv_in(clone_input(noisy, self.entry(condition)))
         skips = [sample]
-        for block in self.down_blocks:  # type: ignore[union-attr]
+        for block in self.down_blocks:
             attends = {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
             sample, states = block(hidden_states=sample, temb=time, **attends)
             skips += states

@@ -24,7 +24,12 @@ _VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
-_TEXT = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+_TEXT: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 _TINY_UNET: dict[str, Any] = {
     "sample_size": 8,
     "cross_attention_dim": 32,
@@ -41,7 +46,12 @@ _TINY_VAE: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 2,
     "norm_num_groups": 8,
 }
-_TINY_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+_TINY_TEXT: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 _SIZES = {"paco": (_UNET, _VAE, _TEXT), "tiny": (_TINY_UNET, _TINY_VAE, _TINY_TEXT)}
 
 _PARTS = (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model"))
@@ -79,10 +89,11 @@ def empty_network(kind: str, query: Query = "literal") -> Paco:
             f"there is no architecture {kind!r} of this family; expected one of {', '.join(_SIZES)}.", field="random"
         )
     unet, vae, text = _SIZES[kind]
+    library: Any = diffusers  # untyped
     with torch.device("meta"):
         encoder = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text))
         return Paco(
-            encoder, diffusers.AutoencoderKL(**vae, latent_channels=4), diffusers.UNet2DConditionModel(**unet), query
+            encoder, library.AutoencoderKL(**vae, latent_channels=4), library.UNet2DConditionModel(**unet), query
         )
 
 
@@ -91,9 +102,10 @@ def random_network(kind: str, seed: int = 0, query: Query = "literal") -> Paco:
     network = empty_network(kind, query)
     weights = random_weights(network, seed)
     network.load_state_dict({name: weights.load(name) for name in weights}, assign=True)
+    part: Any
     for part in network.modules():
         if "position_ids" in part._buffers:  # no weight, so that it is still on meta
-            part.position_ids = torch.arange(part.position_ids.shape[-1])[None]  # type: ignore[union-attr,index]
+            part.position_ids = torch.arange(len(part._buffers["position_ids"][0]))[None]
     return network.requires_grad_(False).eval()
 
 
