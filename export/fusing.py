@@ -112,6 +112,14 @@ class _Graph:
             return self.after(node, "Reshape")
         return node
 
+    def past_reshape_before(self, name: str) -> str:
+        """Returns what a Reshape alone made into a value, or the value itself."""
+        with suppress(_NoMatchError):
+            reshape = self.before(name, "Reshape")
+            _require(self.users[name] == self.users[name][:1])
+            return str(reshape.input[0])
+        return name
+
     def is_weight(self, name: str) -> bool:
         """Returns whether a value is a stored weight, with or without a Cast."""
         cast = self.maker.get(name)
@@ -205,25 +213,32 @@ def _fuse_convolution(graph: _Graph, node: NodeProto) -> None:
 
 
 def _fuse_feed_forward(graph: _Graph, gelu: NodeProto) -> None:
-    """x + feed_forward(layer_norm(x)), with GEGLU's value and gate projected apart."""
+    """x + feed_forward(layer_norm(x)): an MLP, or GEGLU's value and gate projected apart."""
     _require(_attribute(gelu, "approximate", b"none") == b"none")
-    gate, times = graph.before(gelu.input[0], "Gemm"), graph.after(gelu, "Mul")
-    other = next((name for name in times.input if name != gelu.output[0]), "")
-    value, flat = graph.before(other, "Gemm"), graph.before(gate.input[0], "Reshape")
+    first, last, value = graph.before(graph.past_reshape_before(gelu.input[0]), "Gemm"), gelu, None
+    with suppress(_NoMatchError):
+        last = graph.after(gelu, "Mul")
+        other = next((name for name in last.input if name != gelu.output[0]), "")
+        value = graph.before(other, "Gemm")
+        _require(value.input[0] == first.input[0])
+    _require(value is not None or last is gelu)
+    flat = graph.before(first.input[0], "Reshape")
     norm = graph.before(flat.input[0], "LayerNormalization")
-    out = graph.after(graph.past_reshape(times), "Gemm")
+    out = graph.after(graph.past_reshape(last), "Gemm")
     add, x = graph.after(graph.past_reshape(out), "Add"), norm.input[0]
-    _require(value.input[0] == gate.input[0] and x in add.input)
-    inputs = [x, *norm.input[1:], *value.input[1:], *gate.input[1:], *out.input[1:]]
-    width, hidden = graph.sizes(value.input[1], slice(None), 2)
-    expected = [[width], [width], *2 * [[width, hidden], [hidden]], [hidden, width], [width]]
+    _require(x in add.input)
+    products = [first, out] if value is None else [value, first, out]
+    inputs = [x, *norm.input[1:], *(name for gemm in products for name in gemm.input[1:])]
+    width, hidden = graph.sizes(first.input[1], slice(None), 2)
+    expected = [[width], [width], *(len(products) - 1) * [[width, hidden], [hidden]], [hidden, width], [width]]
     _require([graph.shapes[name] for name in inputs[1:]] == expected and all(map(graph.is_weight, inputs[1:])))
     _require(width % _LANES == hidden % _LANES == 0 and hidden <= _WIDEST)
     shape = graph.shapes[x]
     _require([*graph.value(flat.input[1])] == [-1, width] and len(shape) > 1 and shape[-1] == width)
     _require(graph.shapes[add.output[0]] == shape and _attribute(norm, "axis", -1) == -1)
-    _require(all(map(_plain_gemm, (value, gate, out))))
-    graph.replace(add, "FeedForward", inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
+    _require(all(map(_plain_gemm, products)))
+    kind = "Mlp" if value is None else "FeedForward"
+    graph.replace(add, kind, inputs, epsilon=_attribute(norm, "epsilon", 1e-5))
 
 
 def _plain_gemm(node: NodeProto) -> bool:
@@ -232,23 +247,46 @@ def _plain_gemm(node: NodeProto) -> bool:
 
 
 def _fuse_attention(graph: _Graph, softmax: NodeProto) -> None:
-    """Softmax attention of tokens among themselves, with the moves that split heads and join them."""
-    scores, mixed = graph.before(softmax.input[0], "MatMul"), graph.after(softmax, "MatMul")
-    scaled, keys = graph.before(scores.input[0], "Mul"), graph.before(scores.input[1], "Transpose")
-    scale = graph.value(scaled.input[1])
-    _require(_attribute(keys, "perm") == [0, 1, 3, 2] and _attribute(softmax, "axis", -1) == -1 and scale.size == 1)
+    """Softmax attention of tokens among themselves, with the moves that split heads and join them.
+
+    Queries may be taken in pieces: the kernel holds no scores.
+    """
+    last = graph.after(softmax, "MatMul")
+    query, key, value, scale = _operands(graph, last)
+    with suppress(_NoMatchError):
+        joined = graph.after(last, "Concat")
+        _require(joined.input[0] == last.output[0])
+        query, last = _whole_queries(graph, joined), joined
     for split, join, axes in (_SPATIAL, _TEMPORAL):
         with suppress(_NoMatchError):
-            sides = (scaled.input[0], keys.input[0], mixed.input[1])
-            (q, cut), (k, cut_k), (v, cut_v) = (_before_split(graph, name, split, axes) for name in sides)
-            joined, shape = _joined(graph, mixed, join, axes), graph.shapes[q]
+            (q, cut), (k, cut_k), (v, cut_v) = (_before_split(graph, n, split, axes) for n in (query, key, value))
+            joined, shape = _joined(graph, last, join, axes), graph.shapes[q]
             _require(all(graph.shapes[name] == shape for name in (k, v, joined.output[0])))
             *free, heads, dim = cut
             # The first axis is free, or the same for all by their common origin; the kernel refuses others.
             _require(len(shape) == axes + 1 and shape[1:] == [*free[1:], heads * dim] and free[0] == -1)
-            _require(cut == cut_k == cut_v and dim % _LANES == 0 and abs(scale.item() * dim**0.5 - 1) <= 1e-6)
+            _require(cut == cut_k == cut_v and dim % _LANES == 0 and abs(scale * dim**0.5 - 1) <= 1e-6)
             graph.replace(joined, "SelfAttention", [q, k, v], heads=heads)
             return
+
+
+def _operands(graph: _Graph, mixed: NodeProto) -> tuple[str, str, str, float]:
+    """Returns what an attention's last product is made of: queries, keys and values by heads, and the scale."""
+    softmax = graph.before(mixed.input[0], "Softmax")
+    scores = graph.before(softmax.input[0], "MatMul")
+    scaled, keys = graph.before(scores.input[0], "Mul"), graph.before(scores.input[1], "Transpose")
+    scale = graph.value(scaled.input[1])
+    _require(_attribute(keys, "perm") == [0, 1, 3, 2] and _attribute(softmax, "axis", -1) == -1 and scale.size == 1)
+    return scaled.input[0], keys.input[0], mixed.input[1], float(scale.item())
+
+
+def _whole_queries(graph: _Graph, joined: NodeProto) -> str:
+    """Returns the queries whose pieces, each with the same keys and values, are attended and joined again."""
+    queries, *others = zip(*(_operands(graph, graph.before(name, "MatMul")) for name in joined.input), strict=True)
+    _require(all(len(set(each)) == 1 for each in others))
+    cut = graph.before(queries[0], "Split")
+    _require(list(cut.output) == list(queries) and _attribute(cut, "axis", 0) == _attribute(joined, "axis") == 2)
+    return str(cut.input[0])
 
 
 def _before_split(graph: _Graph, name: str, perm: list[int], axes: int) -> tuple[str, list[int]]:

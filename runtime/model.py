@@ -39,11 +39,12 @@ from .families.diffusion_vas.running import (
     run_segment,
 )
 from .families.diffusion_vas.settings import Settings, SettingsKeywords
-from .families.diffusion_vas.streaming import StreamKeywords, open_stream
+from .families.diffusion_vas.streaming import StreamKeywords
 from .families.requirements import require_family, works_by_picture
 from .families.sameo.family import rehearse as rehearse_pictures
 from .families.sameo.methods import PictureMethods
 from .families.sameo.segmenting import segment_clip, segment_clips
+from .families.streaming import open_stream
 from .memory.choice import MemoryWish, Planned
 from .memory.plan import MemoryPlan
 from .pictures.depth_kind import DepthKind
@@ -271,7 +272,9 @@ class Model(DepthMethods, PictureMethods):
     def stream(self, **options: Unpack[StreamKeywords]) -> Stream:
         """Opens a stream of frames, whose objects are found as they come (`amodal.runtime.clips.stream`).
 
-        Use it as a context manager, or close it. Call `warm_up` first, so that the first window is no slower.
+        Use it as a context manager, or close it. Call `warm_up` first, so that the first window is no slower. With a
+        SAMEO bundle each frame is a window by itself, from its picture and without depth; of the options only
+        `deadline`, `forget` and `clock` mean something.
 
         Args:
             every: new frames from window to window; default 2.
@@ -287,10 +290,9 @@ class Model(DepthMethods, PictureMethods):
             settings: as in `segment`; `steps` instead of `preset`.
 
         Raises:
-            InputError: an option is out of range.
+            InputError: an option is out of range, or means nothing to the bundle's family.
         """
-        require_family(self.session, "stream", "diffusion-vas")
-        return open_stream(self.session, **options)
+        return open_stream(self.bundle, self.session, options)
 
     def warm_up(
         self,

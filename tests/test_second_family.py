@@ -219,6 +219,11 @@ def test_a_family_without_options_of_its_own_says_so(exported: Path, arguments: 
     assert "has no options for the family toy; use it from Python" in str(outcome.exception)
 
 
+def test_a_family_without_streams_says_so(exported: Path) -> None:
+    with amodal.load(exported) as model, pytest.raises(InputError, match="the family toy, which has no streams"):
+        model.stream()
+
+
 def test_a_family_that_is_not_registered_is_refused(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(families, "_REGISTRY", {"diffusion-vas": families._REGISTRY["diffusion-vas"]})
     with pytest.raises(BundleVersionError, match="of the family toy, this amodal runs diffusion-vas"):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from amodal.runtime.backends.onnxruntime.graph import session_options
+from amodal.runtime.backends.onnxruntime.graph import fastest_form, session_options
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 def _graph(file: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
     ort, options = session_options(1, optimise=True)
-    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(fastest_form(file)), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))
 
@@ -105,7 +105,7 @@ def _graph(file: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
 def _peak(file: Path, boxes: int) -> float:
     """Returns the peak resident memory of this process in MB, after two runs of a graph on zeros."""
     ort, options = session_options(1, optimise=True)
-    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(fastest_form(file)), options, providers=["CPUExecutionProvider"])
     free = {"pictures": 1, "boxes": boxes}
     feeds = {i.name: np.zeros([free.get(n, n) for n in i.shape], np.float32) for i in session.get_inputs()}
     for _ in range(2):

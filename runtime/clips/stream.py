@@ -1,10 +1,11 @@
 """Whole objects in a stream of frames that has no end, in time.
 
-A window is the newest T frames. One runs whenever `every` new frames have come, and gives a result for the frames up to
-the newest but `lookahead`, since those at the end of a window are drawn worst. The pictures of several windows are
-blended, with most weight in the middle of each. `push` only keeps a frame. While a window runs, frames may come at
-any rate: the next window is that of the newest frames, and what is too old for it has no result. So the last result is
-late by at most a window and a frame, and a frame for each of `lookahead`.
+A window is the newest T frames; T is 1 for networks that look at single pictures. One runs whenever `every` new frames
+have come, and gives a result for the frames up to the newest but `lookahead`, since those at the end of a window are
+drawn worst. The pictures of several windows are blended, with most weight in the middle of each. `push` only keeps a
+frame. While a window runs, frames may come at any rate: the next window is that of the newest frames, and what is too
+old for it has no result. So the last result is late by at most a window and a frame, and a frame for each of
+`lookahead`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..pictures.images import Size
+from .stream_drawing import Drawing
 from .stream_frames import History
+from .stream_options import Clock, StreamOptions
 from .stream_results import StreamResult
-from .stream_windows import Clock, FindDepth, RunWindow, StreamOptions, Windows
+from .stream_windows import Windows
 
 
 class Stream:
@@ -27,30 +29,20 @@ class Stream:
     `push` and `poll` may be called by two threads, `step`, `over` and `flush` by one that does both.
 
     Args:
-        run: draws a window.
-        frames: T, frames of a window.
-        size: (H, W) of pictures as the networks take them.
-        find_depth: computes depth; None if that is not possible.
+        drawing: draws the windows; of no other stream.
+        options: None for the defaults.
         clock: gives seconds, for stamps that are not given and for what windows take.
 
     Raises:
         InputError: options out of range.
     """
 
-    def __init__(
-        self,
-        run: RunWindow,
-        frames: int,
-        size: Size,
-        options: StreamOptions | None = None,
-        find_depth: FindDepth | None = None,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self.options = options or StreamOptions()
-        self.options.check(frames)
-        reach, self._frames = self.options.reach(frames), frames
-        self._history = History(reach, size, self.options.forget, find_depth is not None, self.options.depth_kind)
-        self._windows = Windows(run, frames, size, self.options, find_depth, clock)
+    def __init__(self, drawing: Drawing, options: StreamOptions | None = None, clock: Clock = time.monotonic) -> None:
+        self.options, self._frames = options or StreamOptions(), drawing.frames
+        self.options.check(self._frames)
+        size, computes = drawing.depth_size, drawing.computes_depth
+        self._history = History(drawing.reach, size, self.options.forget, computes, self.options.depth_kind)
+        self._windows = Windows(drawing, self.options, clock)
         self._clock, self._news, self._working = clock, threading.Condition(), threading.Lock()
         self._done = 0  # the frames before this one have a result, or never will
         self._closed = False
@@ -67,7 +59,8 @@ class Stream:
             frame: uint8 [h, w, 3], RGB; may be None if depth is given.
             masks: visible masks [h, w] by object, as `Model.segment` takes them; objects that are not seen may be left
                 out. An array is the mask of object 0.
-            depth: relative depth [hd, wd]; None to compute it from the frame. In all frames, or in none.
+            depth: relative depth [hd, wd]; None to compute it from the frame. In all frames, or in none; in none for
+                networks that use no depth.
             stamp: seconds, later than that of the frame before; None for the clock's.
 
         Returns:
@@ -95,7 +88,7 @@ class Stream:
             results of the frames that got one, oldest first; none if no window is due.
 
         Raises:
-            NonFiniteError: latents or pictures became NaN or infinite. The next window may be run.
+            NonFiniteError: latents, pictures or logits became NaN or infinite. The next window may be run.
         """
         with self._working:
             with self._news:

@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     Attributes:
         masks: visible masks of the objects that are seen, bool [h, w].
         depth: relative, float32 [H, W] in its own range; None to compute it.
-        picture: uint8 [h, w, 3]; only if depth is computed from it.
+        picture: uint8 [h, w, 3]; only if something is computed from it.
         epoch: counts the gaps in time before it.
     """
 
@@ -43,7 +43,7 @@ class History:
 
     Attributes:
         reach: how many are kept.
-        size: (H, W) that depth is kept at.
+        size: (H, W) that depth is kept at; None if none is used and pictures are needed instead.
         gap: seconds between two frames after which the history begins anew.
         computes: whether depth can be computed.
         depth_kind: what the numbers of depth mean; None to take the first frame's for relative, unless they look like
@@ -51,7 +51,7 @@ class History:
     """
 
     reach: int
-    size: Size
+    size: Size | None
     gap: float
     computes: bool
     depth_kind: DepthKind | None = None
@@ -83,11 +83,13 @@ class History:
         given = _masks_of(masks)
         size = _size_of(picture, given, before)
         shown = depth is None
-        if shown:
+        if self.size is None:
+            self._require_picture_alone(picture, depth)
+        elif shown:
             self._require_depth(picture, before)
         elif before is not None and before.depth is None:
             raise InputError("depth begins in the middle of a stream; give it from the first frame on.", field="depth")
-        maps = None if shown else self._relative(depth)
+        maps = None if shown or self.size is None else self._relative(depth, self.size)
         epoch = 0 if before is None else before.epoch
         if before is not None and stamp - before.stamp > self.gap:
             self._note_gap(before, stamp)
@@ -98,7 +100,7 @@ class History:
         self.frames.append(Frame(self.count, stamp, size, seen, maps, kept, epoch))
         self.count += 1
 
-    def _relative(self, depth: Any) -> NDArray[np.float32]:
+    def _relative(self, depth: Any, size: Size) -> NDArray[np.float32]:
         array = np.asarray(depth)
         if array.dtype.kind not in "fiu" or array.ndim != 2 or 0 in array.shape:
             raise InputError(f"depth is {array.dtype} {list(array.shape)}; expected numbers [h, w].", field="depth")
@@ -107,7 +109,7 @@ class History:
         self.depth_kind = self.depth_kind or "relative"
         for note in notes:
             self._warn(note, note)
-        return np.array(resize_depth(relative, self.size)[0])
+        return np.array(resize_depth(relative, size)[0])
 
     def _note_gap(self, before: Frame, stamp: float) -> None:
         """Warns where a frame is alone between two gaps, since streams of such frames may have no due window ever."""
@@ -123,6 +125,17 @@ class History:
         if key not in self._warned:
             self._warned.add(key)
             warnings.warn(note, stacklevel=5)
+
+    def _require_picture_alone(self, picture: Any, depth: Any) -> None:
+        if depth is not None:
+            raise InputError(
+                f"frame {self.count} has depth, which the networks of this stream do not use; omit it.", field="depth"
+            )
+        if picture is None:
+            raise InputError(
+                f"frame {self.count} has no picture, in which the networks of this stream look for objects; give it.",
+                field="rgb",
+            )
 
     def _require_depth(self, picture: Any, before: Frame | None) -> None:
         if before is not None and before.depth is not None:

@@ -31,12 +31,14 @@ class StreamObject:
         status: how it came about.
         age: seconds from the frame that the mask was known in to this one; 0 if it is of this frame.
         hidden: for how many frames on end, up to this one, nothing of the object has been seen; 0 if it is seen.
+        iou: the IoU that the network expects of a fresh mask; None for others, and of networks that expect none.
     """
 
     mask: NDArray[np.bool_]
     status: Status
     age: float
     hidden: int
+    iou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class StreamResult:
         ends: those forgotten since the result before.
         skipped: frames between the result before and this one that have no result.
         reset: whether the history begins anew with this frame or one that was skipped, after a gap in time.
-        steps: of the sampler in this window; 0 if none ran.
+        steps: of the sampler in this window, 1 for networks without one; 0 if none ran.
         seconds: from the beginning of the window to this result.
     """
 

@@ -24,6 +24,7 @@ from .pictures import Size, describe_size
 BoxFormat = Literal["xywh", "xyxy"]
 ImageId = int | str
 _EXPECTED = "COCO results, a list of {image_id, bbox: [x, y, width, height], category_id, score}"
+_ROUNDED = 1e-6  # by which half precision and its like may put a score beyond 1
 _BEYOND = 1.5  # pixels by which rounding may put a box beyond the picture
 
 
@@ -37,7 +38,8 @@ class Detections:
         files: the `file_name` of each, None where it has none.
         bbox: the four numbers as they stand in the file, float64 [N, 4]; finite.
         categories: `category_id` of each.
-        scores: float64 [N]; 1 where the file has none.
+        scores: float64 [N] in [0, 1]; 1 where the file has none.
+        places: of each in the file, from 0.
         notes: warnings.
     """
 
@@ -47,19 +49,24 @@ class Detections:
     bbox: NDArray[np.float64]
     categories: Sequence[ImageId]
     scores: NDArray[np.float64]
+    places: Sequence[int]
     notes: list[str] = field(default_factory=list)
 
     def name(self, index: int) -> str:
         """Returns a detection as messages name it."""
         numbers = ", ".join(f"{value:g}" for value in self.bbox[index])
-        return f"detection {index} of {self.path} (image {self.images[index]}, bbox [{numbers}])"
+        return f"detection {self.places[index]} of {self.path} (image {self.images[index]}, bbox [{numbers}])"
 
     def above(self, score: float) -> Detections:
         """Returns those with at least this score."""
-        kept = [int(i) for i in np.flatnonzero(self.scores >= score)]
-        lists: Sequence[Sequence[Any]] = (self.images, self.files, self.categories)
-        images, files, categories = ([values[i] for i in kept] for values in lists)
-        return Detections(self.path, images, files, self.bbox[kept], categories, self.scores[kept], self.notes)
+        return self.only(self.scores >= score)
+
+    def only(self, wanted: NDArray[np.bool_]) -> Detections:
+        """Returns those that are wanted, bool [N]."""
+        kept = [int(i) for i in np.flatnonzero(wanted)]
+        lists: Sequence[Sequence[Any]] = (self.images, self.files, self.categories, self.places)
+        images, files, categories, places = ([values[i] for i in kept] for values in lists)
+        return Detections(self.path, images, files, self.bbox[kept], categories, self.scores[kept], places, self.notes)
 
 
 @argument("detections")
@@ -71,6 +78,8 @@ def read_detections(path: PathLike) -> Detections:
             cannot be read, or with a category that the file does not list; the first one is named.
     """
     file = require_path(path, f"a json file of {_EXPECTED}")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; expected one json file of {_EXPECTED}.")
     document = read_json(file, _EXPECTED)
     rows = document.get("annotations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -92,7 +101,8 @@ def read_detections(path: PathLike) -> Detections:
             column.append(_convert(file, index, name, 1.0 if name == "score" and value is None else value, convert))
     images, boxes, categories, scores = columns
     names = [name if isinstance(name := row.get("file_name"), str) else None for row in rows]
-    read_rows = Detections(file, images, names, np.array(boxes, np.float64), categories, np.array(scores, float), notes)
+    numbers = np.array(boxes, np.float64), categories, np.array(scores, np.float64)
+    read_rows = Detections(file, images, names, *numbers, range(len(rows)), notes)
     if isinstance(document, dict) and (known := categories_of(document)):
         require_categories(read_rows, known, file)
     return read_rows
@@ -195,9 +205,9 @@ def _as_box(value: Any) -> list[float]:
 
 
 def _as_score(value: Any) -> float:
-    if not _is_number(value):
-        raise ValueError("a finite number")
-    return float(value)
+    if not (_is_number(value) and 0 <= value <= 1 + _ROUNDED):
+        raise ValueError("a probability from 0 to 1: apply a sigmoid to logits, divide percentages by 100")
+    return min(float(value), 1.0)
 
 
 def _is_number(value: Any) -> bool:

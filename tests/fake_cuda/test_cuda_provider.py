@@ -71,12 +71,21 @@ def test_activations_are_held_once_and_but_for_the_steps_given_back(tiny: dict[s
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("kind", ["tiny", "ti"])
-def test_sameo_runs_on_the_gpu_alone(kind: Any, precision: Any, measure: Measure, tmp_path: Path) -> None:
+def test_sameo_runs_on_the_gpu_alone_and_within_bounds(
+    kind: Any, precision: Any, measure: Measure, tmp_path: Path
+) -> None:
     made = planned_sameo(kind, variant="cuda", precision=precision)
+    # Launches, allocations and, in half precision, bytes of activations of a call, here of 1 picture or 16 boxes.
+    most = {"image_encoder": (300, 3, 26e6), "mask_decoder": (200, 24, 310e6)}
     for name, found in zip(made, measure([job_of(c, tmp_path) for c in made.values()]), strict=True):
         assert (found.error, list(found.providers)) == ("", [CUDA]), name
         for counts in found.counts[1:]:
             assert not {what: counts[what] for what in ("download", "wait") if counts.get(what)}, name
+            assert 0 < launches(counts) <= most[name][0], name
+            assert counts.get("allocation", 0) == counts.get("release", 0) <= most[name][1], name
+        assert len(set(found.peak)) == 1, name
+        assert found.peak[0] <= most[name][2] * (1 if precision == "fp16" else 2), name
+        assert found.arena == [0, 0, 0], name
 
 
 @pytest.mark.parametrize("options", [{"nhwc": False}, {"attention": 16}, {"fuse_bias": True}], ids=str)

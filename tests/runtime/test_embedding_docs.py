@@ -134,6 +134,27 @@ def test_the_torch_host_gets_what_numpy_gets(toy_bundle: Path) -> None:
         np.testing.assert_array_equal(got.numpy(), model.segment(modal, depth=depth, steps=1).masks_full)
 
 
+def test_a_segmenter_whose_buffers_are_used_again_gives_what_the_last_pictures_give(toy_bundle: Path) -> None:
+    torch = pytest.importorskip("torch")
+    scene = make_scene(4, frames=6, size=SIZE)
+    modal, depth, numbers = torch.empty(SIZE, dtype=torch.bool), torch.empty(SIZE), iter(range(6))
+
+    def network(picture: Any) -> Any:
+        now = next(numbers)
+        modal.copy_(torch.from_numpy(scene.modal[now]))
+        depth.copy_(torch.from_numpy(scene.depth[now]))
+        return modal, depth
+
+    follow = example("A segmenter on the same GPU")["follow"]
+    with load(toy_bundle) as model:
+        found = list(follow(model, scene.frames, network, every=3, steps=1, depth_kind="relative"))
+        assert [picture.tobytes() for picture, _ in found] == [scene.frames[at].tobytes() for at in (2, 5)]
+        for stop, (_, whole) in zip((3, 6), found, strict=True):
+            last = slice(max(0, stop - model.config.frames), stop)
+            given = model.segment(scene.modal[last], depth=scene.depth[last], steps=1, depth_kind="relative")
+            np.testing.assert_array_equal(whole.numpy(), given.masks_full[-1])
+
+
 def test_a_small_object_is_run_in_its_window(toy_bundle: Path) -> None:
     whole_masks = example("An object that is small in the frame")["whole_masks"]
     modal, depth = clip()

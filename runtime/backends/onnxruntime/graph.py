@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ...bundle.manifest import ComponentEntry
 from ...errors import BackendError, BackendUnavailableError, MissingDependencyError, first_line
-from .kernels import find_kernels
+from .kernels import find_kernels, fused_file
 from .library import import_onnxruntime
 
 
 def session_options(threads: int, *, optimise: bool) -> tuple[Any, Any]:
-    """Returns the module onnxruntime and options for a session.
+    """Returns the module onnxruntime and options for a session, with the kernels where they are.
 
     Args:
         optimise: ONNX Runtime's default; without, weights stored in half precision are widened one at a time instead
@@ -34,7 +34,16 @@ def session_options(threads: int, *, optimise: bool) -> tuple[Any, Any]:
     options.enable_cpu_mem_arena = optimise
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    kernels = find_kernels()
+    if kernels.library is not None:
+        options.register_custom_ops_library(str(kernels.library))
     return ort, options
+
+
+def fastest_form(file: Path) -> Path:
+    """Returns what the CPU backend loads: the fused twin of a graph, where it and the kernels are there, or `file`."""
+    twin = fused_file(file)
+    return twin if twin.is_file() and find_kernels().library is not None else file
 
 
 def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -> dict[str, NDArray[Any]]:
@@ -48,9 +57,6 @@ def run_graph(file: Path, feeds: Mapping[str, NDArray[Any]], threads: int = 0) -
         BackendError: the graph cannot be loaded or run.
     """
     ort, options = session_options(threads, optimise=False)
-    kernels = find_kernels()
-    if kernels.library is not None:
-        options.register_custom_ops_library(str(kernels.library))
     try:
         session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]

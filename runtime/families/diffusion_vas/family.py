@@ -17,6 +17,7 @@ from . import calls as description
 from .config import STAGES, StageName, check
 from .running import CompleteInputs, Request, SegmentInputs, find_depth, run_complete, run_segment
 from .settings import Settings
+from .streaming import open_stream
 
 
 class StageTask:
@@ -64,6 +65,7 @@ class DiffusionVas:
     config = staticmethod(check)
     profiles = staticmethod(description.profiles)
     calls = staticmethod(description.calls)
+    open_stream = staticmethod(open_stream)
 
     def run(self, task: str, session: Session, inputs: Any) -> Any:
         """Runs `segment` on `SegmentInputs`, or `complete` on `CompleteInputs`; see `Model` for results and errors."""

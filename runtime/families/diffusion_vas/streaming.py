@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from ...clips.gate import Gate
 from ...clips.stream import Stream
-from ...clips.stream_windows import Clock, StreamOptions
+from ...clips.stream_blending import BlendedWindows
+from ...clips.stream_options import Clock, StreamOptions
 from ...clips.windows import StreamWindows
 from ...errors import InputError
 from ...execution.session import Session
@@ -41,7 +43,12 @@ class StreamKeywords(SettingsKeywords, total=False):
     seed: int
 
 
-def open_stream(
+def open_stream(session: Session, options: Mapping[str, Any]) -> Stream:
+    """Opens a stream; see `Model.stream`."""
+    return _open(session, **options)
+
+
+def _open(
     session: Session,
     *,
     clock: Clock = time.monotonic,
@@ -50,7 +57,6 @@ def open_stream(
     seed: int = 23,
     **more: Any,
 ) -> Stream:
-    """Opens a stream; see `Model.stream`."""
     own = ("every", "lookahead", "windows", "deadline", "forget", "gate")
     options = {name: more.pop(name) for name in own if name in more}
     if preset is not None and "steps" in more:
@@ -62,7 +68,7 @@ def open_stream(
     given = StreamOptions(**options, steps=steps, depth_kind=depth_kind)
     given.check(config.frames)
     run = WindowRun(session, settings, seed, given.reach(config.frames))
-    return Stream(run, config.frames, config.size, given, find_depth, clock)
+    return Stream(BlendedWindows(run, config.frames, config.size, given, find_depth), given, clock)
 
 
 def _steps_of(preset: str) -> tuple[int, ...]:
@@ -73,7 +79,7 @@ def _steps_of(preset: str) -> tuple[int, ...]:
 
 
 def _find_depth(session: Session, channels: DepthChannels | None, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Computes relative depth of a frame; see `amodal.runtime.clips.stream_windows.FindDepth`."""
+    """Computes relative depth of a frame; see `amodal.runtime.clips.stream_blending.FindDepth`."""
     with session.backend.active():
         prepared = session.backend.xp.asarray(prepare_rgb(picture, config_of(session.manifest).size))
         return session.backend.to_host(find_maps(session, prepared, channels)).astype(np.float32)

@@ -18,6 +18,7 @@ from . import calls as description
 from .config import TASK, check, config_of
 from .encoding import encode_pictures, pictures_at_once
 from .predicting import Asked, Options, predict
+from .streaming import open_stream
 from .visible import boxes_of
 
 _SHIFT = 0.1
@@ -61,6 +62,7 @@ class Sameo:
     config = staticmethod(check)
     profiles = staticmethod(description.profiles)
     calls = staticmethod(description.calls)
+    open_stream = staticmethod(open_stream)
 
     def run(self, task: str, session: Session, inputs: Any) -> Any:
         """Runs `predict` on `PredictInputs`; see `Model.predict` for the result and the errors."""

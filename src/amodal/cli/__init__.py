@@ -27,6 +27,7 @@ _PYTHONS_SHOWWARNING = warnings.showwarning
 _PACKAGE = str(Path(__file__).parents[1])
 _COMMANDS = {
     "run": "Whole-object masks and RGB from frames and visible masks.",
+    "live": "Whole objects in the frames of a camera, in time.",
     "batch": "Run many clips, over GPUs or a cluster; resume after a stop.",
     "eval": "Score predicted masks and RGB against the truth, beside baselines.",
     "demo": "Complete hidden objects in a drawn scene; needs no download.",
@@ -36,6 +37,7 @@ _COMMANDS = {
     "inspect": "Show a bundle's graphs, shapes, sizes and integrity.",
     "verify": "Check that a bundle computes what it should.",
     "bench": "Measure time, memory, fidelity and quality on this machine.",
+    "ros2": "Run a ROS 2 node: label images and depth in, whole objects out.",
     "doctor": "Show versions, devices and backends, for a bug report.",
 }
 

@@ -131,6 +131,13 @@ def _only_object(context: click.Context, option: click.Parameter, given: tuple[A
     return given[0] if given else None
 
 
+trim_options = combined(
+    click.option("--start", type=MOMENT, metavar="N|Ns", default="0", help="First frame, or second (2.5s)."),
+    click.option("--stop", type=MOMENT, metavar="N|Ns", help="Frame or second to stop before. Default: the end."),
+    click.option("--stride", type=MOMENT, metavar="N|Ns", default="1", help="Use every N-th frame, or one in N s."),
+)
+"""Which frames of a clip are used: what `amodal.runtime.files.trimming.Trim` takes."""
+
 clip_files_options = combined(
     click.option(
         "--frames",
@@ -173,9 +180,7 @@ clip_files_options = combined(
         help="Pair masks and depth with frames by their names or numbers, or by order. auto: by name where names "
         "overlap, by order where they say nothing.",
     ),
-    click.option("--start", type=MOMENT, metavar="N|Ns", default="0", help="First frame, or second (2.5s)."),
-    click.option("--stop", type=MOMENT, metavar="N|Ns", help="Frame or second to stop before. Default: the end."),
-    click.option("--stride", type=MOMENT, metavar="N|Ns", default="1", help="Use every N-th frame, or one in N s."),
+    trim_options,
 )
 """Which frames and masks are read, and how: what `amodal.runtime.files.clip.ClipFiles` takes."""
 

@@ -10,7 +10,8 @@ import pytest
 from amodal.runtime.clips.gate import Gate
 from amodal.runtime.clips.pace import Pace
 from amodal.runtime.clips.stream import Stream
-from amodal.runtime.clips.stream_windows import StreamOptions
+from amodal.runtime.clips.stream_blending import BlendedWindows
+from amodal.runtime.clips.stream_options import StreamOptions
 from amodal.runtime.errors import InputError
 
 T, SIZE = 8, (16, 32)
@@ -59,8 +60,9 @@ def mask(left, width=6, top=4):
     return found
 
 
-def opened(networks, clock=None, **options):
-    return Stream(networks, T, SIZE, StreamOptions(**options), clock=clock or Clock())
+def opened(networks, clock=None, find_depth=None, **options):
+    chosen = StreamOptions(**options)
+    return Stream(BlendedWindows(networks, T, SIZE, chosen, find_depth), chosen, clock or Clock())
 
 
 def beside(stream, count, start=0.0, period=1.0, depth=HIDDEN, masks=None):
@@ -364,7 +366,7 @@ def test_depth_is_computed_once_for_each_frame():
         asked.append(int(picture[0, 0, 0, 0]))
         return HIDDEN[None]
 
-    stream = Stream(Networks(), T, SIZE, StreamOptions(every=1, lookahead=0), find, Clock())
+    stream = opened(Networks(), find_depth=find, every=1, lookahead=0)
     for i in range(12):
         stream.step(np.full((*SIZE, 3), i, np.uint8), {1: mask(14)}, None, float(i))
     assert asked == list(range(12))
@@ -422,7 +424,7 @@ def test_a_stream_without_any_depth_is_refused():
     stream = opened(Networks())
     with pytest.raises(InputError, match="no depth component"):
         stream.push(PICTURE, {1: mask(14)})
-    stream = Stream(Networks(), T, SIZE, find_depth=lambda picture: HIDDEN[None])
+    stream = opened(Networks(), find_depth=lambda picture: HIDDEN[None])
     with pytest.raises(InputError, match="neither a picture nor depth"):
         stream.push(None, {1: mask(14)})
     stream.push(PICTURE, {1: mask(14)}, None, 0.0)

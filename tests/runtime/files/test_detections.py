@@ -57,6 +57,16 @@ def test_a_category_that_the_annotations_do_not_list_is_named(read: Callable[...
         read(document={"annotations": [row(), row(category_id=8)], **known})
 
 
+def test_a_score_that_was_rounded_above_1_counts_as_1(read: Callable[..., Detections]) -> None:
+    assert read(row(score=1 + 2**-23), row(score=0)).scores.tolist() == [1.0, 0.0]
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; expected one json file of COCO results") as refused:
+        read_detections(tmp_path)
+    assert refused.value.field == "detections"
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -66,7 +76,9 @@ def test_a_category_that_the_annotations_do_not_list_is_named(read: Callable[...
         ({"image_id": 1, "category_id": 2, "score": 1}, "has no bbox"),
         ({"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}, "has no category_id"),
         (row(image=None), "has no image_id"),
-        (row(score="high"), 'the score "high"; expected a finite number'),
+        (row(score="high"), 'the score "high"; expected a probability from 0 to 1'),
+        (row(score=7.25), "the score 7.25; expected a probability from 0 to 1: apply a sigmoid to logits"),
+        (row(score=-0.1), "the score -0.1; expected a probability"),
         (row(score=float("inf")), "the score Infinity"),
     ],
 )

@@ -1,8 +1,10 @@
-// Operators of ONNX Runtime in float32 for the networks of Stable Video Diffusion on a CPU: what they compute, which
+// Operators of ONNX Runtime in float32 for the networks of the families on a CPU: what they compute, which
 // part of it each thread gets, and their registration. The arithmetic is in simd.h.
 //
 //   FeedForward(x [.., C], gamma, beta, Wv [C, H], bv, Wg [C, H], bg, Wo [H, C], bo)
 //       x + (v * gelu(g)) Wo + bo, where v, g = n Wv + bv, n Wg + bg and n is the layer norm of x
+//   Mlp(x [.., C], gamma, beta, W1 [C, H], b1, W2 [H, C], b2)
+//       x + gelu(n W1 + b1) W2 + b2, where n is the layer norm of x
 //   SelfAttention(q, k, v [N, L, C] or [N, L, inner, C]; heads)
 //       softmax(q k' / sqrt(C / heads)) v over L, for each head
 //   GroupNorm(x [N, C, ..], gamma [C], beta [C]; epsilon, groups, silu)
@@ -57,9 +59,14 @@ struct Arithmetic {
   void (*group_norm)(const GroupNorm &, size_t part);
   void (*group_norm_of_map)(const GroupNorm &, size_t map, float *room);
   void (*attention)(const Attention &, size_t part, float *room);
+  void (*long_attention)(const Attention &, size_t part, float *room);
   void (*convolve)(const Conv &, size_t part, float *room);
   void (*interleave)(const Interleave &, size_t part);
 };
+
+static const float LOG2_E = 1.44269504f;
+// From how many tokens on attention is taken in blocks: queries that a thread takes at once, and keys.
+static const size_t LONG = 256, LONG_ROWS = 192, LONG_KEYS = 128;
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
@@ -210,26 +217,29 @@ struct Kernel {
   std::atomic<float *> transformed{nullptr};
 };
 
-static OrtStatus *run_feed_forward(Kernel &kernel, void *context) {
-  FeedForward f;
+static OrtStatus *run_feed_forward(Kernel &kernel, void *context, bool gated) {
+  FeedForward f = {};
   Shape shape, wide;
-  TRY(input(context, 0, &f.x, &shape));
-  TRY(input(context, 3, &f.wv, &wide));
-  const float **others[] = {&f.gamma, &f.beta, nullptr, &f.bv, &f.wg, &f.bg, &f.wo, &f.bo};
-  for (size_t i = 0; i < 8; i++)
-    if (others[i]) TRY(input(context, i + 1, others[i]));
+  const float **gated_inputs[] = {&f.x, &f.gamma, &f.beta, &f.wv, &f.bv, &f.wg, &f.bg, &f.wo, &f.bo};
+  const float **plain_inputs[] = {&f.x, &f.gamma, &f.beta, &f.wv, &f.bv, &f.wo, &f.bo};
+  for (size_t i = 0; i < (gated ? 9 : 7); i++)
+    TRY(input(context, i, gated ? gated_inputs[i] : plain_inputs[i], i == 0 ? &shape : i == 3 ? &wide : nullptr));
   TRY(output(context, shape, &f.y));
   f.C = shape.dims[shape.rank - 1];
   f.H = wide.dims[1];
   f.rows = product_of(shape, 0, shape.rank - 1);
   f.epsilon = kernel.epsilon;
+  size_t each = f.C + (gated ? 2 : 1) * f.H;
   // Rows at once: what is between the two products stays in a core's second cache.
-  for (f.block = 48; f.block > 12 && f.block * (f.C + 2 * f.H) > 120000;) f.block -= 12;
-  return parallel(context, (f.rows + f.block - 1) / f.block, f.block * (f.C + 2 * f.H), [&](size_t part, float *room) {
+  for (f.block = 48; f.block > 12 && f.block * each > 120000;) f.block -= 12;
+  return parallel(context, (f.rows + f.block - 1) / f.block, f.block * each, [&](size_t part, float *room) {
     size_t start = part * f.block, left = f.rows - start;
     kernel.cpu->feed_forward(f, start, left < f.block ? left : f.block, room);
   });
 }
+
+static OrtStatus *run_geglu(Kernel &kernel, void *context) { return run_feed_forward(kernel, context, true); }
+static OrtStatus *run_mlp(Kernel &kernel, void *context) { return run_feed_forward(kernel, context, false); }
 
 static OrtStatus *run_attention(Kernel &kernel, void *context) {
   Attention f;
@@ -248,7 +258,13 @@ static OrtStatus *run_attention(Kernel &kernel, void *context) {
   f.C = shape.dims[shape.rank - 1];
   f.heads = kernel.heads;
   f.dim = f.C / f.heads;
-  f.scale = 1.44269504f / sqrtf(f.dim);  // powers of two are cheaper than those of e
+  f.scale = 1 / sqrtf(f.dim);
+  if (f.L >= LONG) {
+    size_t floats = LONG_ROWS * (2 * f.dim + LONG_KEYS + 2) + f.dim * LONG_KEYS;
+    size_t parts = f.N * f.inner * f.heads * ((f.L + LONG_ROWS - 1) / LONG_ROWS);
+    return parallel(context, parts, floats, [&](size_t part, float *room) { kernel.cpu->long_attention(f, part, room); });
+  }
+  f.scale *= LOG2_E;  // powers of two are cheaper than those of e
   return parallel(context, f.N * f.inner, (f.L + f.dim) * 2 * kernel.cpu->width, [&](size_t part, float *room) {
     for (size_t head = 0; head < f.heads; head++) kernel.cpu->attention(f, part * f.heads + head, room);
   });
@@ -409,7 +425,8 @@ extern "C" __attribute__((visibility("default"))) const char *amodal_kernels_ins
 // What ONNX Runtime calls for `register_custom_ops_library`.
 extern "C" __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(void *options, const OrtApiBase *base) {
   static Operator operators[] = {
-      described("FeedForward", 9, run_feed_forward, nullptr, nullptr, "epsilon"),
+      described("FeedForward", 9, run_geglu, nullptr, nullptr, "epsilon"),
+      described("Mlp", 7, run_mlp, nullptr, nullptr, "epsilon"),
       described("SelfAttention", 3, run_attention, "heads"),
       described("GroupNorm", 3, run_group_norm, "groups", "silu", "epsilon"),
       described("Conv3x3", 3, run_conv),

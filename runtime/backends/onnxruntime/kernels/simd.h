@@ -20,6 +20,15 @@ INLINE float sum_of(vec v) {
   return v[0];
 }
 
+INLINE float largest_of(vec v) {
+  for (int half = W / 2; half; half /= 2) {
+    ivec order;
+    for (int i = 0; i < W; i++) order[i] = i ^ half;
+    v = larger(v, __builtin_shuffle(v, order));
+  }
+  return v[0];
+}
+
 // 2^x, to two units in the last place, for -126 <= x <= 127; smaller x as -126, and what is no number stays none. The
 // polynomial is a fit of 2^r for |r| <= 1/2.
 INLINE vec exp2_of(vec x) {
@@ -138,7 +147,7 @@ INLINE void layer_norm(const float *x, size_t C, const float *gamma, const float
     store(y + c, (load(x + c) - mean - rest) * scale * load(gamma + c) + load(beta + c));
 }
 
-// `rows` rows of C values, from `start` on.
+// `rows` rows of C values, from `start` on. Without weights of a gate, GELU is of the values themselves.
 static void feed_forward(const FeedForward &f, size_t start, size_t rows, float *room) {
   size_t C = f.C, H = f.H;
   float *normal = room, *value = normal + rows * C, *gate = value + rows * H, *y = f.y + start * C;
@@ -146,8 +155,9 @@ static void feed_forward(const FeedForward &f, size_t start, size_t rows, float 
   for (size_t r = 0; r < rows; r++) layer_norm(x + r * C, C, f.gamma, f.beta, f.epsilon, normal + r * C);
   memcpy(y, x, rows * C * sizeof(float));
   product(normal, C, f.wv, H, value, H, rows, H, C, f.bv, false);
-  product(normal, C, f.wg, H, gate, H, rows, H, C, f.bg, false);
-  for (size_t i = 0; i < rows * H; i += W) store(value + i, load(value + i) * gelu_of(load(gate + i)));
+  if (f.wg) product(normal, C, f.wg, H, gate, H, rows, H, C, f.bg, false);
+  for (size_t i = 0; i < rows * H; i += W)
+    store(value + i, f.wg ? load(value + i) * gelu_of(load(gate + i)) : gelu_of(load(value + i)));
   product(value, H, f.wo, C, y, C, rows, C, H, f.bo, true);
 }
 
@@ -304,6 +314,65 @@ static void attention(const Attention &f, size_t part, float *room) {
   }
 }
 
+// Some of the queries of one head of a long sequence: a block of keys after the other, with the softmax over those so
+// far (Dao et al., NeurIPS 2022), so that scores never leave a core's second cache.
+static void long_attention(const Attention &f, size_t part, float *room) {
+  const size_t B = LONG_KEYS, L = f.L, dim = f.dim, step = f.inner * f.C, all = (L + LONG_ROWS - 1) / LONG_ROWS;
+  size_t first = part % all * LONG_ROWS, h = part / all % f.heads, in = part / all / f.heads % f.inner;
+  size_t base = (part / all / f.heads / f.inner * L * f.inner + in) * f.C + h * dim;
+  size_t rows = L - first < LONG_ROWS ? L - first : LONG_ROWS;
+  float *q = room, *turned = q + LONG_ROWS * dim, *scores = turned + dim * B, *sums = scores + LONG_ROWS * B;
+  float *most = sums + LONG_ROWS * dim, *total = most + LONG_ROWS;
+  for (size_t i = 0; i < rows; i++) {
+    for (size_t d = 0; d < dim; d += W) {
+      store(q + i * dim + d, load(f.q + base + (first + i) * step + d) * f.scale);
+      store(sums + i * dim + d, vec{});
+    }
+    most[i] = -INFINITY;
+    total[i] = 0;
+  }
+  for (size_t from = 0; from < L; from += B) {
+    size_t count = L - from < B ? L - from : B, wide = (count + W - 1) / W * W;
+    const float *k = f.k + base + from * step, *v = f.v + base + from * step;
+    for (size_t j = 0; j < wide; j += W)
+      for (size_t d = 0; d < dim; d += W) {
+        vec t[W];
+        for (size_t i = 0; i < W; i++) t[i] = load(k + (j + i < count ? j + i : j) * step + d);
+        transpose(t);
+        for (size_t i = 0; i < W; i++) store(turned + (d + i) * B + j, t[i]);
+      }
+    product(q, dim, turned, B, scores, B, rows, wide, dim, 0, false);
+    for (size_t i = 0; i < rows; i++) {
+      float *s = scores + i * B;
+      vec top = load(s), sum = {};
+      for (size_t j = W; j < wide; j += W) top = larger(top, load(s + j));
+      float before = most[i], now = largest_of(top);
+      if (before > now) now = before;
+      most[i] = now;
+      for (size_t j = 0; j < wide; j += W) {
+        vec e = exp2_of((load(s + j) - now) * LOG2_E);
+        sum += e;
+        store(s + j, e);
+      }
+      if (count < wide) {  // what was beside the last keys are copies of one of them
+        sum = vec{};
+        for (size_t j = count; j < wide; j++) s[j] = 0;
+        for (size_t j = 0; j < wide; j += W) sum += load(s + j);
+      }
+      if (now > before && from) {
+        float less = exp2_of(splat((before - now) * LOG2_E))[0];
+        total[i] *= less;
+        for (size_t d = 0; d < dim; d += W) store(sums + i * dim + d, load(sums + i * dim + d) * less);
+      }
+      total[i] += sum_of(sum);
+    }
+    product(scores, B, v, step, sums, dim, rows, dim, count, 0, true);
+  }
+  for (size_t i = 0; i < rows; i++)
+    for (size_t d = 0; d < dim; d += W)
+      store(f.y + base + (first + i) * step + d, load(sums + i * dim + d) * (1.0f / total[i]));
+}
+
 // Winograd's F(4x4, 3x3): six values in, six products, four values out, along each axis (Lavin and Gray, CVPR 2016).
 INLINE void six(vec *o, const vec *d) {
   vec a = d[4] - 4.0f * d[2], b = d[3] - 4.0f * d[1], c = d[4] - d[2], e = 2.0f * (d[3] - d[1]);
@@ -439,4 +508,4 @@ static void interleave(const Interleave &f, size_t part) {
   }
 }
 
-static const Arithmetic arithmetic = {NAME, W, feed_forward, group_norm, group_norm_of_map, attention, convolve, interleave};
+static const Arithmetic arithmetic = {NAME, W, feed_forward, group_norm, group_norm_of_map, attention, long_attention, convolve, interleave};

@@ -14,6 +14,7 @@ _COMMANDS = {
     "quality": "Quality and time of each preset, on drawn scenes.",
     "peers": "The same clip in diffusers, eager and compiled, and here.",
     "roofline": "Distance from this machine's limits; predictions for GPUs.",
+    "stream": "Age of results, drops and memory of a stream at a rate.",
     "scaling": "Growth of time and memory with frames, size, steps, samples.",
     "compare": "What changed between two results files, beyond noise.",
     "report": "Write the report of a results file again.",

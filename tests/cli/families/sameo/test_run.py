@@ -196,6 +196,46 @@ def test_a_video_is_run_frame_by_frame(bundle: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(coco.decode(written[2]["segmentation"]), last.masks[0])
 
 
+def test_a_part_of_a_video_gives_what_the_whole_gives_there(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    frames = np.random.default_rng(2).integers(0, 256, (9, 32, 64, 3), np.uint8)
+    write_video(tmp_path / "clip.mp4", list(frames), 10)
+    rows = [{"image_id": t, "bbox": [5 + t, 5, 20, 20], "category_id": 1, "score": 1 - t / 10} for t in range(9)]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows[::-1]))
+    where = ("--images", tmp_path / "clip.mp4", "--detections", tmp_path / "boxes.json", "--threads", "1")
+    for name, options in (("whole", ()), ("part", ("--start", "0.2s", "--stop", "8", "--stride", "3"))):
+        outcome = issue("run", bundle, *where, *options, "--cutouts", "-o", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+    whole, part = (json.loads((tmp_path / name / "coco_results.json").read_text()) for name in ("whole", "part"))
+    assert part == [row for row in whole if row["image_id"] in (2, 5)]
+    assert [row["detection"] for row in part] == [6, 3]  # as they stand in the file
+    assert len(read_frames(tmp_path / "part" / "overlay.mp4")) == 2
+    said = json.loads((tmp_path / "part" / "result.json").read_text())["inputs"]
+    assert (said["start"], said["stop"], said["stride"], said["count"]) == ("0.2s", "8", "3", 2)
+
+
+def test_a_part_of_a_folder_with_masks_gives_what_the_whole_gives_there(
+    bundle: Path, objects: tuple[Path, Path, Any, Any], tmp_path: Path
+) -> None:
+    where = ("--images", objects[0], "--masks", objects[1], "--objects", "1", "--threads", "1", "--no-overlay")
+    for name, options in (("whole", ()), ("part", ("--start", "1"))):
+        outcome = issue("run", bundle, *where, *options, "-o", tmp_path / name)
+        assert outcome.code == 0, outcome.err
+    whole, part = (read_masks(tmp_path / name / "amodal_masks") for name in ("whole", "part"))
+    np.testing.assert_array_equal(part, whole[1:])
+
+
+def test_places_in_the_file_are_told_also_when_boxes_of_low_scores_are_left_out(
+    bundle: Path, kept: Folder, tmp_path: Path
+) -> None:
+    outcome = issue("run", bundle, *kept.options, "--min-score", "0.8", "--no-overlay", "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads((tmp_path / "out" / "coco_results.json").read_text())
+    wanted = [index for index, row in enumerate(kept.rows) if row["score"] >= 0.8]
+    assert sorted(row["detection"] for row in rows) == wanted
+    assert wanted[0] > 0
+
+
 def test_one_picture_is_enough(bundle: Path, kept: Folder, tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps(kept.rows[-2:]))
     where = ("--images", kept.images / "shot_00000.png", "--detections", tmp_path / "one.json", "--threads", "1")
@@ -217,6 +257,9 @@ def test_one_picture_is_enough(bundle: Path, kept: Folder, tmp_path: Path) -> No
         (("--detections", "BOXES", "--threshold", "nan"), "--threshold is nan"),
         (("--detections", "BOXES", "--box-format", "xyxy"), "has no area"),
         (("--detections", "MISSING"), "does not exist"),
+        (("--detections", "IMAGES"), "is a folder; expected one json file"),
+        (("--detections", "BOXES", "--start", "1", "--stop", "2"), "none of the 5 boxes is of the 1 pictures"),
+        (("--detections", "BOXES", "--start", "9"), "none of them from 9 up to the end"),
         (("--detections", "BOXES", "--steps", "5"), "--steps is an option for bundles of the family diffusion-vas"),
         (("--detections", "BOXES", "--overlay", "--video", "webm"), "webm"),
     ],

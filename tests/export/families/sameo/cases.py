@@ -14,7 +14,8 @@ from tests.places import SHARED
 from amodal.export.families.sameo.checkpoint import SameoCheckpoint, read_sameo
 from amodal.export.families.sameo.network import NetworkConfig, Sameo
 from amodal.export.families.sameo.plan import SameoSettings, plan_sameo
-from amodal.runtime.backends.onnxruntime.graph import session_options
+from amodal.export.fusing import can_be_fused, write_fused
+from amodal.runtime.backends.onnxruntime.graph import fastest_form, session_options
 
 FOLDER = SHARED / "sameo"
 CHECKPOINT = FOLDER / "efficientsam_small.pt"
@@ -76,9 +77,12 @@ def run_graphs(checkpoint: SameoCheckpoint, case: Arrays, folder: Path, settings
     outputs: Arrays = {}
     for component, feeds in zip(plan_sameo(checkpoint, settings).components, (encode, decode), strict=True):
         file = folder / f"{component.key}.onnx"
-        component.write(component.size).save(file)
+        graph = component.write(component.size)
+        graph.save(file)
+        if can_be_fused(component.precision, graph.variant.name):
+            write_fused(file)
         ort, options = session_options(1, optimise=True)
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(fastest_form(file)), options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         needed = {i.name for i in session.get_inputs()}
         shared = {name: value for name, value in outputs.items() if name in needed}

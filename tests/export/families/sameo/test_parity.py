@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from amodal.engines.compare import relative_l2
 from amodal.export.families.sameo.network import NetworkConfig, Sameo
-from amodal.export.families.sameo.plan import SameoSettings
+from amodal.export.families.sameo.plan import SameoSettings, plan_sameo
+from amodal.export.fusing import write_fused
 
 from .cases import CHECKPOINT, FOLDER, Arrays, prepared, recorded, run_graphs, seeded_ti, small
 
@@ -36,6 +39,31 @@ def test_graphs_compute_what_the_authors_code_does(outputs: Arrays) -> None:
     assert relative_l2(logits[:, :1], case["low_res_logits_single"][0]) <= 2e-5
     np.testing.assert_allclose(iou[:, 1:], case["iou"][0], rtol=0, atol=2e-5)
     np.testing.assert_allclose(iou[:, :1], case["iou_single"][0], rtol=0, atol=2e-5)
+
+
+@needs_cases
+def test_a_twin_fuses_attention_whole_though_the_graph_takes_it_in_pieces(tmp_path: Path) -> None:
+    checkpoint = small().resized((1024, 1024))  # 4,096 tokens, whose scores the graph for a CPU takes in pieces
+    encoder = plan_sameo(checkpoint, SINGLE).components[0]
+    file = tmp_path / "image_encoder.onnx"
+    encoder.write(encoder.size).save(file)
+    before, after = (
+        Counter(node.op_type for node in onnx.load(name, load_external_data=False).graph.node)
+        for name in (file, write_fused(file))
+    )
+    depth = checkpoint.config.depth
+    assert before["Softmax"] == before["Concat"] * (before["Softmax"] // depth) > depth
+    assert after["SelfAttention"] == after["Mlp"] == depth
+    assert not after["Softmax"]
+    assert not after["Split"]
+    assert not after["Gelu"]
+    model = onnx.load(file, load_external_data=False)
+    last = [node for node in model.graph.node if node.op_type == "Softmax"][-1]  # one piece that means something else
+    del last.attribute[:]
+    last.attribute.append(onnx.helper.make_attribute("axis", 1))
+    onnx.save(model, file)
+    left = Counter(node.op_type for node in onnx.load(write_fused(file), load_external_data=False).graph.node)
+    assert left["SelfAttention"] == depth - 1
 
 
 @needs_cases

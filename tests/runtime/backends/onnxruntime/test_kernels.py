@@ -122,6 +122,17 @@ def test_feed_forward(run: Run, rows: int, width: int) -> None:
     close(run("FeedForward", [x], [gamma, beta, wv, bv, wg, bg, wo, bo], epsilon=1e-5), wanted, 2e-6)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 16), (49, 48), (13, 192)])
+def test_mlp(run: Run, rows: int, width: int) -> None:
+    hidden = 4 * width
+    gamma, beta, first, last = 1 + draw(width) / 9, *(draw(n, seed=1) for n in (width, hidden, width))
+    up, down = draw(width, hidden) / math.sqrt(width), draw(hidden, width, seed=2) / math.sqrt(hidden)
+    x = draw(2, rows, width) * 3 + 1
+    normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gamma + beta
+    wanted = x + gelu(normal @ up + first) @ down + last
+    close(run("Mlp", [x], [gamma, beta, up, first, down, last], epsilon=1e-5), wanted, 2e-6)
+
+
 def test_feed_forward_beside_a_large_mean(run: Run) -> None:
     width, hidden = 32, 128
     wv, wg, wo = draw(width, hidden) / 6, draw(width, hidden, seed=1) / 6, draw(hidden, width) / 11
@@ -147,7 +158,17 @@ def test_gelu_far_out(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "heads"),
-    [((1, 1, 16), 1), ((2, 5, 32), 2), ((3, 33, 64), 4), ((2, 64, 64), 1), ((2, 25, 7, 32), 2), ((1, 8, 3, 48), 3)],
+    [
+        *[
+            ((1, 1, 16), 1),
+            ((2, 5, 32), 2),
+            ((3, 33, 64), 4),
+            ((2, 64, 64), 1),
+            ((2, 25, 7, 32), 2),
+            ((1, 8, 3, 48), 3),
+        ],
+        *[((1, 256, 64), 1), ((2, 391, 96), 3), ((1, 300, 2, 32), 2)],  # in blocks of keys
+    ],
 )
 def test_attention(run: Run, shape: tuple[int, ...], heads: int) -> None:
     q, k, v = (draw(*shape, seed=i) for i in range(3))
@@ -162,15 +183,28 @@ def test_attention(run: Run, shape: tuple[int, ...], heads: int) -> None:
     close(run("SelfAttention", [q, k, v], heads=heads), mixed.transpose(0, 3, 1, 2, 4).reshape(shape), 1e-6)
 
 
-def test_attention_of_large_scores(run: Run) -> None:
+@pytest.mark.parametrize("length", [16, 272])
+def test_attention_of_large_scores(run: Run, length: int) -> None:
     """Each query sees its own key alone: no overflow, and others' weights vanish."""
-    q = np.eye(16)[None] * 3000
-    v = draw(1, 16, 16)
+    q = np.eye(length)[None] * 3000
+    v = draw(1, length, length)
     close(run("SelfAttention", [q, q, v], heads=1), v, 1e-7)
 
 
-def test_attention_passes_on_what_is_no_number(run: Run) -> None:
-    q, k, v = (draw(1, 20, 16, seed=i) for i in range(3))
+def test_attention_whose_largest_scores_come_last(run: Run) -> None:
+    """What was summed over earlier blocks of keys is taken back, in steps that each change the largest score."""
+    q, k, v = (draw(1, 500, 16, seed=i) for i in range(3))
+    q[..., 0] = 4
+    k[..., 0] = np.linspace(-60, 60, 500)
+    scores = q @ k.swapaxes(-1, -2) / 4
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    # A score of 60 in float32 is rounded by up to 4e-6.
+    close(run("SelfAttention", [q, k, v], heads=1), scores / scores.sum(-1, keepdims=True) @ v, 6e-6)
+
+
+@pytest.mark.parametrize("length", [20, 300])
+def test_attention_passes_on_what_is_no_number(run: Run, length: int) -> None:
+    q, k, v = (draw(1, length, 16, seed=i) for i in range(3))
     q[0, 4, 0] = np.nan
     y = run("SelfAttention", [q, k, v], heads=1)
     assert np.isnan(y[0, 4]).all()

@@ -95,6 +95,9 @@ def test_a_device_gives_what_the_host_gives(
             on_gpu.predict(xp.asarray(picture.astype(np.float32)), boxes)
         again = on_gpu.segment(modal, rgb=clip)
         assert (again.masks_full != segmented.masks_full).mean() < 1e-3
+        with on_gpu.stream() as stream:
+            (seen,) = stream.step(picture, modal[0], stamp=0.0)
+        np.testing.assert_array_equal(seen.objects[0].mask, again.masks_full[0])
         several = [picture, picture[:50], picture, picture, picture]
         assert [encoding.size for encoding in on_gpu.encode_images(several)] == [p.shape[:2] for p in several]
     with (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from amodal.runtime.errors import InputError, NonFiniteError
+from amodal.runtime.families.sameo import predicting
 from amodal.runtime.files.rle import decode_rle
 from amodal.runtime.loading import load
 
@@ -28,6 +29,28 @@ def test_boxes_are_answered_alike_however_many_are_decoded_at_once(model: Any, p
         np.testing.assert_allclose(found.score, together.score, atol=1e-6)
     np.testing.assert_allclose(together.score, np.linspace(0.1, 1, 10) * together.iou, rtol=1e-6)
     assert together.seconds >= sum(together.timings.values()) > 0
+
+
+@pytest.mark.parametrize(("count", "calls"), [(1, [1]), (2, [2]), (3, [3]), (4, [2, 2])])
+def test_a_large_decoder_takes_few_boxes_at_once_on_a_cpu_with_the_same_bits(
+    count: int, calls: list[int], model: Any, picture: Any, boxes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, call = [], predicting._call
+
+    def counted(network: Any, *rest: Any) -> Any:
+        def of_some(inputs: Any) -> Any:
+            asked.append(len(inputs["prompts"]))
+            return network(inputs)
+
+        return call(of_some, *rest)  # type: ignore[arg-type]
+
+    at_once = model.predict(picture, boxes=boxes[:count], logits=True)
+    monkeypatch.setattr(predicting, "_call", counted)
+    monkeypatch.setattr(predicting, "CELLS_ON_HOST", 1)
+    in_turn = model.predict(picture, boxes=boxes[:count], logits=True)
+    assert asked == calls
+    for name in ("logits", "iou", "masks"):
+        np.testing.assert_array_equal(getattr(in_turn, name), getattr(at_once, name))
 
 
 def test_run_length_masks_and_pieces_hold_the_same_masks(model: Any, picture: Any, boxes: Any) -> None:

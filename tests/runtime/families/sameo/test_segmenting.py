@@ -168,7 +168,6 @@ def test_clips_that_do_not_fit_together_are_refused(model: Any, clip: Any) -> No
     [
         lambda m, c: m.complete(c.frames, c.modal, c.amodal),
         lambda m, c: m.complete_objects(c.frames, {0: c.modal}, {0: c.amodal}),
-        lambda m, c: m.stream(),
         lambda m, c: m.depth(c.frames),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any
 from amodal.cli.console import settings_from
 from amodal.cli.families.keeping import load
 from amodal.cli.progress import StageBars
+from amodal.cli.viewing import check_views
 from amodal.runtime.errors import InputError
 from amodal.runtime.families.diffusion_vas.config import STAGES
 from amodal.runtime.families.diffusion_vas.running import CompleteInputs, Request, SegmentInputs
@@ -24,6 +25,7 @@ from amodal.runtime.pictures.padding import Padding
 from .fitting import choose_crop, cut_clip, find_concerns, paste, require_fit
 from .products import try_writing, write_files
 from .results import MARKER, Outputs, settings_of, write_result
+from .showing import show_clip
 
 _LEAST_FPS, _MOST_FPS = 1.0, 30.0  # what Stable Video Diffusion was trained with
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads", "verify")
@@ -51,6 +53,7 @@ def loading_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the stages and writes OUT; returns the content of result.json."""
     start = time.perf_counter()
+    check_views(options)
     out, overwrite = options["out"], options["overwrite"]
     shape = shape_of(options)
     bars = StageBars(options["quiet"], options["steps"], options["samples"])
@@ -66,6 +69,7 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
             outputs = _run(options, model, clip, stages, bars)
             bars.phase("writing")
             files = write_files(folder, clip, outputs, stages, options)
+            files += show_clip(folder, clip, outputs, options)
             return write_result(folder, files, options, model, clip, outputs, start)
 
 

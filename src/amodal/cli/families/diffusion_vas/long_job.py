@@ -11,6 +11,7 @@ from typing import Any
 from amodal.cli.console import settings_from
 from amodal.cli.families.keeping import load
 from amodal.cli.progress import ClipBars
+from amodal.cli.viewing import check_views
 from amodal.runtime.clips.noise import FrameNoise
 from amodal.runtime.clips.windows import cut_blocks
 from amodal.runtime.errors import AmodalError, InputError, argument
@@ -42,6 +43,7 @@ from .long_state import Job
 from .long_writing import LongWriter
 from .products import OVERLAY_BYTES, SHEET_BYTES, bytes_per_pixel
 from .results import MARKER
+from .showing import show_blocks
 
 
 def needs_blocks(options: Mapping[str, Any]) -> bool:
@@ -66,6 +68,7 @@ def run_long(options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs the stages block by block and writes OUT; returns the content of result.json."""
     start = time.perf_counter()
     _refuse_short_only(options)
+    check_views(options)
     bars = ClipBars(options["quiet"])
     with unfinished_folder(
         options["out"],
@@ -220,7 +223,8 @@ def _finish(job: Job, start: float) -> dict[str, Any]:
         write_one_object(folder / "masks.json", lines, facts.names)
     if facts.videos:
         job.writer.pictures.finish(folder, blocks, job.writer.notes, (windows, config.frames))
-    return write_long_result(job, blocks, [*job.source.notes, *_shrunk(job), *job.warnings], start)
+    shown = show_blocks(job)
+    return write_long_result(job, blocks, [*job.source.notes, *_shrunk(job), *job.warnings, *shown], start)
 
 
 def _shrunk(job: Job) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from amodal.cli.viewing import view_files
 from amodal.runtime.files.object_overlay import LANE
 from amodal.runtime.files.objects import folder_names
 from amodal.runtime.files.results import png_names
@@ -110,4 +111,4 @@ def files_of(facts: Facts, options: Mapping[str, Any]) -> list[str]:
     folders += ["rgba/", "visible/"] * facts.cutouts
     names = ["objects/"] if facts.several else folders
     pictures = [*(f"overlay.{video}" for video in facts.videos), "sheet.png", "strip.png"] if options["overlay"] else []
-    return [*names, "masks.json", *pictures]
+    return [*names, "masks.json", *pictures, *view_files(options)]

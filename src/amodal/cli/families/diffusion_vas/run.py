@@ -25,6 +25,7 @@ from amodal.cli.options import (
     stage_option,
     steps_option,
 )
+from amodal.cli.viewing import view_options
 from amodal.runtime.paths import displayed
 
 
@@ -96,6 +97,7 @@ from amodal.runtime.paths import displayed
 @execution_options(threads=int)
 @click.option("--verify/--no-verify", default=True, help="First compare the bundle's files with their hashes.")
 @result_options
+@view_options
 @json_option("result.json")
 @quiet_option()
 @verbose_option
@@ -106,8 +108,8 @@ def command(**options: Any) -> None:
     its own: amodal run default-sameo --help.
 
     Writes amodal_masks/*.png, completed/*.png, masks.json (COCO RLE), result.json, overlay.gif and sheet.png; with
-    --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255). result.json is written last: a
-    folder that has it is complete.
+    --samples also samples/SEED/amodal_masks/*.png and probability/*.png (0 to 255). --view and --html add a recording
+    and a page to look at. result.json is written last: a folder that has it is complete.
 
     With --objects, objects/ID/ has the masks and RGB of each object, and masks.json is COCO's with track ids. Clips
     longer than the bundle's and several objects also get strip.png, in which a seam between windows would be seen.

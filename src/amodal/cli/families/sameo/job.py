@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amodal.cli.progress import ClipBars
+from amodal.cli.viewing import check_views, views_of
 from amodal.runtime.files.atomic import staged_folder
 from amodal.runtime.files.trial import try_names
 from amodal.runtime.loading import load
@@ -19,14 +20,17 @@ from .clock import Clock
 from .overlays import open_overlays
 from .products import BoxProducts, MaskProducts, Predicted, open_products
 from .results import MARKER, write_result
+from .showing import Showing
 from .sources import Picture, open_source
 
+Products = BoxProducts | MaskProducts | Showing
 _LOAD = ("backend", "memory", "vram", "engine_dir", "device", "threads", "verify")
 
 
 def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
     """Runs a bundle on pictures with boxes or masks and writes OUT; returns the content of result.json."""
     clock = Clock()
+    check_views(options)
     inputs = [options[name] for name in ("bundle", "images", "detections", "images_json", "masks") if options[name]]
     loading = {name: options[name] for name in _LOAD}
     with (
@@ -43,13 +47,17 @@ def run_job(options: Mapping[str, Any]) -> dict[str, Any]:
                 undo.callback(overlays.close)
             products = open_products(folder, source, options["cutouts"], overlays)
             undo.callback(products.close)
+            views = undo.enter_context(views_of(options, folder, options["images"]))
+            written: list[Products] = [products, *([Showing(views, source)] if views else [])]
             bars.report("predict", "", 0, source.count)
             count = 0
             for picture in _timed(source.pictures(), clock):
                 bars.report("predict", picture.name, picture.place + 1, source.count)
-                count += _run(model, picture, products, options, clock)
+                count += _run(model, picture, written, options, clock)
             with clock.part("write"):
-                files = products.finish() + (overlays.finish() if overlays else [])
+                files = products.finish() + (overlays.finish() if overlays else []) + views.names
+                views.close()
+                source.notes.extend(views.notes)
             return write_result(folder, files, options, model, source, count, clock)
 
 
@@ -62,10 +70,8 @@ def _timed(pictures: Iterator[Picture], clock: Clock) -> Iterator[Picture]:
         yield picture
 
 
-def _run(
-    model: Model, picture: Picture, products: BoxProducts | MaskProducts, options: Mapping[str, Any], clock: Clock
-) -> int:
-    """Predicts the objects of a picture, at most so many at a time as the bundle takes, and writes them."""
+def _run(model: Model, picture: Picture, products: Sequence[Products], options: Mapping[str, Any], clock: Clock) -> int:
+    """Predicts the objects of a picture, at most so many at a time as the bundle takes, and writes and shows them."""
     asked = {"select": options["select"], "threshold": options["threshold"]}
     shown = np.arange(len(picture.objects))
     if picture.modal is not None:
@@ -85,7 +91,9 @@ def _run(
                 how = {"points": options["points"], "unite": options["unite"]}
                 found = model.predict_from_masks(encoding, picture.modal[part], **how, **asked)
         with clock.part("write"):
-            products.add(picture, Predicted(part, found.masks, found.iou))
+            for product in products:
+                product.add(picture, Predicted(part, found.masks, found.iou))
     with clock.part("write"):
-        products.end(picture)
+        for product in products:
+            product.end(picture)
     return len(shown)

@@ -44,10 +44,10 @@ class BoxProducts:
         found = self._source.detections
         for place, mask, iou in zip(*predicted, strict=True):
             index, own = int(picture.objects[place]), float(iou)
-            score, more = float(found.scores[index]) * own, {"predicted_iou": own, "detection": index}
+            score, more = float(found.scores[index]) * own, {"predicted_iou": own, "detection": found.places[index]}
             self._rows.add(found.images[index], found.categories[index], mask, score, **more)
             if self._cutouts:
-                name = f"{Path(picture.name).stem}-{index}.png"
+                name = f"{Path(picture.name).stem}-{found.places[index]}.png"
                 write_frames_png(self._folder / "rgba", cut_out(picture.frame[None], mask[None]), [name])
             if self._overlays is not None:
                 self._overlays.add(picture, f"{self._source.label(index)} {score:.2f}", score, None, mask)

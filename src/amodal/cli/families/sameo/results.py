@@ -31,6 +31,7 @@ def write_result(
     """Writes result.json and returns its content; `count` masks were predicted."""
     objects = list(source.objects) if isinstance(source, Masks) else None
     said = {name: options[name] for name in ("images", *(_OF_BOXES if objects is None else _OF_MASKS))}
+    said |= {name: None if options[name] is None else str(options[name]) for name in ("start", "stop", "stride")}
     settings = ("select", "threshold") if objects is None else ("select", "threshold", "unite", "points")
     work = sum(clock.seconds.values())
     result = {

@@ -8,7 +8,15 @@ import click
 
 from amodal.cli.console import OBJECTS, print_json, warn
 from amodal.cli.logs import verbose_option
-from amodal.cli.options import bundle_argument, execution_options, folder_options, json_option, quiet_option
+from amodal.cli.options import (
+    bundle_argument,
+    execution_options,
+    folder_options,
+    json_option,
+    quiet_option,
+    trim_options,
+)
+from amodal.cli.viewing import view_options
 from amodal.runtime.paths import displayed
 
 
@@ -66,6 +74,7 @@ from amodal.runtime.paths import displayed
     default="auto",
     help="With --masks: pair masks with pictures by their names or numbers, or by order.",
 )
+@trim_options
 @click.option(
     "--unite/--no-unite",
     default=True,
@@ -100,6 +109,7 @@ from amodal.runtime.paths import displayed
     "most 100 frames.",
 )
 @click.option("--cutouts", is_flag=True, help="Also write the pixels of each whole mask to rgba/, as PNGs with alpha.")
+@view_options
 @execution_options(threads=int)
 @click.option("--verify/--no-verify", default=True, help="First compare the bundle's files with their hashes.")
 @json_option("result.json")
@@ -112,7 +122,8 @@ def command(**options: Any) -> None:
     score is the detector's times the mask's own, which is in predicted_iou. From --masks, writes amodal_masks/*.png and
     masks.json, for several objects in objects/ID/, as for a bundle of Diffusion-VAS. Each frame is on its own.
 
-    Pictures are drawn in overlay/ or, for clips, in overlay.mp4 or overlay.gif. result.json is written last: a folder
+    Pictures are drawn in overlay/ or, for clips, in overlay.mp4 or overlay.gif; --view and --html add a recording and
+    a page to look at. result.json is written last: a folder
     that has it is complete.
 
     \b

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from amodal.cli.console import settings_from
 from amodal.runtime.errors import InputError, argument
-from amodal.runtime.files.clip import ClipFiles
+from amodal.runtime.files.clip import ClipFiles, describe_moments
 from amodal.runtime.files.clip_source import FileSource, open_clip
 from amodal.runtime.files.detection_images import (
     find_frames,
@@ -23,6 +23,7 @@ from amodal.runtime.files.detections import Detections, find_boxes, read_detecti
 from amodal.runtime.files.frames import Frames, open_frames
 from amodal.runtime.files.pictures import Size
 from amodal.runtime.files.results import png_names
+from amodal.runtime.files.trimming import Trim
 from amodal.runtime.pictures.object_ids import format_id
 from amodal.runtime.progress import Progress
 
@@ -86,9 +87,12 @@ class Boxes:
                 f"{found.path} has no box with a score of {options['min_score']:g} or more, of {len(found.images)}.",
                 field="min_score",
             )
-        self.is_clip, self.fps = self.frames.names is None, self.frames.fps
-        at = np.array(self._places(options), np.int64)
-        self._used = list(range(self.frames.count)) if self.is_clip else np.unique(at).tolist()
+        trim = settings_from(Trim, options)
+        chosen = trim.choose(self.frames.count, self.frames.fps)
+        fps = self.frames.fps
+        self.is_clip, self.fps = self.frames.names is None, None if fps is None else fps / trim.step(fps)
+        at = self._within(chosen, np.array(self._places(options), np.int64))
+        self._used = list(chosen) if self.is_clip else np.unique(at).tolist()
         self.count = len(self._used)
         places, first = np.unique(at, return_index=True)
         sizes = {place: self._size(place, index) for place, index in zip(places.tolist(), first.tolist(), strict=True)}
@@ -97,9 +101,21 @@ class Boxes:
         starts = np.searchsorted(at[order], self._used)
         self._groups = np.split(order, starts)[1:]
         self.names = self._names()
-        self.notes = [*self.frames.notes, *self.detections.notes]
-        if self.count < self.frames.count:
-            self.notes.append(f"{self.frames.count - self.count} of {self.frames.count} pictures have no boxes.")
+        self.notes = [*self.frames.notes, *describe_moments(trim, chosen, fps), *self.detections.notes]
+        if self.count < len(chosen):
+            self.notes.append(f"{len(chosen) - self.count} of {len(chosen)} pictures have no boxes.")
+
+    def _within(self, chosen: range, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Leaves out detections of pictures that are not used; returns the places `at` of the others."""
+        kept = np.isin(at, chosen)
+        if not kept.any():
+            raise InputError(
+                f"none of the {len(at)} boxes is of the {len(chosen)} pictures from {chosen.start} on that are used; "
+                "choose others with `start`, `stop` and `stride`.",
+                field="start",
+            )
+        self.detections = self.detections.only(kept)
+        return at[kept]
 
     def _places(self, options: Mapping[str, Any]) -> list[int]:
         names = self.frames.names
@@ -145,7 +161,7 @@ class Masks:
     is_clip = True
 
     def __init__(self, options: Mapping[str, Any], progress: Progress) -> None:
-        files = settings_from(ClipFiles, options, frames=options["images"])
+        files = settings_from(ClipFiles, options, frames=options["images"], trim=settings_from(Trim, options))
         clip: FileSource = open_clip(files, options["objects"] or "all", progress)
         self.clip, self.count, self.fps, self.notes = clip, clip.count, clip.fps, clip.notes
         self.objects = tuple(one for one in clip.objects if one not in clip.empty)

@@ -1,0 +1,1 @@
+"""What `amodal live` does with its options."""

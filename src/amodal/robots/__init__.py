@@ -1,0 +1,1 @@
+"""amodal on robots: messages in, whole objects out."""

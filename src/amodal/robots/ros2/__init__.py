@@ -1,0 +1,1 @@
+"""The node; importing it needs rclpy."""
