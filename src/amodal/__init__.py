@@ -24,6 +24,8 @@ _LAZY = {
     "Churn": "amodal.runtime.sampling.schedule",
     "Bundle": "amodal.runtime.families",
     "AmodalError": "amodal.runtime.errors",
+    "OcclusionOrder": "amodal.runtime.families.paco.order",
+    "occlusion_order": "amodal.runtime.families.paco.order",
 }
 __all__ = [
     "AmodalError",
@@ -33,9 +35,11 @@ __all__ = [
     "Gate",
     "Model",
     "NoiseStream",
+    "OcclusionOrder",
     "Prediction",
     "Segmentation",
     "load",
+    "occlusion_order",
 ]
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from amodal.runtime.errors import AmodalError
     from amodal.runtime.families import Bundle
     from amodal.runtime.families.diffusion_vas.results import Completion, Segmentation
+    from amodal.runtime.families.paco.order import OcclusionOrder, occlusion_order
     from amodal.runtime.families.sameo.results import Prediction
     from amodal.runtime.loading import load
     from amodal.runtime.model import Model
