@@ -168,7 +168,10 @@ def measure_stream(
     """
     opened = Bundle(bundle)
     if opened.manifest.family != "diffusion-vas":
-        raise InputError(f"bundle {bundle} is of family {opened.manifest.family}; only diffusion-vas has streams.")
+        raise InputError(
+            f"bundle {bundle} is of family {opened.manifest.family}; frames are played with depth and without "
+            "pictures, from which only diffusion-vas draws."
+        )
     config = config_of(opened.manifest)
     if played.frames < config.frames:
         raise InputError(

@@ -136,7 +136,7 @@ def test_what_cannot_be_played_is_refused(options: dict[str, Any], said: str) ->
 
 
 def test_a_bundle_without_streams_is_refused() -> None:
-    with pytest.raises(InputError, match="only diffusion-vas has streams"):
+    with pytest.raises(InputError, match="from which only diffusion-vas draws"):
         play("default-sameo", stub=0.01)
 
 
