@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,8 +43,9 @@ class Played:
         objects: in each frame, and none is left out by a gate.
         seconds: of the stream.
         size: (h, w) of the frames; depth is given, as from a camera that measures it.
-        every, lookahead, deadline, preset: of `Model.stream`.
-        stub: seconds that a window of 6 steps takes instead of the networks, which are then not loaded.
+        every, lookahead, deadline, preset: of `Model.stream`; None for 2, 2, no limit and `fast`, or for what a family
+            that draws each frame by itself has.
+        stub: seconds that a window of 6 steps takes instead of Diffusion-VAS's networks, which are then not loaded.
         real_time: on the wall clock, with a thread that computes; otherwise the stream's seconds are those that
             computing takes, and nothing waits for the next frame.
     """
@@ -53,10 +54,10 @@ class Played:
     objects: int = 1
     seconds: float = 60.0
     size: tuple[int, int] = (480, 640)
-    every: int = 2
-    lookahead: int = 2
+    every: int | None = None
+    lookahead: int | None = None
     deadline: float | None = None
-    preset: Literal["exact", "balanced", "fast", "auto"] = "fast"
+    preset: Literal["exact", "balanced", "fast", "auto"] | None = None
     stub: float | None = None
     real_time: bool = False
 
@@ -163,24 +164,17 @@ def measure_stream(
         end. Quantiles are in seconds, memory in bytes, growth is a share.
 
     Raises:
-        InputError: an option out of range, fewer frames than a window, or a bundle of another family.
+        InputError: an option out of range or without a meaning for the family, fewer frames than a window, or a
+            stub for another family.
         AmodalError: the bundle cannot be run with this `execution`.
     """
-    opened = Bundle(bundle)
-    if opened.manifest.family != "diffusion-vas":
-        raise InputError(
-            f"bundle {bundle} is of family {opened.manifest.family}; frames are played with depth and without "
-            "pictures, from which only diffusion-vas draws."
-        )
-    config = config_of(opened.manifest)
-    if played.frames < config.frames:
-        raise InputError(
-            f"{played.seconds:g} s at {played.rate:g} frames a second are {played.frames} frames; expected at least "
-            f"{config.frames}, a window's.",
-            field="seconds",
-        )
+    family = Bundle(bundle).manifest.family
+    if family == "diffusion-vas":
+        played = _with_window(played, config_of(Bundle(bundle).manifest).frames)
+    elif played.stub is not None:
+        raise InputError(f"bundle {bundle} is of family {family}; `stub` takes the place of Diffusion-VAS's networks.")
     clock = time.monotonic if played.real_time else SimulatedClock(timer)
-    player = Player(played.objects, played.size)
+    player = Player(played.objects, played.size, pictures=family != "diffusion-vas")
     process = psutil.Process()
     counters: dict[str, Callable[[], int]] = {"host": lambda: int(process.memory_info().rss)}
     if played.stub is None:
@@ -194,6 +188,18 @@ def measure_stream(
     return {"settings": asdict(played), "executed": executed, **log.report(stub is not None)}
 
 
+def _with_window(played: Played, frames: int) -> Played:
+    """Returns it with the usual options of windows of several frames, and checks that one comes together."""
+    if played.frames < frames:
+        raise InputError(
+            f"{played.seconds:g} s at {played.rate:g} frames a second are {played.frames} frames; expected at least "
+            f"{frames}, a window's.",
+            field="seconds",
+        )
+    usual: dict[str, Any] = {"every": 2, "lookahead": 2, "preset": "fast"}
+    return replace(played, **{name: value for name, value in usual.items() if getattr(played, name) is None})
+
+
 _Noting = tuple[Log, StubWindow | None, Callable[[], float], Progress]
 
 
@@ -202,19 +208,26 @@ def _opened(
     bundle: str | Path, execution: Execution, played: Played, clock: Clock
 ) -> Iterator[tuple[Stream, StubWindow | None, dict[str, Any]]]:
     """Opens a stream over the bundle's networks, warmed up, or over the stub; and says what executes it."""
-    options: dict[str, Any] = {name: getattr(played, name) for name in ("every", "lookahead", "deadline")}
+    options = {name: getattr(played, name) for name in ("every", "lookahead", "deadline")}
+    options = {name: value for name, value in options.items() if value is not None}
     if played.stub is not None:
         wait = clock.move_on if isinstance(clock, SimulatedClock) else time.sleep
         config = config_of(Bundle(bundle).manifest)
         stub = StubWindow(config.frames, played.stub, wait)
-        steps = tuple(PRESETS.values()) if played.preset == "auto" else (PRESETS[played.preset],)
+        steps = tuple(PRESETS.values()) if played.preset == "auto" else (PRESETS[played.preset or "fast"],)
         given = StreamOptions(**options, steps=steps, gate=None, depth_kind="relative")
         with Stream(BlendedWindows(stub, config.frames, config.size, given), given, clock) as stream:
             yield stream, stub, {"backend": "stub"}
         return
     with load(bundle, **execution.options()) as model:
-        model.warm_up(["segment"], from_rgb=False)
-        with model.stream(**options, preset=played.preset, gate=None, depth_kind="relative", clock=clock) as stream:
+        if model.manifest.family == "diffusion-vas":
+            options |= {"gate": None, "depth_kind": "relative"}
+            model.warm_up(["segment"], from_rgb=False)
+        else:
+            model.warm_up()
+        if played.preset is not None:
+            options["preset"] = played.preset
+        with model.stream(**options, clock=clock) as stream:
             yield stream, None, executed_of(model).model_dump()
 
 
@@ -264,9 +277,9 @@ def _play(stream: Stream, played: Played, player: Player, noting: _Noting) -> No
 
 def _push(stream: Stream, number: int, player: Player, stamp: float, noting: _Noting) -> None:
     log, _, timer, progress = noting
-    masks, depth = player[number]
+    given = player[number]
     begin = timer()
-    stream.push(None, masks, depth, stamp)
+    stream.push(*given, stamp)
     log.push(timer() - begin)
     if number % 100 == 0:
         progress("frames", "", number, log.frames)

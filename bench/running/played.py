@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,39 +53,44 @@ class SimulatedClock:
 
 
 class Player:
-    """Visible masks and depth of objects that move for ever: drawn scenes, forwards and backwards.
+    """Visible masks, and depth or pictures, of objects that move for ever: drawn scenes, forwards and backwards.
 
-    Each object is that of another scene, so masks may overlap; depth is that of the first object's scene.
+    Each object is that of another scene, so masks may overlap; depth and pictures are those of the first one's scene.
 
     Args:
         objects: 1 or more, with ids from 1.
         size: (h, w) of the frames.
+        pictures: for networks that draw from pictures; otherwise frames have depth.
 
     Raises:
         InputError: there are not that many scenes in which the object is seen in all frames.
     """
 
-    def __init__(self, objects: int, size: Size) -> None:
+    def __init__(self, objects: int, size: Size, pictures: bool = False) -> None:
         masks: list[NDArray[np.bool_]] = []
         for seed in range(_SEEDS):
             scene = make_scene(seed, _FRAMES, size)
             if not scene.modal.any(axis=(1, 2)).all():
                 continue
             if not masks:
-                self._depth = scene.depth
+                self._frames = scene.frames if pictures else scene.depth
             masks.append(scene.modal)
             if len(masks) == objects:
                 break
         else:
             raise InputError(f"objects {objects}: expected at most {len(masks)}.", field="objects")
-        self._masks = masks
+        self._masks, self._pictures = masks, pictures
 
-    def __getitem__(self, number: int) -> tuple[dict[int, NDArray[np.bool_]], NDArray[np.float32]]:
-        """Returns the masks bool [h, w] by object, and the depth float32 [h, w] (nearer is larger), of a frame."""
+    def __getitem__(self, number: int) -> tuple[NDArray[Any] | None, dict[int, NDArray[np.bool_]], NDArray[Any] | None]:
+        """Returns a frame's picture, uint8 [h, w, 3], the masks, bool [h, w] by object, and its depth, float32 [h, w].
+
+        Either the picture or the depth (nearer is larger) is None.
+        """
         period = 2 * (_FRAMES - 1)
         place = number % period
         place = min(place, period - place)
-        return {index: masks[place] for index, masks in enumerate(self._masks, start=1)}, self._depth[place]
+        masks, frame = {index: each[place] for index, each in enumerate(self._masks, start=1)}, self._frames[place]
+        return (frame, masks, None) if self._pictures else (None, masks, frame)
 
 
 class StubWindow:

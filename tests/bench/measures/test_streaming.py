@@ -81,11 +81,11 @@ def test_several_objects_are_drawn_in_every_answered_frame() -> None:
 def test_the_player_goes_forwards_and_backwards() -> None:
     player = Player(2, (32, 64))
     for number, same in [(0, 30), (14, 16), (1, 29), (7, 53)]:
-        (ours, depth), (theirs, other) = player[number], player[same]
+        (_, ours, depth), (_, theirs, other) = player[number], player[same]
         assert ours.keys() == {1, 2}
         assert all(np.array_equal(ours[key], theirs[key]) and ours[key].any() for key in ours)
         assert np.array_equal(depth, other)
-    assert not np.array_equal(player[0][0][1], player[15][0][1])
+    assert not np.array_equal(player[0][1][1], player[15][1][1])
 
 
 def test_the_clock_runs_only_while_something_computes() -> None:
@@ -135,9 +135,19 @@ def test_what_cannot_be_played_is_refused(options: dict[str, Any], said: str) ->
         play(stub=0.01, **options)
 
 
-def test_a_bundle_without_streams_is_refused() -> None:
-    with pytest.raises(InputError, match="from which only diffusion-vas draws"):
+def test_a_family_that_draws_from_pictures_is_played_pictures() -> None:
+    found = measure_stream("default-sameo", ONE, Played(rate=30.0, seconds=0.5, size=(32, 64), objects=2))
+    frames = found["frames"]
+    assert frames["pushed"] == 15 == frames["answered"] + frames["dropped"] + frames["waiting at the end"]
+    assert found["windows"]["steps"] == {"1": found["windows"]["run"]}
+    assert found["objects"] == {"fresh": 2 * frames["answered"]}
+
+
+def test_what_a_family_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="`stub` takes the place of Diffusion-VAS's networks"):
         play("default-sameo", stub=0.01)
+    with pytest.raises(InputError, match="`preset`: a SAMEO bundle draws each frame by itself"):
+        measure_stream("default-sameo", ONE, Played(seconds=0.5, size=(32, 64), preset="fast"))
 
 
 @pytest.mark.slow

@@ -17,20 +17,19 @@ from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument, execution_opt
 @click.option("--objects", type=COUNT, default=1, metavar="N", help="Objects in each frame.")
 @click.option("--seconds", type=ABOVE_ZERO, default=60.0, help="Seconds of the stream.")
 @click.option("--frame-size", type=SIZE, default="480x640", metavar="HxW", help="Size of the frames.")
-@click.option("--every", type=COUNT, default=2, help="New frames from window to window.")
-@click.option("--lookahead", type=click.IntRange(min=0), default=2, help="Frames by which results lag.")
+@click.option("--every", type=COUNT, help="New frames from window to window. Default: 2; 1 of SAMEO.")
+@click.option("--lookahead", type=click.IntRange(min=0), help="Frames by which results lag. Default: 2.")
 @click.option("--deadline", type=ABOVE_ZERO, metavar="S", help="Seconds that a window may take. Default: no limit.")
 @click.option(
     "--preset",
     type=click.Choice(["exact", "balanced", "fast", "auto"]),
-    default="fast",
-    help="25, 10 or 6 steps, or the most for which there is time.",
+    help="25, 10 or 6 (the default) steps, or the most for which there is time.",
 )
 @click.option(
     "--stub-ms",
     type=ABOVE_ZERO,
     metavar="MS",
-    help="Instead of the networks, wait: milliseconds of a window of 6 steps. Shows what the stream itself costs.",
+    help="Wait instead of running Diffusion-VAS: milliseconds of a window of 6 steps. Shows what a stream itself costs.",
 )
 @click.option("--real-time", is_flag=True, help="Play on the wall clock, and compute in a thread of its own.")
 @execution_options()
@@ -45,6 +44,7 @@ def command(**options: Any) -> None:
     Examples:
       amodal bench stream default --rate 30 --objects 2
       amodal bench stream default --rate 8 --preset auto --deadline 0.25
+      amodal bench stream default-sameo --rate 30 --objects 3
       amodal bench stream default --stub-ms 50 --seconds 3600
     """
     from amodal.bench.measures.streaming import Played, measure_stream
