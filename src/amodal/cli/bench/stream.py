@@ -29,7 +29,7 @@ from amodal.cli.options import ABOVE_ZERO, COUNT, bundle_argument, execution_opt
     "--stub-ms",
     type=ABOVE_ZERO,
     metavar="MS",
-    help="Wait instead of running Diffusion-VAS: milliseconds of a window of 6 steps. Shows what a stream itself costs.",
+    help="Wait instead of running Diffusion-VAS: milliseconds of a window of 6 steps. Shows what a stream costs.",
 )
 @click.option("--real-time", is_flag=True, help="Play on the wall clock, and compute in a thread of its own.")
 @execution_options()
