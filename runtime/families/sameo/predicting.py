@@ -27,8 +27,8 @@ from .upsampling import masks_at
 
 CELLS_ON_HOST = 2**17
 """Pixels of low-resolution masks in one call of the decoder on a CPU, or those of 2 boxes if that is more. Of
-EfficientSAM-Ti at 1024x1024, 16 boxes give the same bits 2 at a time, in no more time, and the process peaks at 384 MB
-instead of 1318."""
+EfficientSAM-Ti at 1024x1024, 16 boxes give the same bits 2 at a time, on one thread in no more time, and the process
+peaks at 384 MB instead of 1318."""
 
 
 class PredictKeywords(TypedDict, total=False):
