@@ -10,13 +10,14 @@ from rclpy.executors import ExternalShutdownException
 from amodal.bench.running.played import StubWindow
 from amodal.ros2 import AmodalNode
 from amodal.runtime.clips.stream import Stream
-from amodal.runtime.clips.stream_windows import StreamOptions
+from amodal.runtime.clips.stream_blending import BlendedWindows
+from amodal.runtime.clips.stream_options import StreamOptions
 
 
 def opener(seconds):
     def open_stream(parameters, stack):
         options = StreamOptions(every=1, lookahead=0, gate=None, depth_kind="metric")
-        return lambda: Stream(StubWindow(8, seconds, time.sleep), 8, (64, 128), options)
+        return lambda: Stream(BlendedWindows(StubWindow(8, seconds, time.sleep), 8, (64, 128), options), options)
 
     return open_stream
 
